@@ -1,0 +1,36 @@
+# make quickstart   install into .venv and run the whole pipeline on a generated shop
+# make test         run the tests            make lint    check style and types
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test lint install clean
+
+quickstart: $(STAMP)
+	$(BIN)/genrec run quickstart
+
+# One thread a worker: two workers on two cores do not get in each other's way.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+# The pinned torch goes first and alone: later ranges are then satisfied by it and never pull another build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "genrec needs Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+# Removes what the tools left behind; artifacts/ (results) and .venv/ stay.
+clean:
+	rm -rf build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache *.egg-info
+	find genrec_cli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,6 @@
+"""``python -m genrec_cli`` (what torchrun starts) is the ``genrec`` command."""
+
+from genrec_cli.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The command line: parses, calls a stage, prints. Imports typer and the standard library only."""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from genrec_cli import __version__
+from genrec_cli.cli.common import fail
+
+app = typer.Typer(
+    name="genrec",
+    help="Generative recommendation, from raw logs to recommendations and an honest table.\n\n"
+    "Stages: download, preprocess, tokenize, train, evaluate; then recommend and case-study.\n\n"
+    "Start with:  genrec run quickstart",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _module in (
+    "download", "preprocess", "tokenize", "train", "evaluate", "recommend", "case_study", "run", "inspect",
+):  # fmt: skip
+    importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"genrec {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``genrec`` command. Every way out has its exit code; see the README."""
+    try:
+        app(args=arguments)
+    except Exception as error:
+        sys.exit(fail(error))

@@ -1,0 +1,143 @@
+"""Options that every stage shares, and the frame in which a command runs."""
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact, Plan, Workspace
+
+PANEL = "Common options"
+
+
+@dataclass(frozen=True)
+class Common:
+    """The shared options of one call."""
+
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", envvar="GENREC_DATASET", help="Data set. Default: the only one there is.")
+    ] = None
+    root: Annotated[Path, typer.Option("--root", envvar="GENREC_ROOT", help="Where artifacts live.")] = Path("artifacts")
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", help="TOML file of sections; repeatable, later files win.")
+    ] = None
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, a TOML value; repeatable.", metavar="KEY=VALUE")
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Make it again even if it is up to date.")] = False
+    allow_stale: Annotated[
+        bool, typer.Option("--allow-stale", help="Use inputs that changed since; marks every later number.")
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")] = False
+
+    def workspace(self) -> "Workspace":
+        from genrec_cli.artifacts import Workspace
+
+        return Workspace(self.root, allow_stale=self.allow_stale)
+
+    def layers(self, command: str, sections: list[str], named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Merge ``--config`` files < ``--set`` < named options, for the sections that a command reads."""
+        from genrec_cli.config import merge, parse_set, read_toml, refuse_foreign
+
+        assigned = parse_set(self.set_ or [])
+        refuse_foreign(assigned, sections, command)
+        merged = merge(*(read_toml(path) for path in self.config or []), assigned, named)
+        return {name: values for name, values in merged.items() if name in sections}
+
+
+def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose function takes ``common`` first; the shared options are added to its own."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        shared = {
+            field: inspect.Parameter(
+                field, inspect.Parameter.KEYWORD_ONLY, default=getattr(Common, field), annotation=_with_panel(annotation)
+            )
+            for field, annotation in Common.__annotations__.items()
+        }
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "common"]
+
+        def run(**given: Any) -> None:
+            common = Common(**{field: given.pop(field) for field in shared})
+            _prepare(common)
+            function(common, **given)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + list(shared.values())
+        )
+        app.command(name, rich_help_panel=panel, no_args_is_help=False)(run)
+        return function
+
+    return register
+
+
+def make(common: Common, plan: "Plan", work: Callable[[], "Artifact"]) -> "Artifact | None":
+    """Run a stage's work unless it is done already; print the artifact's path or its JSON."""
+    from genrec_cli import console
+
+    ws = common.workspace()
+    stage = f"{plan.kind}/{plan.name}"
+    done = None if common.force else ws.done(plan)
+    if common.dry_run:
+        state = "up to date" if done else "would be made"
+        console.say(f"{stage}: {state}")
+        console.emit({"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config},
+                     text=str(ws.path(plan)))  # fmt: skip
+        return done
+    if done:
+        console.say(f"{stage}: up to date")
+    artifact = done or work()
+    console.emit(
+        {"schema": 1, "path": str(artifact.path), "key": artifact.key, "digest": artifact.digest,
+         "state": "up to date" if done else "made", "result": artifact.result},
+        text=str(artifact.path),
+    )  # fmt: skip
+    return artifact
+
+
+def _with_panel(annotation: Any) -> Any:
+    annotation.__metadata__[0].rich_help_panel = PANEL
+    return annotation
+
+
+def _prepare(common: Common) -> None:
+    from genrec_cli import console
+
+    console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def fail(error: Exception) -> int:
+    """Print an error the way a person reads it, and return its exit code."""
+    from genrec_cli.errors import GenrecError
+
+    if isinstance(error, GenrecError):
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  try: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    import traceback
+
+    traceback.print_exception(error)
+    print("error: this is a bug in genrec; please report the lines above.", file=sys.stderr)
+    return 1
+
+
+def environment_default(name: str, fallback: str) -> str:
+    """A default that an environment variable may set, such as ``GENREC_ENCODER``."""
+    return os.environ.get(name) or fallback

@@ -1,0 +1,47 @@
+"""genrec download: the raw files of a data set."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, make
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "download")
+    def download(
+        common: Common,
+        from_dir: Annotated[
+            Path | None,
+            typer.Option("--from-dir", help="Folder with the files already at hand; nothing is fetched."),
+        ] = None,
+        url: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--url", help="Address of a file, or of the folder with all; repeatable, tried in order."
+            ),
+        ] = None,
+        timeout: Annotated[
+            float, typer.Option("--timeout", min=0.1, help="Longest silence of a server, seconds.")
+        ] = 30.0,
+        retries: Annotated[
+            int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror.")
+        ] = 5,
+    ) -> None:
+        """Fetch the raw files of a data set, or generate them; an interrupted download goes on."""
+        from genrec_cli.sources.fetch import Patience
+        from genrec_cli.stages import download as stage
+
+        plan = stage.plan(common.dataset, common.layers("download", ["source"], {}).get("source", {}))
+        if from_dir and stage.changed(common.workspace(), plan, from_dir):
+            common = replace(common, force=True)
+
+        def work():
+            return stage.download(
+                common.workspace(), plan, from_dir=from_dir, urls=url or (),
+                patience=Patience(timeout, retries), force=common.force,
+            )  # fmt: skip
+
+        make(common, plan, work)

@@ -1,0 +1,76 @@
+"""genrec evaluate"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "evaluate")
+    def evaluate(
+        common: Common,
+        run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
+        decoder: Annotated[str | None, typer.Option(help="exhaustive (exact) or graph.")] = None,
+        split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
+        at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
+        exclude_seen: Annotated[
+            bool | None, typer.Option("--exclude-seen", help="Leave the user's own items out of the ranking.")
+        ] = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+    ) -> None:
+        """Measure a run over the whole catalogue, at the level of items and of codes."""
+        from genrec_cli import console
+        from genrec_cli.stages import evaluate as stage
+
+        cutoffs = None if at is None else _cutoffs(at)
+        named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs, "exclude_seen": exclude_seen}}
+        ws = common.workspace()
+        layers = common.layers("evaluate", stage.SECTIONS, named)
+        plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
+
+        def work() -> "Artifact":
+            return stage.run(
+                ws, plan, config, device=device, bar=lambda users: console.progress(total=users, unit="user", desc="scoring")
+            )
+
+        artifact = make(common, plan, work)
+        if artifact is not None and not common.dry_run:
+            show(artifact)
+
+
+def _cutoffs(text: str) -> list[int]:
+    from genrec_cli.errors import UsageError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--at takes whole numbers with commas, not '{text}'.", hint="For example: --at 5,10") from None
+
+
+def show(artifact: "Artifact") -> None:
+    """The table of one evaluation."""
+    from genrec_cli import console
+
+    result = artifact.result
+    levels = {"items": result["metrics"], "codes": result["code_metrics"]}
+    if "exact_metrics" in result:
+        levels = {"items, graph": result["metrics"], "codes, graph": result["code_metrics"],
+                  "items, exact": result["exact_metrics"]}  # fmt: skip
+    names = list(result["metrics"])
+    title = f"{result['run']} on {result['split']}: {result['users']:,} users, {result['users_per_second']:,} a second"
+    rows = [[level, *(found[name] for name in names)] for level, found in levels.items()]
+    console.table(title, ["level", *names], rows)
+    if "recall_against_exact" in result:
+        console.say(
+            f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
+            f"{result['visited']:,.0f} items a user; built in {result['graph_seconds']:.1f} s"
+        )
+    if artifact.tainted:
+        console.warn("made from stale inputs (--allow-stale): do not report these numbers")

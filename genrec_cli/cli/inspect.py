@@ -1,0 +1,136 @@
+"""``genrec list``, ``genrec status`` and ``genrec doctor``: what exists, what is fresh, what is ready."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genrec_cli.cli.common import Common, command
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Workspace
+
+HELP = (
+    "models, encoders, tokenizers, sources, decoders, recipes, datasets, "
+    "or an artifact kind: raw, data, vectors, codes, runs, eval, cases."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+
+    @command(app, "list")
+    def list_(common: Common, kind: Annotated[str, typer.Argument(help=HELP)]) -> None:
+        """List what there is of a kind."""
+        from genrec_cli import console
+
+        entries = _entries(common, kind)
+        console.emit({"schema": 1, "kind": kind, "entries": entries})
+        if entries:
+            columns = list(entries[0])
+            console.table("", columns, ([entry[c] for c in columns] for entry in entries), to_stdout=True)
+        else:
+            console.say(f"There are no {kind} under {common.root} yet.")
+
+    @command(app, "status")
+    def status(common: Common) -> None:
+        """Show every artifact: from what it was made, whether it is fresh, and what to type if not."""
+        from genrec_cli import console
+        from genrec_cli.stages.status import lineage, lines, survey
+
+        ws = common.workspace()
+        names = [ws.dataset(common.dataset)] if common.dataset else ws.datasets()
+        trees = {name: survey(ws, name) for name in names}
+        text = [line for name, nodes in trees.items() for line in (name, *lines(lineage(ws, nodes)))]
+        facts = [{"dataset": name, "artifacts": [n.facts() for n in nodes]} for name, nodes in trees.items()]
+        console.emit(
+            {"schema": 1, "root": str(ws.root), "datasets": facts}, text="\n".join(text) if text else None
+        )
+        if not names:
+            console.say(f"There is nothing under {ws.root} yet. Start with: genrec run quickstart")
+
+    @command(app, "doctor")
+    def doctor(common: Common) -> None:
+        """Check this machine: Python, packages, device, memory, disk, encoder. Exit code 0 if usable."""
+        from genrec_cli import console
+        from genrec_cli.stages.doctor import examine, usable
+
+        checks = examine(common.root)
+        ready = usable(checks)
+        console.emit({"schema": 1, "usable": ready, "checks": [check._asdict() for check in checks]})
+        console.table(
+            "", ["check", "state", "found"], ([c.name, c.state, c.found] for c in checks), to_stdout=True
+        )
+        for check in checks:
+            if check.remedy:
+                console.say(f"{check.name}: {check.remedy}", level=0)
+        console.say(
+            "genrec can be used here." if ready else "genrec cannot be used here yet: see the lines above.",
+            level=0,
+        )
+        if not ready:
+            raise typer.Exit(3)
+
+
+def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
+    """Rows of one kind; singular and plural are both understood."""
+    from genrec_cli.artifacts import KINDS
+    from genrec_cli.config import did_you_mean
+    from genrec_cli.errors import UsageError
+    from genrec_cli.registry import TABLE, names
+    from genrec_cli.stages.run import read_recipe, recipe_names
+
+    ws = common.workspace()
+    plurals = {f"{name}s": name for name in TABLE}
+    if kind in TABLE or kind in plurals:
+        single = plurals.get(kind, kind)
+        return [{"name": name, "what": _summary(TABLE[single].get(name))} for name in names(single)]
+    if kind in ("recipe", "recipes"):
+        heads = [(name, read_recipe(name).head) for name in recipe_names()]
+        return [{"name": name, "dataset": head.dataset, "what": head.title} for name, head in heads]
+    if kind in ("dataset", "datasets"):
+        return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]
+    if kind in KINDS or f"{kind}s" in KINDS:
+        return _artifacts(ws, common.dataset, kind if kind in KINDS else f"{kind}s")
+    known = [*plurals, "recipes", "datasets", *KINDS]
+    raise UsageError(
+        f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}"
+    )
+
+
+def _summary(target: str | None) -> str:
+    """First line of a module's docstring, read without importing it: a model would bring torch along."""
+    import ast
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    if target is None:
+        return "from another package"
+    try:
+        spec = find_spec(target.partition(":")[0])
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        return "its file is missing"
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def _artifacts(ws: "Workspace", dataset: str | None, kind: str) -> list[dict[str, Any]]:
+    """Rows of one kind of artifact, over all data sets or one."""
+    from datetime import datetime
+
+    from genrec_cli.stages.status import survey
+
+    return [
+        {
+            "dataset": name,
+            "name": node.path.name,
+            "state": node.state,
+            "made": datetime.fromtimestamp(node.started).strftime("%Y-%m-%d %H:%M") if node.started else None,
+            "seconds": node.seconds,
+            "MiB": round(node.bytes / 2**20, 1) if node.bytes is not None else None,
+        }
+        for name in ([ws.dataset(dataset)] if dataset else ws.datasets())
+        for node in survey(ws, name)
+        if node.kind == kind
+    ]

@@ -1,0 +1,161 @@
+"""genrec preprocess: raw files to tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, make
+
+OWN = "Your own data"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "preprocess")
+    def preprocess(
+        common: Common,
+        k_core: Annotated[
+            int | None,
+            typer.Option("--k-core", help="Least rows of a user and an item. [default: 5]"),
+        ] = None,
+        split: Annotated[
+            str | None, typer.Option("--split", help="leave-one-out or time. [default: leave-one-out]")
+        ] = None,
+        fields: Annotated[
+            str | None,
+            typer.Option(
+                "--fields",
+                help="Text fields in order, such as title,brand,categories. Default: those there are "
+                "of title,price,brand,feature,categories,description.",
+            ),
+        ] = None,
+        valid_from: Annotated[
+            str | None,
+            typer.Option("--valid-from", help="By time: a share or a date (2014-01-31). [default: 0.8]"),
+        ] = None,
+        test_from: Annotated[
+            str | None, typer.Option("--test-from", help="By time: a share or a date. [default: 0.9]")
+        ] = None,
+        drop_duplicates: Annotated[
+            bool | None,
+            typer.Option("--drop-duplicates", help="Keep one of rows with equal user, item, time."),
+        ] = None,
+        skip_bad_rows: Annotated[
+            bool | None, typer.Option("--skip-bad-rows", help="Leave out lines that cannot be read.")
+        ] = None,
+        raw: Annotated[str | None, typer.Option("--raw", help="Raw artifact. Default: the only one.")] = None,
+        interactions: Annotated[
+            Path | None,
+            typer.Option(
+                "--interactions",
+                help="CSV, TSV, Parquet, JSON lines; --dataset names it.",
+                rich_help_panel=OWN,
+            ),
+        ] = None,
+        items: Annotated[
+            Path | None,
+            typer.Option("--items", help="Its columns are text fields.", rich_help_panel=OWN),
+        ] = None,
+        user_col: Annotated[
+            str | None, typer.Option("--user-col", help="[default: user_id]", rich_help_panel=OWN)
+        ] = None,
+        item_col: Annotated[
+            str | None, typer.Option("--item-col", help="[default: item_id]", rich_help_panel=OWN)
+        ] = None,
+        time_col: Annotated[
+            str | None,
+            typer.Option(
+                "--time-col",
+                help="Default: timestamp, or the order of the rows.",
+                rich_help_panel=OWN,
+            ),
+        ] = None,
+        item_id_col: Annotated[
+            str | None,
+            typer.Option("--item-id-col", help="In the items file. [default: item_id]", rich_help_panel=OWN),
+        ] = None,
+        time_unit: Annotated[
+            str | None, typer.Option("--time-unit", help="s, ms, us or ns. [default: s]", rich_help_panel=OWN)
+        ] = None,
+    ) -> None:
+        """Make the tables: k-core, split, item texts, statistics."""
+        from genrec_cli.config import validate
+        from genrec_cli.errors import UsageError
+        from genrec_cli.sources.logs import Logs
+        from genrec_cli.stages.preprocess import PreprocessConfig, from_files, from_raw
+        from genrec_cli.stages.preprocess import preprocess as stage
+
+        own = {
+            "user_col": user_col,
+            "item_col": item_col,
+            "time_col": time_col,
+            "item_id_col": item_id_col,
+            "time_unit": time_unit,
+        }
+        named = {
+            "k_core": k_core,
+            "split": split,
+            "fields": None if fields is None else _words(fields),
+            "valid_from": _moment(valid_from),
+            "test_from": _moment(test_from),
+            "drop_duplicates": drop_duplicates,
+            "skip_bad_rows": skip_bad_rows,
+        }
+        if interactions is None:
+            given = [name for name, value in {"items": items, **own}.items() if value is not None]
+            if given:
+                raise UsageError(
+                    f"--{given[0].replace('_', '-')} belongs to your own data.",
+                    hint="Add --interactions FILE",
+                )
+            sections = common.layers("preprocess", ["preprocess"], {"preprocess": named})
+        else:
+            sections = common.layers(
+                "preprocess",
+                ["preprocess", "source"],
+                {"preprocess": named, "source": {"name": "logs", **own}},
+            )
+        config = validate(PreprocessConfig, "preprocess", sections["preprocess"])
+        ws = common.workspace()
+        if interactions is None:
+            dataset = ws.dataset(common.dataset)
+            origin = from_raw(ws, dataset, raw)
+        else:
+            dataset = _new_name(common.dataset, raw)
+            origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
+        make(common, *stage(ws, dataset, config, origin))
+
+
+def _words(text: str) -> list[str]:
+    from genrec_cli.errors import UsageError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UsageError(f"--fields '{text}' names an empty field.", hint="For example: --fields title,brand")
+    return words
+
+
+def _moment(text: str | None) -> float | str | None:
+    """A share as a number; anything else stays a date for the stage to check."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _new_name(name: str | None, raw: str | None) -> str:
+    import re
+
+    from genrec_cli.errors import UsageError
+
+    if raw is not None:
+        raise UsageError("--raw and --interactions exclude each other.")
+    if name is None:
+        raise UsageError("Your own data needs a name.", hint="Add --dataset NAME")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UsageError(
+            f"'{name}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'"
+        )
+    return name

@@ -1,0 +1,96 @@
+"""``genrec run RECIPE``: a chain of stages from one file."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "run")
+    def run(
+        common: Common,
+        recipe: Annotated[
+            str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")
+        ],
+        from_dir: Annotated[
+            Path | None,
+            typer.Option("--from-dir", help="Take the raw files from here instead of downloading them."),
+        ] = None,
+    ) -> None:
+        """Run the steps of a recipe and show its table. What is up to date is not made again."""
+        import shlex
+
+        from genrec_cli import console
+        from genrec_cli.stages.run import COLUMNS, commands, read_recipe, rows, run_recipe
+
+        chosen = read_recipe(recipe)
+        dataset = common.dataset or chosen.head.dataset
+        shared = _shared(common, dataset, chosen.path)
+        lines = commands(chosen, shared, common.set_ or [], from_dir)
+        console.say(f"{chosen.head.title}  ({chosen.head.dated})")
+        for source in chosen.head.cite:
+            console.say(f"  {source}")
+        if common.dry_run:
+            console.emit(
+                {"schema": 1, "recipe": chosen.name, "steps": lines},
+                text="\n".join(f"genrec {shlex.join(line)}" for line in lines),
+            )
+            return
+
+        code, chain = run_recipe(common.workspace(), chosen, lines, _invoke, lambda name: _options(app, name))
+        console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
+        table = rows(chosen, chain.evals)
+        if table:
+            console.say("")
+            columns = ["model", "users", *COLUMNS]
+            console.table(
+                f"{chosen.head.title}: {dataset}",
+                columns,
+                ([row[c] for c in columns] for row in table),
+                to_stdout=True,
+            )
+        console.emit(
+            {"schema": 1, "recipe": chosen.name, "exit": code, "steps": chain.outputs, "table": table}
+        )
+        if code:
+            raise typer.Exit(code)
+
+
+def _shared(common: Common, dataset: str, recipe: Path) -> list[str]:
+    """The shared options as words, for every step. A path below the working directory stays short."""
+    here = Path.cwd()
+    path = recipe.relative_to(here) if recipe.is_relative_to(here) else recipe
+    words = ["--dataset", dataset, "--root", str(common.root), "--config", str(path)]
+    for extra in common.config or []:
+        words += ["--config", str(extra)]
+    flags = {"--force": common.force, "--allow-stale": common.allow_stale, "--json": common.json}
+    flags |= {"--verbose": common.verbose, "--quiet": common.quiet}
+    return words + [flag for flag, given in flags.items() if given]
+
+
+def _invoke(words: list[str]) -> int:
+    """Run one command line in this process, as if it had been typed; returns its exit code."""
+    from genrec_cli.cli import main
+
+    typed = sys.argv
+    sys.argv = ["genrec", *words]  # a manifest records the step itself, so that it can be repeated alone
+    try:
+        main(words)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    finally:
+        sys.argv = typed
+    return 0
+
+
+def _options(app: typer.Typer, name: str) -> frozenset[str]:
+    """The long options of a command."""
+    group = typer.main.get_group(app)
+    found = group.commands.get(name)
+    return frozenset(option for parameter in (found.params if found else []) for option in parameter.opts)

@@ -1,0 +1,137 @@
+"""Strict, typed configuration: sections, TOML files, ``--set`` and canonical JSON.
+
+A stage declares its sections as subclasses of :class:`Section`; the docstring under a field is its
+help. Layers are merged in the order recipe < ``--config`` files < ``--set`` < named options, then
+validated strictly: a key that does not exist or a value of another type is an error, never a guess.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from genrec_cli.errors import ConfigError, UsageError
+
+Layer = Mapping[str, Mapping[str, Any]]
+"""Section name -> key -> value, as read from one source."""
+
+SECTIONS = frozenset(
+    {"download", "preprocess", "tokenize", "encoder", "tokenizer", "model", "train", "curriculum"}
+    | {"evaluate", "recommend", "case_study", "source", "recipe"}
+)
+"""Every section that any stage reads. A file may hold all of them; a stage takes its own.
+``recipe`` belongs to ``genrec run``: with it there, a recipe file is also a ``--config`` file."""
+
+
+class Section(BaseModel):
+    """A frozen group of settings. Subclass it; document each field by the string below it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN. Keys and digests hash this."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """Read a configuration file of sections. Errors name the file."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no configuration file {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    for name, section in content.items():
+        _check_section(name, where=str(path))
+        if not isinstance(section, dict):
+            raise ConfigError(f"{path}: '{name}' must be a section: write [{name}] above its keys.")
+    return content
+
+
+def parse_set(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``section.key=value`` words to a layer. The value is a TOML value, or a bare word as a string."""
+    layer: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise UsageError(
+                f"--set takes section.key=value, not '{text}'.", hint="For example: --set train.lr=5e-4"
+            )
+        _check_section(section, where="--set")
+        layer.setdefault(section, {})[key] = _toml_value(value.strip(), text)
+    return layer
+
+
+def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
+    """Later layers win, key by key. ``None`` means 'not given' and never wins."""
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for name, section in layer.items():
+            kept = {key: value for key, value in section.items() if value is not None}
+            merged.setdefault(name, {}).update(kept)
+    return merged
+
+
+def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
+    """Build one section strictly. The error names ``section.key``, its value and what is allowed."""
+    try:
+        text = canonical_json(dict(values))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[{name}] holds a value that has no JSON form: {error}.") from None
+    try:
+        return section.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join([name, *(str(part) for part in first["loc"])])
+        if first["type"] == "extra_forbidden":
+            key = str(first["loc"][-1])
+            message = f"{where}: there is no such key.{did_you_mean(key, section.model_fields)}"
+            raise ConfigError(message, hint=f"[{name}] has: {', '.join(section.model_fields)}") from None
+        given = "" if first["type"] == "missing" else f" (given: {first.get('input')!r})"
+        raise ConfigError(f"{where}: {first['msg']}{given}.") from None
+
+
+def refuse_foreign(layer: Layer, allowed: Iterable[str], command: str) -> None:
+    """An explicit ``--set`` of a section that the command does not read is a mistake: say so."""
+    allowed = list(allowed)
+    for name in layer:
+        if name not in allowed:
+            raise UsageError(
+                f"'genrec {command}' does not read the section '{name}'.",
+                hint=f"It reads: {', '.join(allowed)}",
+            )
+
+
+def _check_section(name: str, where: str) -> None:
+    if name not in SECTIONS:
+        raise ConfigError(
+            f"{where}: there is no section '{name}'.{did_you_mean(name, SECTIONS)}",
+            hint=f"Sections: {', '.join(sorted(SECTIONS))}",
+        )
+
+
+def _toml_value(value: str, text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+        if list(parsed) == ["value"]:  # a second line could smuggle in a second key
+            return parsed["value"]
+    except tomllib.TOMLDecodeError:
+        if re.fullmatch(r"[A-Za-z_][\w./@+-]*", value):
+            return value
+    raise UsageError(f"--set {text}: '{value}' is not a TOML value.", hint='Quote text: key="a b"')

@@ -1,0 +1,105 @@
+"""Which codes of a history to hide: random or entropy-guided, by token, item or both (MHL, sections 3.2, 3.3).
+
+No loop over users or positions: scores are laid out as B x X (X: items, or all their digits), the budget N
+of each history is drawn, and what ranks below N is masked.
+
+Legend: B histories, N packed items, T longest history, K digits, X = T or T * K candidates.
+
+Readings where the paper is silent or contradicts itself:
+
+* ``budget``: "printed" draws N from U{1 .. max(1, floor(ratio * T))} (section 3.3; the printed range is empty
+  for short histories, hence the 1); "rounded" takes floor(ratio * T + u), u uniform, so that the expected
+  share is the ratio whatever the length, and N may be 0. At token level T is T * K.
+* random masking draws under the same budget, or each token by itself ("bernoulli").
+* mixed: each item takes item or token granularity with probability one half, then each kind is ranked
+  among its own, under its own budget.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genrec_cli.curriculum.phases import Granularity, Mask
+from genrec_cli.data.batch import Batch
+
+Budget = Literal["printed", "rounded", "bernoulli"]
+
+
+class Masker:
+    """Chooses masks at one phase's policy, granularity and ratio.
+
+    Args:
+        generator: on the device of the batches; every draw comes from it.
+    """
+
+    def __init__(
+        self, mask: Mask, granularity: Granularity, ratio: float, budget: Budget, generator: torch.Generator,
+        *, smoothing: bool = False,
+    ) -> None:  # fmt: skip
+        self.smoothing = smoothing
+        self.needs_entropy = mask == "entropy"
+        self.granularity, self.ratio, self.generator = granularity, ratio, generator
+        # Entropy ranks, so it needs a number to cut at; single coin tosses have none.
+        self.budget: Budget = "rounded" if self.needs_entropy and budget == "bernoulli" else budget
+
+    def __call__(self, entropy_NK: Tensor | None, batch: Batch, digits: int) -> Tensor:
+        """``mask_NK``. Without entropies the scores are random."""
+        packing = batch.packing
+        device = batch.item_N.device
+        items = len(batch.item_N)
+        if entropy_NK is None:
+            entropy_NK = torch.rand(items, digits, device=device, generator=self.generator)
+            item_score_N = torch.rand(items, device=device, generator=self.generator)
+        else:
+            entropy_NK = smooth(entropy_NK, batch) if self.smoothing else entropy_NK
+            item_score_N = entropy_NK.mean(-1)
+        as_item_N = torch.full((items,), self.granularity == "item", device=device)
+        if self.granularity == "mixed":
+            as_item_N = torch.rand(items, device=device, generator=self.generator) < 0.5
+
+        steps_T = torch.arange(packing.longest, device=device)
+        real_BT = steps_T < packing.length_B[:, None]
+        mask_NK = torch.zeros(items, digits, dtype=torch.bool, device=device)
+        if self.granularity != "token":
+            open_BT = packing.pad(as_item_N) & real_BT
+            mask_NK |= packing.pack(self._select(packing.pad(item_score_N), open_BT))[:, None]
+        if self.granularity != "item":
+            open_BT = ~packing.pad(as_item_N) & real_BT
+            open_BX = open_BT[..., None].expand(-1, -1, digits).flatten(1)
+            chosen_BX = self._select(packing.pad(entropy_NK).flatten(1), open_BX)
+            mask_NK |= packing.pack(chosen_BX.unflatten(1, (-1, digits)))
+        return mask_NK
+
+    def _select(self, score_BX: Tensor, open_BX: Tensor) -> Tensor:
+        """The N highest scores among the open candidates of each history."""
+        if self.budget == "bernoulli":
+            coin_BX = torch.rand(score_BX.shape, device=score_BX.device, generator=self.generator)
+            return open_BX & (coin_BX < self.ratio)
+        number_B = self._number(open_BX.sum(1))
+        order_BX = score_BX.masked_fill(~open_BX, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        chosen_BX = torch.arange(score_BX.shape[1], device=score_BX.device) < number_B[:, None]
+        return torch.zeros_like(open_BX).scatter_(1, order_BX, chosen_BX) & open_BX
+
+    def _number(self, open_B: Tensor) -> Tensor:
+        """The budget N of each history with so many candidates."""
+        draw_B = torch.rand(open_B.shape, device=open_B.device, generator=self.generator)
+        if self.budget == "rounded":
+            return (self.ratio * open_B + draw_B).floor().long()
+        most_B = (self.ratio * open_B).floor().clamp_min(1)
+        return torch.minimum((draw_B * most_B).floor() + 1, most_B).long()
+
+
+def smooth(entropy_NK: Tensor, batch: Batch, *, window: int = 3, decay: float = 2.0, mixing: float = 0.2) -> Tensor:
+    """Our reading of appendix I's "window size 3, decay factor 2.0, residual mixing 0.2".
+
+    ``(1 - mixing) * H_t^k + mixing * (sum over j < window of decay^-j * H_{t-j}) / (sum of the weights)``.
+    """
+    packing = batch.packing
+    item_N = entropy_NK.mean(-1)
+    total_N, weight_N = torch.zeros_like(item_N), torch.zeros_like(item_N)
+    for back in range(window):
+        there_N = packing.position_N >= back
+        total_N = total_N + torch.where(there_N, item_N.roll(back), 0.0) * decay**-back
+        weight_N = weight_N + there_N * decay**-back
+    return (1 - mixing) * entropy_NK + mixing * (total_N / weight_N)[:, None]

@@ -1,0 +1,177 @@
+"""The curriculum: a list of phases as data, and the state machine that walks through it.
+
+MHL, section 3.4 and appendix I: random masking, then entropy-guided masking whose ratio decays at each
+plateau, then inference alignment. Its ablations, early stopping and plain training are the same kind of
+list: "direct inference" is one phase without a mask that ends when validation no longer improves.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from genrec_cli.config import Section, validate
+from genrec_cli.errors import ConfigError
+
+Mask = Literal["none", "random", "entropy"]
+Granularity = Literal["token", "item", "mixed"]
+
+
+class Law(Section):
+    """How the mask ratio falls within a phase."""
+
+    on_plateau: int
+    """Evaluations without improvement before each step down."""
+    kind: Literal["linear", "exponential"] = "linear"
+    """linear: minus ``step`` of the initial ratio (appendix I); exponential: times ``eta`` (equation 5)."""
+    step: float = 0.1
+    """Share of the initial ratio."""
+    eta: float = 0.5
+    """Factor of the exponential law."""
+    floor: float = 0.0
+    """At or below this ratio it becomes 0 (Algorithm 1, line 24)."""
+
+    def lower(self, ratio: float, initial: float) -> float:
+        """The next ratio."""
+        lowered = ratio - self.step * initial if self.kind == "linear" else ratio * self.eta
+        return lowered if lowered > self.floor + 1e-9 else 0.0
+
+
+class Until(Section):
+    """When a phase ends. Without any rule it lasts to its ``max_epochs`` or the end of the run."""
+
+    plateau: int | None = None
+    """After so many evaluations without improvement."""
+    ratio_at: float | None = None
+    """Once the mask ratio is at or below this."""
+
+
+class Phase(Section):
+    """One phase of training."""
+
+    name: str
+    """Shown in the log and on the progress line."""
+    mask: Mask = "none"
+    """How the positions to mask are chosen."""
+    granularity: Granularity = "token"
+    """token: single digits; item: all digits of an item; mixed: either, for each item."""
+    ratio: float = 0.0
+    """Initial mask ratio."""
+    law: Law | None = None
+    """How the ratio falls; none: it stays."""
+    until: Until = Until()
+    """What ends the phase."""
+    max_epochs: int | None = None
+    """Upper limit of epochs in this phase."""
+
+
+class CurriculumConfig(Section):
+    """Which phases to train in."""
+
+    preset: str = "inf"
+    """A preset by name, unless ``phase`` lists phases of your own."""
+    patience: int = 20
+    """Evaluations without improvement that end the last phase (early stopping)."""
+    plateau: int = 5
+    """Evaluations without improvement that end a masking phase, or lower its ratio."""
+    ratio: float = 0.15
+    """Initial mask ratio of the presets."""
+    granularity: Granularity = "token"
+    """Granularity of the presets."""
+    law: Literal["linear", "exponential"] = "linear"
+    """Decay law of the presets."""
+    max_epochs: int | None = None
+    """Upper limit of epochs in each masking phase of a preset."""
+    watch: Literal["metric", "loss"] = "metric"
+    """What a plateau is measured on: the validation metric or the validation loss."""
+    budget: Literal["printed", "rounded", "bernoulli"] = "printed"
+    """How many to mask: U{1..max(1, ratio T)}, floor(ratio T + u), or each by itself (random masks only)."""
+    smoothing: bool = False
+    """Smooth entropies over neighbouring items (our reading of appendix I)."""
+    phase: tuple[Phase, ...] = ()
+    """Phases of your own, as [[curriculum.phase]] tables."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases in order. Raises ConfigError for an unknown preset."""
+        if self.phase:
+            return self.phase
+        names = self.preset.split("-")
+        if not names or any(name not in ("r", "e", "inf") for name in names) or len(set(names)) < len(names):
+            raise ConfigError(
+                f"There is no curriculum '{self.preset}'.", hint="Presets: inf, r, e, r-inf, e-inf, r-e-inf"
+            )
+        return tuple(self._preset(name, last=name == names[-1]) for name in names)
+
+    def _preset(self, name: str, *, last: bool) -> Phase:
+        if name == "inf":
+            return Phase(name="inference", until=Until(plateau=self.patience))
+        mask: Mask = "random" if name == "r" else "entropy"
+        law = Law(on_plateau=self.plateau, kind=self.law, floor=0.05 * (self.law == "exponential"))
+        until = Until(plateau=self.patience) if last else Until(plateau=self.plateau)
+        decays = name == "e" and not last
+        return Phase(
+            name=mask, mask=mask, granularity=self.granularity, ratio=self.ratio, law=law if decays else None,
+            until=Until(ratio_at=0.0) if decays else until, max_epochs=None if last else self.max_epochs,
+        )  # fmt: skip
+
+
+@dataclass
+class CurriculumState:
+    """What a checkpoint must hold to go on."""
+
+    phase: int = 0
+    ratio: float = 0.0
+    epochs_in_phase: int = 0
+    best: float | None = None
+    """Best value watched in this phase."""
+    stale: int = 0
+    """Evaluations since the last improvement or step down."""
+    finished: bool = False
+
+
+class Curriculum:
+    """The state machine. Call :meth:`after_epoch` once an epoch, with a value where there was an evaluation."""
+
+    def __init__(self, config: CurriculumConfig, state: dict[str, Any] | None = None) -> None:
+        self.phases = config.phases()
+        self.higher_is_better = config.watch == "metric"
+        self.state = CurriculumState(**state) if state else CurriculumState(ratio=self.phases[0].ratio)
+
+    @property
+    def phase(self) -> Phase:
+        return self.phases[self.state.phase]
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain values."""
+        return asdict(self.state)
+
+    def after_epoch(self, value: float | None) -> str | None:
+        """Advance by one epoch; returns what changed, in words, or None."""
+        state, phase = self.state, self.phase
+        state.epochs_in_phase += 1
+        lowered = None
+        if value is not None:
+            better = state.best is None or (value > state.best if self.higher_is_better else value < state.best)
+            state.best = value if better else state.best
+            state.stale = 0 if better else state.stale + 1
+            if phase.law and state.stale >= phase.law.on_plateau:
+                state.ratio = phase.law.lower(state.ratio, phase.ratio)
+                state.stale = 0
+                lowered = f"mask ratio {state.ratio:.3g}"
+        until = phase.until
+        over = (
+            (until.plateau is not None and state.stale >= until.plateau)
+            or (until.ratio_at is not None and phase.ratio > 0 and state.ratio <= until.ratio_at)
+            or (phase.max_epochs is not None and state.epochs_in_phase >= phase.max_epochs)
+        )
+        if not over:
+            return lowered
+        if state.phase + 1 == len(self.phases):
+            state.finished = True
+            return f"phase '{phase.name}' ended"
+        follower = self.phases[state.phase + 1]
+        self.state = CurriculumState(phase=state.phase + 1, ratio=follower.ratio)
+        return f"phase '{follower.name}' begins"
+
+
+def own_phases(values: dict[str, Any]) -> CurriculumConfig:
+    """A validated curriculum from a section's values."""
+    return validate(CurriculumConfig, "curriculum", values)

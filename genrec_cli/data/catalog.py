@@ -1,0 +1,34 @@
+"""The catalogue that a model knows: how many items there are, and what is known of each.
+
+Item ids count from 1; row 0 of every table belongs to padding.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items as tensors. A model gets what it declares in ``needs``; the rest may be absent."""
+
+    items: int
+    """I, the number of items."""
+    train_count_I: Tensor
+    """How often item i + 1 stands in the training part (int64)."""
+    codes_IK: Tensor | None = None
+    """Codes of item i + 1, 0-based in each digit (int64)."""
+    codewords: int = 0
+    """V, the same for every digit."""
+
+    @property
+    def digits(self) -> int:
+        """K."""
+        return 0 if self.codes_IK is None else self.codes_IK.shape[1]
+
+    def groups(self) -> Tensor:
+        """``group_I``: items with equal codes have equal numbers, from 0. Without codes, each item is its own."""
+        if self.codes_IK is None:
+            return torch.arange(self.items)
+        return torch.unique(self.codes_IK, dim=0, return_inverse=True)[1]

@@ -1,0 +1,38 @@
+"""Item texts: markup cleaned, fields chosen, ordered and joined."""
+
+import html
+from collections.abc import Sequence
+
+import polars as pl
+
+_TAG = r"(?s)<!--.*?-->|</?[a-zA-Z][^<>]*>"
+"""A comment or a tag; "5 < 6" and "<3" are neither."""
+_SCRIPT = r"(?is)<script\b.*?</script\s*>|<style\b.*?</style\s*>"
+
+
+def clean(texts: pl.Series) -> pl.Series:
+    """Texts without HTML entities, tags, control characters and repeated blanks; null stays null.
+
+    Entities are resolved first, since stored texts often hold escaped tags (``&lt;br&gt;``).
+    """
+    marked = texts.str.contains("&", literal=True).fill_null(False).arg_true()
+    if len(marked):
+        resolved = [html.unescape(text) for text in texts.gather(marked)]
+        texts = texts.clone().scatter(marked, pl.Series(resolved, dtype=pl.String))
+    plain = texts.str.replace_all(_SCRIPT, " ").str.replace_all(_TAG, " ")
+    return plain.str.replace_all(r"[\s\p{Cc}]+", " ").str.strip_chars()
+
+
+def joined(items: pl.DataFrame, fields: Sequence[str]) -> pl.Series:
+    """The text of each item: its fields in order, each closed by a full stop, joined by blanks; "" if none.
+
+    Args:
+        items: one cleaned column a field.
+    """
+    parts = []
+    for name in fields:
+        field = pl.col(name)
+        closed = pl.when(field.str.contains(r"[.!?]$")).then(field).otherwise(field + ".")
+        parts.append(pl.when(field != "").then(closed))
+    text = pl.concat_str(parts, separator=" ", ignore_nulls=True) if parts else pl.lit("")
+    return items.select(text.fill_null("").alias("text")).to_series()

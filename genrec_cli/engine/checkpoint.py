@@ -1,0 +1,87 @@
+"""Checkpoints: one safetensors file that holds everything needed to go on with the same bits.
+
+Weights, optimiser, random states and counters go into a single file that is replaced in one rename, so a
+kill at any moment leaves the old checkpoint or the new one. No pickle anywhere.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from genrec_cli.artifacts import write_atomically
+from genrec_cli.errors import DataError
+
+LAST = "last/state.safetensors"
+BEST = "model.safetensors"
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a model's weights."""
+    weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+    write_atomically(path, save(weights, metadata={"format": "pt"}))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Read weights that fit the model exactly. The error names the file and the first mismatch."""
+    _, weights = _read(path)
+    _fill(path, model, weights)
+
+
+def save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, counters: dict[str, Any], device: torch.device
+) -> None:
+    """Write everything that training needs to go on."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    facts = {"counters": counters, "scaler": scaler.state_dict()}
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, save(tensors, metadata={"state": json.dumps(facts)}))
+
+
+def load_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, device: torch.device
+) -> dict[str, Any]:
+    """Restore what :func:`save_state` wrote; returns the counters."""
+    metadata, tensors = _read(path)
+    try:
+        facts = json.loads(metadata["state"])
+        weights = {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
+        _fill(path, model, weights)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, moment = name.split(".", 2)
+                moments.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        scaler.load_state_dict(facts["scaler"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], device)
+        return dict(facts["counters"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} is not a checkpoint of this run: {error}.", hint="--force starts anew") from None
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", hint="Train again with --force") from None
+
+
+def _fill(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from None

@@ -1,0 +1,72 @@
+"""AdamW, its learning-rate schedule, and precision."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import nn
+
+from genrec_cli.config import Section
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class TrainConfig(Section):
+    """How to train: the optimiser, the batches, the validation."""
+
+    epochs: int = 150
+    """Upper limit of passes over the training rows; the cosine runs over all of them."""
+    batch_size: int = 64
+    """Training rows an optimiser step, over all devices and accumulation steps together."""
+    micro_batch_size: int | None = None
+    """Rows that go through the model at once; smaller than the batch size accumulates gradients."""
+    lr: float = 5e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled, on matrices only."""
+    warmup_steps: int = 1000
+    """Steps of linear warm-up before the cosine."""
+    clip: float = 1.0
+    """Gradient norm; 0: no clipping."""
+    precision: Precision = "fp32"
+    """Of the matrix products; weights and optimiser stay in fp32."""
+    seed: int = 0
+    """Decides the start, the order of rows, dropout and masks."""
+    max_length: int = 50
+    """T_max: items of a history that the model reads."""
+    windows: Literal["sliding", "recent"] = "sliding"
+    """sliding: every training item of a long history is a target (RPG); recent: only the last T_max (SASRec)."""
+    metric: str = "NDCG@10"
+    """What validation selects the best epoch by."""
+    eval_every: int = 1
+    """Epochs between validations."""
+    valid_users: int | None = None
+    """Validate on so many users, drawn once by the seed; none: all."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints within an epoch; one is always written after each epoch."""
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW in one fused kernel; weight decay on matrices only."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=True)
+
+
+def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine to zero. ``step`` counts from 0; a pure function, so resuming needs no state."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    span = max(total_steps - config.warmup_steps, 1)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Run matrix products in the named precision."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

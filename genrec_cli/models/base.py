@@ -1,0 +1,77 @@
+"""What a model is to the rest of the house: tensors in, losses or scores out.
+
+A model offers at least one *face*; decoders and models are matched by face before any work starts:
+
+* :class:`ItemScorer`: one score for each item of the catalogue,
+* :class:`CodeScorer`: K independent distributions over codewords.
+
+Legend: B histories, N packed items, I items, K digits, V codewords, D width.
+"""
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from genrec_cli.config import Section
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.nn.losses import Loss
+
+
+class Choose(Protocol):
+    """What the curriculum hands to a model that masks."""
+
+    needs_entropy: bool
+    """Whether the policy looks at the entropies; without them ``entropy_NK`` may be None."""
+
+    def __call__(self, entropy_NK: Tensor | None, batch: Batch, digits: int) -> Tensor:
+        """``mask_NK``: which codes of which packed items to hide."""
+        ...
+
+
+class Model(nn.Module):
+    """Base class. A subclass names its paper, its equations and its deviations in the file's header."""
+
+    Config: ClassVar[type[Section]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Of {"codes"}: what the catalogue must hold."""
+    trainable: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
+    """Whether the state at an item depends only on it and what stands before it."""
+    masks: ClassVar[bool] = False
+    """Whether the model calls ``choose``, so that a curriculum phase with a mask makes sense."""
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Section -> key -> value that suit this model better than the general defaults."""
+
+    def __init__(self, config: Section, catalog: Catalog, *, max_length: int) -> None:
+        super().__init__()
+
+    def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
+        """The losses of a training batch by name; the engine weighs and sums them."""
+        raise TypeError(f"{type(self).__name__} is not trained by gradient")
+
+    def fit(self, catalog: Catalog) -> None:
+        """Learn without gradients (``trainable = False``)."""
+        raise TypeError(f"{type(self).__name__} is trained by gradient")
+
+
+@runtime_checkable
+class ItemScorer(Protocol):
+    """A model that scores items."""
+
+    def item_scores(self, batch: Batch) -> Tensor:
+        """``score_BI``: column i belongs to item i + 1; higher is better."""
+        ...
+
+
+@runtime_checkable
+class CodeScorer(Protocol):
+    """A model that gives, for each history, K independent distributions over codewords."""
+
+    def code_logprobs(self, batch: Batch) -> Tensor:
+        """``logp_BKV``: log-probabilities, normalised over V."""
+        ...
+
+    def code_vectors(self) -> Tensor:
+        """``E_KVD`` as trained: what the decoding graph measures similarity with."""
+        ...

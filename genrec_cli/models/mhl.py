@@ -1,0 +1,140 @@
+"""MHL: masked history learning (Wei et al., ACL 2026, arXiv 2509.23649).
+
+RPG's model that, beside the next item, reconstructs hidden codes of the history: equations (1) to (4).
+Which codes are hidden is the curriculum's choice; the model calls ``choose`` with the entropies of its own
+clean pass. A masked code (t, k) is replaced by the vocabulary's own token of that place (appendix A).
+
+Legend: N packed items, M positions with a target, K digits, V codewords, D width, P pairs a digit.
+
+Readings where the paper is silent or contradicts itself, each an option:
+
+* ``next_on``: "masked" as printed (both losses from the masked history; entropies, where the policy needs
+  them, from a clean pass without gradient); "clean" is ours: the clean pass gives the next-item loss and, its
+  logits detached, the entropies for free; the masked pass reconstructs only.
+* ``next_targets``: equation (1) writes the last position only; RPG's training, which the paper builds on,
+  learns every position.
+* ``entropy_source``: "printed" takes h_t for the uncertainty of item t; a next-item model's h_t describes item
+  t + 1, so "predictive" takes h_{t-1} (the first item takes its history's mean).
+
+Reconstruction heads run at masked (t, k) pairs only. Recipes: beauty-mhl, toys-mhl, sports-mhl.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genrec_cli.config import Section
+from genrec_cli.data.batch import Batch
+from genrec_cli.models.base import Choose
+from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.nn.codes import cosine_logits
+from genrec_cli.nn.losses import Loss, code_cross_entropy
+
+
+class MhlConfig(RpgConfig):
+    """RPG's settings and what masked history learning adds."""
+
+    next_on: Literal["masked", "clean"] = "masked"
+    """Which pass gives the next-item loss; masked: as printed."""
+    next_targets: Literal["all", "last"] = "all"
+    """Positions that learn their next item."""
+    next_weight: float = 1.0
+    """lambda_1 of equation (3)."""
+    mask_weight: float = 1.0
+    """lambda_2 of equation (3)."""
+    entropy_source: Literal["printed", "predictive"] = "printed"
+    """State whose entropy stands for item t: h_t (printed) or h_{t-1}."""
+
+
+class Mhl(Rpg):
+    """Face: CodeScorer. At inference it is RPG."""
+
+    Config: ClassVar[type[Section]] = MhlConfig
+    masks: ClassVar[bool] = True
+    config: MhlConfig
+
+    def extra_tokens(self, max_length: int) -> int:
+        """One mask token for each (position, digit): V_mask of appendix A."""
+        return self.digits * max_length
+
+    def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
+        learn_M = batch.packing.last_B if self.config.next_targets == "last" else batch.learn_M
+        clean_NK = self.tokens(batch)
+        if choose is None:
+            return {"next": self._next(self.logits(self.states(clean_NK, batch)[learn_M]), batch, learn_M)}
+        if self.config.next_on == "clean":
+            h_ND = self.states(clean_NK, batch)
+            logit_KMV = self.logits(h_ND[learn_M])
+            entropy_NK = self._entropies(h_ND, batch, logit_KMV, learn_M) if choose.needs_entropy else None
+            mask_NK = choose(entropy_NK, batch, self.digits)
+            masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
+        else:
+            entropy_NK = self._clean_entropies(clean_NK, batch) if choose.needs_entropy else None
+            mask_NK = choose(entropy_NK, batch, self.digits)
+            masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
+            logit_KMV = self.logits(masked_ND[learn_M])
+        return {
+            "next": self._next(logit_KMV, batch, learn_M),
+            "mask": self._reconstruction(masked_ND, mask_NK, batch),
+            "masked_share": Loss(mask_NK.sum(), torch.full_like(mask_NK.sum(), mask_NK.numel()), weight=0.0),
+        }
+
+    def hide(self, token_NK: Tensor, mask_NK: Tensor, batch: Batch) -> Tensor:
+        """Masked codes replaced by the mask token of their position and digit (equation 9)."""
+        first = self.digits * self.codes.codewords
+        place_NK = first + batch.packing.position_N[:, None] * self.digits + torch.arange(self.digits, device=token_NK.device)
+        return torch.where(mask_NK, place_NK, token_NK)
+
+    def _next(self, logit_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
+        loss = code_cross_entropy(logit_KMV, self.codes_IK[batch.target_N[learn_M]])
+        return loss._replace(weight=self.config.next_weight)
+
+    def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:
+        """``-log P^k(w_t^k | h_t)`` at masked pairs (equation 2), heads computed at those pairs alone."""
+        digit_X, item_X = mask_NK.t().nonzero(as_tuple=True)  # sorted by digit
+        number_K = mask_NK.sum(0)
+        place_X = torch.arange(len(digit_X), device=h_ND.device) - (number_K.cumsum(0) - number_K)[digit_X]
+        widest = max(int(number_K.max()), 1)
+        at_KP = item_X.new_zeros(self.digits, widest)
+        at_KP[digit_X, place_X] = item_X
+        real_KP = torch.arange(widest, device=h_ND.device) < number_K[:, None]
+        logit_KPV = cosine_logits(self.heads.grouped(h_ND[at_KP]), self.codes.vectors(), self.config.temperature)
+        codes_KP = self.codes_IK[batch.item_N].t().gather(1, at_KP)
+        loss_KP = F.cross_entropy(logit_KPV.flatten(0, 1), codes_KP.flatten(), reduction="none").view_as(real_KP)
+        total = torch.where(real_KP, loss_KP, 0.0).sum()
+        return Loss(total, number_K.sum().to(total.dtype), weight=self.config.mask_weight)
+
+    # ---- entropies (equation 4) ----------------------------------------------------------------
+
+    @torch.no_grad()
+    def _clean_entropies(self, clean_NK: Tensor, batch: Batch) -> Tensor:
+        """From a pass of its own over the clean history, without gradient."""
+        return self._source(entropy(self.logits(self.states(clean_NK, batch))), batch)
+
+    @torch.no_grad()
+    def _entropies(self, h_ND: Tensor, batch: Batch, logit_KMV: Tensor, learn_M: Tensor) -> Tensor:
+        """From logits that are there already; only positions without a target cost anything."""
+        rest_N = torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
+        rest_N[learn_M] = False
+        entropy_NK = logit_KMV.new_empty(len(h_ND), self.digits)
+        entropy_NK[learn_M] = entropy(logit_KMV)
+        if len(learn_M) < len(h_ND):
+            entropy_NK[rest_N] = entropy(self.logits(h_ND[rest_N]))
+        return self._source(entropy_NK, batch)
+
+    def _source(self, entropy_NK: Tensor, batch: Batch) -> Tensor:
+        if self.config.entropy_source == "printed":
+            return entropy_NK
+        packing = batch.packing
+        total_BK = entropy_NK.new_zeros(packing.sequences, self.digits).index_add_(0, packing.sequence_N, entropy_NK)
+        mean_BK = total_BK / packing.length_B[:, None]
+        first_N1 = (packing.position_N == 0)[:, None]
+        return torch.where(first_N1, mean_BK[packing.sequence_N], entropy_NK.roll(1, 0))
+
+
+def entropy(logit_KNV: Tensor) -> Tensor:
+    """Shannon entropy in nats of each distribution, ``entropy_NK`` (equation 4)."""
+    logp_KNV = logit_KNV.log_softmax(-1)
+    return -(logp_KNV.exp() * logp_KNV).sum(-1).t()

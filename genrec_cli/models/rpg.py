@@ -1,0 +1,96 @@
+"""RPG: generating long semantic IDs in parallel (Hou et al., KDD 2025, arXiv 2506.05781).
+
+An item is the mean of its K code embeddings; a causal Transformer reads the history; K residual heads
+give K digit states; digit k is classified by cosine similarity with E^k at a temperature. All K digits of
+the next item are predicted at once, at every position. MHL's "direct inference" row is this model.
+
+Legend: N packed items, M positions with a target, K digits, V codewords, D width.
+
+Deviations from the authors' code: packed batches (the same sums without padding); the padding and
+end-of-sequence rows of the vocabulary do not exist, since nothing is ever padded; dropout .3 (MHL's
+appendix I) in place of .5; GPT-2's unused end token is left out. Recipes: beauty-rpg, toys-rpg, sports-rpg.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genrec_cli.config import Section
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.models.base import Choose, Model
+from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits
+from genrec_cli.nn.losses import Loss, code_cross_entropy
+from genrec_cli.nn.transformer import Activation, Transformer, initialise
+
+
+class RpgConfig(Section):
+    """RPG's backbone and heads."""
+
+    width: int = 448
+    """D, the width of embeddings and states."""
+    layers: int = 2
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads; must divide the width."""
+    inner: int = 1024
+    """Width inside the MLP of a block."""
+    activation: Activation = "gelu_tanh"
+    """gelu, gelu_tanh (GPT-2's) or relu."""
+    dropout: float = 0.3
+    """Of the embeddings."""
+    attention_dropout: float = 0.3
+    """Of the attention weights."""
+    temperature: float = 0.07
+    """tau of the cosine classifier (RPG's recipes: .03)."""
+
+
+class Rpg(Model):
+    """Face: CodeScorer."""
+
+    Config: ClassVar[type[Section]] = RpgConfig
+    needs: ClassVar[frozenset[str]] = frozenset({"codes"})
+
+    def __init__(self, config: RpgConfig, catalog: Catalog, *, max_length: int) -> None:
+        super().__init__(config, catalog, max_length=max_length)
+        self.config = config
+        self.digits = catalog.digits
+        self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=self.extra_tokens(max_length))
+        self.backbone = Transformer(
+            width=config.width, layers=config.layers, heads=config.heads, inner=config.inner, positions=max_length,
+            dropout=config.dropout, attention_dropout=config.attention_dropout, act=config.activation,
+        )  # fmt: skip
+        self.heads = CodeHeads(catalog.digits, config.width)
+        initialise(self)
+        self.heads.reset()
+        nothing = torch.zeros_like(catalog.codes_IK[:1])
+        self.register_buffer("codes_IK", torch.cat([nothing, catalog.codes_IK]), persistent=False)
+
+    def extra_tokens(self, max_length: int) -> int:
+        """Rows of the vocabulary beyond the codes; RPG needs none."""
+        return 0
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """Vocabulary rows of the histories' codes, ``token_NK``."""
+        return self.codes.tokens(self.codes_IK[batch.item_N])
+
+    def states(self, token_NK: Tensor, batch: Batch, *, last_only: bool = False) -> Tensor:
+        """Context states ``h_ND`` (or ``h_BD``) of histories given by their tokens."""
+        return self.backbone(self.codes(token_NK), batch.packing, last_only=last_only)
+
+    def logits(self, h_MD: Tensor) -> Tensor:
+        """``logit_KMV`` at the given states."""
+        return cosine_logits(self.heads(h_MD), self.codes.vectors(), self.config.temperature)
+
+    def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
+        h_ND = self.states(self.tokens(batch), batch)
+        target_MK = self.codes_IK[batch.target_N[batch.learn_M]]
+        return {"next": code_cross_entropy(self.logits(h_ND[batch.learn_M]), target_MK)}
+
+    def code_logprobs(self, batch: Batch) -> Tensor:
+        h_BD = self.states(self.tokens(batch), batch, last_only=True)
+        return self.logits(h_BD).log_softmax(-1).transpose(0, 1)
+
+    def code_vectors(self) -> Tensor:
+        return self.codes.vectors()

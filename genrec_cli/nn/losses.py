@@ -1,0 +1,45 @@
+"""Losses as sum and count."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Loss(NamedTuple):
+    """A loss as sum and count: the engine divides by the count of the whole global batch, since means of
+    parts of unequal size average to a wrong gradient."""
+
+    sum: Tensor
+    count: Tensor
+    weight: float = 1.0
+    """lambda in the total; 0 marks a statistic that is only logged."""
+
+
+def _loss(total: Tensor, count: int) -> Loss:
+    return Loss(total, torch.full((), float(count), device=total.device))
+
+
+def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor) -> Loss:
+    """``-log P^k(w^k)`` summed over positions and digits; the count is M * K (MHL, equation 1)."""
+    total = F.cross_entropy(logit_KMV.flatten(0, 1), codes_MK.t().reshape(-1), reduction="sum")
+    return _loss(total, codes_MK.numel())
+
+
+def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
+    """Softmax cross-entropy over the whole catalogue; ``column_M`` counts items from 0."""
+    return _loss(F.cross_entropy(score_MI.float(), column_M, reduction="sum"), column_M.numel())
+
+
+def binary_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
+    """SASRec's loss (Kang and McAuley 2018, section III-E): the target against S sampled items."""
+    total = F.softplus(-positive_M.float()).sum() + F.softplus(negative_MS.float()).mean(-1).sum()
+    return _loss(total, positive_M.numel())
+
+
+def sampled_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
+    """Softmax cross-entropy of the target among itself and S sampled items."""
+    score = torch.cat([positive_M[:, None], negative_MS], dim=1).float()
+    target = torch.zeros(len(score), dtype=torch.long, device=score.device)
+    return _loss(F.cross_entropy(score, target, reduction="sum"), len(score))

@@ -1,0 +1,87 @@
+"""A pre-norm Transformer over packed items, with the blocks of GPT-2.
+
+Parity with ``transformers.GPT2Model`` is tested weight for weight.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genrec_cli.nn.attention import SelfAttention
+from genrec_cli.nn.packing import Packing
+
+Activation = Literal["gelu", "gelu_tanh", "relu"]
+
+
+def activation(name: Activation) -> nn.Module:
+    """The named activation; ``gelu_tanh`` is GPT-2's approximation."""
+    return {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}[name]
+
+
+class Block(nn.Module):
+    """LayerNorm, attention, residual; LayerNorm, two linear layers, residual."""
+
+    def __init__(
+        self, width: int, heads: int, inner: int, *, attention_dropout: float, residual_dropout: float,
+        act: Activation, causal: bool, epsilon: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=epsilon)
+        self.attention = SelfAttention(
+            width, heads, dropout=attention_dropout, output_dropout=residual_dropout, causal=causal
+        )
+        self.norm_mlp = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, inner), activation(act), nn.Linear(inner, width), nn.Dropout(residual_dropout)
+        )
+
+    def forward(self, x_ND: Tensor, packing: Packing, *, last_only: bool = False) -> Tensor:
+        mixed = self.attention(self.norm_attention(x_ND), packing, last_only=last_only)
+        x = (x_ND[packing.last_B] if last_only else x_ND) + mixed
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class Transformer(nn.Module):
+    """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_BD`` at each sequence's last item.
+
+    Args:
+        width, layers, heads, inner: D, depth, H and the width inside the MLP.
+        positions: T_max; a longer sequence is an error of the caller.
+        dropout: of the sum of item and position embedding.
+        attention_dropout, residual_dropout: as in GPT-2.
+    """
+
+    def __init__(
+        self, *, width: int, layers: int, heads: int, inner: int, positions: int, dropout: float,
+        attention_dropout: float, residual_dropout: float = 0.0, act: Activation = "gelu", causal: bool = True,
+        epsilon: float = 1e-5,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.position = nn.Embedding(positions, width)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                width, heads, inner, attention_dropout=attention_dropout, residual_dropout=residual_dropout,
+                act=act, causal=causal, epsilon=epsilon,
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width, eps=epsilon)
+
+    def forward(self, x_ND: Tensor, packing: Packing, *, last_only: bool = False) -> Tensor:
+        """``last_only`` skips, in the last block, all work that the last items' states do not need."""
+        h = self.dropout(x_ND + self.position(packing.position_N))
+        final = len(self.blocks) - 1
+        for depth, block in enumerate(self.blocks):
+            h = block(h, packing, last_only=last_only and depth == final)
+        return self.norm(h)
+
+
+def initialise(module: nn.Module, *, spread: float = 0.02) -> None:
+    """GPT-2's start: normal weights of the given spread, zero biases, identity norms."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            torch.nn.init.normal_(part.weight, std=spread)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            torch.nn.init.zeros_(part.bias)

@@ -1,0 +1,168 @@
+"""The rows of a log: user, item and time of each, checked; fast by columns, and line by line where it fails.
+
+Every reader brings the rows as strings with their line numbers and, for those it cannot read, a reason.
+:func:`checked` is the one place that says which values are good.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+
+from genrec_cli.sources.base import BadRows
+from genrec_cli.sources.lines import Block, decoded, read_blocks
+
+Unit = Literal["s", "ms", "us", "ns"]
+
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
+"""Seconds of the first and last moment that a date can say: years 1 to 9999."""
+
+ROWS = pl.Schema(
+    {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String, "reason": pl.String}
+)
+"""What readers bring: the line number, three texts, and why the line is bad (null: it can be read)."""
+
+
+class Columns(NamedTuple):
+    """Names of the three columns in a file; without ``time`` the order of the rows is the time."""
+
+    user: str
+    item: str
+    time: str | None
+    unit: Unit = "s"
+
+
+def read_json_interactions(path: Path, columns: Columns, bad: BadRows) -> pl.DataFrame:
+    """Interactions of a JSON lines file, plain or gzip: ``user, item, time, row``; see :func:`checked`."""
+    parts = [checked(pl.DataFrame(schema=ROWS), columns, path, bad)]
+    parts += [checked(_json_rows(block, columns), columns, path, bad) for block in read_blocks(path, bad)]
+    return ordered(pl.concat(parts))
+
+
+def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> pl.DataFrame:
+    """The good rows as ``user str, item str, micros i64, row i64``; the others are added to ``bad``.
+
+    Good: user and item are texts that are not empty and hold no NUL; the time is a whole or fractional number
+    of the unit (it may be negative: before 1970) or an ISO date, between the years 1 and 9999.
+    """
+    problem = pl.coalesce(
+        "reason",
+        *(
+            pl.when(pl.col(name).fill_null("") == "")
+            .then(pl.lit(f"no {name}"))
+            .when(pl.col(name).str.contains("\0", literal=True))
+            .then(pl.lit(f"a NUL in the {name}"))
+            for name in ("user", "item")
+        ),
+    )
+    if columns.time is None:
+        micros = pl.col("line") * 1_000_000
+    else:
+        micros = microseconds(pl.col("time"), columns.unit)
+        unreadable = "no readable time between the years 1 and 9999 (see --time-unit)"
+        problem = pl.coalesce(
+            problem,
+            pl.when(pl.col("time").fill_null("") == "").then(pl.lit("no time")),
+            pl.when(pl.col("micros").is_null()).then(pl.lit(unreadable)),
+        )
+    rows = rows.with_columns(micros=micros).with_columns(reason=problem)
+    if rows["reason"].null_count() < rows.height:
+        reasons = (
+            rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len()).sort("line")
+        )
+        for reason, line, count in reasons.iter_rows():
+            bad.add(path, line, reason, count)
+        rows = rows.filter(pl.col("reason").is_null())
+    return rows.select("user", "item", "micros", row="line")
+
+
+def ordered(rows: pl.DataFrame) -> pl.DataFrame:
+    """``user, item, time, row`` from the rows of a whole file, ``time`` in seconds.
+
+    Where times are finer than seconds, ``row`` counts the rows in order of the exact time, so that the order
+    within a second is kept.
+    """
+    if (rows["micros"] % 1_000_000 != 0).any():
+        rows = rows.sort("micros", "row").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+    return rows.select("user", "item", pl.col("micros").floordiv(1_000_000).alias("time"), "row")
+
+
+def microseconds(text: pl.Expr, unit: Unit) -> pl.Expr:
+    """Microseconds since 1970 (UTC) of a number in the given unit or an ISO date; null if it is neither."""
+    a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    low, high = EARLIEST * a_second, LATEST * a_second
+    whole = text.cast(pl.Int64, strict=False)
+    fraction = text.cast(pl.Float64, strict=False)
+    scale = 1_000_000 // a_second
+    exact = whole * scale if scale else whole // (a_second // 1_000_000)
+    moment = text.str.strip_suffix("Z").str.replace("T", " ", literal=True)
+    date = pl.coalesce(moment.str.to_datetime(f, strict=False, time_unit="us", exact=True) for f in _ISO)
+    return (
+        pl.when(whole.is_between(low, high))
+        .then(exact)
+        .when(whole.is_null() & fraction.is_between(low, high))
+        .then((fraction * (1_000_000 / a_second)).floor().cast(pl.Int64, strict=False))
+        .when(fraction.is_null())
+        .then(date.cast(pl.Int64))
+    )
+
+
+_ISO = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+def as_rows(found: pl.DataFrame, columns: Columns, first: int) -> pl.DataFrame:
+    """The rows (see :data:`ROWS`) of a frame of texts whose row 0 is the line ``first``."""
+    texts = [
+        (pl.lit(None, pl.String) if name is None else pl.col(name)).alias(to)
+        for name, to in zip(columns[:3], ("user", "item", "time"), strict=True)
+    ]
+    lines = pl.int_range(first, first + found.height, dtype=pl.Int64, eager=True).alias("line")
+    return found.select(lines, *texts, pl.lit(None, pl.String).alias("reason"))
+
+
+def _json_rows(block: Block, columns: Columns) -> pl.DataFrame:
+    """Rows of a block by the columnar parser; line by line if it refuses one or there are blank lines."""
+    schema = {name: pl.String for name in columns[:3] if name is not None}
+    try:
+        found = pl.read_ndjson(io.BytesIO(block.content), schema=schema)
+    except pl.exceptions.PolarsError:
+        return _json_rows_slowly(block, columns)
+    if found.height != block.count():
+        return _json_rows_slowly(block, columns)
+    return as_rows(found, columns, block.first)
+
+
+def _json_rows_slowly(block: Block, columns: Columns) -> pl.DataFrame:
+    """The same line by line, with a reason for each line that cannot be read."""
+
+    def rows() -> Iterable[tuple[Any, ...]]:
+        for number, line in block.lines():
+            try:
+                record = parse_json(decoded(line))
+                yield number, *(_text(record.get(name)) if name else None for name in columns[:3]), None
+            except ValueError as error:
+                yield number, None, None, None, str(error)
+
+    return pl.DataFrame(list(rows()), schema=ROWS, orient="row")
+
+
+def parse_json(line: str) -> dict[str, Any]:
+    """One JSON object. Raises :class:`ValueError` with the reason."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not valid JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    """A JSON value as the columnar parser gives it in a text column."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,78 @@
+"""Python literals, as in Amazon's 2014 metadata (``{'asin': 'B00', 'title': "Dr. Scholl's"}``), read safely.
+
+Nothing is ever evaluated. A line that is provably simple (outside of its strings only brackets, commas,
+colons and numbers; inside only escapes that JSON has too) becomes JSON by requoting and is read by the much
+faster JSON parser. Every other line goes to :func:`ast.literal_eval`, the slow twin, which gives the same.
+"""
+
+import ast
+import json
+import re
+import warnings
+from typing import Any
+
+LONGEST_SLOW = 2**20
+"""Characters that the slow parser takes: its syntax tree needs up to 500 bytes a character."""
+
+_STRING = re.compile(r"""('[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")""")
+_SIMPLE_OUTSIDE = re.compile(r"[{}\[\]:, \t0-9.eE+-]*")
+_SPECIAL = re.compile(r'\\x([0-9a-fA-F]{2})|\\(.)|"')
+
+
+def parse_literal(line: str) -> Any:
+    """The value of a line. Raises :class:`ValueError` if it is no literal: a call, a name, cut off."""
+    text = _as_json(line)
+    if text is not None:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            pass  # adjacent strings, a trailing comma, a tab in a string: fine in Python
+    return parse_literal_slowly(line)
+
+
+def parse_literal_slowly(line: str) -> Any:
+    """The same by :func:`ast.literal_eval` alone: the reference for the fast path."""
+    if len(line) > LONGEST_SLOW:
+        raise ValueError(f"not a plain literal and longer than {LONGEST_SLOW:,} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes such as '\d'
+            return ast.literal_eval(line)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise ValueError("not a Python literal") from None
+
+
+def _as_json(line: str) -> str | None:
+    """The JSON text of a simple line, or None."""
+    if '"' not in line and "\\" not in line:  # then every ' delimits a string
+        outside = "".join(line.split("'")[::2])
+        return line.replace("'", '"') if _SIMPLE_OUTSIDE.fullmatch(outside) else None
+    parts = _STRING.split(line)
+    if not _SIMPLE_OUTSIDE.fullmatch("".join(parts[::2])):
+        return None
+    try:
+        parts[1::2] = [_requoted(string) for string in parts[1::2]]
+    except ValueError:
+        return None
+    return "".join(parts)
+
+
+def _requoted(string: str) -> str:
+    """A quoted Python string as a JSON string. Raises ValueError for an escape that JSON does not have."""
+    body = string[1:-1]
+    if "\\" in body or '"' in body:
+        body = _SPECIAL.sub(_json_escape, body)
+    return f'"{body}"'
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    code, letter = match.groups()
+    if code:
+        return f"\\u00{code}"
+    if letter is None:
+        return '\\"'
+    if letter in '\\"nrtbf':
+        return match[0]
+    if letter == "'":
+        return letter
+    raise ValueError(f"left to the slow parser: {match[0]}")

@@ -1,0 +1,174 @@
+"""Your own data: an interactions file and, if you have one, an items file.
+
+CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names are options. All columns of the
+items file but the id become text fields under their own names.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genrec_cli.config import Section
+from genrec_cli.errors import DataError
+from genrec_cli.sources.base import BadRows, RemoteFile, Tables
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from genrec_cli.sources.interactions import Columns
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+PARQUET = (".parquet", ".pq")
+TIME = "timestamp"
+"""Time column that is used when none is named; without it the order of the rows is the time."""
+
+
+class Logs:
+    """Files in general formats."""
+
+    class Config(Section):
+        name: Literal["logs"] = "logs"
+        """Name of the source."""
+        user_col: str = "user_id"
+        """Column of the user in the interactions file."""
+        item_col: str = "item_id"
+        """Column of the item in the interactions file."""
+        time_col: str | None = None
+        """Column of the time. Default: timestamp if there is one, else the order of the rows is the time."""
+        item_id_col: str = "item_id"
+        """Column of the item in the items file."""
+        time_unit: Literal["s", "ms", "us", "ns"] = "s"
+        """Unit of times that are numbers, counted from 1970. Dates are read as ISO 8601, UTC."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def files(self) -> list[RemoteFile]:
+        """Nothing to download."""
+        return []
+
+    def generate(self, folder: Path, progress: Callable[[float], None]) -> None:
+        """Nothing: the files are yours."""
+
+    def read(self, raw: Path, bad: BadRows) -> Tables:
+        """Read ``interactions.*`` and, if there, ``items.*`` of a folder."""
+        found = {name: sorted(raw.glob(f"{name}.*")) for name in ("interactions", "items")}
+        for name, paths in found.items():
+            if len(paths) > 1 or (name == "interactions" and not paths):
+                raise DataError(f"{raw} has to hold one file {name}.*, not {len(paths)}.")
+        return self.read_files(found["interactions"][0], next(iter(found["items"]), None), bad)
+
+    def read_files(self, interactions: Path, items: Path | None, bad: BadRows) -> Tables:
+        """Read the two files. A missing column is a :class:`DataError` that names it and those there are."""
+        from genrec_cli.sources.records import item_table
+
+        log = self._interactions(interactions, bad)
+        if items is None:
+            return Tables(log.lazy(), None)
+        table = item_table(self._records(items, bad), self.config.item_id_col, items, bad)
+        return Tables(log.lazy(), table.lazy())
+
+    def _interactions(self, path: Path, bad: BadRows) -> "pl.DataFrame":
+        from genrec_cli.sources.interactions import Columns, checked, ordered, read_json_interactions
+        from genrec_cli.sources.separated import separated_interactions
+
+        kind, config = format_of(path), self.config
+        present = column_names(path)
+        require(path, present, config.user_col, "--user-col")
+        require(path, present, config.item_col, "--item-col")
+        if config.time_col is not None:
+            require(path, present, config.time_col, "--time-col")
+        time = config.time_col or (TIME if TIME in present else None)
+        columns = Columns(config.user_col, config.item_col, time, config.time_unit)
+        if kind in JSON_LINES:
+            return read_json_interactions(path, columns, bad)
+        if kind in PARQUET:
+            return ordered(checked(_parquet_rows(path, columns), columns, path, bad))
+        return ordered(separated_interactions(path, SEPARATORS[kind], columns, bad))
+
+    def _records(self, path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+        from genrec_cli.sources.interactions import parse_json
+        from genrec_cli.sources.records import read_records
+        from genrec_cli.sources.separated import separated_records
+
+        kind = format_of(path)
+        require(path, column_names(path), self.config.item_id_col, "--item-id-col")
+        if kind in JSON_LINES:
+            yield from read_records(path, parse_json, bad)
+        elif kind in PARQUET:
+            import polars as pl
+
+            yield from enumerate(pl.read_parquet(path).iter_rows(named=True), 1)
+        else:
+            yield from separated_records(path, SEPARATORS[kind], bad)
+
+
+def format_of(path: Path) -> str:
+    """The ending that says the format, without ``.gz``. Raises :class:`DataError` for any other."""
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    known = (*SEPARATORS, *PARQUET, *JSON_LINES)
+    if ending not in known or (path.suffix == ".gz" and ending in PARQUET):
+        raise DataError(
+            f"{path}: the format '{ending}' is not known.", hint=f"Known: {', '.join(known)} (or .gz)"
+        )
+    return ending
+
+
+def require(path: Path, present: list[str], column: str, option: str) -> None:
+    """Raise a :class:`DataError` that names the columns there are, unless ``column`` is one of them."""
+    if column not in present:
+        there = ", ".join(present) if present else "none: the file is empty"
+        raise DataError(
+            f"{path} has no column '{column}'. Its columns: {there}.", hint=f"{option} NAME sets it"
+        )
+
+
+def column_names(path: Path) -> list[str]:
+    """Columns of a file: its header, its schema, or the keys of the first JSON line that can be read."""
+    from genrec_cli.sources.records import read_records
+
+    kind, ignored = format_of(path), BadRows()
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    if kind in JSON_LINES:
+        from genrec_cli.sources.interactions import parse_json
+
+        first = next(iter(read_records(path, parse_json, ignored)), (0, {}))
+        return list(first[1])
+    if kind in PARQUET:
+        import polars as pl
+
+        try:
+            return pl.read_parquet_schema(path).names()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
+    from genrec_cli.sources.separated import header_of
+
+    return header_of(path, SEPARATORS[kind])
+
+
+def _parquet_rows(path: Path, columns: "Columns") -> "pl.DataFrame":
+    """Rows of a Parquet file as texts; the line is the row's number from 1."""
+    import polars as pl
+
+    file = pl.scan_parquet(path)
+    schema = file.collect_schema()
+
+    def text(name: str | None, to: str) -> pl.Expr:
+        if name is None:
+            return pl.lit(None, pl.String).alias(to)
+        if to == "time" and schema[name].is_temporal():
+            moment = pl.col(name).cast(pl.Datetime("us")).dt.epoch("us")
+            a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[columns.unit]
+            return (moment / (10**6 / a_second)).cast(pl.String).alias(to)
+        return pl.col(name).cast(pl.String).alias(to)
+
+    try:
+        return file.select(
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
+            *(text(name, to) for name, to in zip(columns[:3], ("user", "item", "time"), strict=True)),
+            pl.lit(None, pl.String).alias("reason"),
+        ).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None

@@ -1,0 +1,140 @@
+"""The synthetic shop: its shelves, what follows what, how popular each item is, and its metadata.
+
+A product line is one brand and series that spans every role of its scenario; an item is a line's product
+for one role. Items of a role are substitutes, items of a scenario are complements, and an item's planted
+successor is its own line's product for the next role.
+"""
+
+import html
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from genrec_cli.sources.shop_words import SCENARIOS, SERIES
+
+ENTRY_DECAY = 3.0
+"""Entering a scenario at a role is this many times less likely than at the role before it."""
+HEAD = 0.1
+"""Flattens the head of the Zipf law: weight of rank r of I items = (r + HEAD * I) ** -popularity. A pure
+Zipf head would put the same few items into every history."""
+MISSING = {"brand": 0.15, "price": 0.2, "description": 0.1}
+"""Share of items whose metadata lack the field."""
+BRAND_TIERS = (0.7, 0.85, 1.0, 1.25, 1.6)
+"""What the brands of a scenario ask, relative to the middle price, from cheap to dear."""
+
+
+class Shop(NamedTuple):
+    """The catalog in shelf order: by intent, then role, then product line. A shelf is one role's items."""
+
+    intent_I: np.ndarray
+    role_I: np.ndarray
+    line_I: np.ndarray
+    number_I: np.ndarray
+    """Number in the item's raw id: a permutation, so that ids tell nothing."""
+    successor_I: np.ndarray
+    """Item of the next role in the same line; -1 if there is none."""
+    next_IE: np.ndarray
+    """First item of the next role's shelf and the end of that shelf; equal after the last role."""
+    popular: np.ndarray
+    """Cumulative popularity, I + 1 edges, as :func:`draw` wants it."""
+    entry: np.ndarray
+    """The same for entering a scenario."""
+
+    @property
+    def asin_I(self) -> np.ndarray:
+        return np.array([f"B00S{number:06d}" for number in self.number_I.tolist()])
+
+
+def build_shop(items: int, intents: int, popularity: float, rng: np.random.Generator) -> Shop:
+    """Fill the shelves line by line until there are enough items, and link each item to its successor.
+
+    ``items`` must be at least the number of roles of the first ``intents`` scenarios.
+    """
+    scenarios = SCENARIOS[:intents]
+    slots = np.array([(intent, role) for intent, s in enumerate(scenarios) for role in range(len(s.roles))])
+    line_I, slot_I = np.divmod(np.arange(items), len(slots))
+    shelf_order = np.lexsort((line_I, slot_I))
+    line_I, slot_I = line_I[shelf_order], slot_I[shelf_order]
+    intent_I, role_I = slots[slot_I].T
+
+    goes_on_S = np.append(slots[1:, 0] == slots[:-1, 0], False)
+    edge_S = np.searchsorted(slot_I, np.arange(len(slots) + 1))
+    next_IE = np.where(
+        goes_on_S[slot_I, None],
+        np.stack([edge_S[slot_I + 1], edge_S[np.minimum(slot_I + 2, len(slots))]], 1),
+        0,
+    )
+    # A shelf holds its lines 0, 1, 2, ... in order, so a line stands at the same place on every shelf.
+    same_line_I = next_IE[:, 0] + line_I
+    successor_I = np.where(same_line_I < next_IE[:, 1], same_line_I, -1)
+
+    # Popularity belongs to a whole line, so that walking along lines keeps the skew.
+    line_rank = rng.permutation(intents * (line_I.max() + 1))
+    rank_I = np.empty(items)
+    rank_I[np.lexsort((role_I, line_rank[line_I * intents + intent_I]))] = np.arange(items)
+    weight_I = (rank_I + HEAD * items) ** -popularity
+    return Shop(
+        intent_I, role_I, line_I, rng.permutation(items), successor_I, next_IE,
+        popular=np.concatenate([[0.0], np.cumsum(weight_I)]),
+        entry=np.concatenate([[0.0], np.cumsum(weight_I * ENTRY_DECAY**-role_I)]),
+    )  # fmt: skip
+
+
+def draw(edges: np.ndarray, low_N: np.ndarray, high_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw from the items ``low <= item < high`` with probability proportional to their weights."""
+    point_N = edges[low_N] + rng.random(low_N.size) * (edges[high_N] - edges[low_N])
+    return np.clip(np.searchsorted(edges, point_N, side="right") - 1, low_N, high_N - 1)
+
+
+def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
+    """One Python literal an item, by raw id, with the gaps and entities of real metadata."""
+    count = shop.intent_I.size
+    style_I, variant_I, partner_I = rng.integers(0, 1 << 30, (3, count)).tolist()
+    spread_I = np.exp(rng.normal(0, 0.15, count)).tolist()
+    lacks_FI = rng.random((len(MISSING), count)) < np.array(list(MISSING.values()))[:, None]
+    lacks_I = [{f for f, lacks in zip(MISSING, row, strict=True) if lacks} for row in lacks_FI.T.tolist()]
+    intent_I, role_I, line_I, asin_I = (
+        a.tolist() for a in (shop.intent_I, shop.role_I, shop.line_I, shop.asin_I)
+    )
+    for i in np.argsort(shop.number_I).tolist():
+        scenario = SCENARIOS[intent_I[i]]
+        role = scenario.roles[role_I[i]]
+        others = [other for other in scenario.roles if other is not role]
+        tier = line_I[i] % len(scenario.brands)
+        brand = scenario.brands[tier]
+        series = _series(intent_I[i], line_I[i])
+        variant = role.variants[variant_I[i] % len(role.variants)]
+        title = (
+            f"{brand} {series} {role.noun}, {variant}",
+            f"{brand} {series} {role.noun} ({variant})",
+            f"{brand} {role.noun} {series} - {variant}",
+        )[style_I[i] % 3]
+        description = (
+            f"{role.noun} made for {scenario.purpose}. Part of the {series} line by {brand}. "
+            f"Goes well with our {others[partner_I[i] % len(others)].noun}."
+        )
+        fields = {
+            "asin": asin_I[i],
+            "title": _escape(title),
+            "price": round(max(2, round(role.price * BRAND_TIERS[tier] * spread_I[i])) - 0.01, 2),
+            "brand": _escape(brand),
+            "categories": [[scenario.department, scenario.name.title(), role.category]],
+            "description": _escape(description),
+        }
+        kept = {name: value for name, value in fields.items() if name not in lacks_I[i]}
+        yield f"{kept!r}\n".encode()
+
+
+def _series(intent: int, line: int) -> str:
+    """The name of a product line; a brand never has two of the same name."""
+    brands = len(SCENARIOS[intent].brands)
+    round_, tier = divmod(line, brands)
+    generation, place = divmod(round_, len(SERIES))
+    name = SERIES[(place + 5 * tier + 3 * intent) % len(SERIES)]
+    return f"{name} {generation + 1}" if generation else name
+
+
+def _escape(text: str) -> str:
+    """HTML entities as they stand in the original files."""
+    return html.escape(text).replace("&#x27;", "&#39;")

@@ -1,0 +1,270 @@
+"""preprocess: raw files to the canonical tables, with the k-core, the split, the texts and the statistics.
+
+Users and items get ids from 1 in the order in which the k-core's rows first name them in the file.
+Interactions stand by user, then time, then original row, so ties in time keep the order of the file.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import Field
+
+from genrec_cli import console, registry
+from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace, sha256_file
+from genrec_cli.config import Section, validate
+from genrec_cli.data import schema, split
+from genrec_cli.data.kcore import k_core
+from genrec_cli.data.text import clean, joined
+from genrec_cli.errors import DataError
+from genrec_cli.sources.base import BadRows, Tables
+from genrec_cli.sources.logs import Logs
+
+VERSION = 1
+DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
+"""Text fields of the papers, in their order. Those that a data set lacks are noted and left out."""
+
+
+class PreprocessConfig(Section):
+    """The section ``[preprocess]``."""
+
+    k_core: int = Field(5, ge=0)
+    """Least number of interactions of every user and item, to the fixed point; 0 keeps all."""
+    split: Literal["leave-one-out", "time"] = "leave-one-out"
+    """leave-one-out: the last two of each user are targets; time: two periods."""
+    valid_from: float | str = 0.8
+    """Split by time: begin of the validation period, as a share of the interactions or an ISO date."""
+    test_from: float | str = 0.9
+    """Split by time: begin of the test period."""
+    fields: tuple[str, ...] | None = None
+    """Text fields in order; one that is absent is an error. Default: those of title, price, brand, feature,
+    categories, description that there are."""
+    drop_duplicates: bool = False
+    """Keep one of rows with the same user, item and time. The published statistics keep them all."""
+    skip_bad_rows: bool = False
+    """Leave out lines that cannot be read instead of refusing the file."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the two tables come from, and what identifies them."""
+
+    read: Callable[[BadRows], Tables]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)
+    external: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_raw(ws: Workspace, dataset: str, selector: str | None = None) -> Origin:
+    """The raw artifact of a data set, read by the source that its configuration names."""
+    raw = ws.find(dataset, "raw", selector)
+    values = raw.config["source"]
+    source = registry.load("source", values["name"])
+    config = validate(source.Config, "source", values)
+    return Origin(lambda bad: source(config).read(raw.path, bad), inputs={"raw": raw})
+
+
+def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> Origin:
+    """Your own files."""
+    files = {"interactions": interactions} | ({"items": items} if items else {})
+    for path in files.values():
+        if not path.is_file():
+            raise DataError(f"There is no file {path}.")
+    return Origin(
+        lambda bad: Logs(config).read_files(interactions, items, bad),
+        config={"source": config.model_dump(mode="json")},
+        external={name: sha256_file(path) for name, path in files.items()},
+    )
+
+
+def preprocess(
+    ws: Workspace, dataset: str, config: PreprocessConfig, origin: Origin
+) -> tuple[Plan, Callable[[], Artifact]]:
+    """The plan of the data artifact, and the work that makes it.
+
+    The work raises :class:`DataError` for bad lines (unless skipped), an empty k-core, a named field that is
+    absent, and a split by time where there are no times.
+    """
+    plan = Plan(
+        dataset=dataset,
+        kind="data",
+        label=f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else 'time'}",
+        version=VERSION,
+        config={"preprocess": config.model_dump(mode="json"), **origin.config},
+        inputs=origin.inputs,
+        external=origin.external,
+    )
+
+    def work() -> Artifact:
+        with ws.build(plan) as draft:
+            make_tables(draft, config, origin)
+        artifact = ws.read(ws.path(plan))
+        assert artifact is not None
+        return artifact
+
+    return plan, work
+
+
+def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin) -> None:
+    """Read, filter, number, split and write; the statistics go to the draft's result."""
+    bad = BadRows(skip=config.skip_bad_rows)
+    tables = origin.read(bad)
+    bad.check()
+    if bad.count:
+        console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
+    log = tables.interactions.collect()
+    if config.split == "time" and log.height and split.times_are_positions(log):
+        raise DataError(
+            "The times of this data set are positions (each user's begin at 0 or 1, or they number the "
+            "rows), so it cannot be split by time.",
+            hint="Use --split leave-one-out, or name a column of real times with --time-col",
+        )
+    distinct = log.unique(["user", "item", "time"], keep="first", maintain_order=True)
+    core = k_core((distinct if config.drop_duplicates else log).lazy(), config.k_core)
+    users, items = first_seen(core, "user"), first_seen(core, "item")
+    interactions = numbered(core, users, items)
+    split_users, bounds = divided(interactions, config)
+    train_count = count_training(interactions, split_users)
+
+    texts, names, metadata = describe(items, tables.items)
+    attributes, attribute_ids = number_attributes(names)
+    fields, absent = choose_fields(texts, config.fields)
+    described = items.with_columns(texts["title"], joined(texts, fields), attribute_ids)
+    described = described.join(train_count, on="item", how="left", maintain_order="left")
+    described = described.with_columns(pl.col("train_count").fill_null(0))
+    split_users = users.join(split_users, on="user", maintain_order="left")
+
+    _write(draft.path / "interactions.parquet", interactions, schema.INTERACTIONS)
+    _write(draft.path / "users.parquet", split_users, schema.USERS)
+    _write(draft.path / "items.parquet", described, schema.ITEMS)
+    _write(draft.path / "attributes.parquet", attributes, schema.ATTRIBUTES)
+    draft.result = {
+        "users": users.height,
+        "items": items.height,
+        "interactions": interactions.height,
+        "mean_length": interactions.height / users.height,
+        "density": interactions.height / users.height / items.height,
+        "with_text": float((described["text"] != "").mean()),
+        "attributes": attributes.height,
+        "valid_users": int((split_users["valid_at"] >= 0).sum()),
+        "test_users": int((split_users["test_at"] >= 0).sum()),
+        "interactions_read": log.height,
+        "users_read": log["user"].n_unique(),
+        "items_read": log["item"].n_unique(),
+        "duplicates": log.height - distinct.height,
+        **metadata,
+        "bad_rows": bad.count,
+        "bad_rows_by_reason": bad.by_reason,
+        "bad_rows_first": bad.first,
+        "fields": list(fields),
+        "fields_absent": absent,
+        **bounds,
+    }
+    report(draft.result)
+
+
+def first_seen(core: pl.DataFrame, name: str) -> pl.DataFrame:
+    """``name`` (ids from 1) and ``raw_id``, in order of first appearance."""
+    seen = core.lazy().group_by(pl.col(name).alias("raw_id")).agg(pl.col("row").min()).sort("row").collect()
+    return seen.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(name), "raw_id")
+
+
+def numbered(core: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """``user, item, time`` with ids, by user, then time, then original row."""
+    rows = core.lazy().rename({"user": "raw_user", "item": "raw_item"})
+    rows = rows.join(users.lazy(), left_on="raw_user", right_on="raw_id")
+    rows = rows.join(items.lazy(), left_on="raw_item", right_on="raw_id")
+    return rows.sort("user", "time", "row").select("user", "item", "time").collect()
+
+
+def divided(interactions: pl.DataFrame, config: PreprocessConfig) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The users' table without raw ids, and the times (in seconds) of a split by time."""
+    if config.split == "leave-one-out":
+        return split.leave_one_out(interactions), {}
+    bounds = {
+        name: split.seconds_of(getattr(config, name), interactions["time"], f"preprocess.{name}")
+        for name in ("valid_from", "test_from")
+    }
+    if bounds["valid_from"] >= bounds["test_from"]:
+        raise DataError(
+            f"The validation period begins at {bounds['valid_from']} and the test period at "
+            f"{bounds['test_from']} (seconds): there is nothing between them.",
+            hint="Choose others with --valid-from and --test-from",
+        )
+    return split.by_time(interactions, **bounds), bounds
+
+
+def count_training(interactions: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """``item, train_count``: training interactions of each item that has any."""
+    ends = users.lazy().select("user", "offset", "train_end")
+    rows = interactions.lazy().with_row_index("place").join(ends, on="user")
+    train = rows.filter(pl.col("place").cast(pl.Int64) - pl.col("offset") < pl.col("train_end"))
+    return train.group_by("item").agg(train_count=pl.len()).collect()
+
+
+def describe(
+    items: pl.DataFrame, metadata: pl.LazyFrame | None
+) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:
+    """For each item its cleaned text fields, one column each, and its attributes' names; and two counts."""
+    found = pl.DataFrame(schema={"raw_id": pl.String, "title": pl.String, "attributes": pl.List(pl.String)})
+    if metadata is not None:
+        found = metadata.collect()
+    wanted = items.select("raw_id")
+    known = found.join(wanted, on="raw_id", how="semi")
+    counts = {
+        "items_without_metadata": items.height - known.height,
+        "metadata_without_interactions": found.height - known.height,
+    }
+    described = wanted.join(known, on="raw_id", how="left", maintain_order="left").drop("raw_id")
+    texts = described.drop("attributes")
+    return texts.select(clean(column) for column in texts), described["attributes"], counts
+
+
+def number_attributes(names: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
+    """``attribute, name`` (ids from 1, by first appearance), and the ids of each item as a list.
+
+    Args:
+        names: for each item a list such as ``["brand: Canon", "category: Lenses"]``, or null.
+    """
+    pairs = pl.DataFrame({"name": names}).with_row_index("place").explode("name").drop_nulls()
+    pairs = pairs.with_columns(clean(pairs["name"])).unique(maintain_order=True)
+    known = pairs.select("name").unique(maintain_order=True)
+    known = known.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("attribute"), "name")
+    lists = pairs.join(known, on="name", maintain_order="left").group_by("place").agg(attributes="attribute")
+    places = pl.DataFrame({"place": pl.int_range(len(names), dtype=pl.UInt32, eager=True)})
+    lists = places.join(lists, on="place", how="left", maintain_order="left")
+    return known, lists.select(pl.col("attributes").fill_null([])).to_series()
+
+
+def choose_fields(texts: pl.DataFrame, asked: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
+    """The text fields to join and the default ones that are absent (no column, or nothing in it)."""
+    there = [column.name for column in texts if column.fill_null("").ne("").any()]
+    wanted = DEFAULT_FIELDS if asked is None else asked
+    absent = [name for name in wanted if name not in there]
+    if absent and asked is not None:
+        raise DataError(
+            f"There is no text field '{absent[0]}' in this data set.",
+            hint=f"--fields {','.join(there)}" if there else "Give an items file, or leave --fields out",
+        )
+    if absent and there:
+        console.say(f"This data set has no {', '.join(absent)}; item texts are made of the others.")
+    return [name for name in wanted if name in there], absent
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """The statistics as a table."""
+    rows = [(name.replace("_", " "), value) for name, value in result.items() if _shown(value)]
+    rows += [(f"bad rows: {reason}", count) for reason, count in result["bad_rows_by_reason"].items()]
+    rows += [("text of", ", ".join(result["fields"]) or None), ("first bad row", result["bad_rows_first"])]
+    console.table("", ("data", "value"), [(name, console.cell(value)) for name, value in rows])
+
+
+def _shown(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _write(path: Path, table: pl.DataFrame, columns: Any) -> None:
+    arrow = table.select(columns.names).to_arrow(compat_level=pl.CompatLevel.oldest())
+    schema.write_table(arrow, path, columns)

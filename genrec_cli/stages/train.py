@@ -1,0 +1,195 @@
+"""train: data (and codes) -> a run: the best weights, their configuration, the log."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from genrec_cli import registry
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.config import Section, merge, validate
+from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.schema import ITEMS, codes_schema, read_table
+from genrec_cli.data.sequences import Histories
+from genrec_cli.distributed import resolve_device
+from genrec_cli.engine import metrics
+from genrec_cli.engine.checkpoint import BEST, load_weights, save_weights
+from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.errors import DataError, UsageError
+from genrec_cli.models.base import Model
+
+VERSION = 1
+SECTIONS = ["model", "train", "curriculum"]
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A run before it starts."""
+
+    plan: Plan
+    model: str
+    model_config: Section
+    train: TrainConfig
+    curriculum: CurriculumConfig
+
+
+def plan(
+    ws: Workspace, dataset: str, model: str, layers: dict[str, dict[str, Any]], *, data: str | None = None,
+    codes: str | None = None, label: str | None = None,
+) -> TrainPlan:  # fmt: skip
+    """Resolve inputs and configuration; all errors of the user's come from here, before any work."""
+    kind = registry.load("model", model)
+    layers = merge(kind.defaults, layers)
+    settings = dict(layers.get("model", {}))
+    settings.pop("name", None)
+    model_config = validate(kind.Config, "model", settings)
+    train = validate(TrainConfig, "train", layers.get("train", {}))
+    curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
+    metrics.parse(train.metric)
+    masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
+    if masked and not kind.masks:
+        raise UsageError(
+            f"The model '{model}' cannot mask, and the curriculum has the phase '{masked[0]}'.",
+            hint="--curriculum inf    trains without masks",
+        )
+    if "codes" in kind.needs:
+        found = ws.find(dataset, "codes", codes)
+        inputs = {"data": ws.input(found, "data"), "codes": found}
+    else:
+        inputs = {"data": ws.find(dataset, "data", data)}
+    config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
+    if kind.trainable:
+        config |= {
+            "train": train.model_dump(mode="json"),
+            "curriculum": {
+                "watch": curriculum.watch,
+                "budget": curriculum.budget,
+                "smoothing": curriculum.smoothing,
+                "phase": [phase.model_dump(mode="json") for phase in curriculum.phases()],
+            },
+        }
+    else:
+        config["train"] = {"max_length": train.max_length, "seed": train.seed}
+    label = label or f"{model}-s{train.seed}"
+    return TrainPlan(Plan(dataset, "runs", label, VERSION, config, inputs), model, model_config, train, curriculum)
+
+
+def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
+    """The catalogue of a data artifact, with codes where they are given."""
+    counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"]).column(0).to_numpy()
+    train_count = torch.from_numpy(counts.astype("int64"))
+    if codes is None:
+        return Catalog(len(train_count), train_count)
+    digits = codes.config["tokenizer"]["codebooks"]
+    codewords = codes.config["tokenizer"]["codewords"]
+    column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
+    table = torch.from_numpy(column.flatten().to_numpy().astype("int64")).view(-1, digits)
+    if len(table) != len(train_count):
+        raise DataError(f"{codes.path} holds codes of {len(table):,} items, the data {len(train_count):,}.")
+    if int(table.max()) >= codewords:
+        raise DataError(f"{codes.path / 'codes.parquet'} holds the code {int(table.max())}, but V is {codewords}.")
+    return Catalog(len(train_count), train_count, table, codewords)
+
+
+def on_device(catalog: Catalog, device: torch.device) -> Catalog:
+    """The same catalogue with its tensors on a device."""
+    codes = None if catalog.codes_IK is None else catalog.codes_IK.to(device)
+    return replace(catalog, train_count_I=catalog.train_count_I.to(device), codes_IK=codes)
+
+
+def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:
+    """A trained model, its catalogue and the histories it was trained on, ready to decode."""
+    data = ws.input(run, "data")
+    codes = ws.input(run, "codes") if "codes" in run.manifest["inputs"] else None
+    catalog = on_device(load_catalog(data, codes), device)
+    settings = dict(run.config["model"])
+    kind = registry.load("model", settings.pop("name"))
+    config = validate(kind.Config, "model", settings)
+    model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
+    load_weights(run.path / BEST, model)
+    return model.eval(), catalog, Histories.read(data.path)
+
+
+def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, report_to: "Callable[[Loop], Report]") -> Artifact:
+    """Train, from the last checkpoint if the run was begun before."""
+    where = resolve_device(device)
+    torch.manual_seed(run.train.seed)
+    codes = run.plan.inputs.get("codes")
+    catalog = on_device(load_catalog(run.plan.inputs["data"], codes), where)
+    histories = Histories.read(run.plan.inputs["data"].path)
+    kind = registry.load("model", run.model)
+    model: Model = kind(run.model_config, catalog, max_length=run.train.max_length).to(where)
+    with ws.build(run.plan, resumable=True, force=force) as draft:
+        config_json = json.dumps(run.plan.config, indent=2) + "\n"
+        (draft.path / "config.json").write_text(config_json, encoding="utf-8")
+        draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if not kind.trainable:
+            model.fit(catalog)
+            save_weights(draft.path / BEST, model)
+        else:
+            draft.result |= _train(model, catalog, histories, run, where, draft.path, report_to)
+        draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
+        (draft.path / "README.md").write_text(_card(run, draft.result), encoding="utf-8")
+    finished = ws.read(ws.path(run.plan))
+    assert finished is not None
+    return finished
+
+
+def _train(
+    model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path,
+    report_to: "Callable[[Loop], Report]",
+) -> dict[str, Any]:  # fmt: skip
+    user, _ = histories.targets("valid")
+    if len(user) == 0:
+        raise DataError("No user has a validation target, so nothing can select the best epoch.",
+                        hint="Preprocess with users of at least 3 interactions")  # fmt: skip
+    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report())
+    if len(loop.rows) == 0:
+        raise DataError("No user has two training items, so there is nothing to learn from.")
+    told = report_to(loop)
+
+    def epoch(row: dict[str, Any]) -> None:
+        write_log(folder, loop.counters.rows)
+        told.epoch(row)
+
+    loop.report = replace(told, epoch=epoch)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    counters = loop.run()
+    write_log(folder, counters.rows)
+    best = counters.rows[counters.best_epoch - 1]
+    result = {
+        "epochs": counters.epoch, "best_epoch": counters.best_epoch, "steps": counters.step,
+        "seconds": round(counters.seconds, 1), "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
+        "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
+        "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
+    }  # fmt: skip
+    if device.type == "cuda":
+        result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return result
+
+
+def write_log(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """``log.parquet``: one row an epoch, replaced in one rename."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    temporary = folder / ".log.parquet.tmp"
+    pq.write_table(table, temporary)
+    temporary.replace(folder / "log.parquet")
+
+
+def _card(run: TrainPlan, result: dict[str, Any]) -> str:
+    """The model card: what was trained on what, and what validation said."""
+    inputs = "".join(f"- {name}: `{a.path.name}` (digest `{a.digest[:16]}`)\n" for name, a in run.plan.inputs.items())
+    return (
+        f"---\nlibrary_name: genrec-cli\ntags: [recommendation, {run.model}]\n---\n# {run.model} on {run.plan.dataset}\n\n"
+        f"Trained by `genrec train --model {run.model}`; settings in config.json, epochs in log.parquet.\n\n{inputs}\n"
+        f"```json\n{json.dumps(result, indent=2)}\n```\n"
+    )

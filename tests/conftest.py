@@ -1,0 +1,40 @@
+"""Shared fixtures: small catalogues and histories made in memory, and a small finished workspace."""
+
+import numpy as np
+import pytest
+import torch
+
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.sequences import Histories, Rows
+
+
+def make_histories(lengths: list[int], items: int, *, seed: int = 0) -> Histories:
+    """Leave-one-out histories of random items."""
+    random = np.random.default_rng(seed)
+    length = np.array(lengths)
+    offset = np.cumsum(length) - length
+    item = random.integers(1, items + 1, int(length.sum())).astype("uint32")
+    return Histories(item, offset, length, length - 2, length - 2, length - 1)
+
+
+def make_catalog(items: int = 30, digits: int = 4, codewords: int = 8, *, seed: int = 0) -> Catalog:
+    """Random codes, some of them shared."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, codewords, (items, digits), generator=generator)
+    codes[1] = codes[0]
+    return Catalog(items, torch.arange(items), codes, codewords)
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return make_catalog()
+
+
+@pytest.fixture
+def histories() -> Histories:
+    return make_histories([5, 9, 3, 14, 6, 4, 7, 12], 30)
+
+
+@pytest.fixture
+def rows(histories: Histories) -> Rows:
+    return Rows.of(histories, max_length=8, windows="sliding")

@@ -1,0 +1,285 @@
+"""Artifacts vouch for themselves: keys, digests, commit by one rename, staleness, choice of inputs, locks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace, write_atomically
+from genrec_cli.errors import DataError, InputError, UsageError
+
+
+def plan(
+    kind: str = "data", label: str = "k5", inputs: dict[str, Artifact] | None = None, **config: object
+) -> Plan:
+    return Plan("shop", kind, label, 1, {kind: config}, inputs or {})
+
+
+def build(ws: Workspace, what: Plan, content: str = "content", **options: bool) -> Artifact:
+    with ws.build(what, **options) as draft:
+        (draft.path / "table.txt").write_text(content)
+        draft.result["rows"] = 3
+    made = ws.read(ws.path(what))
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "root")
+
+
+# ---- key and digest ----------------------------------------------------------------------------------
+
+
+def test_the_key_is_the_recipe_and_nothing_else(ws: Workspace) -> None:
+    assert plan(a=1, b=2).key == plan(b=2, a=1).key, "the order of keys means nothing"
+    assert plan(a=1, label="another label").key == plan(a=1).key, "a label is for people"
+    different = {
+        plan(a=1).key,
+        plan(a=2).key,
+        plan("codes", a=1).key,
+        Plan("shop", "data", "k5", 2, {"data": {"a": 1}}).key,
+    }
+    different.add(Plan("shop", "data", "k5", 1, {"data": {"a": 1}}, external={"file.csv": "00"}).key)
+    different.add(plan(a=1, inputs={"raw": build(ws, plan("raw", "files"))}).key)
+    assert len(different) == 6
+    assert plan(a=1).name == f"k5-{plan(a=1).key[:8]}"
+
+
+@given(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4) | st.booleans(), max_size=4))
+def test_equal_configurations_have_equal_keys(config: dict[str, object]) -> None:
+    shuffled = dict(reversed(config.items()))
+    assert Plan("d", "data", "x", 1, config).key == Plan("d", "data", "x", 1, shuffled).key
+    assert re.fullmatch("[0-9a-f]{64}", Plan("d", "data", "x", 1, config).key)
+
+
+def test_the_digest_covers_files_and_all_history(ws: Workspace) -> None:
+    raw = build(ws, plan("raw", "files"), "first")
+    data = build(ws, plan(inputs={"raw": raw}))
+    raw_again = build(ws, plan("raw", "files"), "second", force=True)
+    data_again = build(ws, plan(inputs={"raw": raw_again}))
+    assert raw.key == raw_again.key and raw.digest != raw_again.digest
+    assert data.key == data_again.key and data.digest != data_again.digest, "same bytes, another history"
+
+
+def test_the_manifest_tells_how_it_was_made(ws: Workspace) -> None:
+    raw = build(ws, plan("raw", "files"))
+    made = build(ws, plan(inputs={"raw": raw}, fields=["title"]))
+    assert made.config == {"data": {"fields": ["title"]}} and made.result == {"rows": 3} and not made.tainted
+    assert made.manifest["inputs"]["raw"] == {
+        "path": raw.path.relative_to(ws.root).as_posix(), "key": raw.key, "digest": raw.digest,
+    }  # fmt: skip
+    assert set(made.manifest["files"]) == {"table.txt"} and made.manifest["stage"] == "preprocess"
+    assert str(ws.root) not in (made.path / MANIFEST).read_text(), "a root can be moved"
+
+
+# ---- commit ------------------------------------------------------------------------------------------
+
+
+def test_an_error_leaves_nothing_behind(ws: Workspace) -> None:
+    with pytest.raises(RuntimeError), ws.build(plan()) as draft:
+        (draft.path / "half.txt").write_text("half")
+        raise RuntimeError
+    assert (
+        ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.partial("shop", "data") == []
+    )
+
+
+def test_an_error_keeps_what_was_there_before(ws: Workspace) -> None:
+    before = build(ws, plan())
+    with pytest.raises(RuntimeError), ws.build(plan(), force=True):
+        raise RuntimeError
+    after = ws.read(ws.path(plan()))
+    assert after is not None and after.digest == before.digest and ws.stale(after) is None
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_kill_in_the_middle_leaves_nothing_finished(ws: Workspace, resumable: bool) -> None:
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from genrec_cli.artifacts import Plan, Workspace
+        plan = Plan("shop", "data", "k5", 1, {{"data": {{}}}})
+        with Workspace(Path({str(ws.root)!r})).build(plan, resumable={resumable}) as draft:
+            (draft.path / "table.txt").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[1], timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.done(plan()) is None
+    assert len(ws.partial("shop", "data")) == 1
+    with pytest.raises(InputError, match="no finished data"):
+        ws.find("shop", "data")
+    with ws.build(plan(), resumable=resumable) as draft:
+        assert (draft.path / "table.txt").exists() == resumable, (
+            "only a resumable artifact goes on from what is there"
+        )
+        (draft.path / "table.txt").write_text("whole")
+    assert ws.find("shop", "data").result == {} and ws.partial("shop", "data") == []
+
+
+def test_force_begins_a_resumable_artifact_anew(ws: Workspace) -> None:
+    with pytest.raises(KeyboardInterrupt), ws.build(plan(), resumable=True) as draft:
+        (draft.path / "last.bin").write_text("checkpoint")
+        raise KeyboardInterrupt
+    assert (ws.path(plan()) / "last.bin").exists(), "an interrupted run can go on"
+    with ws.build(plan(), resumable=True, force=True) as draft:
+        assert list(draft.path.iterdir()) == []
+
+
+def test_two_processes_cannot_build_the_same(ws: Workspace) -> None:
+    with ws.build(plan()), pytest.raises(InputError, match="Another process") as caught, ws.build(plan()):
+        pass
+    assert caught.value.exit_code == 4
+    with ws.build(plan(a=1)):
+        pass  # another artifact is free to be built
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    (path := tmp_path / "file").write_bytes(b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+# ---- staleness ---------------------------------------------------------------------------------------
+
+
+def test_done_means_finished_unchanged_and_from_these_inputs(ws: Workspace) -> None:
+    assert ws.done(plan()) is None
+    made = build(ws, plan())
+    assert ws.done(plan()) == made and ws.done(plan(a=1)) is None
+    (made.path / "table.txt").write_text("changed!")
+    assert ws.done(plan()) is None
+
+
+@pytest.mark.parametrize("damage", ["change", "delete", "same length"])
+def test_a_changed_file_is_named(ws: Workspace, damage: str) -> None:
+    raw = build(ws, plan("raw", "files"))
+    data = build(ws, plan(inputs={"raw": raw}))
+    codes = build(ws, plan("codes", "opq", inputs={"data": data}))
+    file = raw.path / "table.txt"
+    if damage == "delete":
+        file.unlink()
+    else:
+        file.write_text("longer than before" if damage == "change" else "CONTENT")
+        os.utime(file, ns=(1, 1))
+    for artifact in (raw, data, codes):
+        why = ws.stale(artifact)
+        assert why is not None and str(file) in why, "the cause is named however far down it is found"
+        with pytest.raises(InputError) as caught:
+            ws.find("shop", artifact.kind)
+        assert str(file) in caught.value.message and "--force" in str(caught.value.hint)
+
+
+def test_touching_a_file_changes_nothing(ws: Workspace) -> None:
+    made = build(ws, plan())
+    os.utime(made.path / "table.txt", ns=(1, 1))
+    assert ws.stale(made) is None
+
+
+def test_an_input_made_again_makes_stale_and_the_same_bytes_heal(ws: Workspace) -> None:
+    raw = build(ws, plan("raw", "files"), "first")
+    data = build(ws, plan(inputs={"raw": raw}))
+    build(ws, plan("raw", "files"), "second", force=True)
+    assert (
+        "made again with other content" in str(ws.stale(data)) and ws.done(plan(inputs={"raw": raw})) is None
+    )
+    build(ws, plan("raw", "files"), "first", force=True)
+    assert ws.stale(data) is None
+
+
+def test_allow_stale_goes_on_and_marks_what_follows(ws: Workspace) -> None:
+    raw = build(ws, plan("raw", "files"))
+    (raw.path / "table.txt").write_text("changed by hand")
+    lenient = Workspace(ws.root, allow_stale=True)
+    data = build(lenient, plan(inputs={"raw": lenient.find("shop", "raw")}))
+    codes = build(lenient, plan("codes", "opq", inputs={"data": data}))
+    assert data.tainted and codes.tainted
+
+
+def test_an_input_comes_from_the_manifest(ws: Workspace) -> None:
+    raw = build(ws, plan("raw", "files"))
+    data = build(ws, plan(inputs={"raw": raw}))
+    build(ws, plan("raw", "other files", a=1))
+    assert ws.input(data, "raw").digest == raw.digest
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"kind": "data"}', "\ufffd\x00", '"text"'])
+def test_a_damaged_manifest_is_an_error_with_a_way_out(ws: Workspace, text: str) -> None:
+    made = build(ws, plan())
+    (made.path / MANIFEST).write_text(text)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        ws.find("shop", "data")
+    assert caught.value.exit_code == 3 and str(made.path) in str(caught.value.hint)
+
+
+# ---- candidates --------------------------------------------------------------------------------------
+
+
+def test_none_one_or_several_candidates(ws: Workspace) -> None:
+    with pytest.raises(InputError, match="no finished data yet") as caught:
+        ws.find("shop", "data")
+    assert caught.value.exit_code == 4 and "genrec preprocess" in str(caught.value.hint)
+    first = build(ws, plan())
+    assert ws.find("shop", "data") == first
+    second = build(ws, plan(a=1))
+    with pytest.raises(InputError) as caught:
+        ws.find("shop", "data")
+    assert caught.value.exit_code == 4 and "--data" in str(caught.value.hint)
+    assert first.path.name in caught.value.message and second.path.name in caught.value.message
+    (second.path / "table.txt").write_text("changed!")
+    assert ws.find("shop", "data") == first, "one that is stale is no candidate"
+
+
+def test_candidates_by_name_label_key_and_path(ws: Workspace) -> None:
+    first, second = build(ws, plan(label="k5")), build(ws, plan(label="k10", a=1))
+    for selector in (second.path.name, "k10", second.key[:6], second.key, str(second.path)):
+        assert ws.find("shop", "data", selector) == second
+    with pytest.raises(InputError, match="Did you mean") as caught:
+        ws.find("shop", "data", first.path.name + "x")
+    assert caught.value.exit_code == 4
+    with pytest.raises(UsageError, match="not an artifact of the kind"):
+        ws.find("shop", "codes", str(first.path))
+
+
+def test_several_of_one_label_are_an_error(ws: Workspace) -> None:
+    build(ws, plan("runs", "rpg-s0")), build(ws, plan("runs", "rpg-s0", lr=1))
+    with pytest.raises(InputError) as caught:
+        ws.find("shop", "runs", "rpg-s0")
+    assert "--run " in str(caught.value.hint)
+
+
+def test_the_only_data_set_is_taken_by_itself(ws: Workspace) -> None:
+    with pytest.raises(InputError, match="no data set"):
+        ws.dataset(None)
+    build(ws, plan())
+    assert ws.dataset(None) == "shop"
+    build(ws, Plan("beauty", "raw", "files", 1, {}))
+    with pytest.raises(InputError, match="2 data sets"):
+        ws.dataset(None)
+    with pytest.raises(InputError, match="Did you mean 'beauty'"):
+        ws.dataset("beuty")
+
+
+def test_a_root_can_be_moved(ws: Workspace, tmp_path: Path) -> None:
+    raw = build(ws, plan("raw", "files"))
+    build(ws, plan(inputs={"raw": raw}))
+    ws.root.rename(tmp_path / "moved")
+    moved = Workspace(tmp_path / "moved")
+    assert moved.input(moved.find("shop", "data"), "raw").digest == raw.digest
+
+
+def test_the_manifest_is_plain_json(ws: Workspace) -> None:
+    made = build(ws, plan())
+    assert json.loads((made.path / MANIFEST).read_text())["schema"] == 1

@@ -1,0 +1,159 @@
+"""What every model in the registry must do. A new model gets these tests by its line in the registry."""
+
+import json
+
+import pytest
+import torch
+from conftest import make_catalog, make_histories
+
+from genrec_cli import registry
+from genrec_cli.config import validate
+from genrec_cli.curriculum.masks import Masker
+from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.engine.checkpoint import load_weights, save_weights
+from genrec_cli.engine.optim import TrainConfig, make_optimizer
+from genrec_cli.models.base import CodeScorer, ItemScorer, Model
+
+MAX_LENGTH = 8
+SMALL = {"width": 16, "heads": 2, "inner": 32}
+
+
+def settings(name: str) -> dict:
+    """Small sizes for what a model lets one choose, and no dropout, so that numbers can be compared."""
+    fields = registry.load("model", name).Config.model_fields
+    quiet = {field: 0.0 for field in fields if field.endswith("dropout")}
+    return quiet | {key: value for key, value in SMALL.items() if key in fields}
+
+
+def build(name: str, *, seed: int = 0) -> Model:
+    torch.manual_seed(seed)
+    kind = registry.load("model", name)
+    model = kind(validate(kind.Config, "model", settings(name)), make_catalog(), max_length=MAX_LENGTH)
+    if not kind.trainable:
+        model.fit(make_catalog())
+    return model
+
+
+def losses_of(model: Model, batch, choose=None):
+    losses = model.losses(batch, choose)
+    return sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight)
+
+
+def masker() -> Masker:
+    return Masker("random", "token", 0.5, "printed", torch.Generator().manual_seed(0))
+
+
+every = pytest.mark.parametrize("name", registry.names("model"))
+trained = pytest.mark.parametrize("name", [n for n in registry.names("model") if registry.load("model", n).trainable])
+
+
+@every
+def test_offers_a_face_and_scores_every_item(name, histories):
+    model = build(name).eval()
+    assert isinstance(model, (ItemScorer, CodeScorer))
+    user, at = histories.targets("test")
+    known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
+    scores = Exhaustive(make_catalog()).scores(model, known.batch)
+    assert scores.shape == (8, 30)
+    assert torch.isfinite(scores).all()
+
+
+@every
+def test_config_survives_json(name):
+    kind = registry.load("model", name)
+    config = validate(kind.Config, "model", settings(name))
+    assert validate(kind.Config, "model", json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+@every
+def test_save_and_load_give_the_same_scores(name, histories, tmp_path):
+    model, other = build(name).eval(), build(name, seed=1).eval()
+    save_weights(tmp_path / "m.safetensors", model)
+    load_weights(tmp_path / "m.safetensors", other)
+    user, at = histories.targets("test")
+    known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
+    decoder = Exhaustive(make_catalog())
+    assert torch.equal(decoder.scores(model, known.batch), decoder.scores(other, known.batch))
+
+
+@every
+def test_a_batch_gives_what_each_history_gives_alone(name, histories):
+    model = build(name).eval()
+    user, at = histories.targets("test")
+    decoder = Exhaustive(make_catalog())
+
+    def scores(batch_size: int) -> torch.Tensor:
+        found = torch.zeros(len(user), 30)
+        with torch.no_grad():
+            for known in eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=batch_size):
+                found[known.batch.user_B] = decoder.scores(model, known.batch)
+        return found
+
+    torch.testing.assert_close(scores(99), scores(1), atol=1e-5, rtol=1e-5)
+
+
+@trained
+def test_gradients_reach_every_parameter(name, histories, rows):
+    model = build(name)
+    choose = masker() if model.masks else None
+    batch = rows.batch(histories, torch.arange(len(rows)).numpy())
+    losses_of(model, batch, choose).backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert missing == []
+
+
+@trained
+def test_the_loss_of_a_batch_is_the_sum_of_its_rows(name, histories, rows):
+    model = build(name).eval()
+    if getattr(model.config, "loss", "ce") != "ce":
+        pytest.skip("draws negatives")
+    numbers = torch.arange(len(rows)).numpy()
+    whole = model.losses(rows.batch(histories, numbers))["next"]
+    parts = [model.losses(rows.batch(histories, numbers[[i]]))["next"] for i in range(len(rows))]
+    assert sum(part.count for part in parts) == whole.count
+    torch.testing.assert_close(sum(part.sum for part in parts), whole.sum, atol=1e-4, rtol=1e-5)
+
+
+@trained
+def test_the_future_does_not_leak(name):
+    """The gradient of what position t predicts, by the items behind t, is zero."""
+    model = build(name).eval()
+    if not model.causal:
+        pytest.skip("reads both directions")
+    histories = make_histories([9], 30)
+    rows = Rows.of(histories, max_length=MAX_LENGTH, windows="recent")
+    batch = rows.batch(histories, torch.tensor([0]).numpy())
+    seen = {}
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        seen["x"] = output
+
+    embedding = model.codes if hasattr(model, "codes") else model.item
+    handle = embedding.register_forward_hook(keep)
+    only = 2
+    first = type(batch)(batch.item_N, batch.packing, batch.user_B, batch.target_N, batch.learn_M[[only]])
+    model.losses(first)["next"].sum.backward()
+    handle.remove()
+    reach = seen["x"].grad.abs().sum(1)
+    assert (reach[: only + 1] > 0).all()
+    assert (reach[only + 1 :] == 0).all()
+
+
+@trained
+def test_overfits_eight_users(name, histories):
+    torch.manual_seed(0)
+    model = build(name)
+    rows = Rows.of(histories, max_length=20, windows="recent")
+    kind = registry.load("model", name)
+    model = kind(validate(kind.Config, "model", settings(name) | {"width": 32}), make_catalog(), max_length=20)
+    optimizer = make_optimizer(model, TrainConfig(lr=1e-2))
+    batch = rows.batch(histories, torch.arange(len(rows)).numpy())
+    before = float(losses_of(model, batch).detach())
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = losses_of(model, batch)
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.3 * before

@@ -1,0 +1,234 @@
+"""Fast paths against their slow or foreign twins."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_catalog, make_histories
+from sklearn.metrics import ndcg_score
+
+from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.decoders.exhaustive import Exhaustive, exclude_seen
+from genrec_cli.decoders.graph import Graph, GraphConfig, starts
+from genrec_cli.engine import metrics
+from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.models.sasrec import SasRec, SasRecConfig
+from genrec_cli.nn.codes import CodeHeads, cosine_logits
+from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.transformer import Transformer
+
+
+def test_blocks_equal_gpt2():
+    from transformers import GPT2Config, GPT2Model
+
+    theirs = GPT2Model(
+        GPT2Config(vocab_size=2, n_positions=9, n_embd=16, n_layer=2, n_head=4, n_inner=40, activation_function="gelu_new",
+                   resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    ).eval()  # fmt: skip
+    ours = Transformer(
+        width=16, layers=2, heads=4, inner=40, positions=9, dropout=0.0, attention_dropout=0.0, act="gelu_tanh"
+    )
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.3)
+        ours.position.weight.copy_(theirs.wpe.weight)
+        for block, twin in zip(ours.blocks, theirs.h, strict=True):
+            pairs = [
+                (block.norm_attention, twin.ln_1, False), (block.attention.qkv, twin.attn.c_attn, True),
+                (block.attention.output, twin.attn.c_proj, True), (block.norm_mlp, twin.ln_2, False),
+                (block.mlp[0], twin.mlp.c_fc, True), (block.mlp[2], twin.mlp.c_proj, True),
+            ]  # fmt: skip
+            for mine, other, transposed in pairs:
+                mine.weight.copy_(other.weight.t() if transposed else other.weight)
+                mine.bias.copy_(other.bias)
+        ours.norm.weight.copy_(theirs.ln_f.weight)
+        ours.norm.bias.copy_(theirs.ln_f.bias)
+    lengths = np.array([5, 9, 1, 7])
+    packing = Packing.of(lengths)
+    x_ND = torch.randn(int(lengths.sum()), 16)
+    padded = packing.pad(x_ND)
+    mask = torch.arange(9) < packing.length_B[:, None]
+    expected = theirs(inputs_embeds=padded, attention_mask=mask.long()).last_hidden_state
+    found = ours(x_ND, packing)
+    torch.testing.assert_close(found, packing.pack(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(x_ND, packing, last_only=True), found[packing.last_B], atol=1e-5, rtol=1e-5)
+
+
+def test_packing_equals_loops():
+    lengths = [3, 1, 4]
+    packing = Packing.of(np.array(lengths))
+    x_ND = torch.randn(8, 2)
+    padded = packing.pad(x_ND)
+    start = 0
+    for b, length in enumerate(lengths):
+        assert torch.equal(padded[b, :length], x_ND[start : start + length])
+        start += length
+    assert torch.equal(packing.pack(padded), x_ND)
+    assert packing.position_N.tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
+    assert packing.last_B.tolist() == [2, 3, 7]
+    with pytest.raises(ValueError, match="length 1"):
+        Packing.of(np.array([2, 0]))
+
+
+def test_grouped_heads_equal_all_heads():
+    heads = CodeHeads(3, 8)
+    torch.nn.init.normal_(heads.linear.weight)
+    h_ND = torch.randn(5, 8)
+    everywhere = heads(h_ND)
+    at_KP = torch.tensor([[0, 4], [1, 1], [3, 2]])
+    grouped = heads.grouped(h_ND[at_KP])
+    for k in range(3):
+        torch.testing.assert_close(grouped[k], everywhere[k, at_KP[k]])
+
+
+def test_cosine_logits_equal_the_formula():
+    state, vectors = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
+    found = cosine_logits(state, vectors, 0.07)
+    for k in range(3):
+        expected = torch.nn.functional.cosine_similarity(state[k][:, None], vectors[k][None], dim=-1) / 0.07
+        torch.testing.assert_close(found[k], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_rpg_loss_equals_loops_over_users_and_digits():
+    catalog, histories = make_catalog(), make_histories([5, 7, 4], 30)
+    torch.manual_seed(0)
+    model = Rpg(RpgConfig(width=16, heads=2, inner=32, dropout=0.0, attention_dropout=0.0), catalog, max_length=8)
+    torch.nn.init.normal_(model.heads.linear.weight, std=0.2)
+    rows = Rows.of(histories, max_length=8, windows="sliding")
+    loss = model.losses(rows.batch(histories, np.arange(3)))["next"]
+    total, count = 0.0, 0
+    for u in range(3):
+        items = histories.item[histories.offset[u] :][: histories.train_end[u]].astype(int)
+        single = rows.batch(histories, np.array([u]))
+        h = model.states(model.tokens(single), single)
+        for t in range(len(items) - 1):
+            for k in range(4):
+                weight = model.heads.linear.weight.view(4, 16, 16)[k]
+                g = h[t] + torch.nn.functional.silu(weight @ h[t])
+                logits = torch.nn.functional.cosine_similarity(g[None], model.code_vectors()[k], dim=-1) / 0.07
+                total -= logits.log_softmax(0)[catalog.codes_IK[items[t + 1] - 1, k]]
+                count += 1
+    assert loss.count == count
+    torch.testing.assert_close(loss.sum, total, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bce", "sampled"])
+def test_sasrec_sampled_losses_are_finite_and_learn(kind):
+    catalog, histories = make_catalog(), make_histories([6] * 8, 30)
+    config = SasRecConfig(width=16, heads=2, inner=16, loss=kind, negatives=5, dropout=0.0, attention_dropout=0.0)
+    model = SasRec(config, catalog, max_length=8)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.arange(8))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    values = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model.losses(batch)["next"]
+        (loss.sum / loss.count).backward()
+        optimizer.step()
+        values.append(float(loss.sum.detach() / loss.count))
+    assert np.mean(values[-5:]) < 0.6 * np.mean(values[:5])
+
+
+def test_code_scores_equal_a_gather():
+    catalog = make_catalog(50, 6, 8)
+    logp = torch.randn(3, 6, 8).log_softmax(-1)
+    scores = Exhaustive(catalog).code_scores(logp)
+    for b in range(3):
+        for i in range(50):
+            expected = sum(logp[b, k, catalog.codes_IK[i, k]] for k in range(6)) / 6
+            torch.testing.assert_close(scores[b, i], expected)
+    assert torch.equal(scores[:, 0], scores[:, 1]), "items with equal codes must tie to the last bit"
+
+
+def test_rank_equals_sorting():
+    catalog = make_catalog(40)
+    scores = torch.randint(0, 6, (7, 40)).float()
+    scores[:, 1] = scores[:, 0]
+    target = torch.randint(1, 41, (7,))
+    rank = Exhaustive(catalog).rank(scores, target)
+    groups = catalog.groups()
+    for b in range(7):
+        own = scores[b, target[b] - 1]
+        assert rank.above_B[b] == sum(s > own for s in scores[b])
+        assert rank.ties_B[b] == sum(s == own for s in scores[b])
+        assert rank.code_above_B[b] == len({int(g) for g, s in zip(groups, scores[b], strict=True) if s > own})
+
+
+def test_excluding_seen_items_moves_them_behind_everything():
+    catalog, histories = make_catalog(), make_histories([6, 9], 30)
+    user, at = histories.targets("test")
+    known = next(eval_batches(histories, user, at, max_length=8, batch_size=9))
+    scores = exclude_seen(torch.zeros(2, 30), known.batch)
+    for b, u in enumerate(known.batch.user_B):
+        seen = histories.item[histories.offset[u] :][: at[u]][-8:]
+        assert set((scores[b] == -torch.inf).nonzero()[:, 0].add(1).tolist()) == set(seen.tolist())
+    excluded = Exhaustive(catalog).rank(scores, known.batch.item_N[known.batch.packing.last_B])
+    assert (excluded.above_B == 30).all(), "an excluded target is never a hit"
+
+
+def test_metrics_equal_scikit_learn_and_average_over_ties():
+    random = np.random.default_rng(0)
+    scores = random.permutation(60).reshape(3, 20).astype(float)
+    target = np.array([4, 11, 0])
+    above = (scores > scores[np.arange(3), target][:, None]).sum(1)
+    relevance = np.eye(20)[target]
+    for cutoff in (1, 5, 10):
+        found = metrics.per_user("NDCG", cutoff, above, np.ones(3, int)).mean()
+        assert found == pytest.approx(ndcg_score(relevance, scores, k=cutoff))
+    tied = metrics.per_user("Recall", 5, np.array([3]), np.array([4]))
+    assert tied[0] == pytest.approx(2 / 4), "ranks 3, 4, 5, 6 are equally likely; two of them are hits"
+    assert metrics.parse("r@5") == ("Recall", 5)
+
+
+def test_metrics_equal_ir_measures():
+    import ir_measures
+
+    above = np.array([0, 3, 30, 9])
+    run = [ir_measures.ScoredDoc(str(u), str(i), -float(i)) for u in range(4) for i in range(40)]
+    qrels = [ir_measures.Qrel(str(u), str(a), 1) for u, a in enumerate(above)]
+    theirs = ir_measures.calc_aggregate([ir_measures.nDCG @ 10, ir_measures.R @ 10, ir_measures.RR @ 10], qrels, run)
+    ours = {name: value.mean() for name, value in metrics.table(above, np.ones(4, int), [10]).items()}
+    assert sorted(theirs.values()) == pytest.approx(sorted(ours.values()))
+
+
+class Fixed:
+    """A model that is only its code vectors."""
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def code_vectors(self):
+        return self.vectors
+
+
+def test_graph_neighbours_equal_the_dense_matrix():
+    catalog = make_catalog(60, 4, 8)
+    vectors = torch.randn(4, 8, 5)
+    graph = Graph(Fixed(vectors), catalog, GraphConfig(beams=10, edges=7))
+    unit = torch.nn.functional.normalize(vectors, dim=-1)
+    similar = (torch.einsum("kvd,kwd->kvw", unit, unit) + 1) / 2
+    codes = catalog.codes_IK
+    dense = torch.stack([similar[k][codes[:, k]][:, codes[:, k]] for k in range(4)]).mean(0)
+    for i in range(60):
+        assert graph.neighbour_IE[i, 0] == i
+        found = dense[i, graph.neighbour_IE[i]].sort(descending=True).values
+        torch.testing.assert_close(found, dense[i].topk(7).values)
+
+
+def test_a_graph_that_reaches_everything_is_exact():
+    catalog = make_catalog(60, 4, 8)
+    logp = torch.randn(5, 4, 8).log_softmax(-1)
+    graph = Graph(Fixed(torch.randn(4, 8, 5)), catalog, GraphConfig(beams=60, edges=60, steps=1))
+    top, visited = graph.search(logp, torch.arange(5), 10)
+    exact = Exhaustive(catalog)
+    torch.testing.assert_close(top.score_Bk, exact.top(exact.code_scores(logp), 10).score_Bk)
+    assert (visited == 60).all()
+    assert all(len(set(row.tolist())) == 10 for row in top.item_Bk)
+
+
+def test_graph_starts_depend_on_seed_and_user_alone():
+    alone = starts(torch.tensor([7]), 20, 1000, 3)
+    among = starts(torch.tensor([1, 7, 9]), 20, 1000, 3)
+    assert torch.equal(alone[0], among[1])
+    assert not torch.equal(alone, starts(torch.tensor([7]), 20, 1000, 4))
+    spread = starts(torch.arange(2000), 50, 1000, 0).flatten().bincount(minlength=1000)
+    assert spread.min() > 50 and spread.max() < 160, "starts are spread evenly over the catalogue"
