@@ -214,13 +214,24 @@ class Workspace:
         """The artifact in a folder, or None if it is not finished."""
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            for name in ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted"):
+            for name in (
+                "kind",
+                "dataset",
+                "key",
+                "digest",
+                "config",
+                "inputs",
+                "files",
+                "result",
+                "tainted",
+            ):
                 manifest[name]
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             raise DataError(
-                f"{path / MANIFEST} is damaged.", hint=f"Delete the folder and run the stage again: rm -r {path}"
+                f"{path / MANIFEST} is damaged.",
+                hint=f"Delete the folder and run the stage again: rm -r {path}",
             ) from None
         return Artifact(path, manifest)
 
@@ -329,7 +340,11 @@ class Workspace:
             for name, a in plan.inputs.items()
         }  # fmt: skip
         tainted = any(a.tainted or self.stale(a) for a in plan.inputs.values())
-        history = [plan.key, {n: f["sha256"] for n, f in files.items()}, {n: i["digest"] for n, i in inputs.items()}]
+        history = [
+            plan.key,
+            {n: f["sha256"] for n, f in files.items()},
+            {n: i["digest"] for n, i in inputs.items()},
+        ]
         return {
             "schema": 1,
             "stage": STAGE_OF[plan.kind],

@@ -70,9 +70,7 @@ def parse_set(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, equals, value = text.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot and section and key):
-            raise UsageError(
-                f"--set takes section.key=value, not '{text}'.", hint="For example: --set train.lr=5e-4"
-            )
+            raise UsageError(f"--set takes section.key=value, not '{text}'.", hint="For example: --set train.lr=5e-4")
         _check_section(section, where="--set")
         layer.setdefault(section, {})[key] = _toml_value(value.strip(), text)
     return layer

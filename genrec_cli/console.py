@@ -58,7 +58,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     from rich.text import Text
 
     rows = [list(row) for row in rows]
-    view = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    view = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
         view.add_column(name, justify="right" if numeric else "left", overflow="fold")

@@ -17,6 +17,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(next(device for device in ("cuda", "mps", "cpu") if available[device]))
     if not available[kind]:
         raise UsageError(
-            f"This machine has no usable {kind} device.", hint="--device auto    takes what there is; genrec doctor says why"
+            f"This machine has no usable {kind} device.",
+            hint="--device auto    takes what there is; genrec doctor says why",
         )
     return torch.device(name)

@@ -41,7 +41,10 @@ TABLE: dict[str, dict[str, str]] = {
 
 def names(kind: str) -> list[str]:
     """Every name of a kind, built-in first, then those that other packages register."""
-    return [*TABLE[kind], *(e.name for e in entry_points(group=f"genrec.{kind}s") if e.name not in TABLE[kind])]
+    return [
+        *TABLE[kind],
+        *(e.name for e in entry_points(group=f"genrec.{kind}s") if e.name not in TABLE[kind]),
+    ]
 
 
 def check(kind: str, name: str) -> str:

@@ -116,9 +116,7 @@ def test_models_reach_no_engine_even_through_others() -> None:
 
 def test_training_and_evaluation_need_neither_polars_nor_faiss() -> None:
     roots = [HOUSE / "stages" / "train.py", HOUSE / "stages" / "evaluate.py"]
-    roots += [
-        p for part in ("models", "decoders", "engine", "curriculum") for p in (HOUSE / part).glob("*.py")
-    ]
+    roots += [p for part in ("models", "decoders", "engine", "curriculum") for p in (HOUSE / part).glob("*.py")]
     for path in reached(roots):
         found = {outside(module) for module in imports(path)} & {"polars", "faiss", "sentence_transformers"}
         assert not found, f"{shown(path)} imports {found}"
@@ -137,9 +135,7 @@ def test_nothing_from_a_file_is_ever_executed(path: Path) -> None:
             "shelve",
         }
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), (
-            f"bare except, line {node.lineno}"
-        )
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"bare except, line {node.lineno}"
         if not isinstance(node, ast.Call):
             continue
         given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}

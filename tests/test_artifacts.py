@@ -17,9 +17,7 @@ from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace, write_atom
 from genrec_cli.errors import DataError, InputError, UsageError
 
 
-def plan(
-    kind: str = "data", label: str = "k5", inputs: dict[str, Artifact] | None = None, **config: object
-) -> Plan:
+def plan(kind: str = "data", label: str = "k5", inputs: dict[str, Artifact] | None = None, **config: object) -> Plan:
     return Plan("shop", kind, label, 1, {kind: config}, inputs or {})
 
 
@@ -89,9 +87,7 @@ def test_an_error_leaves_nothing_behind(ws: Workspace) -> None:
     with pytest.raises(RuntimeError), ws.build(plan()) as draft:
         (draft.path / "half.txt").write_text("half")
         raise RuntimeError
-    assert (
-        ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.partial("shop", "data") == []
-    )
+    assert ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.partial("shop", "data") == []
 
 
 def test_an_error_keeps_what_was_there_before(ws: Workspace) -> None:
@@ -113,18 +109,14 @@ def test_kill_in_the_middle_leaves_nothing_finished(ws: Workspace, resumable: bo
             (draft.path / "table.txt").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[1], timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[1], timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.done(plan()) is None
     assert len(ws.partial("shop", "data")) == 1
     with pytest.raises(InputError, match="no finished data"):
         ws.find("shop", "data")
     with ws.build(plan(), resumable=resumable) as draft:
-        assert (draft.path / "table.txt").exists() == resumable, (
-            "only a resumable artifact goes on from what is there"
-        )
+        assert (draft.path / "table.txt").exists() == resumable, "only a resumable artifact goes on from what is there"
         (draft.path / "table.txt").write_text("whole")
     assert ws.find("shop", "data").result == {} and ws.partial("shop", "data") == []
 
@@ -192,9 +184,7 @@ def test_an_input_made_again_makes_stale_and_the_same_bytes_heal(ws: Workspace) 
     raw = build(ws, plan("raw", "files"), "first")
     data = build(ws, plan(inputs={"raw": raw}))
     build(ws, plan("raw", "files"), "second", force=True)
-    assert (
-        "made again with other content" in str(ws.stale(data)) and ws.done(plan(inputs={"raw": raw})) is None
-    )
+    assert "made again with other content" in str(ws.stale(data)) and ws.done(plan(inputs={"raw": raw})) is None
     build(ws, plan("raw", "files"), "first", force=True)
     assert ws.stale(data) is None
 

@@ -85,9 +85,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_values_are_refused_never_evaluated(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_values_are_refused_never_evaluated(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     try:
         layer = parse_set([f"train.lr={text}"])
@@ -118,9 +116,7 @@ def test_any_text_is_a_value_or_a_usage_error(text: str) -> None:
 
 
 def test_an_unknown_key_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(
-        ConfigError, match=r"train\.epoch: there is no such key\. Did you mean 'epochs'\?"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"train\.epoch: there is no such key\. Did you mean 'epochs'\?") as caught:
         validate(Train, "train", {"epoch": 3})
     assert "epochs" in str(caught.value.hint) and caught.value.exit_code == 3
 
@@ -180,9 +176,7 @@ def test_later_layers_win_key_by_key_and_none_never_does() -> None:
         (None, UsageError, "no configuration file"),
     ],
 )
-def test_a_bad_file_is_named(
-    tmp_path: Path, text: str | bytes | None, error: type[Exception], message: str
-) -> None:
+def test_a_bad_file_is_named(tmp_path: Path, text: str | bytes | None, error: type[Exception], message: str) -> None:
     path = tmp_path / "mine.toml"
     if text is not None:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -192,9 +186,7 @@ def test_a_bad_file_is_named(
 
 
 def test_a_file_may_hold_sections_of_several_stages(tmp_path: Path) -> None:
-    (path := tmp_path / "mine.toml").write_text(
-        "[train]\nlr = 1e-3\n[recipe]\ntitle = 'x'\n[model]\nwidth = 8\n"
-    )
+    (path := tmp_path / "mine.toml").write_text("[train]\nlr = 1e-3\n[recipe]\ntitle = 'x'\n[model]\nwidth = 8\n")
     assert set(read_toml(path)) == {"train", "recipe", "model"}
 
 

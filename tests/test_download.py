@@ -150,14 +150,10 @@ def get(ws, server, *, patience=PATIENT, **options):
     plan = stage.plan("amazon-2014-beauty", {})
     artifact = stage.download(ws, plan, urls=[server.url], patience=patience, **options)
     assert ws.done(plan) is not None
-    assert sorted(p.name for p in artifact.path.iterdir()) == sorted(
-        [REVIEWS, META, "SHA256SUMS", "manifest.json"]
-    )
+    assert sorted(p.name for p in artifact.path.iterdir()) == sorted([REVIEWS, META, "SHA256SUMS", "manifest.json"])
     for name in (REVIEWS, META):
         assert (artifact.path / name).read_bytes() == server.shelf.files[name]
-        assert (
-            artifact.manifest["files"][name]["sha256"] == hashlib.sha256(server.shelf.files[name]).hexdigest()
-        )
+        assert artifact.manifest["files"][name]["sha256"] == hashlib.sha256(server.shelf.files[name]).hexdigest()
     return artifact
 
 
@@ -186,9 +182,7 @@ def test_downloads_records_and_is_done(ws, server):
     assert artifact.path.name.startswith("amazon-2014-")
     assert artifact.config == {"source": {"name": "amazon-2014", "category": "Beauty"}}
     assert artifact.result["origin"][META] == f"{server.url}/{META}"
-    sums = dict(
-        reversed(line.split("  ")) for line in (artifact.path / "SHA256SUMS").read_text().splitlines()
-    )
+    sums = dict(reversed(line.split("  ")) for line in (artifact.path / "SHA256SUMS").read_text().splitlines())
     assert sums == {name: hashlib.sha256(body).hexdigest() for name, body in CONTENT.items()}
 
 
@@ -272,9 +266,7 @@ def test_honours_retry_after(ws, server):
     assert time.monotonic() - started >= 1.0
 
 
-@pytest.mark.parametrize(
-    "first", ["status 404", "status 403", "html", "text", "status 503", "redirect ftp://x/"]
-)
+@pytest.mark.parametrize("first", ["status 404", "status 403", "html", "text", "status 503", "redirect ftp://x/"])
 def test_falls_back_to_the_next_mirror(ws, server, first):
     server.shelf.files["bad.gz"] = b""
     server.shelf.tricks["bad.gz"] = [first]
@@ -561,13 +553,8 @@ def test_command_line(ws, folder, server):
     (folder / META).unlink()
     (folder / META).write_bytes(gzip.compress(b"{'asin': 'B2'}\n"))
     assert genrec(*beauty, "--from-dir", str(folder))["state"] == "made"
-    assert (
-        genrec(*beauty, "--force", "--url", server.url, "--retries", "0", "--timeout", "5")["state"] == "made"
-    )
-    assert (
-        sha256_file(ws.find("amazon-2014-beauty", "raw").path / META)
-        == hashlib.sha256(CONTENT[META]).hexdigest()
-    )
+    assert genrec(*beauty, "--force", "--url", server.url, "--retries", "0", "--timeout", "5")["state"] == "made"
+    assert sha256_file(ws.find("amazon-2014-beauty", "raw").path / META) == hashlib.sha256(CONTENT[META]).hexdigest()
     small = genrec("--dataset", "synthetic", "--set", "source.users=60", "--set", "source.items=200")
     assert artifacts.Workspace(ws.root).find("synthetic", "raw").config["source"]["users"] == 60
     assert small["state"] == "made"

@@ -59,9 +59,7 @@ def call(ws: Workspace, *words: str) -> int:
 # ---- status --------------------------------------------------------------------------------------------
 
 
-def test_the_tree_hangs_each_artifact_below_its_latest_input(
-    ws: Workspace, pipeline: dict[str, Artifact]
-) -> None:
+def test_the_tree_hangs_each_artifact_below_its_latest_input(ws: Workspace, pipeline: dict[str, Artifact]) -> None:
     (root,) = lineage(ws, survey(ws, "shop"))
     chain = [root]
     while chain[-1].made_from_it:
@@ -137,9 +135,7 @@ def test_nothing_yet_is_no_error(ws: Workspace, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("kind", [*TABLE, *(f"{kind}s" for kind in TABLE)])
-def test_every_registered_name_is_listed(
-    ws: Workspace, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
+def test_every_registered_name_is_listed(ws: Workspace, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     assert call(ws, "list", kind, "--json") == 0
     entries = json.loads(capsys.readouterr().out)["entries"]
     assert [entry["name"] for entry in entries] == list(TABLE[kind.removesuffix("s")])
@@ -195,9 +191,7 @@ def test_a_problem_has_a_remedy_and_exit_code_3(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "_torch", lambda: iter([]))
-    monkeypatch.setattr(
-        doctor.metadata, "requires", lambda name: ["nonesuch>=1.2", "numpy>=999", "x; extra == 'dev'"]
-    )
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["nonesuch>=1.2", "numpy>=999", "x; extra == 'dev'"])
     checks = {check.name: check for check in doctor.examine(ws.root)}
     assert checks["nonesuch"].state == doctor.PROBLEM and "pip install" in str(checks["nonesuch"].remedy)
     assert checks["numpy"].state == doctor.PROBLEM and "older than 999" in checks["numpy"].found

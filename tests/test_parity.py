@@ -1,5 +1,7 @@
 """Fast paths against their slow or foreign twins."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from genrec_cli.decoders.graph import Graph, GraphConfig, starts
 from genrec_cli.engine import metrics
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
+from genrec_cli.nn.attention import SelfAttention
 from genrec_cli.nn.codes import CodeHeads, cosine_logits
-from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.transformer import Transformer
 
 
@@ -25,7 +28,14 @@ def test_blocks_equal_gpt2():
                    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     ).eval()  # fmt: skip
     ours = Transformer(
-        width=16, layers=2, heads=4, inner=40, positions=9, dropout=0.0, attention_dropout=0.0, act="gelu_tanh"
+        width=16,
+        layers=2,
+        heads=4,
+        inner=40,
+        positions=9,
+        dropout=0.0,
+        attention_dropout=0.0,
+        act="gelu_tanh",
     )
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -45,28 +55,56 @@ def test_blocks_equal_gpt2():
     lengths = np.array([5, 9, 1, 7])
     packing = Packing.of(lengths)
     x_ND = torch.randn(int(lengths.sum()), 16)
-    padded = packing.pad(x_ND)
+    padded = packing.grid.pad(x_ND)
     mask = torch.arange(9) < packing.length_B[:, None]
     expected = theirs(inputs_embeds=padded, attention_mask=mask.long()).last_hidden_state
     found = ours(x_ND, packing)
-    torch.testing.assert_close(found, packing.pack(expected), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ours(x_ND, packing, last_only=True), found[packing.last_B], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, packing.grid.pack(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(x_ND, packing, packing.last_B), found[packing.last_B], atol=1e-5, rtol=1e-5)
 
 
 def test_packing_equals_loops():
     lengths = [3, 1, 4]
     packing = Packing.of(np.array(lengths))
     x_ND = torch.randn(8, 2)
-    padded = packing.pad(x_ND)
+    padded = packing.grid.pad(x_ND)
     start = 0
     for b, length in enumerate(lengths):
         assert torch.equal(padded[b, :length], x_ND[start : start + length])
         start += length
-    assert torch.equal(packing.pack(padded), x_ND)
+    assert torch.equal(packing.grid.pack(padded), x_ND)
     assert packing.position_N.tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
     assert packing.last_B.tolist() == [2, 3, 7]
     with pytest.raises(ValueError, match="length 1"):
         Packing.of(np.array([2, 0]))
+
+
+def test_two_grids_equal_one_in_values_and_gradients():
+    """Sorted lengths are laid out as short and long sequences; attention must not notice."""
+    lengths = np.array([1, 2, 2, 3, 3, 9])
+    packing = Packing.of(lengths)
+    assert [part.longest for part in packing.parts] == [3, 9]
+    torch.manual_seed(0)
+    found = []
+    for causal in (True, False):
+        attention = SelfAttention(8, 2, causal=causal)
+        for layout in (packing, replace(packing, parts=(packing.grid,))):
+            x_ND = torch.randn(20, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+            attention(x_ND, layout, torch.tensor([0, 4, 10, 19])).square().sum().backward()
+            found.append((x_ND.grad, attention.qkv.weight.grad.clone()))
+            attention.zero_grad()
+        for one, two in zip(*found, strict=True):
+            torch.testing.assert_close(one, two)
+        found.clear()
+
+
+def test_take_and_pad_have_the_gradients_of_indexing():
+    packing = Packing.of(np.array([2, 4, 1]))
+    x_ND = torch.randn(7, 3, requires_grad=True, dtype=torch.double)
+    real = packing.grid.real_BT()[..., None]
+    assert torch.autograd.gradcheck(lambda x: packing.grid.pad(x) * real, x_ND)
+    assert torch.autograd.gradcheck(lambda x: packing.grid.pack(packing.grid.pad(x) * real), x_ND)
+    assert torch.autograd.gradcheck(lambda x: take(x, torch.tensor([5, 0, 3])), x_ND)
 
 
 def test_grouped_heads_equal_all_heads():

@@ -124,9 +124,7 @@ def test_the_recipes_of_the_readme_are_there() -> None:
         (HEAD.format(steps='["train --dataset x"]'), "must leave --dataset"),
     ],
 )
-def test_a_bad_recipe_is_refused_by_name_before_anything_runs(
-    tmp_path: Path, content: str, message: str
-) -> None:
+def test_a_bad_recipe_is_refused_by_name_before_anything_runs(tmp_path: Path, content: str, message: str) -> None:
     (path := tmp_path / "mine.toml").write_text(content)
     with pytest.raises(ConfigError, match=message) as caught:
         read_recipe(str(path))
@@ -260,10 +258,7 @@ def test_the_table_sets_the_published_number_beside_ours(tmp_path: Path, ws: Wor
     assert [row["model"] for row in table] == ["popular-s0", "rpg-s0", "rpg, published"]
     assert [row["Recall@10"] for row in table] == [0.5, 0.5, 0.0745]
     assert (
-        rows(recipe, []) == []
-        and table[1]["users"] == 3
-        and table[1]["MRR@10"] is None
-        and table[2]["NDCG@10"] is None
+        rows(recipe, []) == [] and table[1]["users"] == 3 and table[1]["MRR@10"] is None and table[2]["NDCG@10"] is None
     )
 
 

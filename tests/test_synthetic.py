@@ -272,9 +272,7 @@ def test_a_small_shop_takes_no_time(tmp_path):
 
 
 def test_the_most_lopsided_dials_still_give_full_histories_without_repeats(tmp_path):
-    label = labels(
-        make(tmp_path, users=300, items=104, intents=2, mean_length=13.0, switch=1.0, popularity=3.0)
-    )
+    label = labels(make(tmp_path, users=300, items=104, intents=2, mean_length=13.0, switch=1.0, popularity=3.0))
     users = label.group_by("user").agg(pl.len(), pl.col("item").n_unique().alias("different"))
     assert (users["len"] == users["different"]).all()
     assert users["len"].is_between(5, 104 // 4).all()

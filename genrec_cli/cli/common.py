@@ -22,14 +22,19 @@ class Common:
     """The shared options of one call."""
 
     dataset: Annotated[
-        str | None, typer.Option("--dataset", envvar="GENREC_DATASET", help="Data set. Default: the only one there is.")
+        str | None,
+        typer.Option("--dataset", envvar="GENREC_DATASET", help="Data set. Default: the only one there is."),
     ] = None
-    root: Annotated[Path, typer.Option("--root", envvar="GENREC_ROOT", help="Where artifacts live.")] = Path("artifacts")
+    root: Annotated[Path, typer.Option("--root", envvar="GENREC_ROOT", help="Where artifacts live.")] = Path(
+        "artifacts"
+    )
     config: Annotated[
-        list[Path] | None, typer.Option("--config", help="TOML file of sections; repeatable, later files win.")
+        list[Path] | None,
+        typer.Option("--config", help="TOML file of sections; repeatable, later files win."),
     ] = None
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, a TOML value; repeatable.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, a TOML value; repeatable.", metavar="KEY=VALUE"),
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is up to date.")] = False
     allow_stale: Annotated[
@@ -55,13 +60,18 @@ class Common:
         return {name: values for name, values in merged.items() if name in sections}
 
 
-def command(app: typer.Typer, name: str, *, panel: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str, *, panel: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose function takes ``common`` first; the shared options are added to its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         shared = {
             field: inspect.Parameter(
-                field, inspect.Parameter.KEYWORD_ONLY, default=getattr(Common, field), annotation=_with_panel(annotation)
+                field,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(Common, field),
+                annotation=_with_panel(annotation),
             )
             for field, annotation in Common.__annotations__.items()
         }

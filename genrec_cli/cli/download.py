@@ -19,16 +19,12 @@ def register(app: typer.Typer) -> None:
         ] = None,
         url: Annotated[
             list[str] | None,
-            typer.Option(
-                "--url", help="Address of a file, or of the folder with all; repeatable, tried in order."
-            ),
+            typer.Option("--url", help="Address of a file, or of the folder with all; repeatable, tried in order."),
         ] = None,
         timeout: Annotated[
             float, typer.Option("--timeout", min=0.1, help="Longest silence of a server, seconds.")
         ] = 30.0,
-        retries: Annotated[
-            int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror.")
-        ] = 5,
+        retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror.")] = 5,
     ) -> None:
         """Fetch the raw files of a data set, or generate them; an interrupted download goes on."""
         from genrec_cli.sources.fetch import Patience

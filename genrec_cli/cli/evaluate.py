@@ -37,7 +37,11 @@ def register(app: typer.Typer) -> None:
 
         def work() -> "Artifact":
             return stage.run(
-                ws, plan, config, device=device, bar=lambda users: console.progress(total=users, unit="user", desc="scoring")
+                ws,
+                plan,
+                config,
+                device=device,
+                bar=lambda users: console.progress(total=users, unit="user", desc="scoring"),
             )
 
         artifact = make(common, plan, work)
@@ -51,7 +55,9 @@ def _cutoffs(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--at takes whole numbers with commas, not '{text}'.", hint="For example: --at 5,10") from None
+        raise UsageError(
+            f"--at takes whole numbers with commas, not '{text}'.", hint="For example: --at 5,10"
+        ) from None
 
 
 def show(artifact: "Artifact") -> None:

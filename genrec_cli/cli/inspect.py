@@ -42,9 +42,7 @@ def register(app: typer.Typer) -> None:
         trees = {name: survey(ws, name) for name in names}
         text = [line for name, nodes in trees.items() for line in (name, *lines(lineage(ws, nodes)))]
         facts = [{"dataset": name, "artifacts": [n.facts() for n in nodes]} for name, nodes in trees.items()]
-        console.emit(
-            {"schema": 1, "root": str(ws.root), "datasets": facts}, text="\n".join(text) if text else None
-        )
+        console.emit({"schema": 1, "root": str(ws.root), "datasets": facts}, text="\n".join(text) if text else None)
         if not names:
             console.say(f"There is nothing under {ws.root} yet. Start with: genrec run quickstart")
 
@@ -57,9 +55,7 @@ def register(app: typer.Typer) -> None:
         checks = examine(common.root)
         ready = usable(checks)
         console.emit({"schema": 1, "usable": ready, "checks": [check._asdict() for check in checks]})
-        console.table(
-            "", ["check", "state", "found"], ([c.name, c.state, c.found] for c in checks), to_stdout=True
-        )
+        console.table("", ["check", "state", "found"], ([c.name, c.state, c.found] for c in checks), to_stdout=True)
         for check in checks:
             if check.remedy:
                 console.say(f"{check.name}: {check.remedy}", level=0)
@@ -92,9 +88,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     if kind in KINDS or f"{kind}s" in KINDS:
         return _artifacts(ws, common.dataset, kind if kind in KINDS else f"{kind}s")
     known = [*plurals, "recipes", "datasets", *KINDS]
-    raise UsageError(
-        f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}"
-    )
+    raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
 
 
 def _summary(target: str | None) -> str:

@@ -155,7 +155,5 @@ def _new_name(name: str | None, raw: str | None) -> str:
     if name is None:
         raise UsageError("Your own data needs a name.", hint="Add --dataset NAME")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise UsageError(
-            f"'{name}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'"
-        )
+        raise UsageError(f"'{name}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'")
     return name

@@ -15,9 +15,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "run")
     def run(
         common: Common,
-        recipe: Annotated[
-            str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")
-        ],
+        recipe: Annotated[str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")],
         from_dir: Annotated[
             Path | None,
             typer.Option("--from-dir", help="Take the raw files from here instead of downloading them."),
@@ -55,9 +53,7 @@ def register(app: typer.Typer) -> None:
                 ([row[c] for c in columns] for row in table),
                 to_stdout=True,
             )
-        console.emit(
-            {"schema": 1, "recipe": chosen.name, "exit": code, "steps": chain.outputs, "table": table}
-        )
+        console.emit({"schema": 1, "recipe": chosen.name, "exit": code, "steps": chain.outputs, "table": table})
         if code:
             raise typer.Exit(code)
 

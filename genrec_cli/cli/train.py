@@ -13,7 +13,9 @@ def register(app: typer.Typer) -> None:
     @command(app, "train")
     def train(
         common: Common,
-        model: Annotated[str | None, typer.Option(help="Model by name; genrec list models shows all. Default: rpg.")] = None,
+        model: Annotated[
+            str | None, typer.Option(help="Model by name; genrec list models shows all. Default: rpg.")
+        ] = None,
         curriculum: Annotated[str | None, typer.Option(help="Curriculum preset, for example inf.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed.", envvar="GENREC_SEED")] = None,
@@ -32,7 +34,13 @@ def register(app: typer.Typer) -> None:
         named = {
             "model": {"name": model},
             "curriculum": {"preset": curriculum},
-            "train": {"seed": seed, "epochs": epochs, "batch_size": batch_size, "lr": lr, "precision": precision},
+            "train": {
+                "seed": seed,
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "lr": lr,
+                "precision": precision,
+            },
         }
         layers = common.layers("train", stage.SECTIONS, named)
         ws = common.workspace()

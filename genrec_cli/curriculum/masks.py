@@ -45,7 +45,7 @@ class Masker:
 
     def __call__(self, entropy_NK: Tensor | None, batch: Batch, digits: int) -> Tensor:
         """``mask_NK``. Without entropies the scores are random."""
-        packing = batch.packing
+        grid = batch.packing.grid
         device = batch.item_N.device
         items = len(batch.item_N)
         if entropy_NK is None:
@@ -58,17 +58,16 @@ class Masker:
         if self.granularity == "mixed":
             as_item_N = torch.rand(items, device=device, generator=self.generator) < 0.5
 
-        steps_T = torch.arange(packing.longest, device=device)
-        real_BT = steps_T < packing.length_B[:, None]
+        real_BT = grid.real_BT()
         mask_NK = torch.zeros(items, digits, dtype=torch.bool, device=device)
         if self.granularity != "token":
-            open_BT = packing.pad(as_item_N) & real_BT
-            mask_NK |= packing.pack(self._select(packing.pad(item_score_N), open_BT))[:, None]
+            open_BT = grid.pad(as_item_N) & real_BT
+            mask_NK |= grid.pack(self._select(grid.pad(item_score_N), open_BT))[:, None]
         if self.granularity != "item":
-            open_BT = ~packing.pad(as_item_N) & real_BT
+            open_BT = ~grid.pad(as_item_N) & real_BT
             open_BX = open_BT[..., None].expand(-1, -1, digits).flatten(1)
-            chosen_BX = self._select(packing.pad(entropy_NK).flatten(1), open_BX)
-            mask_NK |= packing.pack(chosen_BX.unflatten(1, (-1, digits)))
+            chosen_BX = self._select(grid.pad(entropy_NK).flatten(1), open_BX)
+            mask_NK |= grid.pack(chosen_BX.unflatten(1, (-1, digits)))
         return mask_NK
 
     def _select(self, score_BX: Tensor, open_BX: Tensor) -> Tensor:

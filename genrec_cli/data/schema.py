@@ -64,7 +64,9 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
                 raise DataError(f"{path} has no column '{column.name}'.")
         return pq.read_table(path, columns=[c.name for c in wanted]).cast(pa.schema(wanted))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}.", hint="Run the stage that made it again") from None
+        raise DataError(
+            f"{path} cannot be read as Parquet: {error}.", hint="Run the stage that made it again"
+        ) from None
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema) -> None:

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from genrec_cli.data.schema import INTERACTIONS, USERS, read_table
 from genrec_cli.data.batch import Batch
+from genrec_cli.data.schema import INTERACTIONS, USERS, read_table
 from genrec_cli.nn.packing import Packing
 
 Windows = Literal["sliding", "recent"]
@@ -94,7 +94,8 @@ class Rows:
         return np.random.default_rng([seed, epoch]).permutation(len(self))
 
     def batch(self, histories: Histories, rows: np.ndarray) -> Batch:
-        """The packed training batch of some rows, on the host."""
+        """The packed training batch of some rows, on the host, in the order of their length (it pads least)."""
+        rows = rows[np.argsort(self.length[rows], kind="stable")]
         start, length = self.start[rows], self.length[rows]
         packing = Packing.of(length)
         position = packing.position_N.numpy()

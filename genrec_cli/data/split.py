@@ -80,9 +80,7 @@ def seconds_of(moment: Moment, times: pl.Series, option: str) -> int:
         try:
             date = datetime.fromisoformat(moment)
         except ValueError:
-            raise ConfigError(
-                f"{option}: '{moment}' is neither a share nor a date like 2014-01-31."
-            ) from None
+            raise ConfigError(f"{option}: '{moment}' is neither a share nor a date like 2014-01-31.") from None
         return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
     if not 0 < moment < 1:
         raise ConfigError(f"{option}: a share lies between 0 and 1, and {moment} does not.")

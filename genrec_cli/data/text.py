@@ -29,10 +29,10 @@ def joined(items: pl.DataFrame, fields: Sequence[str]) -> pl.Series:
     Args:
         items: one cleaned column a field.
     """
-    parts = []
+    parts = [pl.repeat(None, pl.len(), dtype=pl.String)]
     for name in fields:
         field = pl.col(name)
         closed = pl.when(field.str.contains(r"[.!?]$")).then(field).otherwise(field + ".")
         parts.append(pl.when(field != "").then(closed))
-    text = pl.concat_str(parts, separator=" ", ignore_nulls=True) if parts else pl.lit("")
-    return items.select(text.fill_null("").alias("text")).to_series()
+    text = pl.concat_str(parts, separator=" ", ignore_nulls=True).fill_null("")
+    return items.select(text.alias("text")).to_series()

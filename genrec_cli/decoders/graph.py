@@ -99,9 +99,7 @@ class Graph:
             beam_BM = candidate_BC.gather(1, index_BM)
         item_BM = torch.where(score_BM > -torch.inf, beam_BM + 1, 0)
         short = max(k - item_BM.shape[1], 0)
-        top = TopK(
-            F.pad(item_BM[:, :k], (0, short)), F.pad(score_BM[:, :k], (0, short), value=-torch.inf)
-        )
+        top = TopK(F.pad(item_BM[:, :k], (0, short)), F.pad(score_BM[:, :k], (0, short), value=-torch.inf))
         return top, seen_BI.sum(1)
 
 

@@ -1,9 +1,11 @@
 """What an encoder offers: item texts to vectors."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
+
+from genrec_cli.config import Section
 
 
 class Encoder(Protocol):
@@ -11,6 +13,12 @@ class Encoder(Protocol):
 
     label: str
     """Short name for folder names, for example ``minilm``."""
+    config: Section
+    """The section as it is recorded: without paths, whose content :meth:`external` vouches for."""
+    frozen: ClassVar[bool]
+    """Whether a text gets the same vector whatever the others are; false where the encoder is fitted."""
+    facts: Mapping[str, object]
+    """What :meth:`encode` found out and the manifest should tell, such as the commit of a model."""
 
     def external(self) -> Mapping[str, str]:
         """Name -> SHA-256 of every file or folder outside the artifact root that decides the vectors."""

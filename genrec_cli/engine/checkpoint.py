@@ -33,7 +33,12 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, counters: dict[str, Any], device: torch.device
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    counters: dict[str, Any],
+    device: torch.device,
 ) -> None:
     """Write everything that training needs to go on."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}

@@ -73,3 +73,27 @@ def evaluate(
     if not parts:
         raise ValueError("no user has a target in this split")
     return Outcome(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+
+
+@torch.inference_mode()
+def recommend(
+    model: Model,
+    catalog: Catalog,
+    batches: Iterable[EvalBatch],
+    device: torch.device,
+    *,
+    k: int,
+    exclude: bool = False,
+    tick: Callable[[int], object] = lambda users: None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What comes next: rows of the user table, ``item_Uk`` (0: none) and ``score_Uk``, in table order."""
+    decoder = Exhaustive(catalog)
+    parts = []
+    for known in batches:
+        batch = known.batch.to(device)
+        score = decoder.scores(model, batch).float()
+        parts.append((batch.user_B, *decoder.top(exclude_seen(score, batch) if exclude else score, k)))
+        tick(len(batch.user_B))
+    user, item, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    order = np.argsort(user, kind="stable")
+    return user[order], item[order], value[order]

@@ -80,7 +80,13 @@ class Loop:
         self, model: Model, catalog: Catalog, histories: Histories, config: TrainConfig, curriculum: CurriculumConfig,
         device: torch.device, folder: Path, *, report: Report,
     ) -> None:  # fmt: skip
-        self.model, self.catalog, self.histories, self.config, self.device = model, catalog, histories, config, device
+        self.model, self.catalog, self.histories, self.config, self.device = (
+            model,
+            catalog,
+            histories,
+            config,
+            device,
+        )
         self.folder, self.report = folder, report
         self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
@@ -105,7 +111,8 @@ class Loop:
     def _epoch(self) -> None:
         counters, config = self.counters, self.config
         order = self.rows.order(config.seed, counters.epoch)
-        running = {name: torch.tensor(pair, device=self.device) for name, pair in counters.running.items()}
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
+        running = {n: torch.tensor(pair, dtype=exact, device=self.device) for n, pair in counters.running.items()}
         choose = self._masker()
         mark = saved = time.perf_counter()
         self.model.train()
@@ -148,15 +155,18 @@ class Loop:
             ]
             self.scaler.scale(torch.stack(weighted).sum()).backward()
             for name, loss in losses.items():
-                pair = torch.stack([loss.sum.detach().double(), loss.count.double()])
-                running[name] = running[name] + pair if name in running else pair
+                self._add(running, name, loss.sum.detach(), loss.count)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
         if self.config.precision != "fp16":  # the scaler skips steps whose gradients overflow
-            pair = torch.stack([norm.detach().double(), torch.ones_like(norm, dtype=torch.double)])
-            running["gradient_norm"] = running["gradient_norm"] + pair if "gradient_norm" in running else pair
+            self._add(running, "gradient_norm", norm.detach(), torch.ones_like(norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _add(self, running: dict[str, Tensor], name: str, total: Tensor, count: Tensor) -> None:
+        exact = torch.float32 if self.device.type == "mps" else torch.float64
+        pair = torch.stack([total.to(exact), count.to(exact)])
+        running[name] = running[name] + pair if name in running else pair
 
     def _masker(self) -> Masker | None:
         """What chooses the masks of the present phase; None where nothing is masked."""
@@ -164,9 +174,7 @@ class Loop:
         if phase.mask == "none" or ratio == 0:
             return None
         config = self.curriculum_config
-        return Masker(
-            phase.mask, phase.granularity, ratio, config.budget, self.generator, smoothing=config.smoothing
-        )
+        return Masker(phase.mask, phase.granularity, ratio, config.budget, self.generator, smoothing=config.smoothing)
 
     def _losses(self, part: Batch, choose: Choose | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
@@ -239,13 +247,15 @@ class Loop:
         if self.config.valid_users is not None and self.config.valid_users < len(user):
             chosen = np.random.default_rng(self.config.seed).permutation(len(user))[: self.config.valid_users]
             user, at = user[chosen], at[chosen]
-        batches = eval_batches(
-            self.histories, user, at, max_length=self.config.max_length, batch_size=VALIDATION_BATCH
-        )
+        batches = eval_batches(self.histories, user, at, max_length=self.config.max_length, batch_size=VALIDATION_BATCH)
         with autocast(self.device, self.config.precision):
             outcome = evaluate(self.model, self.catalog, batches, self.device)
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
-        return {**found, "valid/loss": float(outcome.loss.mean()), f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"]}
+        return {
+            **found,
+            "valid/loss": float(outcome.loss.mean()),
+            f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"],
+        }
 
     # ---- losses and checkpoints ----------------------------------------------------------------
 

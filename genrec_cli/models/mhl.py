@@ -31,6 +31,7 @@ from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.codes import cosine_logits
 from genrec_cli.nn.losses import Loss, code_cross_entropy
+from genrec_cli.nn.packing import take
 
 
 class MhlConfig(RpgConfig):
@@ -63,10 +64,10 @@ class Mhl(Rpg):
         learn_M = batch.packing.last_B if self.config.next_targets == "last" else batch.learn_M
         clean_NK = self.tokens(batch)
         if choose is None:
-            return {"next": self._next(self.logits(self.states(clean_NK, batch)[learn_M]), batch, learn_M)}
+            return {"next": self._next(self.logits(self.states(clean_NK, batch, learn_M)), batch, learn_M)}
         if self.config.next_on == "clean":
             h_ND = self.states(clean_NK, batch)
-            logit_KMV = self.logits(h_ND[learn_M])
+            logit_KMV = self.logits(take(h_ND, learn_M))
             entropy_NK = self._entropies(h_ND, batch, logit_KMV, learn_M) if choose.needs_entropy else None
             mask_NK = choose(entropy_NK, batch, self.digits)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
@@ -74,7 +75,7 @@ class Mhl(Rpg):
             entropy_NK = self._clean_entropies(clean_NK, batch) if choose.needs_entropy else None
             mask_NK = choose(entropy_NK, batch, self.digits)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
-            logit_KMV = self.logits(masked_ND[learn_M])
+            logit_KMV = self.logits(take(masked_ND, learn_M))
         return {
             "next": self._next(logit_KMV, batch, learn_M),
             "mask": self._reconstruction(masked_ND, mask_NK, batch),
@@ -84,7 +85,9 @@ class Mhl(Rpg):
     def hide(self, token_NK: Tensor, mask_NK: Tensor, batch: Batch) -> Tensor:
         """Masked codes replaced by the mask token of their position and digit (equation 9)."""
         first = self.digits * self.codes.codewords
-        place_NK = first + batch.packing.position_N[:, None] * self.digits + torch.arange(self.digits, device=token_NK.device)
+        place_NK = (
+            first + batch.packing.position_N[:, None] * self.digits + torch.arange(self.digits, device=token_NK.device)
+        )
         return torch.where(mask_NK, place_NK, token_NK)
 
     def _next(self, logit_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:

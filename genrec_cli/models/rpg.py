@@ -75,21 +75,21 @@ class Rpg(Model):
         """Vocabulary rows of the histories' codes, ``token_NK``."""
         return self.codes.tokens(self.codes_IK[batch.item_N])
 
-    def states(self, token_NK: Tensor, batch: Batch, *, last_only: bool = False) -> Tensor:
-        """Context states ``h_ND`` (or ``h_BD``) of histories given by their tokens."""
-        return self.backbone(self.codes(token_NK), batch.packing, last_only=last_only)
+    def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
+        """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
+        return self.backbone(self.codes(token_NK), batch.packing, at_M)
 
     def logits(self, h_MD: Tensor) -> Tensor:
         """``logit_KMV`` at the given states."""
         return cosine_logits(self.heads(h_MD), self.codes.vectors(), self.config.temperature)
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
-        h_ND = self.states(self.tokens(batch), batch)
+        h_MD = self.states(self.tokens(batch), batch, batch.learn_M)
         target_MK = self.codes_IK[batch.target_N[batch.learn_M]]
-        return {"next": code_cross_entropy(self.logits(h_ND[batch.learn_M]), target_MK)}
+        return {"next": code_cross_entropy(self.logits(h_MD), target_MK)}
 
     def code_logprobs(self, batch: Batch) -> Tensor:
-        h_BD = self.states(self.tokens(batch), batch, last_only=True)
+        h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)
         return self.logits(h_BD).log_softmax(-1).transpose(0, 1)
 
     def code_vectors(self) -> Tensor:

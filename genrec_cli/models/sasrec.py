@@ -64,12 +64,12 @@ class SasRec(Model):
         )  # fmt: skip
         initialise(self)
 
-    def states(self, batch: Batch, *, last_only: bool = False) -> Tensor:
-        """Context states ``h_ND`` (or ``h_BD``)."""
-        return self.backbone(self.item(batch.item_N - 1), batch.packing, last_only=last_only)
+    def states(self, batch: Batch, at_M: Tensor) -> Tensor:
+        """Context states ``h_MD`` at some positions."""
+        return self.backbone(self.item(batch.item_N - 1), batch.packing, at_M)
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
-        h_MD = self.states(batch)[batch.learn_M]
+        h_MD = self.states(batch, batch.learn_M)
         column_M = batch.target_N[batch.learn_M] - 1
         if self.config.loss == "ce":
             return {"next": item_cross_entropy(h_MD @ self.item.weight.t(), column_M)}
@@ -84,4 +84,4 @@ class SasRec(Model):
         return {"next": sampled_cross_entropy(positive_M, negative_MS.masked_fill(clash_MS, float("-inf")))}
 
     def item_scores(self, batch: Batch) -> Tensor:
-        return self.states(batch, last_only=True) @ self.item.weight.t()
+        return self.states(batch, batch.packing.last_B) @ self.item.weight.t()

@@ -1,18 +1,19 @@
 """Multi-head self-attention over packed sequences (GPT-2's layout: one projection to q, k, v).
 
-The linear layers see N packed tokens. Only the attention product itself is laid out as B x T, padded to
-the batch's own longest sequence. Padding stands on the right, so under a causal mask a real query never
+The linear layers see N packed tokens. Only the attention product itself is laid out as grids of B x T,
+padded to their own longest sequence. Padding stands on the right, so under a causal mask a real query never
 sees it and no padding mask is needed at all.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.packing import Grid, Packing, take
 
 
 class SelfAttention(nn.Module):
-    """``x_ND -> x_ND``; or, asked for the last tokens only, ``x_ND -> x_BD``.
+    """``x_ND -> x_ND``, or ``x_MD`` at the wanted tokens only.
 
     Args:
         width: D.
@@ -32,23 +33,20 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(width, width)
         self.output_dropout = nn.Dropout(output_dropout)
 
-    def forward(self, x_ND: Tensor, packing: Packing, *, last_only: bool = False) -> Tensor:
-        width = x_ND.shape[-1]
-        dropout = self.dropout if self.training else 0.0
-        qkv_BTD = packing.pad(self.qkv(x_ND))
+    def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
+        qkv_ND = self.qkv(x_ND)
+        mixed = [part.pack(self._mix(part.pad(qkv_ND), part)) for part in packing.parts]
+        mixed_ND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return self.output_dropout(self.output(mixed_ND if at_M is None else take(mixed_ND, at_M)))
+
+    def _mix(self, qkv_BTD: Tensor, grid: Grid) -> Tensor:
+        """Attention within each row of one grid."""
         q_BHTd, k_BHTd, v_BHTd = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv_BTD.split(width, dim=-1)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv_BTD.chunk(3, dim=-1)
         )
-        seen_BT = None
-        if not packing.equal and (last_only or not self.causal):
-            steps_T = packing.length_B.new_ones(packing.longest).cumsum(0) - 1
-            seen_BT = (steps_T < packing.length_B[:, None])[:, None, None, :]
-        if last_only:
-            index_B = (packing.length_B - 1).view(-1, 1, 1, 1).expand(-1, self.heads, 1, q_BHTd.shape[-1])
-            q_BHTd = q_BHTd.gather(2, index_B)
+        seen_B11T = None if self.causal or grid.full else grid.real_BT()[:, None, None]
         mixed_BHTd = F.scaled_dot_product_attention(
-            q_BHTd, k_BHTd, v_BHTd, attn_mask=seen_BT, dropout_p=dropout, is_causal=self.causal and not last_only
-        )
-        mixed_BTD = mixed_BHTd.transpose(1, 2).flatten(2)
-        mixed = mixed_BTD[:, 0] if last_only else packing.pack(mixed_BTD)
-        return self.output_dropout(self.output(mixed))
+            q_BHTd, k_BHTd, v_BHTd, attn_mask=seen_B11T, dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal,
+        )  # fmt: skip
+        return mixed_BHTd.transpose(1, 2).flatten(2)

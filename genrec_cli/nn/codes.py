@@ -51,7 +51,6 @@ class CodeHeads(nn.Module):
         """All K states of each position: ``state_KND``."""
         return (h_ND[:, None] + F.silu(self.linear(h_ND)).unflatten(-1, (self.digits, -1))).transpose(0, 1)
 
-
     def grouped(self, h_KPD: Tensor) -> Tensor:
         """Head k on its own P positions only: ``state_KPD``. The work of K * P pairs, not of all."""
         width = h_KPD.shape[-1]

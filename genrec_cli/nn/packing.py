@@ -1,18 +1,112 @@
 """Packed sequences: one flat row of tokens, so that no linear layer or head works on padding.
 
-Legend: B sequences, N tokens in all, T longest length in the batch, D width.
+Legend: B sequences, N tokens in all, T longest length, C = B x T cells of a padded grid, D width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+SPLIT_BELOW = 0.6
+"""Attention is laid out as two grids, short and long sequences, if that leaves so few of the cells."""
+
+
+class _Gather(torch.autograd.Function):
+    """``x[there]`` whose gradient is ``g[back]``: a gather both ways, where autograd would add up one by one.
+
+    Right only if the two index tensors invert each other on the cells that matter and no gradient reaches
+    the rest; padding never gets one, since nothing real reads it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return g.index_select(0, back), None, None
+
+
+class _Scatter(torch.autograd.Function):
+    """The transpose of :class:`_Gather` for taking tokens out of a grid: padding cells get gradient zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor) -> Tensor:
+        ctx.save_for_backward(there)
+        ctx.rows = x.shape[0]
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (there,) = ctx.saved_tensors
+        return g.new_zeros(ctx.rows, *g.shape[1:]).index_copy_(0, there, g), None
+
+
+def take(x_ND: Tensor, index_M: Tensor) -> Tensor:
+    """``x_ND[index_M]`` for indices without repetition, with a gradient that is a copy instead of a sum."""
+    return _Scatter.apply(x_ND, index_M)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Some neighbouring sequences of a packed batch and their padded layout, padding on the right."""
+
+    begin: int
+    """First token."""
+    end: int
+    """Token after the last."""
+    longest: int
+    """T, the longest of these sequences."""
+    length_B: Tensor
+    cell_N: Tensor
+    """Cell of each token."""
+    token_C: Tensor
+    """Token of each cell, counted from ``begin``; a padding cell names the first."""
+    full: bool
+    """Whether there is no padding at all."""
+
+    @classmethod
+    def of(cls, lengths: np.ndarray, begin: int) -> "Grid":
+        longest, total = int(lengths.max()), int(lengths.sum())
+        starts = np.cumsum(lengths) - lengths
+        steps = np.arange(longest)
+        token = np.where(steps < lengths[:, None], starts[:, None] + steps, 0)
+        sequence = np.repeat(np.arange(len(lengths)), lengths)
+        cell = sequence * longest + np.arange(total) - starts[sequence]
+        return cls(
+            begin, begin + total, longest, torch.from_numpy(lengths), torch.from_numpy(cell),
+            torch.from_numpy(token.ravel()), len(cell) == token.size,
+        )  # fmt: skip
+
+    def to(self, device: torch.device) -> "Grid":
+        moved = (x.to(device, non_blocking=True) for x in (self.length_B, self.cell_N, self.token_C))
+        return Grid(self.begin, self.end, self.longest, *moved, self.full)
+
+    def pad(self, x_ND: Tensor) -> Tensor:
+        """This grid's tokens of a packed ``x_ND`` as ``x_BTD``; padding cells hold copies: never read them."""
+        own = x_ND[self.begin : self.end]
+        cells = own if self.full else _Gather.apply(own, self.token_C, self.cell_N)
+        return cells.unflatten(0, (-1, self.longest))  # type: ignore[no-any-return]
+
+    def pack(self, x_BTD: Tensor) -> Tensor:
+        """Padded ``x_BTD`` to this grid's packed tokens."""
+        cells = x_BTD.flatten(0, 1)
+        return cells if self.full else take(cells, self.cell_N)
+
+    def real_BT(self) -> Tensor:
+        """Which cells hold a token."""
+        steps_T = torch.arange(self.longest, device=self.length_B.device)
+        return steps_T < self.length_B[:, None]
+
 
 @dataclass(frozen=True)
 class Packing:
-    """How N packed tokens lie in B sequences. Sequence b is ``tokens[start_B[b] : start_B[b] + length_B[b]]``.
+    """How N packed tokens lie in B sequences, one sequence after the other.
 
     All index tensors are made on the host, once a batch, so that a device is never asked for a size.
     """
@@ -25,60 +119,52 @@ class Packing:
     """Sequence of each token."""
     last_B: Tensor
     """Index in N of each sequence's last token."""
-    padded_N: Tensor
-    """Index of each token in the flattened B x T grid (padding on the right)."""
-    packed_BT: Tensor
-    """Index in N of each cell of the grid; a padding cell points at token 0."""
-    longest: int
-    """T."""
-    equal: bool
-    """Whether all sequences have length T, so that packed and padded are the same."""
+    grid: Grid
+    """All sequences as one grid."""
+    parts: tuple[Grid, ...]
+    """The same as one grid, or as two of less padding: what attention works on."""
 
     @classmethod
     def of(cls, lengths: np.ndarray) -> "Packing":
-        """From lengths (B), on the host. Raises ValueError for an empty sequence."""
+        """From lengths (B), on the host; sorted lengths pad least. Raises ValueError for an empty sequence."""
         lengths = np.asarray(lengths, dtype=np.int64)
         if lengths.size == 0 or lengths.min() < 1:
             raise ValueError("a packed batch needs sequences of length 1 or more")
         starts = np.cumsum(lengths) - lengths
-        longest = int(lengths.max())
         sequence = np.repeat(np.arange(lengths.size), lengths)
-        position = np.arange(int(lengths.sum())) - starts[sequence]
-        steps = np.arange(longest)
-        packed = np.where(steps < lengths[:, None], starts[:, None] + steps, 0)
+        grid = Grid.of(lengths, 0)
         return cls(
             torch.from_numpy(lengths),
-            torch.from_numpy(position),
+            torch.from_numpy(np.arange(int(lengths.sum())) - starts[sequence]),
             torch.from_numpy(sequence),
             torch.from_numpy(starts + lengths - 1),
-            torch.from_numpy(sequence * longest + position),
-            torch.from_numpy(packed),
-            longest,
-            bool(lengths.min() == longest),
+            grid,
+            _parts(lengths, grid),
         )
 
     def to(self, device: torch.device) -> "Packing":
         """The same packing with its index tensors on a device."""
-
-        def moved(index: Tensor) -> Tensor:
-            return index.to(device, non_blocking=True)
-
-        return Packing(
-            moved(self.length_B), moved(self.position_N), moved(self.sequence_N), moved(self.last_B),
-            moved(self.padded_N), moved(self.packed_BT), self.longest, self.equal,
-        )  # fmt: skip
+        moved = (
+            x.to(device, non_blocking=True) for x in (self.length_B, self.position_N, self.sequence_N, self.last_B)
+        )
+        grid = self.grid.to(device)
+        parts = (grid,) if len(self.parts) == 1 else tuple(part.to(device) for part in self.parts)
+        return Packing(*moved, grid, parts)
 
     @property
     def sequences(self) -> int:
         """B."""
         return self.length_B.shape[0]
 
-    def pad(self, x_ND: Tensor) -> Tensor:
-        """Packed to padded ``x_BTD``. Padding cells hold copies of token 0: mask them or never read them."""
-        if self.equal:
-            return x_ND.view(self.sequences, self.longest, *x_ND.shape[1:])
-        return x_ND[self.packed_BT]
 
-    def pack(self, x_BTD: Tensor) -> Tensor:
-        """Padded to packed ``x_ND``."""
-        return x_BTD.flatten(0, 1)[self.padded_N] if not self.equal else x_BTD.flatten(0, 1)
+def _parts(lengths: np.ndarray, grid: Grid) -> tuple[Grid, ...]:
+    """The best cut into short and long sequences, if the lengths are sorted and it saves enough."""
+    if grid.full or (np.diff(lengths) < 0).any():
+        return (grid,)
+    cut = np.arange(1, len(lengths))
+    cells = cut * lengths[cut - 1] + (len(lengths) - cut) * lengths[-1]
+    best = int(cells.argmin())
+    if cells[best] > SPLIT_BELOW * len(lengths) * lengths[-1]:
+        return (grid,)
+    short, long = lengths[: best + 1], lengths[best + 1 :]
+    return Grid.of(short, 0), Grid.of(long, int(short.sum()))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec_cli.nn.attention import SelfAttention
-from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.packing import Packing, take
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
@@ -36,14 +36,14 @@ class Block(nn.Module):
             nn.Linear(width, inner), activation(act), nn.Linear(inner, width), nn.Dropout(residual_dropout)
         )
 
-    def forward(self, x_ND: Tensor, packing: Packing, *, last_only: bool = False) -> Tensor:
-        mixed = self.attention(self.norm_attention(x_ND), packing, last_only=last_only)
-        x = (x_ND[packing.last_B] if last_only else x_ND) + mixed
+    def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
+        mixed = self.attention(self.norm_attention(x_ND), packing, at_M)
+        x = (x_ND if at_M is None else take(x_ND, at_M)) + mixed
         return x + self.mlp(self.norm_mlp(x))
 
 
 class Transformer(nn.Module):
-    """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_BD`` at each sequence's last item.
+    """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_MD`` at the wanted items only.
 
     Args:
         width, layers, heads, inner: D, depth, H and the width inside the MLP.
@@ -69,12 +69,12 @@ class Transformer(nn.Module):
         )  # fmt: skip
         self.norm = nn.LayerNorm(width, eps=epsilon)
 
-    def forward(self, x_ND: Tensor, packing: Packing, *, last_only: bool = False) -> Tensor:
-        """``last_only`` skips, in the last block, all work that the last items' states do not need."""
+    def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
+        """``at_M``, items without repetition, skips all of the last block's work that their states do not need."""
         h = self.dropout(x_ND + self.position(packing.position_N))
         final = len(self.blocks) - 1
         for depth, block in enumerate(self.blocks):
-            h = block(h, packing, last_only=last_only and depth == final)
+            h = block(h, packing, at_M if depth == final else None)
         return self.norm(h)
 
 

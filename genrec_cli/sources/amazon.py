@@ -66,7 +66,5 @@ def only_file(folder: Path, prefix: str, *, needed: bool = True) -> Path | None:
     if len(found) > 1:
         raise DataError(f"{folder} holds {len(found)} files {prefix}*: {', '.join(p.name for p in found)}.")
     if needed and not found:
-        raise DataError(
-            f"{folder} holds no {prefix}*.json or {prefix}*.json.gz.", hint="genrec download makes it"
-        )
+        raise DataError(f"{folder} holds no {prefix}*.json or {prefix}*.json.gz.", hint="genrec download makes it")
     return found[0] if found else None

@@ -35,9 +35,7 @@ from genrec_cli.sources.base import RemoteFile
 BLOCK = 1 << 18
 ASK_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP answers after which the same address may serve the file later (RFC 9110)."""
-DISK_FAULTS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
-)
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 """Errors of writing the part; asking the server again cannot help."""
 
 
@@ -176,9 +174,7 @@ def _fetch_from(url: str, file: RemoteFile, part: _Part, patience: Patience) -> 
                 raise _AskElsewhere(f"{reason} and wants {reason.after:,.0f} s of patience") from None
             pause = min(patience.longest, patience.pause * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
             pause = max(pause, reason.after)
-            console.say(
-                f"{file.name}: the server {reason}; again in {pause:.1f} s ({failures} of {patience.retries})"
-            )
+            console.say(f"{file.name}: the server {reason}; again in {pause:.1f} s ({failures} of {patience.retries})")
             time.sleep(pause)
 
 
@@ -193,9 +189,7 @@ def _transfer(url: str, file: RemoteFile, part: _Part, patience: Patience) -> bo
         offset = part.size
         headers |= {"Range": f"bytes={offset}-", "If-Range": known.validator}
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=patience.timeout
-        ) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=patience.timeout) as response:
             seen = _identity(url, response, file)
             if known and offset and response.status == 206:
                 _check_continues(response, known, seen, offset, part)
@@ -224,9 +218,7 @@ def _transfer(url: str, file: RemoteFile, part: _Part, patience: Patience) -> bo
     return offset == 0 and seen.total is not None
 
 
-def _receive(
-    response: http.client.HTTPResponse, file: RemoteFile, part: _Part, offset: int, total: int | None
-) -> None:
+def _receive(response: http.client.HTTPResponse, file: RemoteFile, part: _Part, offset: int, total: int | None) -> None:
     """Write the body to the end of the part. What has arrived is on disk when the connection breaks."""
     options: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "desc": file.name}
     with part.path.open("ab") as out, console.progress(total=total, initial=offset, **options) as bar:
@@ -235,9 +227,7 @@ def _receive(
             if at_start and file.name.endswith(".gz") and not b"\x1f\x8b".startswith(block[:2]):
                 part.drop()
                 kind = response.headers.get_content_type()
-                raise _AskElsewhere(
-                    f"sent something else ({kind}: {block[:40]!r}...) in place of a gzip file"
-                )
+                raise _AskElsewhere(f"sent something else ({kind}: {block[:40]!r}...) in place of a gzip file")
             at_start = False
             out.write(block)
             out.flush()  # to the system: even a kill loses none of it
@@ -255,9 +245,7 @@ def _identity(url: str, response: http.client.HTTPResponse, file: RemoteFile) ->
     total = int(length) if length.isdecimal() and response.status == 200 else None
     if file.bytes is not None and total not in (None, file.bytes):
         raise _AskElsewhere(f"has a file of {total:,} bytes, not {file.bytes:,}")
-    return _Identity(
-        url, strong or response.headers.get("Last-Modified"), total if total is not None else file.bytes
-    )
+    return _Identity(url, strong or response.headers.get("Last-Modified"), total if total is not None else file.bytes)
 
 
 def _check_continues(

@@ -20,9 +20,7 @@ Unit = Literal["s", "ms", "us", "ns"]
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds of the first and last moment that a date can say: years 1 to 9999."""
 
-ROWS = pl.Schema(
-    {"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String, "reason": pl.String}
-)
+ROWS = pl.Schema({"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String, "reason": pl.String})
 """What readers bring: the line number, three texts, and why the line is bad (null: it can be read)."""
 
 
@@ -48,31 +46,21 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> p
     Good: user and item are texts that are not empty and hold no NUL; the time is a whole or fractional number
     of the unit (it may be negative: before 1970) or an ISO date, between the years 1 and 9999.
     """
+    if columns.time is None:
+        rows = rows.with_columns(micros=pl.col("line") * 1_000_000)
+    else:
+        rows = rows.with_columns(micros=microseconds(rows["time"], columns.unit))
+    empty = {name: pl.col(name).fill_null("") == "" for name in ("user", "item", "time")}
     problem = pl.coalesce(
         "reason",
-        *(
-            pl.when(pl.col(name).fill_null("") == "")
-            .then(pl.lit(f"no {name}"))
-            .when(pl.col(name).str.contains("\0", literal=True))
-            .then(pl.lit(f"a NUL in the {name}"))
-            for name in ("user", "item")
-        ),
+        *(_reason(empty[name], f"no {name}") for name in ("user", "item")),
+        *(_reason(pl.col(name).str.contains("\0", literal=True), f"a NUL in the {name}") for name in ("user", "item")),
+        _reason(empty["time"] & pl.col("micros").is_null(), "no time"),
+        _reason(pl.col("micros").is_null(), "no time between the years 1 and 9999 (see --time-unit)"),
     )
-    if columns.time is None:
-        micros = pl.col("line") * 1_000_000
-    else:
-        micros = microseconds(pl.col("time"), columns.unit)
-        unreadable = "no readable time between the years 1 and 9999 (see --time-unit)"
-        problem = pl.coalesce(
-            problem,
-            pl.when(pl.col("time").fill_null("") == "").then(pl.lit("no time")),
-            pl.when(pl.col("micros").is_null()).then(pl.lit(unreadable)),
-        )
-    rows = rows.with_columns(micros=micros).with_columns(reason=problem)
+    rows = rows.with_columns(reason=problem)
     if rows["reason"].null_count() < rows.height:
-        reasons = (
-            rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len()).sort("line")
-        )
+        reasons = rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len()).sort("line")
         for reason, line, count in reasons.iter_rows():
             bad.add(path, line, reason, count)
         rows = rows.filter(pl.col("reason").is_null())
@@ -85,32 +73,37 @@ def ordered(rows: pl.DataFrame) -> pl.DataFrame:
     Where times are finer than seconds, ``row`` counts the rows in order of the exact time, so that the order
     within a second is kept.
     """
-    if (rows["micros"] % 1_000_000 != 0).any():
+    time = rows["micros"] // 1_000_000
+    if (time * 1_000_000 != rows["micros"]).any():
         rows = rows.sort("micros", "row").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
-    return rows.select("user", "item", pl.col("micros").floordiv(1_000_000).alias("time"), "row")
+        time = rows["micros"] // 1_000_000
+    return rows.select("user", "item", time.alias("time"), "row")
 
 
-def microseconds(text: pl.Expr, unit: Unit) -> pl.Expr:
-    """Microseconds since 1970 (UTC) of a number in the given unit or an ISO date; null if it is neither."""
+def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
+    """Microseconds since 1970 (UTC) of numbers in the given unit or ISO dates; null for anything else."""
     a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    low, high = EARLIEST * a_second, LATEST * a_second
-    whole = text.cast(pl.Int64, strict=False)
-    fraction = text.cast(pl.Float64, strict=False)
-    scale = 1_000_000 // a_second
-    exact = whole * scale if scale else whole // (a_second // 1_000_000)
-    moment = text.str.strip_suffix("Z").str.replace("T", " ", literal=True)
-    date = pl.coalesce(moment.str.to_datetime(f, strict=False, time_unit="us", exact=True) for f in _ISO)
-    return (
-        pl.when(whole.is_between(low, high))
-        .then(exact)
-        .when(whole.is_null() & fraction.is_between(low, high))
-        .then((fraction * (1_000_000 / a_second)).floor().cast(pl.Int64, strict=False))
-        .when(fraction.is_null())
-        .then(date.cast(pl.Int64))
-    )
+    low, high = (max(-(2**63), EARLIEST * a_second), min(2**63 - 1, LATEST * a_second))
+    whole = times.cast(pl.Int64, strict=False)
+    within = whole.is_between(low, high)
+    exact = whole.set(~within, None)  # before scaling, so that nothing overflows
+    exact = exact // (a_second // 10**6) if a_second > 10**6 else exact * (10**6 // a_second)
+    if whole.null_count() == times.null_count():
+        return exact
+    number = times.cast(pl.Float64, strict=False)
+    number = number.set(~number.is_between(low, high), None)
+    fraction = (number * (10**6 / a_second)).floor().cast(pl.Int64)
+    moments = times.str.strip_suffix("Z").str.replace("T", " ", literal=True)
+    dates = [moments.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64) for form in _ISO]
+    others = pl.select(pl.coalesce(fraction, *dates)).to_series()
+    return exact.zip_with(whole.is_not_null(), others)
 
 
 _ISO = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+def _reason(condition: pl.Expr, text: str) -> pl.Expr:
+    return pl.when(condition).then(pl.lit(text))
 
 
 def as_rows(found: pl.DataFrame, columns: Columns, first: int) -> pl.DataFrame:

@@ -41,10 +41,10 @@ class Block(NamedTuple):
 def read_blocks(path: Path, bad: BadRows, *, longest: int = LONGEST) -> Iterator[Block]:
     """Blocks of a file in order. Raises :class:`DataError` for a gzip file that is cut off or damaged."""
     pending, number, dropping = b"", 1, False
-    for chunk in _chunks(path):
+    for chunk in _chunks(path, min(CHUNK, longest)):
         pending = b"" if dropping else pending
         pending += chunk
-        if dropping or len(pending) > longest:  # the first line may be too long: those after it are shorter
+        if dropping or len(pending) > longest:  # only the first line can be too long: the rest is one chunk
             end = pending.find(b"\n")
             if dropping or end > longest or end < 0:
                 if not dropping:
@@ -72,12 +72,12 @@ def decoded(line: bytes) -> str:
         raise ValueError("not UTF-8") from None
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, size: int) -> Iterator[bytes]:
     try:
         with path.open("rb") as stream:
             start = stream.read(2)
             stream.seek(0)
-            chunks = _inflated(path, stream) if start == GZIP else iter(lambda: stream.read(CHUNK), b"")
+            chunks = _inflated(path, stream, size) if start == GZIP else iter(lambda: stream.read(size), b"")
             first = next(chunks, b"")
             yield first.removeprefix(BOM)
             yield from chunks
@@ -85,7 +85,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _inflated(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+def _inflated(path: Path, stream: BinaryIO, size: int) -> Iterator[bytes]:
     """Content of a gzip file of one or more members; never more than a chunk at a time, however dense."""
     member = None
     try:
@@ -96,7 +96,7 @@ def _inflated(path: Path, stream: BinaryIO) -> Iterator[bytes]:
                     if not raw:
                         break
                     member = zlib.decompressobj(wbits=31)
-                if content := member.decompress(raw, CHUNK):
+                if content := member.decompress(raw, size):
                     yield content
                 raw = member.unused_data if member.eof else member.unconsumed_tail
                 member = None if member.eof else member

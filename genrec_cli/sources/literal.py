@@ -15,7 +15,7 @@ LONGEST_SLOW = 2**20
 """Characters that the slow parser takes: its syntax tree needs up to 500 bytes a character."""
 
 _STRING = re.compile(r"""('[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")""")
-_SIMPLE_OUTSIDE = re.compile(r"[{}\[\]:, \t0-9.eE+-]*")
+_SIMPLE_OUTSIDE = re.compile(r"[{}\[\]:, \t\n0-9.eE+-]*")
 _SPECIAL = re.compile(r'\\x([0-9a-fA-F]{2})|\\(.)|"')
 
 
@@ -51,7 +51,10 @@ def _as_json(line: str) -> str | None:
     if not _SIMPLE_OUTSIDE.fullmatch("".join(parts[::2])):
         return None
     try:
-        parts[1::2] = [_requoted(string) for string in parts[1::2]]
+        parts[1::2] = [
+            string.replace("'", '"') if '"' not in string and "\\" not in string else _requoted(string)
+            for string in parts[1::2]
+        ]
     except ValueError:
         return None
     return "".join(parts)

@@ -109,9 +109,7 @@ def format_of(path: Path) -> str:
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     known = (*SEPARATORS, *PARQUET, *JSON_LINES)
     if ending not in known or (path.suffix == ".gz" and ending in PARQUET):
-        raise DataError(
-            f"{path}: the format '{ending}' is not known.", hint=f"Known: {', '.join(known)} (or .gz)"
-        )
+        raise DataError(f"{path}: the format '{ending}' is not known.", hint=f"Known: {', '.join(known)} (or .gz)")
     return ending
 
 
@@ -119,9 +117,7 @@ def require(path: Path, present: list[str], column: str, option: str) -> None:
     """Raise a :class:`DataError` that names the columns there are, unless ``column`` is one of them."""
     if column not in present:
         there = ", ".join(present) if present else "none: the file is empty"
-        raise DataError(
-            f"{path} has no column '{column}'. Its columns: {there}.", hint=f"{option} NAME sets it"
-        )
+        raise DataError(f"{path} has no column '{column}'. Its columns: {there}.", hint=f"{option} NAME sets it")
 
 
 def column_names(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.lines import decoded, read_blocks
@@ -48,21 +49,51 @@ def item_table(
 
     ``fields``: the text fields to keep; by default all that occur. A record without an id is a bad line.
     """
-    slabs, rows = [], []
+    slabs, slab = [], Slab(fields)
     for number, record in records:
         raw_id = as_text(record.get(id_field))
-        if not raw_id:
+        if raw_id is None:
             bad.add(path, number, f"no '{id_field}'")
             continue
-        names = [name for name in record if name != id_field] if fields is None else fields
-        row: dict[str, Any] = {str(name): as_text(record.get(name)) for name in names}
-        row.update(raw_id=raw_id, attributes=attributes(record))
-        rows.append(row)
-        if len(rows) == SLAB:
-            slabs.append(_slab(rows, fields))
-            rows = []
-    slabs.append(_slab(rows, fields))
+        slab.add(raw_id, record if fields is not None else {k: v for k, v in record.items() if k != id_field})
+        if len(slab.raw_ids) == SLAB:
+            slabs.append(slab.frame())
+            slab = Slab(fields)
+    slabs.append(slab.frame())
     return pl.concat(slabs, how="diagonal").unique("raw_id", keep="first", maintain_order=True)
+
+
+class Slab:
+    """Some records, column by column."""
+
+    def __init__(self, fields: Sequence[str] | None) -> None:
+        self.fields = fields
+        self.raw_ids: list[str] = []
+        self.texts: dict[str, list[str | None]] = {name: [] for name in fields or ()}
+        self.attributes: list[str] = []
+        self.ends = [0]
+
+    def add(self, raw_id: str, record: Record) -> None:
+        """Append one record; fields that it lacks are null."""
+        for name in record if self.fields is None else self.fields:
+            if name not in self.texts:
+                self.texts[str(name)] = [None] * len(self.raw_ids)
+            self.texts[name].append(as_text(record.get(name)))
+        self.raw_ids.append(raw_id)
+        if self.fields is None:
+            for column in self.texts.values():
+                if len(column) < len(self.raw_ids):
+                    column.append(None)
+        self.attributes += attributes(record)
+        self.ends.append(len(self.attributes))
+
+    def frame(self) -> pl.DataFrame:
+        """The columns as a frame."""
+        names = pa.array(_sound(self.attributes), pa.string())
+        lists = pa.ListArray.from_arrays(pa.array(self.ends, pa.int32()), names)
+        texts = {"title": [None] * len(self.raw_ids)} | self.texts | {"raw_id": self.raw_ids}
+        columns = {name: pl.Series(_sound(column), dtype=pl.String) for name, column in texts.items()}
+        return pl.DataFrame(columns | {"attributes": pl.Series(pl.from_arrow(lists), dtype=pl.List(pl.String))})
 
 
 def attributes(record: Record) -> list[str]:
@@ -70,39 +101,39 @@ def attributes(record: Record) -> list[str]:
     found = [f"brand: {brand}" for brand in leaves(record.get(BRAND))]
     for name in CATEGORIES:
         value = record.get(name)
-        levels = value.split(",") if isinstance(value, str) else leaves(value)
-        found += [f"category: {level.strip()}" for level in levels if level.strip()]
-    return [_sound(name) for name in dict.fromkeys(found)]
+        levels = leaves(value.split(",")) if isinstance(value, str) else leaves(value)
+        found += [f"category: {level}" for level in levels]
+    return list(dict.fromkeys(found))
 
 
 def as_text(value: Any) -> str | None:
     """A value as text, or None if nothing is in it."""
-    return _sound(", ".join(dict.fromkeys(leaves(value)))) or None
+    if isinstance(value, str):
+        return value.strip() or None
+    return None if value is None else ", ".join(dict.fromkeys(leaves(value))) or None
 
 
 def leaves(value: Any) -> list[str]:
     """The parts of nested lists (and of the values of dictionaries) that are not empty, as texts."""
-    found, open_ = [], [value]
-    while open_:  # no recursion: a file decides how deep a value is
-        part = open_.pop()
-        if isinstance(part, dict):
-            part = list(part.values())
-        if isinstance(part, (list, tuple, set)):
-            open_.extend(reversed(list(part)))
-        elif part is not None and (text := str(part).strip()):
-            found.append(text)
+    found, waiting = [], [value]
+    while waiting:  # no recursion: a file decides how deep a value is
+        part = waiting.pop()
+        if isinstance(part, str):
+            if text := part.strip():
+                found.append(text)
+        elif isinstance(part, (list, tuple)):
+            waiting += part[::-1]
+        elif isinstance(part, dict):
+            waiting += [*part.values()][::-1]
+        elif part is not None:
+            found.append(str(part))
     return found
 
 
-def _slab(rows: list[dict[str, Any]], fields: Sequence[str] | None) -> pl.DataFrame:
-    names = dict.fromkeys(["raw_id", "title", *(fields or ())])
-    for row in rows:
-        names.update(dict.fromkeys(row))
-    names.pop("attributes", None)
-    schema = {name: pl.String for name in names} | {"attributes": pl.List(pl.String)}
-    return pl.DataFrame(rows, schema=schema)
-
-
-def _sound(text: str) -> str:
-    """Text without the lone surrogates that an escape can smuggle in."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+def _sound(texts: list[Any]) -> list[Any]:
+    """Texts without the lone surrogates that an escape can smuggle in; they have no UTF-8."""
+    try:
+        "".join(text for text in texts if text).encode()
+    except UnicodeEncodeError:
+        return [text and text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+    return texts

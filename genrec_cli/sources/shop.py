@@ -94,9 +94,7 @@ def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
     spread_I = np.exp(rng.normal(0, 0.15, count)).tolist()
     lacks_FI = rng.random((len(MISSING), count)) < np.array(list(MISSING.values()))[:, None]
     lacks_I = [{f for f, lacks in zip(MISSING, row, strict=True) if lacks} for row in lacks_FI.T.tolist()]
-    intent_I, role_I, line_I, asin_I = (
-        a.tolist() for a in (shop.intent_I, shop.role_I, shop.line_I, shop.asin_I)
-    )
+    intent_I, role_I, line_I, asin_I = (a.tolist() for a in (shop.intent_I, shop.role_I, shop.line_I, shop.asin_I))
     for i in np.argsort(shop.number_I).tolist():
         scenario = SCENARIOS[intent_I[i]]
         role = scenario.roles[role_I[i]]

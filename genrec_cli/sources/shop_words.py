@@ -4,8 +4,6 @@ Data only. A scenario is a latent intent; its roles are complements of one anoth
 one role are substitutes. Brands belong to one scenario and stand from cheap to dear.
 """
 
-# ruff: noqa: E501  (a table: one role, one line)
-
 from typing import NamedTuple
 
 

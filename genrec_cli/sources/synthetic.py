@@ -134,9 +134,7 @@ class Log(NamedTuple):
     noise_N: np.ndarray
 
 
-def _sample_log(
-    shop: Shop, config: Config, rng: np.random.Generator, progress: Callable[[float], None]
-) -> Log:
+def _sample_log(shop: Shop, config: Config, rng: np.random.Generator, progress: Callable[[float], None]) -> Log:
     """Walk every user through the shop, a block of users at a time, and sort the rows like a real log."""
     # Never more than a quarter of the shop, so that drawing something new stays quick.
     longest = shop.intent_I.size // 4
@@ -246,9 +244,7 @@ def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> It
     """The reviews as JSON lines, many lines in each piece. The ids need no escaping."""
     import polars as pl
 
-    names = _names(shop, log).with_columns(
-        stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N)
-    )
+    names = _names(shop, log).with_columns(stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N))
     for first, piece in zip(range(0, names.height, BLOCK), names.iter_slices(BLOCK), strict=True):
         lines = piece.select(pl.concat_str(
             pl.lit('{"reviewerID": "'), "user", pl.lit('", "asin": "'), "item", pl.lit('", "overall": '),

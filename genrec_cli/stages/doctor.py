@@ -73,13 +73,9 @@ def _torch() -> Iterator[Check]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Check(
-            "torch build", PROBLEM, f"cannot be imported: {error}", "pip install --force-reinstall torch"
-        )
+        yield Check("torch build", PROBLEM, f"cannot be imported: {error}", "pip install --force-reinstall torch")
         return
-    build = (
-        f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
-    )  # torch.version.cuda: None, or as 12.8
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"  # torch.version.cuda: None, or as 12.8
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield Check("torch build", OK, build)
@@ -91,16 +87,8 @@ def _torch() -> Iterator[Check]:
         return
     if _nvidia_visible():
         remedy = "pip install --force-reinstall torch    (or: uv pip install --torch-backend=auto torch)"
-        what = (
-            "a GPU is visible, but torch is built for CPU only"
-            if build == "CPU"
-            else "the GPU cannot be used"
-        )
-        fix = (
-            remedy
-            if build == "CPU"
-            else "update the NVIDIA driver, or install a torch build for its CUDA version"
-        )
+        what = "a GPU is visible, but torch is built for CPU only" if build == "CPU" else "the GPU cannot be used"
+        fix = remedy if build == "CPU" else "update the NVIDIA driver, or install a torch build for its CUDA version"
         yield Check("torch build", NOTE, f"{build}; {what}", fix)
     else:
         yield Check("torch build", OK, build)
@@ -143,9 +131,7 @@ def _memory() -> Check:
     except (OSError, ValueError):
         pass  # no container limit
     if free < 2 * GIB:
-        return Check(
-            "memory", NOTE, f"{free / GIB:.1f} GiB free", "2 GiB or more is better: close other programs"
-        )
+        return Check("memory", NOTE, f"{free / GIB:.1f} GiB free", "2 GiB or more is better: close other programs")
     return Check("memory", OK, f"{free / GIB:.1f} GiB free")
 
 
@@ -156,16 +142,12 @@ def _disk(root: Path) -> Iterator[Check]:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        yield Check(
-            "root", PROBLEM, f"{root} cannot be written: {error.strerror}", "choose another: --root DIR"
-        )
+        yield Check("root", PROBLEM, f"{root} cannot be written: {error.strerror}", "choose another: --root DIR")
         return
     yield Check("root", OK, f"{root} can be written")
     free = shutil.disk_usage(folder).free
     if free < GIB:
-        yield Check(
-            "disk", NOTE, f"{free / GIB:.1f} GiB free under {folder}", "make room, or choose --root elsewhere"
-        )
+        yield Check("disk", NOTE, f"{free / GIB:.1f} GiB free under {folder}", "make room, or choose --root elsewhere")
     else:
         yield Check("disk", OK, f"{free / GIB:.1f} GiB free")
 

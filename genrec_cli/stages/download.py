@@ -125,9 +125,7 @@ def changed(ws: Workspace, plan: Plan, from_dir: Path) -> bool:
     recorded = done.manifest["files"]
     for file in source_of(plan).files():
         path = from_dir / file.name
-        if path.is_file() and (
-            file.name not in recorded or recorded[file.name]["sha256"] != sha256_file(path)
-        ):
+        if path.is_file() and (file.name not in recorded or recorded[file.name]["sha256"] != sha256_file(path)):
             console.warn(f"{path} is not the {file.name} that {done.path.name} holds; it is made again.")
             return True
     return False

@@ -41,7 +41,9 @@ class EvaluateConfig(Section):
     """Beams, edges and steps of the graph decoder."""
 
 
-def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, run: str | None) -> tuple[Plan, EvaluateConfig]:
+def plan(
+    ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, run: str | None
+) -> tuple[Plan, EvaluateConfig]:
     """Resolve the run and the settings."""
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
     if not config.at or min(config.at) < 1:
@@ -121,7 +123,13 @@ class Clock:
 
 @torch.inference_mode()
 def _by_graph(
-    model: Model, catalog: Any, batches: Any, device: torch.device, config: EvaluateConfig, exact: Outcome, k: int
+    model: Model,
+    catalog: Any,
+    batches: Any,
+    device: torch.device,
+    config: EvaluateConfig,
+    exact: Outcome,
+    k: int,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Decode by graph; ranks come from the lists, since an approximate search knows no other rank."""
     assert isinstance(model, CodeScorer)

@@ -204,9 +204,7 @@ def count_training(interactions: pl.DataFrame, users: pl.DataFrame) -> pl.DataFr
     return train.group_by("item").agg(train_count=pl.len()).collect()
 
 
-def describe(
-    items: pl.DataFrame, metadata: pl.LazyFrame | None
-) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:
+def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:
     """For each item its cleaned text fields, one column each, and its attributes' names; and two counts."""
     found = pl.DataFrame(schema={"raw_id": pl.String, "title": pl.String, "attributes": pl.List(pl.String)})
     if metadata is not None:

@@ -104,9 +104,7 @@ def read_recipe(name: str) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     if not isinstance(head, dict):
-        raise ConfigError(
-            f"{path} has no [recipe] table.", hint="To use it with one stage: --config FILE.toml"
-        )
+        raise ConfigError(f"{path} has no [recipe] table.", hint="To use it with one stage: --config FILE.toml")
     try:
         checked = validate(RecipeHead, "recipe", head)
     except ConfigError as error:
@@ -198,9 +196,7 @@ def rows(recipe: Recipe, evals: Sequence[Artifact]) -> list[dict[str, Any]]:
         for artifact in group:
             result = artifact.result
             approximate = "" if result.get("decoder") in (None, "exhaustive") else f", {result['decoder']}"
-            table.append(
-                _row(_run_label(artifact) + approximate, result.get("users"), result.get("metrics") or {})
-            )
+            table.append(_row(_run_label(artifact) + approximate, result.get("users"), result.get("metrics") or {}))
         if model in recipe.head.expected and dataset == recipe.head.dataset:
             table.append(_row(f"{model}, published", None, recipe.head.expected[model]))
     return table

@@ -117,7 +117,9 @@ def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model,
     return model.eval(), catalog, Histories.read(data.path)
 
 
-def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, report_to: "Callable[[Loop], Report]") -> Artifact:
+def train(
+    ws: Workspace, run: TrainPlan, *, device: str, force: bool, report_to: "Callable[[Loop], Report]"
+) -> Artifact:
     """Train, from the last checkpoint if the run was begun before."""
     where = resolve_device(device)
     torch.manual_seed(run.train.seed)

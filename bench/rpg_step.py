@@ -1,0 +1,179 @@
+"""Our RPG training step and exact decoding against the authors' implementation, in alternating runs.
+
+    python bench/rpg_step.py --reference PATH/TO/RPG_KDD2025 [--data ARTIFACT] [--digits 32] [--device cpu]
+
+The same batch, histories, codes and sizes on both sides. Without ``--reference`` (a checkout of
+facebookresearch/RPG_KDD2025, whose licence forbids commercial use, so it is not part of this project) only
+ours is timed. Without ``--data`` histories of random items with a long-tailed length are used.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.sequences import Histories, Rows
+from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
+from genrec_cli.models.rpg import Rpg, RpgConfig
+
+MAX_LENGTH = 50
+
+
+def made_up(users: int = 22_363, items: int = 12_101) -> Histories:
+    """Random items; lengths with Beauty's mean (8.9) and a long tail."""
+    random = np.random.default_rng(0)
+    length = 5 + np.minimum(random.geometric(0.2, users) - 1, 200)
+    offset = np.cumsum(length) - length
+    item = random.integers(1, items + 1, int(length.sum())).astype("uint32")
+    return Histories(item, offset, length, length - 2, length - 2, length - 1)
+
+
+def reference_model(checkout: Path, catalog: Catalog, device: torch.device):
+    """The authors' model class on our catalogue, with MHL's dropout."""
+    sys.path.insert(0, str(checkout))
+    import transformers.modeling_utils  # noqa: F401  (before the stand-ins below, which it would ask about)
+
+    for absent in ("datasets", "accelerate", "accelerate.utils"):  # imported by the checkout, unused by its model
+        sys.modules.setdefault(absent, mock.MagicMock())
+    from genrec.models.RPG.model import RPG
+
+    digits, codewords = catalog.digits, catalog.codewords
+    config = {
+        "device": device, "n_embd": 448, "n_layer": 2, "n_head": 4, "n_inner": 1024, "activation_function": "gelu_new",
+        "resid_pdrop": 0.0, "embd_pdrop": 0.3, "attn_pdrop": 0.3, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
+        "temperature": 0.07, "codebook_size": codewords, "chunk_size": 1024, "num_beams": 50, "n_edges": 50,
+        "propagation_steps": 3,
+    }  # fmt: skip
+    tokens = catalog.codes_IK.cpu() + torch.arange(digits) * codewords + 1
+    names = [str(i) for i in range(catalog.items + 1)]
+    dataset = SimpleNamespace(n_items=catalog.items + 1, item2id={name: i for i, name in enumerate(names)})
+    tokenizer = SimpleNamespace(
+        vocab_size=digits * codewords + 2, max_token_seq_len=MAX_LENGTH, eos_token=digits * codewords + 1,
+        ignored_label=-100, n_digit=digits, codebook_size=codewords, log=print,
+        item2tokens={names[i + 1]: tuple(row) for i, row in enumerate(tokens.tolist())},
+    )  # fmt: skip
+    return RPG(config, dataset, tokenizer).to(device)
+
+
+def padded(batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """Our packed batch as the authors' loader pads it: to the full length, on the right."""
+    packing, size = batch.packing, batch.packing.sequences
+    where = (packing.sequence_N, packing.position_N)
+    item = torch.zeros(size, MAX_LENGTH, dtype=torch.long).index_put_(where, batch.item_N)
+    target = torch.where(batch.target_N > 0, batch.target_N, -100)
+    label = torch.full((size, MAX_LENGTH), -100).index_put_(where, target)
+    mask = torch.zeros(size, MAX_LENGTH, dtype=torch.long).index_put_(where, torch.ones_like(batch.item_N))
+    found = {"input_ids": item, "labels": label, "attention_mask": mask, "seq_lens": packing.length_B}
+    return {name: value.to(device) for name, value in found.items()}
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--digits", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    options = parser.parse_args()
+    device = torch.device(options.device)
+
+    histories = Histories.read(options.data) if options.data else made_up()
+    items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 256, (items, options.digits), generator=generator).to(device)
+    catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+    rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
+    order = rows.order(0, 0)
+    config = TrainConfig()
+
+    sides: dict[str, Callable[[object], None]] = {}
+
+    def add_ours(precision: str) -> None:
+        torch.manual_seed(0)
+        model = Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device).train()
+        optimizer = make_optimizer(model, config)
+
+        def step(batch) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(device, precision):
+                loss = model.losses(batch.to(device))["next"]
+            (loss.sum / loss.count).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+
+        sides[f"ours {precision}"] = step
+
+    for precision in options.precision:
+        add_ours(precision)
+    reference = None
+    if options.reference:
+        reference = reference_model(options.reference, catalog, device).train()
+        optimizer = torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=0.0)
+
+        def reference_step(batch) -> None:
+            optimizer.zero_grad()
+            reference(padded(batch, device)).loss.backward()
+            torch.nn.utils.clip_grad_norm_(reference.parameters(), config.clip)
+            optimizer.step()
+
+        sides["reference fp32"] = reference_step
+    else:
+        print("no --reference given: timing ours alone", file=sys.stderr)
+
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(options.steps + 2):
+        batch = rows.batch(histories, order[number * options.batch_size : (number + 1) * options.batch_size])
+        for name, step in sides.items():
+            spent = timed(lambda step=step, batch=batch: step(batch), device)
+            if number >= 2:  # the first two warm up
+                times[name].append(spent)
+    result = {name: statistics.median(values) for name, values in times.items()}
+
+    decoder = Exhaustive(catalog)
+    logp = torch.randn(32, options.digits, 256, device=device).log_softmax(-1)
+    token = codes + torch.arange(options.digits, device=device) * 256
+    flat = logp.flatten(1)
+
+    def gather() -> None:  # what the authors validate with
+        chosen = flat[:, None].expand(-1, items, -1).gather(-1, token[None].expand(32, -1, -1))
+        chosen.mean(-1).topk(10)
+
+    decoders = {"ours": lambda: decoder.top(decoder.code_scores(logp), 10), "gather": gather}
+    spent = {name: [] for name in decoders}
+    for number in range(20 + 3):
+        for name, work in decoders.items():
+            value = timed(work, device)
+            if number >= 3:
+                spent[name].append(value)
+    decode = {name: statistics.median(values) for name, values in spent.items()}
+
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, K {options.digits}, batch {options.batch_size}")
+    for name, value in result.items():
+        ratio = f"  reference / ours {result['reference fp32'] / value:.2f}" if options.reference else ""
+        print(f"step    {name:15} {value * 1e3:9.1f} ms{ratio}")
+    for name, value in decode.items():
+        print(f"decode  {name:15} {value * 1e3:9.2f} ms  (32 users x {items:,} items, top 10)")
+    print(json.dumps({"step_seconds": result, "decode_seconds": decode}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""genrec case-study"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "case-study")
+    def case_study(
+        common: Common,
+        runs: Annotated[
+            list[str] | None, typer.Argument(help="Runs to lay side by side. Default: all of the data set.")
+        ] = None,
+        users: Annotated[int | None, typer.Option(help="Users to pick: those on whom the runs differ most.")] = None,
+        user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
+        k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+    ) -> None:
+        """Look at single users: history, target and the top of each run, with titles."""
+        from genrec_cli import console
+        from genrec_cli.config import validate
+        from genrec_cli.stages import case_study as stage
+
+        named = {"case_study": {"users": users, "user": user or None, "k": k}}
+        layers = common.layers("case-study", stage.SECTIONS, named)
+        config = validate(stage.CaseStudyConfig, "case_study", layers.get("case_study", {}))
+        ws = common.workspace()
+        plan = stage.plan(ws, ws.dataset(common.dataset), config, runs or [])
+
+        def work() -> "Artifact":
+            return stage.run(
+                ws,
+                plan,
+                config,
+                device=device,
+                bar=lambda total: console.progress(total=total, unit="user", desc="scoring"),
+            )
+
+        artifact = make(common, plan, work)
+        if artifact is not None and not common.dry_run:
+            console.say((artifact.path / "cases.md").read_text(encoding="utf-8"))

@@ -1,0 +1,201 @@
+"""Sentence encoders from the Hugging Face hub, its cache or a folder, through sentence-transformers.
+
+A model in the cache or in a folder is read without touching the network. One that has to be fetched is
+asked for once, with a short timeout, before the library starts its own minutes of retries.
+"""
+
+import hashlib
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from genrec_cli import console
+from genrec_cli.artifacts import sha256_file
+from genrec_cli.config import Section
+from genrec_cli.errors import DataError, DownloadError, UsageError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"
+PROBE_SECONDS = 10.0
+OFFLINE = (
+    "genrec tokenize --encoder lsa    needs no model;  --encoder FOLDER    reads one on disk;  "
+    "--encoder FILE.npy    takes your own vectors"
+)
+
+
+class SentenceConfig(Section):
+    """``[encoder]`` of sentence-transformers."""
+
+    name: Literal["sentence-transformers"] = "sentence-transformers"
+    model: str = DEFAULT_MODEL
+    """Name on the Hugging Face hub, or a folder."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; the model's main branch if not given."""
+    max_length: int | None = Field(None, ge=1)
+    """Tokens read of a text; the model's own limit if not given."""
+    normalize: bool = False
+    """Scale every vector to length 1. Many models do so by themselves."""
+    batch_size: int = Field(64, ge=1, exclude=True)
+    """Texts a batch. Not part of the key."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", exclude=True)
+    """Where the model runs: auto, cpu, mps, cuda or cuda:N. Not part of the key."""
+
+
+class SentenceEncoder:
+    """Any model that sentence-transformers can load."""
+
+    Config = SentenceConfig
+    frozen: ClassVar[bool] = True
+
+    def __init__(self, config: SentenceConfig) -> None:
+        path = Path(config.model).expanduser()
+        self.folder = path if path.is_dir() else None
+        if self.folder is None and (path.is_absolute() or config.model.startswith((".", "~"))):
+            raise UsageError(f"There is no model folder {config.model}.", hint=OFFLINE)
+        self.facts: dict[str, object] = {}
+        name = config.model
+        if self.folder is None and "/" not in name:
+            name = f"sentence-transformers/{name}"  # as the library itself reads a bare name
+        self.label = short_name(name)
+        self.config = config.model_copy(update={"model": self.label if self.folder else name})
+
+    def external(self) -> Mapping[str, str]:
+        """The hash of a local model folder; a hub model is named by its name and revision instead."""
+        return {"encoder/model": sha256_folder(self.folder)} if self.folder else {}
+
+    def encode(self, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
+        """``vec_ID``, longest texts first so that a batch wastes little padding; blank texts stay zero.
+
+        Raises:
+            DownloadError: the model is neither on disk nor within reach.
+            DataError: the folder holds no model.
+            UsageError: the device is not there.
+        """
+        model = self._load()
+        if self.config.max_length:
+            model.max_seq_length = self.config.max_length
+        length_I = np.array([len(text.strip()) for text in texts])
+        order = np.argsort(-length_I, kind="stable")[: np.count_nonzero(length_I)]
+        width = model.encode("width", show_progress_bar=False).shape[-1]
+        vec_ID = np.zeros((len(texts), width), dtype=np.float32)
+        with console.progress(total=len(order), desc=f"encode with {self.label}", unit="item") as bar:
+            for start in range(0, len(order), self.config.batch_size):
+                rows = order[start : start + self.config.batch_size]
+                vec_ID[rows] = model.encode(
+                    [texts[row] for row in rows],
+                    batch_size=len(rows),
+                    normalize_embeddings=self.config.normalize,
+                    show_progress_bar=False,
+                )
+                bar.update(len(rows))
+        self.facts = {"device": str(model.device), "max_length": model.max_seq_length}
+        if not self.folder:
+            self.facts["revision"] = _cached_revision(self.config.model, self.config.revision)
+        return vec_ID
+
+    def _load(self) -> "SentenceTransformer":
+        """The model from its folder, else from the cache, else from the hub if that answers."""
+        device = None if self.config.device == "auto" else self.config.device
+        _check_device(device)
+        if self.folder:
+            try:
+                return self._open(str(self.folder), device, local=True)
+            except (OSError, ValueError, KeyError) as error:
+                raise DataError(f"{self.folder} holds no model that can be loaded: {_first_line(error)}") from None
+        name = self.config.model
+        if _cached_revision(name, self.config.revision):
+            try:
+                return self._open(name, device, local=True)
+            except (OSError, ValueError):
+                console.say(f"the cached copy of {name} is not complete; fetching the rest")
+        _probe_hub(name)
+        try:
+            return self._open(name, device, local=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise DownloadError(f"{name} could not be loaded: {_first_line(error)}", hint=OFFLINE) from None
+
+    def _open(self, name: str, device: str | None, *, local: bool) -> "SentenceTransformer":
+        console.say(f"loading {name}")
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        revision = self.config.revision
+        model = SentenceTransformer(name, device=device, revision=revision, local_files_only=local)
+        return model.float()  # some models are stored in half precision, which a CPU computes slowly
+
+
+def short_name(model: str) -> str:
+    """The telling part of a model's name or folder, fit for a folder name: ``all-minilm-l6-v2``."""
+    parts = [part for part in Path(model).parts if re.search(r"\w", part)] or ["model"]
+    telling = [p for p in parts if p not in {"model", "snapshots"} and not re.fullmatch(r"[0-9a-f]{40}", p)]
+    return re.sub(r"[^a-z0-9]+", "-", (telling or parts)[-1].lower()).strip("-") or "model"
+
+
+def sha256_folder(folder: Path) -> str:
+    """Hex SHA-256 over the names and contents of all files below a folder."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _cached_revision(name: str, revision: str | None) -> str | None:
+    """The commit of a hub model in the local cache, or None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        raise UsageError(f"'{name}' is no encoder, no folder and no name of a model.", hint=OFFLINE) from None
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _probe_hub(name: str) -> None:
+    """Ask the hub once whether it has the model; raise :class:`DownloadError` within seconds if not."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadError(
+            f"The model '{name}' is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids fetching it.",
+            hint=OFFLINE,
+        )
+    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{name}")
+    if token := get_token():
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        absent = error.code in (401, 403, 404)
+        why = "does not exist or is private" if absent else f"was answered with HTTP status {error.code}"
+        raise DownloadError(f"The model '{name}' {why} at {constants.ENDPOINT}.", hint=OFFLINE) from None
+    except OSError as error:
+        why = getattr(error, "reason", error)
+        raise DownloadError(
+            f"The model '{name}' is not on this machine, and {constants.ENDPOINT} cannot be reached: {why}.",
+            hint=OFFLINE,
+        ) from None
+
+
+def _check_device(device: str | None) -> None:
+    if device and device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError(
+                f"encoder.device is '{device}', but torch sees no CUDA device.",
+                hint="--set encoder.device=cpu",
+            )

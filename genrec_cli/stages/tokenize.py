@@ -1,0 +1,270 @@
+"""tokenize: item texts to vectors, and vectors to codes. Two artifacts, because vectors are slow and shared.
+
+* ``vectors/<encoder>-<key>``: ``vectors.safetensors`` with ``vectors`` (float32, I x D).
+* ``codes/<tokenizer><K>x<V>-<encoder>-<key>``: ``codes.parquet``, ``codebook.safetensors``, ``quality.json``.
+
+Row i is item i + 1 in both.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from genrec_cli import console, registry
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.config import Section, did_you_mean, validate
+from genrec_cli.data.schema import ITEMS, codes_schema, read_table, write_table
+from genrec_cli.encoders.base import Encoder
+from genrec_cli.encoders.vectors import SUFFIXES
+from genrec_cli.errors import DataError, UsageError
+from genrec_cli.tokenizers.base import Tokenizer
+from genrec_cli.tokenizers.opq import check_codewords
+from genrec_cli.tokenizers.quality import measure
+
+VECTORS_VERSION = 1
+CODES_VERSION = 1
+FILE = "vectors.safetensors"
+DIGITS_A_ROW = 8
+"""Digits in a row of the printed table."""
+
+Stage = tuple[Plan, Callable[[], Artifact]]
+"""A plan, and the work that makes its artifact."""
+
+
+# ---- what to use ---------------------------------------------------------------------------------
+
+
+def encoder_values(given: Mapping[str, Any], option: str | None, default: str) -> dict[str, Any]:
+    """``[encoder]`` under ``--encoder``: a registered encoder, a file of vectors, or a model's name or folder.
+
+    The option decides; without it what the files and ``--set`` say; the default if they name no encoder.
+    """
+    which = {"name", "model", "path"}
+    if not option and which & given.keys():
+        return dict(given)
+    name = option or default
+    if name in registry.names("encoder"):
+        meant = {"name": name}
+    elif Path(name).suffix in SUFFIXES:
+        meant = {"name": "vectors", "path": name}
+    else:
+        meant = {"name": "sentence-transformers", "model": name}
+        near = did_you_mean(name, registry.names("encoder"))
+        if near and "/" not in name and not Path(name).is_dir():
+            console.say(f"'{name}' is taken as a model of sentence-transformers.{near}")
+    return {**{key: value for key, value in given.items() if key not in which}, **meant}
+
+
+def make_encoder(values: Mapping[str, Any]) -> Encoder:
+    """The encoder that ``[encoder]`` describes."""
+    kind = registry.load("encoder", values.get("name", "sentence-transformers"))
+    return kind(validate(kind.Config, "encoder", values))
+
+
+def tokenizer_config(values: Mapping[str, Any], data: Artifact) -> Section:
+    """The validated ``[tokenizer]``, its V checked against the training items before any slow work."""
+    kind = registry.load("tokenizer", values.get("name", "opq"))
+    config = validate(kind.Config, "tokenizer", values)
+    counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"])["train_count"].to_numpy()
+    check_codewords(config.codewords, int(np.count_nonzero(counts)))
+    return config
+
+
+def frozen_config(
+    ws: Workspace, codebook: Artifact, given: Mapping[str, Any], encoder: Encoder, data: Artifact
+) -> Section:
+    """The ``[tokenizer]`` of codes whose codebook is to be used again, if that can be meant.
+
+    Raises:
+        UsageError: options that contradict it, another encoder, no codebook, or outside of the root.
+    """
+    recorded = codebook.config["tokenizer"]
+    for key, value in given.items():
+        if recorded.get(key) != value:
+            raise UsageError(
+                f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}.",
+                hint="Leave the option out: --codebook-from fixes it",
+            )
+    if "centroids" not in _tensor_names(codebook.path / "codebook.safetensors"):
+        raise UsageError(f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again.")
+    if not codebook.path.resolve().is_relative_to(ws.root.resolve()):
+        raise UsageError(f"{codebook.path} lies outside of {ws.root}.", hint="Copy its data set there, or use --root")
+    model = ws.input(codebook, "vectors").manifest["external"].get("encoder/model")
+    same = codebook.config["encoder"] == encoder.config.model_dump(mode="json")
+    if not same or model != encoder.external().get("encoder/model"):
+        raise UsageError(
+            f"The codebook of {codebook.path.name} was fitted on vectors of another encoder: "
+            f"{codebook.config['encoder']}, not {encoder.config.model_dump(mode='json')}.",
+            hint="Give the same --encoder, or leave --codebook-from out",
+        )
+    if not encoder.frozen and codebook.manifest["inputs"]["data"]["key"] != data.key:
+        raise UsageError(
+            f"{encoder.label} vectors are fitted on the texts of one data artifact, so a codebook fits no other.",
+            hint="Use a sentence-transformers model or your own vectors for both",
+        )
+    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", recorded)
+
+
+# ---- vectors -------------------------------------------------------------------------------------
+
+
+def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
+    """Item texts to vectors."""
+    plan = Plan(
+        dataset=data.dataset,
+        kind="vectors",
+        label=encoder.label,
+        version=VECTORS_VERSION,
+        config={"encoder": encoder.config.model_dump(mode="json")},
+        inputs={"data": data},
+        external=encoder.external(),
+    )
+
+    def work() -> Artifact:
+        from safetensors.numpy import save_file
+
+        items = read_table(data.path / "items.parquet", ITEMS, ["raw_id", "text"])
+        texts = [text or "" for text in items["text"].to_pylist()]
+        raw_ids = items["raw_id"].to_pylist()
+        with ws.build(plan) as draft:
+            vec_ID = encoder.encode(texts, raw_ids)
+            _check_finite(vec_ID, raw_ids)
+            zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
+            if zero:
+                console.say(f"{zero:,} of {len(texts):,} items have no usable text: their vectors are zero")
+            save_file({"vectors": np.ascontiguousarray(vec_ID)}, draft.path / FILE)
+            draft.result = {"items": len(vec_ID), "width": vec_ID.shape[1], "zero_vectors": zero, **encoder.facts}
+        return ws.verified(_made(ws, plan))
+
+    return plan, work
+
+
+def read_vectors(vectors: Artifact) -> np.ndarray:
+    """``vec_ID`` of a vectors artifact."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(vectors.path / FILE)["vectors"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise DataError(f"{vectors.path / FILE} cannot be read: {error}.") from None
+
+
+# ---- codes ---------------------------------------------------------------------------------------
+
+
+def codes_stage(
+    ws: Workspace,
+    data: Artifact,
+    vectors: Artifact,
+    encoder: Encoder,
+    config: Section,
+    codebook: Artifact | None = None,
+) -> Stage:
+    """Vectors to codes; with ``codebook`` the PCA and codebooks of other codes are used as they are."""
+    values = config.model_dump(mode="json")
+    label = f"{values['name']}{values['codebooks']}x{values['codewords']}-{encoder.label}"
+    plan = Plan(
+        dataset=data.dataset,
+        kind="codes",
+        label=f"{label}-frozen" if codebook else label,
+        version=CODES_VERSION,
+        config={"encoder": encoder.config.model_dump(mode="json"), "tokenizer": values},
+        inputs={"data": data, "vectors": vectors} | ({"codebook": codebook} if codebook else {}),
+    )
+
+    def work() -> Artifact:
+        kind = registry.load("tokenizer", values["name"])
+        counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"])["train_count"].to_numpy()
+        vec_ID = read_vectors(vectors)
+        with ws.build(plan) as draft:
+            if codebook:
+                tokenizer = kind.load(codebook.path)
+            else:
+                tokenizer = kind(config)
+                console.say(f"making {label} from {np.count_nonzero(counts):,} training items")
+                tokenizer.fit(vec_ID, counts > 0)
+            codes_IK, quality = _assign(tokenizer, vec_ID, values["codewords"], values["seed"])
+            _write_codes(codes_IK, draft.path / "codes.parquet")
+            tokenizer.save(draft.path)
+            (draft.path / "quality.json").write_text(json.dumps(quality, indent=2) + "\n", encoding="utf-8")
+            draft.result = {name: value for name, value in quality.items() if name != "digits"}
+        show(quality)
+        return ws.verified(_made(ws, plan))
+
+    return plan, work
+
+
+def show(quality: Mapping[str, Any]) -> None:
+    """Print what ``quality.json`` holds, for people."""
+    shares = {
+        "items that share all codes with another": quality["colliding_share"],
+        "relative reconstruction error": quality["reconstruction_error"],
+        "10 nearest text neighbours kept, by decoded vectors": quality["neighbours_kept_by_decoded"],
+        "10 nearest text neighbours kept, by equal digits": quality["neighbours_kept_by_digits"],
+    }
+    rows = [
+        ["items", f"{quality['items']:,}"],
+        ["distinct codes", f"{quality['distinct_codes']:,}"],
+        ["largest group with the same codes", f"{quality['largest_group']:,}"],
+        *([name, "-" if share is None else f"{share:.2%}"] for name, share in shares.items()),
+    ]
+    console.table("Codes", ["", "value"], rows)
+    digits, most = quality["digits"], np.log2(quality["codewords"])
+    groups = [range(start, min(start + DIGITS_A_ROW, len(digits))) for start in range(0, len(digits), DIGITS_A_ROW)]
+    console.table(
+        f"Digits: codewords used of {quality['codewords']:,}, entropy of at most {most:.2f} bits",
+        ["digits", "codewords used", "entropy (bits)"],
+        [
+            [
+                f"{group[0] + 1}-{group[-1] + 1}",
+                " ".join(f"{digits[k]['used']:4d}" for k in group),
+                " ".join(f"{digits[k]['entropy']:5.2f}" for k in group),
+            ]
+            for group in groups
+        ],
+    )
+
+
+def _assign(tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores."""
+    from threadpoolctl import threadpool_limits
+
+    codes_IK = tokenizer.codes(vec_ID)
+    with threadpool_limits(1):
+        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK)
+        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed)
+
+
+def _write_codes(codes_IK: np.ndarray, path: Path) -> None:
+    items, digits = codes_IK.shape
+    column = pa.FixedSizeListArray.from_arrays(pa.array(codes_IK.ravel(), pa.uint16()), digits)
+    table = pa.table({"item": pa.array(np.arange(1, items + 1), pa.uint32()), "codes": column})
+    write_table(table, path, codes_schema(digits))
+
+
+def _check_finite(vec_ID: np.ndarray, raw_ids: list[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(vec_ID).all(axis=1))
+    if len(bad):
+        some = ", ".join(raw_ids[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        raise DataError(f"{len(bad)} of {len(vec_ID)} items have a vector that is not finite: {some}.")
+
+
+def _tensor_names(path: Path) -> set[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            return set(stored.keys())
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def _made(ws: Workspace, plan: Plan) -> Artifact:
+    artifact = ws.read(ws.path(plan))
+    assert artifact is not None
+    return artifact

@@ -1,0 +1,250 @@
+"""Masks and phases against cases computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_catalog, make_histories
+
+from genrec_cli.curriculum.masks import Masker, smooth
+from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig, Law, Phase, Until
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.sequences import Rows
+from genrec_cli.errors import ConfigError
+from genrec_cli.models.mhl import Mhl, MhlConfig, entropy
+from genrec_cli.nn.packing import Packing
+
+
+def batch_of(lengths: list[int]) -> Batch:
+    packing = Packing.of(np.array(lengths))
+    return Batch(torch.arange(sum(lengths)) % 30 + 1, packing, torch.arange(len(lengths)))
+
+
+def chooser(mask="entropy", granularity="token", ratio=0.5, budget="rounded", seed=0) -> Masker:
+    return Masker(mask, granularity, ratio, budget, torch.Generator().manual_seed(seed))
+
+
+def test_entropy_of_known_distributions():
+    uniform, certain = torch.zeros(1, 1, 8), torch.tensor([[[50.0] + [0.0] * 7]])
+    assert entropy(uniform).item() == pytest.approx(np.log(8), abs=1e-6)
+    assert entropy(certain).item() == pytest.approx(0.0, abs=1e-6)
+    half = torch.tensor([[[0.0, 0.0] + [-1e9] * 6]])
+    assert entropy(half).item() == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_entropy_masks_the_highest_tokens():
+    batch = batch_of([3, 2])
+    scores = torch.tensor([[1.0, 9.0], [8.0, 2.0], [3.0, 7.0], [5.0, 1.0], [4.0, 6.0]])
+    mask = chooser(ratio=0.5)(scores, batch, 2)  # 3 of 6 and 2 of 4, exactly
+    assert mask.tolist() == [[False, True], [True, False], [False, True], [True, False], [False, True]]
+
+
+def test_entropy_masks_whole_items_by_their_mean():
+    batch = batch_of([4])
+    scores = torch.tensor([[1.0, 9.0], [8.0, 8.0], [3.0, 1.0], [0.0, 0.0]])
+    mask = chooser(granularity="item", ratio=0.5)(scores, batch, 2)
+    assert mask.tolist() == [[True, True], [True, True], [False, False], [False, False]]
+
+
+@pytest.mark.parametrize("granularity", ["token", "item", "mixed"])
+@pytest.mark.parametrize("policy", ["random", "entropy"])
+def test_the_rounded_budget_is_the_ratio_on_average(policy, granularity):
+    batch = batch_of([1, 3, 7, 20])
+    choose = chooser(policy, granularity, ratio=0.15)
+    shares = torch.stack([
+        choose(torch.rand(31, 4) if policy == "entropy" else None, batch, 4).float().mean() for _ in range(800)
+    ])  # fmt: skip
+    assert shares.mean().item() == pytest.approx(0.15, abs=0.012)
+
+
+def test_the_printed_budget_is_uniform_from_one():
+    choose = chooser("random", "token", ratio=0.5, budget="printed")
+    numbers = torch.stack([choose(None, batch_of([4, 1]), 2).split([4, 1])[0].sum() for _ in range(2000)])
+    counts = numbers.bincount()
+    assert counts[0] == 0 and len(counts) == 5, "N lies in 1 .. floor(.5 * 8)"
+    assert counts[1:].min() > 400
+    tiny = torch.stack(
+        [
+            chooser("random", "item", 0.05, "printed", s)(None, batch_of([3]), 2).any(1).sum()
+            for s in range(20)
+        ]
+    )
+    assert (tiny == 1).all(), "an empty range becomes one item"
+
+
+def test_bernoulli_tosses_a_coin_for_each_token():
+    mask = chooser("random", "token", 0.3, "bernoulli")(None, batch_of([500]), 4)
+    assert mask.float().mean().item() == pytest.approx(0.3, abs=0.04)
+
+
+def test_mixed_masks_both_kinds():
+    mask = chooser("random", "mixed", 0.5)(None, batch_of([400]), 4)
+    whole = mask.all(1).sum().item()
+    part = (mask.any(1) & ~mask.all(1)).sum().item()
+    assert whole > 60 and part > 60
+
+
+def test_smoothing_looks_back_over_three_items_within_a_history():
+    batch = batch_of([3, 1])
+    entropies = torch.tensor([[4.0], [2.0], [8.0], [6.0]])
+    found = smooth(entropies, batch)[:, 0]
+    third = (8 + 2 / 2 + 4 / 4) / (1 + 1 / 2 + 1 / 4)
+    expected = [4.0, 0.8 * 2 + 0.2 * (2 + 4 / 2) / 1.5, 0.8 * 8 + 0.2 * third, 6.0]
+    assert found.tolist() == pytest.approx(expected)
+
+
+# ---- phases ------------------------------------------------------------------------------------
+
+
+def test_the_full_curriculum_walks_through_its_phases_to_the_end():
+    machine = Curriculum(CurriculumConfig(preset="r-e-inf", plateau=2, patience=3, ratio=0.2))
+    seen = []
+
+    def feed(value: float) -> None:
+        seen.append((machine.phase.name, round(machine.state.ratio, 3)))
+        machine.after_epoch(value)
+
+    for value in [0.1, 0.2, 0.2, 0.2]:  # an equal value is no improvement: two of them end phase R
+        feed(value)
+    assert machine.phase.name == "entropy"
+    feed(0.3)
+    while machine.phase.name == "entropy":
+        feed(0.1)  # never better again: every second evaluation takes a tenth of the initial ratio
+    assert [r for _, r in seen if _ == "entropy"][1:] == [
+        r for r in [0.2, 0.18, 0.16, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02] for _ in range(2)
+    ]
+    assert (machine.phase.name, machine.state.ratio) == ("inference", 0.0)
+    feed(0.5)
+    for value in [0.4, 0.4, 0.4]:
+        assert not machine.state.finished
+        feed(value)
+    assert machine.state.finished
+
+
+def test_decay_laws():
+    linear = Law(on_plateau=1, kind="linear", step=0.25)
+    assert [linear.lower(r, 0.4) for r in (0.4, 0.3, 0.2, 0.1)] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+    exponential = Law(on_plateau=1, kind="exponential", eta=0.5, floor=0.05)
+    assert [exponential.lower(r, 0.4) for r in (0.4, 0.2, 0.1)] == pytest.approx([0.2, 0.1, 0.0])
+
+
+def test_max_epochs_ends_a_phase_and_losses_may_be_watched():
+    config = CurriculumConfig(preset="r-inf", max_epochs=2, plateau=9, watch="loss")
+    machine = Curriculum(config)
+    assert machine.after_epoch(3.0) is None
+    assert machine.after_epoch(2.0) == "phase 'inference' begins"
+    machine.after_epoch(5.0)
+    machine.after_epoch(4.0)
+    assert machine.state.stale == 0, "a lower loss is better"
+
+
+def test_state_survives_a_dump():
+    machine = Curriculum(CurriculumConfig(preset="r-e-inf", plateau=2))
+    for value in [0.3, 0.2, 0.1, 0.2]:
+        machine.after_epoch(value)
+    again = Curriculum(CurriculumConfig(preset="r-e-inf", plateau=2), machine.dump())
+    assert again.state == machine.state and again.phase == machine.phase
+
+
+@pytest.mark.parametrize("preset", ["inf", "r", "e", "r-inf", "e-inf", "r-e-inf"])
+def test_presets_end_in_early_stopping(preset):
+    phases = CurriculumConfig(preset=preset, patience=7).phases()
+    assert phases[-1].until == Until(plateau=7)
+    assert [p.mask for p in phases] == [
+        {"inf": "none", "r": "random", "e": "entropy"}[x] for x in preset.split("-")
+    ]
+
+
+def test_own_phases_and_wrong_presets():
+    own = CurriculumConfig(phase=(Phase(name="a", mask="random", ratio=0.3, max_epochs=2), Phase(name="b")))
+    assert [p.name for p in own.phases()] == ["a", "b"]
+    with pytest.raises(ConfigError, match="no curriculum 'r-x'"):
+        CurriculumConfig(preset="r-x").phases()
+
+
+# ---- the model under masks ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def model() -> Mhl:
+    torch.manual_seed(0)
+    config = MhlConfig(width=16, heads=2, inner=32, dropout=0.0, attention_dropout=0.0)
+    model = Mhl(config, make_catalog(), max_length=8)
+    torch.nn.init.normal_(model.heads.linear.weight, std=0.2)
+    return model
+
+
+def test_mask_ids_name_position_and_digit(model):
+    batch = batch_of([2, 3])
+    token = model.tokens(batch)
+    everything = torch.ones(5, 4, dtype=torch.bool)
+    hidden = model.hide(token, everything, batch)
+    assert hidden.tolist() == [[32 + t * 4 + k for k in range(4)] for t in (0, 1, 0, 1, 2)]
+    assert torch.equal(model.hide(token, ~everything, batch), token)
+    assert model.codes.table.num_embeddings == 4 * 8 + 4 * 8
+
+
+def test_a_masked_code_never_reaches_its_own_target_through_the_input(model):
+    """With all codes hidden, the reconstruction loss cannot depend on what was hidden, only on the target."""
+    histories = make_histories([9], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0]))
+    mask = torch.zeros(len(batch.item_N), 4, dtype=torch.bool)
+    mask[3, 1] = mask[0, 2] = True
+    seen = {}
+    handle = model.codes.register_forward_hook(lambda m, i, o: seen.__setitem__("tokens", i[0].clone()))
+    model.losses(batch, Always(mask))
+    handle.remove()
+    own = model.tokens(batch)
+    assert not (seen["tokens"][mask] == own[mask]).any()
+    assert torch.equal(seen["tokens"][~mask], own[~mask])
+
+
+def test_reconstruction_at_pairs_equals_a_loop(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    mask = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(3)) < 0.4
+    loss = model.losses(batch, Always(mask))["mask"]
+    h = model.states(model.hide(model.tokens(batch), mask, batch), batch)
+    logits = model.logits(h).log_softmax(-1)
+    codes = model.codes_IK[batch.item_N]
+    expected = -sum(logits[k, n, codes[n, k]] for n, k in mask.nonzero().tolist())
+    torch.testing.assert_close(loss.sum, expected, atol=1e-4, rtol=1e-5)
+    assert loss.count == mask.sum()
+
+
+def test_clean_pass_leaves_the_next_item_loss_untouched(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    mask = torch.ones(len(batch.item_N), 4, dtype=torch.bool)
+    model.config = model.config.model_copy(update={"next_on": "clean"})
+    with_masks, without = model.losses(batch, Always(mask)), model.losses(batch, None)
+    torch.testing.assert_close(with_masks["next"].sum, without["next"].sum)
+    model.config = model.config.model_copy(update={"next_on": "masked"})
+    assert not torch.isclose(model.losses(batch, Always(mask))["next"].sum, without["next"].sum)
+
+
+def test_entropies_of_both_readings(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    expected = entropy(model.logits(model.states(model.tokens(batch), batch)))
+    for next_on in ("masked", "clean"):
+        keep = Always(torch.zeros_like(expected, dtype=torch.bool), needs_entropy=True)
+        model.config = model.config.model_copy(update={"next_on": next_on, "entropy_source": "printed"})
+        model.losses(batch, keep)
+        torch.testing.assert_close(keep.seen, expected, atol=1e-5, rtol=1e-5)
+        model.config = model.config.model_copy(update={"entropy_source": "predictive"})
+        model.losses(batch, keep)
+        assert batch.packing.length_B.tolist() == [4, 6]
+        torch.testing.assert_close(keep.seen[1:4], expected[:3], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(keep.seen[0], expected[:4].mean(0), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(keep.seen[4], expected[4:].mean(0), atol=1e-5, rtol=1e-5)
+
+
+class Always:
+    """A chooser that returns one mask and remembers the entropies."""
+
+    def __init__(self, mask, *, needs_entropy=False):
+        self.mask, self.needs_entropy, self.seen = mask, needs_entropy, None
+
+    def __call__(self, entropy_NK, batch, digits):
+        self.seen = entropy_NK
+        return self.mask

@@ -1,0 +1,180 @@
+"""The training loop: learning, resuming to the same bits, stopping, diverging."""
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import make_catalog, make_histories
+from safetensors.torch import load_file
+
+from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.engine.checkpoint import BEST, LAST
+from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.optim import TrainConfig, learning_rate
+from genrec_cli.errors import DataError, DivergedError, Interrupted
+from genrec_cli.models.mhl import Mhl, MhlConfig
+from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.stages.train import write_log
+
+CONFIG = TrainConfig(epochs=4, batch_size=8, lr=1e-2, warmup_steps=5, max_length=8)
+INF = CurriculumConfig(preset="inf")
+FULL = CurriculumConfig(preset="r-e-inf", max_epochs=1, ratio=0.3)
+
+
+def make_loop(folder: Path, *, config=CONFIG, curriculum=INF, report=None, seed=0, kind=Rpg) -> Loop:
+    torch.manual_seed(seed)
+    catalog, histories = make_catalog(), make_histories([5, 9, 6, 14, 6, 4, 7, 12] * 4, 30)
+    small = {"width": 16, "heads": 2, "inner": 32, "dropout": 0.2, "attention_dropout": 0.2}
+    model = kind({Rpg: RpgConfig, Mhl: MhlConfig}[kind](**small), catalog, max_length=8)
+    return Loop(
+        model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report()
+    )
+
+
+def stop_at(step: int) -> Report:
+    """A report whose run is asked to stop after so many looks."""
+    looks = iter(range(1, 10_000))
+    return Report(stop_requested=lambda: next(looks) == step)
+
+
+def everything(folder: Path) -> dict[str, torch.Tensor]:
+    return {**load_file(folder / LAST), **{f"best.{n}": v for n, v in load_file(folder / BEST).items()}}
+
+
+@pytest.mark.parametrize("kind, curriculum", [(Rpg, INF), (Mhl, FULL)])
+@pytest.mark.parametrize("stops", [[3], [5, 4, 1], [1, 1, 1, 1, 1, 1, 1]])
+def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    unbroken = make_loop(whole, kind=kind, curriculum=curriculum).run()
+    for time, step in enumerate(stops):  # a wrong seed after the first start must not matter
+        with pytest.raises(Interrupted, match="checkpoint"):
+            make_loop(broken, report=stop_at(step), seed=time, kind=kind, curriculum=curriculum).run()
+    resumed = make_loop(broken, seed=99, kind=kind, curriculum=curriculum).run()
+    one, two = everything(whole), everything(broken)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    clocks = {"seconds", "waited"}
+    logs = [
+        [{k: v for k, v in row.items() if k not in clocks} for row in c.rows] for c in (unbroken, resumed)
+    ]
+    assert logs[0] == logs[1]
+    assert resumed.positions == unbroken.positions
+
+
+def test_a_phase_is_logged_with_its_ratio(tmp_path):
+    counters = make_loop(tmp_path, kind=Mhl, curriculum=FULL).run()
+    assert [(row["phase"], row["ratio"]) for row in counters.rows] == [
+        ("random", 0.3), ("entropy", 0.3), ("inference", 0.0), ("inference", 0.0),
+    ]  # fmt: skip
+    assert all(("loss/mask" in row) == (row["ratio"] > 0) for row in counters.rows)
+    write_log(tmp_path, counters.rows)
+    assert pq.read_table(tmp_path / "log.parquet").column("phase").to_pylist()[0] == "random"
+
+
+def test_training_lowers_the_loss(tmp_path):
+    counters = make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 12})).run()
+    assert counters.rows[-1]["loss/next"] < 0.8 * counters.rows[0]["loss/next"]
+    assert counters.epoch == 12
+
+
+@pytest.mark.parametrize("kind, curriculum", [(Rpg, INF), (Mhl, FULL)])
+def test_accumulation_takes_the_same_step(tmp_path, kind, curriculum):
+    """A global batch in parts gives the gradient of the whole, although the parts have unequal counts."""
+    weights = []
+    for micro in (None, 3):
+        folder = tmp_path / str(micro)
+        folder.mkdir()
+        config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 16, "micro_batch_size": micro})
+        loop = make_loop(folder, config=config, kind=kind, curriculum=curriculum)
+        for part in loop.model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+            if hasattr(part, "dropout") and isinstance(part.dropout, float):
+                part.dropout = 0.0
+        if kind is Mhl:  # masks are drawn part by part, so the same mask must come out of any cut
+            loop._masker = lambda: FixedMask()
+        loop.run()
+        weights.append({n: p.detach().clone() for n, p in loop.model.named_parameters()})
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=2e-5, rtol=1e-4, msg=name)
+
+
+class FixedMask:
+    needs_entropy = False
+
+    def __call__(self, entropy_NK, batch, digits):
+        mask = (batch.item_N[:, None] + torch.arange(digits)) % 3 == 0
+        return mask
+
+
+def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 50, "lr": 1e-12})
+    counters = make_loop(tmp_path, config=config, curriculum=CurriculumConfig(preset="inf", patience=3)).run()
+    assert counters.epoch - counters.best_epoch == 3
+    assert counters.rows[-1]["change"] == "phase 'inference' ended"
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1})).run()
+    before = (tmp_path / LAST).read_bytes()
+    loop = make_loop(tmp_path)
+    restore = loop._restore
+
+    def poisoned() -> None:
+        restore()
+        with torch.no_grad():
+            loop.model.heads.linear.weight.fill_(float("inf"))
+
+    loop._restore = poisoned
+    with pytest.raises(DivergedError, match="epoch 2") as caught:
+        loop.run()
+    assert caught.value.exit_code == 6
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(tmp_path):
+    make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1})).run()
+    path = tmp_path / LAST
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="cannot be read"):
+        make_loop(tmp_path).run()
+
+
+def test_linear_layers_see_no_padding(tmp_path):
+    """Counts work instead of time: positions given to each linear layer, against valid positions."""
+    loop = make_loop(tmp_path)
+    batch = loop.rows.batch(loop.histories, np.arange(8))
+    seen = {}
+    for name, part in loop.model.named_modules():
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_hook(
+                lambda m, i, o, name=name: seen.__setitem__(name, i[0].numel() // i[0].shape[-1])
+            )
+    loop.model.losses(batch)
+    assert seen.pop("heads.linear") == len(batch.learn_M)
+    assert set(seen.values()) == {len(batch.item_N)}
+    assert batch.packing.longest * batch.packing.sequences > len(batch.item_N), (
+        "the batch would have had padding"
+    )
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = TrainConfig(lr=1.0, warmup_steps=10)
+    rates = [learning_rate(step, 110, config) for step in range(111)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[110] == pytest.approx(0.0)
+    assert all(a <= b for a, b in pairwise(rates[:10]))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_report_is_frozen_and_silent_by_default():
+    report = Report()
+    assert report.stop_requested() is False
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.step = None
