@@ -166,7 +166,9 @@ def main() -> None:
                 spent[name].append(value)
     decode = {name: statistics.median(values) for name, values in spent.items()}
 
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, K {options.digits}, batch {options.batch_size}")
+    print(
+        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, K {options.digits}, batch {options.batch_size}"
+    )
     for name, value in result.items():
         ratio = f"  reference / ours {result['reference fp32'] / value:.2f}" if options.reference else ""
         print(f"step    {name:15} {value * 1e3:9.1f} ms{ratio}")

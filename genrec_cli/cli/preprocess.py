@@ -18,10 +18,10 @@ def register(app: typer.Typer) -> None:
         common: Common,
         k_core: Annotated[
             int | None,
-            typer.Option("--k-core", help="Least rows of a user and an item. [default: 5]"),
+            typer.Option("--k-core", help="Least rows of a user and an item. Default: 5."),
         ] = None,
         split: Annotated[
-            str | None, typer.Option("--split", help="leave-one-out or time. [default: leave-one-out]")
+            str | None, typer.Option("--split", help="leave-one-out or time. Default: leave-one-out.")
         ] = None,
         fields: Annotated[
             str | None,
@@ -33,10 +33,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         valid_from: Annotated[
             str | None,
-            typer.Option("--valid-from", help="By time: a share or a date (2014-01-31). [default: 0.8]"),
+            typer.Option("--valid-from", help="By time: a share or a date (2014-01-31). Default: 0.8."),
         ] = None,
         test_from: Annotated[
-            str | None, typer.Option("--test-from", help="By time: a share or a date. [default: 0.9]")
+            str | None, typer.Option("--test-from", help="By time: a share or a date. Default: 0.9.")
         ] = None,
         drop_duplicates: Annotated[
             bool | None,
@@ -59,10 +59,10 @@ def register(app: typer.Typer) -> None:
             typer.Option("--items", help="Its columns are text fields.", rich_help_panel=OWN),
         ] = None,
         user_col: Annotated[
-            str | None, typer.Option("--user-col", help="[default: user_id]", rich_help_panel=OWN)
+            str | None, typer.Option("--user-col", help="Default: user_id.", rich_help_panel=OWN)
         ] = None,
         item_col: Annotated[
-            str | None, typer.Option("--item-col", help="[default: item_id]", rich_help_panel=OWN)
+            str | None, typer.Option("--item-col", help="Default: item_id.", rich_help_panel=OWN)
         ] = None,
         time_col: Annotated[
             str | None,
@@ -74,10 +74,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         item_id_col: Annotated[
             str | None,
-            typer.Option("--item-id-col", help="In the items file. [default: item_id]", rich_help_panel=OWN),
+            typer.Option("--item-id-col", help="In the items file. Default: item_id.", rich_help_panel=OWN),
         ] = None,
         time_unit: Annotated[
-            str | None, typer.Option("--time-unit", help="s, ms, us or ns. [default: s]", rich_help_panel=OWN)
+            str | None, typer.Option("--time-unit", help="s, ms, us or ns. Default: s.", rich_help_panel=OWN)
         ] = None,
     ) -> None:
         """Make the tables: k-core, split, item texts, statistics."""

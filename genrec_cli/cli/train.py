@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
         epochs: Annotated[int | None, typer.Option(help="Upper limit of epochs.")] = None,
         batch_size: Annotated[int | None, typer.Option(help="Rows an optimiser step, over all devices.")] = None,
         lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-        precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+        precision: Annotated[str | None, typer.Option(help="fp32, tf32, bf16 or fp16.")] = None,
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes artifact: label, key or path.")] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,

@@ -63,8 +63,8 @@ def by_time(interactions: pl.DataFrame, valid_from: int, test_from: int) -> pl.D
     for what, count in counts.items():
         if not count:
             raise DataError(
-                f"The split at {_date(valid_from)} and {_date(test_from)} leaves no {what}; the times run "
-                f"from {_date(interactions['time'].min())} to {_date(interactions['time'].max())}.",
+                f"The split at {date_of(valid_from)} and {date_of(test_from)} leaves no {what}; the times run "
+                f"from {date_of(interactions['time'].min())} to {date_of(interactions['time'].max())}.",
                 hint="Choose others with --valid-from and --test-from (a share or a date)",
             )
     return users
@@ -105,5 +105,6 @@ def _users(interactions: pl.DataFrame) -> pl.DataFrame:
     return users.with_columns(offset=pl.col("length").cum_sum() - pl.col("length")).collect()
 
 
-def _date(seconds: int) -> str:
+def date_of(seconds: int) -> str:
+    """The day of a time, in UTC."""
     return str(datetime.fromtimestamp(seconds, UTC).date())

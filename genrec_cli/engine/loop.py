@@ -30,7 +30,8 @@ from genrec_cli.nn.losses import Loss
 
 CHECK_EVERY = 50
 """Steps between looks at whether the loss is finite: looking stops the device, a bad loss stays bad."""
-VALIDATION_BATCH = 256
+VALIDATION_BATCH = {"cpu": 64, "cuda": 1024}
+"""Users scored at once: on a processor the table of their log-probabilities should stay in the cache."""
 
 
 @dataclass
@@ -134,7 +135,8 @@ class Loop:
             if stop:
                 self._save()
                 raise Interrupted(
-                    f"stopped in epoch {counters.epoch + 1} after step {counters.step}; the checkpoint is in {self.folder / 'last'}",
+                    f"stopped in epoch {counters.epoch + 1} after step {counters.step}; "
+                    f"the checkpoint is in {self.folder / 'last'}",
                     hint="the same command goes on from there",
                 )
 
@@ -247,7 +249,10 @@ class Loop:
         if self.config.valid_users is not None and self.config.valid_users < len(user):
             chosen = np.random.default_rng(self.config.seed).permutation(len(user))[: self.config.valid_users]
             user, at = user[chosen], at[chosen]
-        batches = eval_batches(self.histories, user, at, max_length=self.config.max_length, batch_size=VALIDATION_BATCH)
+        batches = eval_batches(
+            self.histories, user, at, max_length=self.config.max_length,
+            batch_size=VALIDATION_BATCH.get(self.device.type, 256),
+        )  # fmt: skip
         with autocast(self.device, self.config.precision):
             outcome = evaluate(self.model, self.catalog, batches, self.device)
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}

@@ -9,7 +9,7 @@ from torch import nn
 
 from genrec_cli.config import Section
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class TrainConfig(Section):
@@ -30,7 +30,7 @@ class TrainConfig(Section):
     clip: float = 1.0
     """Gradient norm; 0: no clipping."""
     precision: Precision = "fp32"
-    """Of the matrix products; weights and optimiser stay in fp32."""
+    """Of the matrix products; weights and optimiser stay in fp32. tf32 is fp32 where there is no CUDA."""
     seed: int = 0
     """Decides the start, the order of rows, dropout and masks."""
     max_length: int = 50
@@ -58,7 +58,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine to zero. ``step`` counts from 0; a pure function, so resuming needs no state."""
+    """Linear warm-up, then half a cosine to zero. ``step`` counts from 0.
+
+    A pure function, so that resuming needs no state.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     span = max(total_steps - config.warmup_steps, 1)
@@ -67,6 +70,7 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     """Run matrix products in the named precision."""
-    if precision == "fp32":
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    if precision in ("fp32", "tf32"):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -4,6 +4,7 @@ CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names ar
 items file but the id become text fields under their own names.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +122,7 @@ def require(path: Path, present: list[str], column: str, option: str) -> None:
 
 
 def column_names(path: Path) -> list[str]:
-    """Columns of a file: its header, its schema, or the keys of the first JSON line that can be read."""
+    """Columns of a file: its header, its schema, or the keys of the first JSON lines that can be read."""
     from genrec_cli.sources.records import read_records
 
     kind, ignored = format_of(path), BadRows()
@@ -130,8 +131,8 @@ def column_names(path: Path) -> list[str]:
     if kind in JSON_LINES:
         from genrec_cli.sources.interactions import parse_json
 
-        first = next(iter(read_records(path, parse_json, ignored)), (0, {}))
-        return list(first[1])
+        some = itertools.islice(read_records(path, parse_json, ignored), 1_000)
+        return list(dict.fromkeys(key for _, record in some for key in record))
     if kind in PARQUET:
         import polars as pl
 

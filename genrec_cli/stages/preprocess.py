@@ -253,14 +253,15 @@ def choose_fields(texts: pl.DataFrame, asked: tuple[str, ...] | None) -> tuple[l
 
 def report(result: Mapping[str, Any]) -> None:
     """The statistics as a table."""
-    rows = [(name.replace("_", " "), value) for name, value in result.items() if _shown(value)]
+    times = ("valid_from", "test_from")
+    rows: list[tuple[str, Any]] = [
+        (name.replace("_", " "), split.date_of(value) if name in times else value)
+        for name, value in result.items()
+        if isinstance(value, (int, float))
+    ]
     rows += [(f"bad rows: {reason}", count) for reason, count in result["bad_rows_by_reason"].items()]
-    rows += [("text of", ", ".join(result["fields"]) or None), ("first bad row", result["bad_rows_first"])]
+    rows += [("first bad row", result["bad_rows_first"]), ("text of", ", ".join(result["fields"]) or None)]
     console.table("", ("data", "value"), [(name, console.cell(value)) for name, value in rows])
-
-
-def _shown(value: Any) -> bool:
-    return isinstance(value, (int, float))
 
 
 def _write(path: Path, table: pl.DataFrame, columns: Any) -> None:

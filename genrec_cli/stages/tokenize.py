@@ -22,7 +22,7 @@ from genrec_cli.encoders.base import Encoder
 from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.tokenizers.base import Tokenizer
-from genrec_cli.tokenizers.opq import check_codewords
+from genrec_cli.tokenizers.opq import check_codewords, one_thread
 from genrec_cli.tokenizers.quality import measure
 
 VECTORS_VERSION = 1
@@ -232,10 +232,8 @@ def show(quality: Mapping[str, Any]) -> None:
 
 def _assign(tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores."""
-    from threadpoolctl import threadpool_limits
-
     codes_IK = tokenizer.codes(vec_ID)
-    with threadpool_limits(1):
+    with one_thread():
         reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK)
         return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed)
 

@@ -1,0 +1,134 @@
+"""Your own data: CSV, TSV, Parquet and JSON lines, sound and broken."""
+
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genrec_cli.errors import DataError
+from genrec_cli.sources.base import BadRows
+from genrec_cli.sources.interactions import Columns
+from genrec_cli.sources.logs import Logs
+
+ids = st.text(min_size=1, max_size=6).filter(lambda text: "\0" not in text)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    content = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
+    return path
+
+
+TABLE = pl.DataFrame({"who": ["a", "b", "a"], "what": ["x", "y,\nz", "é"], "when": [3, 2, 1]})
+
+
+def test_every_format_gives_the_same_log(tmp_path: Path) -> None:
+    TABLE.write_csv(tmp_path / "log.csv")
+    TABLE.write_csv(tmp_path / "log.tsv", separator="\t")
+    TABLE.write_parquet(tmp_path / "log.parquet")
+    TABLE.with_columns(pl.from_epoch("when")).write_parquet(tmp_path / "dates.parquet")
+    TABLE.write_ndjson(tmp_path / "log.jsonl")
+    for name in ("log.csv", "log.tsv", "log.jsonl"):
+        write(tmp_path / f"{name}.gz", (tmp_path / name).read_bytes())
+    source = Logs(Logs.Config(user_col="who", item_col="what", time_col="when"))
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 8
+    for path in paths:
+        log = source.read_files(path, None, BadRows()).interactions.collect()
+        assert log.select("user", "item", "time").rows() == TABLE.rows(), path
+        assert log["row"].is_sorted() and log["row"].n_unique() == 3
+
+
+def test_row_order_is_the_time_without_a_time_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", "user_id,item_id\nu,b\nu,a\n")
+    log = Logs(Logs.Config()).read_files(path, None, BadRows()).interactions.collect()
+    assert log.sort("time")["item"].to_list() == ["b", "a"]
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet", "items.csv"])
+def test_a_missing_column_is_named_with_those_present(tmp_path: Path, name: str) -> None:
+    table = pl.DataFrame({"user_id": ["u"], "sku": ["i"]})
+    log = tmp_path / name
+    {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}[log.suffix](log)
+    source, items = Logs(Logs.Config()), None
+    if name == "items.csv":
+        source, items = Logs(Logs.Config(item_col="sku")), log
+    with pytest.raises(DataError, match=r"no column 'item_id'. Its columns: user_id, sku") as caught:
+        source.read_files(log, items, BadRows())
+    assert ("--item-id-col" if items else "--item-col") in str(caught.value.hint)
+
+
+def test_csv_empty_and_header_only(tmp_path: Path) -> None:
+    source = Logs(Logs.Config())
+    with pytest.raises(DataError, match="the file is empty"):
+        source.read_files(write(tmp_path / "a.csv", ""), None, BadRows())
+    only = write(tmp_path / "b.csv", "user_id,item_id,timestamp\n")
+    assert source.read_files(only, None, BadRows()).interactions.collect().height == 0
+
+
+def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
+    content = (
+        b"\xef\xbb\xbfuser_id,item_id,timestamp\nu,i,1\nu,i\nu,i,1,2\n\nu,\xff,1\nu,i\0,1\nu,,1\nu,i,soon\nu,j,2\n"
+    )
+    path = write(tmp_path / "log.csv.gz", content)
+    bad = BadRows(skip=True)
+    log = Logs(Logs.Config()).read_files(path, None, bad).interactions.collect()
+    assert log.rows() == [("u", "i", 1, 2), ("u", "j", 2, 10)]
+    assert bad.count == 6 and bad.first == f"{path}, line 3: another number of columns than the header"
+    assert bad.by_reason["not UTF-8"] == bad.by_reason["a NUL byte"] == bad.by_reason["no item"] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ids, ids), max_size=6))
+def test_careful_csv_equals_columnar_csv(tmp_path_factory, rows: list) -> None:
+    from genrec_cli.sources.interactions import checked
+    from genrec_cli.sources.separated import _fast, _slowly
+
+    path = tmp_path_factory.mktemp("csv") / "log.csv"
+    rows = [row for row in rows if not any("\r" in cell or "\n" in cell for cell in row)]
+    pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String}, orient="row").write_csv(path)
+    columns = Columns("user_id", "item_id", None)
+    fast = _fast(path, ",", columns)
+    slow = pl.concat([checked(s, columns, path, BadRows()) for s in _slowly(path, ",", columns, BadRows())])
+    assert fast is not None
+    assert checked(fast, columns, path, BadRows()).equals(slow)
+    assert slow.select("user", "item").rows() == rows
+
+
+def test_item_files_in_every_format(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n")
+    lists = pl.DataFrame({"item_id": ["i"], "title": ["T"], "brand": ["B"], "categories": [["A", "C"]], "size": [4]})
+    text = lists.with_columns(pl.lit("A,C").alias("categories"))
+    lists.write_parquet(tmp_path / "items.parquet")
+    lists.write_ndjson(tmp_path / "items.jsonl")
+    text.write_csv(tmp_path / "items.csv")
+    for path in tmp_path.glob("items.*"):
+        items = Logs(Logs.Config()).read_files(log, path, BadRows()).items
+        assert items is not None
+        row = items.collect().to_dicts()[0]
+        assert row["attributes"] == ["brand: B", "category: A", "category: C"], path
+        assert (row["raw_id"], row["title"], row["size"]) == ("i", "T", "4")
+        assert row["categories"].replace(" ", "") == "A,C"
+
+
+def test_unknown_formats_and_damaged_parquet(tmp_path: Path) -> None:
+    for name, match in (("log.xlsx", "format '.xlsx'"), ("log.parquet.gz", "not known"), ("log.parquet", "Parquet")):
+        with pytest.raises(DataError, match=match):
+            Logs(Logs.Config()).read_files(write(tmp_path / name, b"PAR1 no"), None, BadRows())
+
+
+def test_order_within_a_second_is_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "interactions.csv", "user_id,item_id,timestamp\nu,late,1000900\nu,early,1000100\n")
+    log = Logs(Logs.Config(time_unit="ms")).read(tmp_path, BadRows()).interactions.collect()
+    assert path.exists() and log["time"].to_list() == [1000, 1000]
+    assert log.sort("time", "row")["item"].to_list() == ["early", "late"]
+
+
+def test_a_column_that_the_first_json_lines_lack_is_found(tmp_path: Path) -> None:
+    lines = '{"user_id":"u","item_id":"a"}\n{"user_id":"u","item_id":"b","timestamp":4}\n'
+    bad = BadRows(skip=True)
+    log = Logs(Logs.Config()).read_files(write(tmp_path / "log.jsonl", lines), None, bad).interactions.collect()
+    assert log.rows() == [("u", "b", 4, 2)] and bad.by_reason == {"no time": 1}
