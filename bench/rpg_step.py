@@ -23,6 +23,7 @@ import torch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
 from genrec_cli.models.rpg import Rpg, RpgConfig
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     options = parser.parse_args()
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
 
     histories = Histories.read(options.data) if options.data else made_up()
     items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)

@@ -37,6 +37,8 @@ STAGE_OF = {
     "runs": "train", "eval": "evaluate", "cases": "case-study",
 }  # fmt: skip
 MANIFEST = "manifest.json"
+FIELDS = ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted")
+"""What every manifest holds; one without them is damaged."""
 
 
 def sha256_file(path: Path) -> str:
@@ -179,7 +181,7 @@ class Workspace:
         return sorted(p for p in folder.iterdir() if p.is_dir() and not (p / MANIFEST).exists())
 
     def find(self, dataset: str, kind: str, selector: str | None = None) -> Artifact:
-        """One artifact by label, key prefix or path; without a selector, the only one that is fresh."""
+        """One artifact by label or its beginning, key prefix or path; without a selector, the only fresh one."""
         if selector and (Path(selector) / MANIFEST).is_file():
             artifact = self.read(Path(selector))
             if artifact is None or artifact.kind != kind:
@@ -190,7 +192,7 @@ class Workspace:
         if selector:
             wanted = Path(selector).name
             found = [a for a in everything if wanted in (a.path.name, a.path.name.rpartition("-")[0])]
-            found = found or [a for a in everything if a.key.startswith(wanted)]
+            found = found or [a for a in everything if a.path.name.startswith(wanted) or a.key.startswith(wanted)]
             if not found:
                 raise InputError(
                     f"No {kind} '{selector}' in {self.root / dataset / kind}."
@@ -214,17 +216,7 @@ class Workspace:
         """The artifact in a folder, or None if it is not finished."""
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            for name in (
-                "kind",
-                "dataset",
-                "key",
-                "digest",
-                "config",
-                "inputs",
-                "files",
-                "result",
-                "tainted",
-            ):
+            for name in FIELDS:
                 manifest[name]
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -321,7 +313,8 @@ class Workspace:
                     shutil.rmtree(draft.path, ignore_errors=True)
                 raise
             manifest = canonical_json(self._manifest(plan, draft, started))
-            _write_durably(draft.path / MANIFEST, json.dumps(json.loads(manifest), indent=2) + "\n")
+            pretty = json.dumps(json.loads(manifest), indent=2) + "\n"
+            write_atomically(draft.path / MANIFEST, pretty.encode("utf-8"))
             if not resumable:
                 if final.exists():
                     shutil.rmtree(final)
@@ -398,7 +391,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    write_atomically(path, text.encode("utf-8"))

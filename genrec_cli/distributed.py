@@ -14,10 +14,13 @@ def resolve_device(name: str) -> torch.device:
         raise UsageError(f"There is no device '{name}'.", hint=f"--device takes {', '.join(DEVICES)}")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
-        return torch.device(next(device for device in ("cuda", "mps", "cpu") if available[device]))
+        kind = name = next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available[kind]:
         raise UsageError(
             f"This machine has no usable {kind} device.",
             hint="--device auto    takes what there is; genrec doctor says why",
         )
+    if kind == "cuda":
+        # cuDNN plans its attention anew for every shape (0.3 s each), and packed batches are all of other shapes.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device(name)

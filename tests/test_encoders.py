@@ -169,8 +169,9 @@ def test_device_and_batch_size_are_not_part_of_the_record() -> None:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 16 dimensions in a folder, as sentence-transformers saves it."""
     transformers = pytest.importorskip("transformers")
-    st = pytest.importorskip("sentence_transformers")
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     import torch
+    from sentence_transformers import SentenceTransformer
 
     folder = tmp_path_factory.mktemp("tiny")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({w for t in TEXTS for w in t.split()})]
@@ -180,16 +181,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = transformers.BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)
     transformers.BertModel(config).save_pretrained(folder / "bert")
     transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
-    model = st.SentenceTransformer(modules=_modules(folder / "bert"), device="cpu")
-    model.save(str(folder / "model"))
+    bert = modules.Transformer(str(folder / "bert"), max_seq_length=16)
+    SentenceTransformer(modules=[bert, modules.Pooling(16)], device="cpu").save(str(folder / "model"))
     return folder / "model"
-
-
-def _modules(folder: Path) -> list:
-    from sentence_transformers.sentence_transformer import modules
-
-    bert = modules.Transformer(str(folder), max_seq_length=16)
-    return [bert, modules.Pooling(16)]
 
 
 def test_batches_by_length_give_the_rows_of_single_texts(tiny_model: Path) -> None:

@@ -14,7 +14,19 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.cli import run as cli_run
 from genrec_cli.config import read_toml
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
-from genrec_cli.stages.run import COLUMNS, READS, commands, read_recipe, reads, recipe_names, rows, run_recipe
+from genrec_cli.stages.run import (
+    COLUMNS,
+    READS,
+    Chain,
+    commands,
+    duration,
+    folded,
+    read_recipe,
+    reads,
+    recipe_names,
+    rows,
+    run_recipe,
+)
 
 HEAD = '[recipe]\ntitle = "T"\ndataset = "shop"\ndated = "2026-11-22"\nsteps = {steps}\n'
 OPTIONS = {"tokenize": frozenset({"--data"}), "train": frozenset({"--data", "--codes"})}
@@ -55,7 +67,7 @@ class FakeStages:
         plan = Plan("shop", self.KIND[words[0]], label, 1, {}, inputs)
         with self.ws.build(plan) as draft:
             (draft.path / "file").write_text("x")
-            draft.result |= {"metrics": {"Recall@10": 0.5, "NDCG@10": 0.25}, "users": 3}
+            draft.result |= {"metrics": {"Recall@10": 0.5, "NDCG@10": 0.25}, "users": 3, "epochs": 7, "seconds": 65.0}
         path = str(self.ws.path(plan))
         print(json.dumps({"path": path}) if console.json_mode() else path)
         return 0
@@ -89,6 +101,20 @@ def test_every_step_is_a_command_line_that_parses(name: str) -> None:
     for line in commands(recipe, ["--dataset", recipe.head.dataset, "--config", str(recipe.path)]):
         command = get_group(app).commands[line[0]]
         command.make_context("genrec", line[1:])  # raises on an option that does not exist
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_what_a_recipe_says_to_type_next_parses(name: str) -> None:
+    from genrec_cli.cli import app
+
+    recipe = read_recipe(name)
+    for line in recipe.head.next:
+        words = shlex.split(line.replace("{at}", "--dataset shop"), comments=True)
+        assert words[0] == "genrec" and "#" in line, "a command and what it does"
+        get_group(app).commands[words[1]].make_context("genrec", words[2:])
+        if "--run" in words:
+            label = words[words.index("--run") + 1]
+            assert f"--model {label.removesuffix('-s0')}" in "\n".join(recipe.head.steps)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -220,8 +246,25 @@ def test_it_stops_at_the_first_failure_with_its_exit_code(
     _, (code, made) = chain(ws, write(tmp_path, "preprocess", "tokenize", "train --model rpg"), invoke)
     assert code == 4 and [words[0] for words in invoke.typed] == ["preprocess", "tokenize"]
     err = capsys.readouterr().err
-    assert "[2/3] genrec tokenize --dataset shop --data preprocess-" in err and "exit code 4" in err
+    assert "[2/3] genrec tokenize \\\n        --dataset shop --data preprocess-" in err and "exit code 4" in err
     assert set(made.by_kind) == {"data"}
+
+
+def test_a_stop_that_was_asked_for_is_no_failure(
+    tmp_path: Path, ws: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.configure()
+    _, (code, _) = chain(ws, write(tmp_path, "preprocess", "tokenize"), FakeStages(ws, fail_at="tokenize", code=130))
+    err = capsys.readouterr().err
+    assert code == 130 and "step 2 of 2 of 'mine' was stopped" in err
+    assert "goes on from there" in err and "warning" not in err
+
+
+def test_a_folded_line_is_the_same_command() -> None:
+    words = ["train", "--label", "two words", "--dataset", "my shop", "--codes", "opq-1"]
+    line = folded(words, 3)
+    assert line.count("\n") == 1 and shlex.split(line.replace("\\\n", " ")) == ["genrec", *words]
+    assert folded(["status"], 1) == "genrec status"
 
 
 def test_results_stay_on_stdout_and_talk_on_stderr(
@@ -254,12 +297,21 @@ def test_the_table_sets_the_published_number_beside_ours(tmp_path: Path, ws: Wor
         "evaluate --run rpg-s0",
     )
     recipe, (_, made) = chain(ws, write(tmp_path, *steps, more=more), FakeStages(ws))
-    table = rows(recipe, made.evals)
+    table = rows(recipe, made)
     assert [row["model"] for row in table] == ["popular-s0", "rpg-s0", "rpg, published"]
     assert [row["Recall@10"] for row in table] == [0.5, 0.5, 0.0745]
-    assert (
-        rows(recipe, []) == [] and table[1]["users"] == 3 and table[1]["MRR@10"] is None and table[2]["NDCG@10"] is None
-    )
+    assert rows(recipe, Chain()) == [] and table[1]["MRR@10"] is None and table[2]["NDCG@10"] is None
+    assert [(row["users"], row["epochs"], row["train_seconds"]) for row in table[1:]] == [(3, 7, 65.0), (None,) * 3]
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (None, 0.4, 59.7, 125, 11_225)] == [
+        "-",
+        "0 s",
+        "1 min 00 s",
+        "2 min 05 s",
+        "3 h 07 min",
+    ]
 
 
 def test_published_numbers_of_another_data_set_are_left_out(tmp_path: Path, ws: Workspace) -> None:
@@ -267,7 +319,7 @@ def test_published_numbers_of_another_data_set_are_left_out(tmp_path: Path, ws: 
     path = write(tmp_path, "train --model rpg", "evaluate --run rpg-s0", more=more)
     _, (_, made) = chain(ws, path, FakeStages(ws))
     path.write_text(path.read_text().replace('dataset = "shop"', 'dataset = "elsewhere"'))
-    assert [row["model"] for row in rows(read_recipe(str(path)), made.evals)] == ["rpg-s0"]
+    assert [row["model"] for row in rows(read_recipe(str(path)), made)] == ["rpg-s0"]
 
 
 def test_a_label_is_not_an_input_of_training(tmp_path: Path, ws: Workspace) -> None:
@@ -290,8 +342,8 @@ def test_an_evaluation_of_an_unknown_form_does_not_break_the_table(tmp_path: Pat
         pass
     odd = ws.read(ws.path(plan))
     assert isinstance(odd, Artifact)
-    row = rows(read_recipe(str(write(tmp_path, "evaluate"))), [odd])[0]
-    assert row["model"].startswith("odd-") and row["users"] is None
+    row = rows(read_recipe(str(write(tmp_path, "evaluate"))), Chain(evals=[odd]))[0]
+    assert row["model"].startswith("odd-") and row["users"] is None and row["epochs"] is None
 
 
 # ---- the command ---------------------------------------------------------------------------------------
@@ -318,3 +370,35 @@ def test_a_step_is_recorded_as_if_typed(monkeypatch: pytest.MonkeyPatch) -> None
     before = sys.argv
     assert cli_run._invoke(["train", "--model", "rpg"]) == 5
     assert seen == [["genrec", "train", "--model", "rpg"]] and sys.argv is before
+
+
+def test_the_whole_command_ends_with_the_table_and_what_to_type_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+    app.command("other")(lambda: None)
+    cli_run.register(app)
+    root = tmp_path / "root"
+    monkeypatch.setattr(cli_run, "_invoke", FakeStages(Workspace(root)))
+    path = write(tmp_path, "train --model rpg", "evaluate --run rpg-s0")
+    text = path.read_text().replace("steps", 'next = ["genrec status {at}    # what there is"]\nsteps', 1)
+    path.write_text(text)
+    app(["run", str(path), "--root", str(root)], standalone_mode=False)
+    found = capsys.readouterr()
+    assert "T (shop), 3 users" in found.out and "1 min 05 s" in found.out and "rpg-s0" in found.out
+    assert f"  genrec status --dataset shop --root {root}    # what there is" in found.err.splitlines()
+    app(["run", str(path), "--root", str(root), "--json"], standalone_mode=False)
+    (row,) = json.loads(capsys.readouterr().out)["table"]
+    assert row["epochs"] == 7 and row["users"] == 3 and row["Recall@10"] == 0.5
+
+
+def test_a_root_from_the_environment_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+    app.command("other")(lambda: None)
+    cli_run.register(app)
+    monkeypatch.setenv("GENREC_ROOT", str(tmp_path / "r"))
+    path = write(tmp_path, "download")
+    app(["run", str(path), "--dry-run"], standalone_mode=False)
+    assert capsys.readouterr().out.splitlines() == [f"genrec download --dataset shop --config {path}"]

@@ -80,7 +80,13 @@ def command(
         def run(**given: Any) -> None:
             common = Common(**{field: given.pop(field) for field in shared})
             _prepare(common)
-            function(common, **given)
+            try:
+                function(common, **given)
+            except KeyboardInterrupt:  # a stage that can save something has said so by an error of its own
+                from genrec_cli.errors import Interrupted
+
+                hint = f"the same 'genrec {name}' again; what was finished before is kept"
+                raise Interrupted(f"'genrec {name}' was stopped before it was done.", hint=hint) from None
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -137,7 +143,8 @@ def fail(error: Exception) -> int:
     from genrec_cli.errors import GenrecError
 
     if isinstance(error, GenrecError):
-        print(f"error: {error.message}", file=sys.stderr)
+        asked_for = error.exit_code == 130  # stopping is no failure
+        print(error.message if asked_for else f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"  try: {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -69,7 +69,8 @@ def show(artifact: "Artifact") -> None:
     if "exact_metrics" in result:
         levels = {"items, graph": result["metrics"], "codes, graph": result["code_metrics"],
                   "items, exact": result["exact_metrics"]}  # fmt: skip
-    names = list(result["metrics"])
+    cutoffs = artifact.config["evaluate"]["at"]
+    names = [f"{name}@{cutoff}" for cutoff in cutoffs for name in ("Recall", "NDCG", "MRR")]
     title = f"{result['run']} on {result['split']}: {result['users']:,} users, {result['users_per_second']:,} a second"
     rows = [[level, *(found[name] for name in names)] for level, found in levels.items()]
     console.table(title, ["level", *names], rows)

@@ -42,6 +42,8 @@ def register(app: typer.Typer) -> None:
 
         if users and history:
             raise UsageError("--users and --history exclude each other.")
+        if output:
+            stage.check_output(output)
         common.layers("recommend", [], {})
         named = read_users(users) if users else None
         given = read_histories(history) if history else None
@@ -49,7 +51,10 @@ def register(app: typer.Typer) -> None:
         chosen = ws.find(ws.dataset(common.dataset), "runs", run)
         if common.dry_run:
             console.say(f"would recommend {k} items to each user with {chosen.path.name}")
+            console.emit({"schema": 1, "run": chosen.path.name, "state": "would be made"})
             return
+        if chosen.tainted or ws.stale(chosen):
+            console.warn("made from stale inputs (--allow-stale): do not rely on these recommendations")
         shown_only = not (users or history or output or common.json)
         if shown_only:
             from genrec_cli.data.names import Names

@@ -1,8 +1,9 @@
 """``genrec run RECIPE``: a chain of stages from one file."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,14 +24,15 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run the steps of a recipe and show its table. What is up to date is not made again."""
         import shlex
+        import time
 
         from genrec_cli import console
-        from genrec_cli.stages.run import COLUMNS, commands, read_recipe, rows, run_recipe
+        from genrec_cli.stages.run import commands, duration, read_recipe, rows, run_recipe
 
         chosen = read_recipe(recipe)
         dataset = common.dataset or chosen.head.dataset
-        shared = _shared(common, dataset, chosen.path)
-        lines = commands(chosen, shared, common.set_ or [], from_dir)
+        place = _place(common, dataset)
+        lines = commands(chosen, [*place, *_shared(common, chosen.path)], common.set_ or [], from_dir)
         console.say(f"{chosen.head.title}  ({chosen.head.dated})")
         for source in chosen.head.cite:
             console.say(f"  {source}")
@@ -41,33 +43,57 @@ def register(app: typer.Typer) -> None:
             )
             return
 
+        started = time.monotonic()
         code, chain = run_recipe(common.workspace(), chosen, lines, _invoke, lambda name: _options(app, name))
         console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
-        table = rows(chosen, chain.evals)
-        if table:
+        table = rows(chosen, chain)
+        _show(f"{chosen.head.title} ({dataset})", table)
+        if not code:
             console.say("")
-            columns = ["model", "users", *COLUMNS]
-            console.table(
-                f"{chosen.head.title}: {dataset}",
-                columns,
-                ([row[c] for c in columns] for row in table),
-                to_stdout=True,
-            )
+            if "cases" in chain.by_kind:
+                console.say(f"Single users, run beside run:  {chain.by_kind['cases'].path / 'cases.md'}")
+            console.say(f"Done in {duration(time.monotonic() - started)}." + (" Next:" if chosen.head.next else ""))
+            for line in chosen.head.next:
+                console.say(f"  {line.replace('{at}', shlex.join(place))}")
         console.emit({"schema": 1, "recipe": chosen.name, "exit": code, "steps": chain.outputs, "table": table})
         if code:
             raise typer.Exit(code)
 
 
-def _shared(common: Common, dataset: str, recipe: Path) -> list[str]:
-    """The shared options as words, for every step. A path below the working directory stays short."""
+def _place(common: Common, dataset: str) -> list[str]:
+    """The options that say where a step works. A root that the step takes by itself is left out."""
+    usual = Path(os.environ.get("GENREC_ROOT") or "artifacts")
+    return ["--dataset", dataset, *([] if common.root == usual else ["--root", str(common.root)])]
+
+
+def _shared(common: Common, recipe: Path) -> list[str]:
+    """The other shared options as words, for every step. A path below the working directory stays short."""
     here = Path.cwd()
     path = recipe.relative_to(here) if recipe.is_relative_to(here) else recipe
-    words = ["--dataset", dataset, "--root", str(common.root), "--config", str(path)]
+    words = ["--config", str(path)]
     for extra in common.config or []:
         words += ["--config", str(extra)]
     flags = {"--force": common.force, "--allow-stale": common.allow_stale, "--json": common.json}
     flags |= {"--verbose": common.verbose, "--quiet": common.quiet}
     return words + [flag for flag, given in flags.items() if given]
+
+
+def _show(title: str, table: list[dict[str, Any]]) -> None:
+    """The closing table, on stdout."""
+    from genrec_cli import console
+    from genrec_cli.stages.run import COLUMNS, duration
+
+    if not table:
+        return
+    console.say("")
+    users = {row["users"] for row in table if row["users"] is not None}
+    head = ["model", *COLUMNS, "epochs", "training"]
+    if len(users) == 1:
+        title += f", {users.pop():,} users"
+    else:
+        head.insert(1, "users")
+    shown = [row | {"training": duration(row["train_seconds"])} for row in table]
+    console.table(title, head, ([row[name] for name in head] for row in shown), to_stdout=True)
 
 
 def _invoke(words: list[str]) -> int:

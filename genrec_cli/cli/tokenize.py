@@ -14,13 +14,13 @@ def register(app: typer.Typer) -> None:
     def tokenize(
         common: Common,
         codebooks: Annotated[
-            int | None, typer.Option("--codebooks", metavar="K", help="Codes an item. [default: 32]")
+            int | None, typer.Option("--codebooks", metavar="K", help="Codes an item. Default: 32.")
         ] = None,
         codewords: Annotated[
-            int | None, typer.Option("--codewords", metavar="V", help="Codewords a codebook. [default: 256]")
+            int | None, typer.Option("--codewords", metavar="V", help="Codewords a codebook. Default: 256.")
         ] = None,
         tokenizer: Annotated[
-            str | None, typer.Option("--tokenizer", help="opq, or random as a control. [default: opq]")
+            str | None, typer.Option("--tokenizer", help="opq, or random as a control. Default: opq.")
         ] = None,
         encoder: Annotated[
             str | None,
@@ -31,9 +31,9 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         pca: Annotated[
-            int | None, typer.Option("--pca", metavar="WIDTH", help="Width after PCA. [default: 128]")
+            int | None, typer.Option("--pca", metavar="WIDTH", help="Width after PCA. Default: 128.")
         ] = None,
-        seed: Annotated[int | None, typer.Option("--seed", help="[default: 0]")] = None,
+        seed: Annotated[int | None, typer.Option("--seed", help="Of k-means, or of the draw. Default: 0.")] = None,
         data: Annotated[str | None, typer.Option("--data", help="Data artifact. Default: the only one.")] = None,
         codebook_from: Annotated[
             str | None,

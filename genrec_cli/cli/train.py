@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         }
         layers = common.layers("train", stage.SECTIONS, named)
         ws = common.workspace()
-        name = layers.get("model", {}).get("name") or "rpg"
+        name = str(layers.get("model", {}).get("name") or "rpg")
         run = stage.plan(ws, ws.dataset(common.dataset), name, layers, data=data, codes=codes, label=label)
 
         def work() -> object:

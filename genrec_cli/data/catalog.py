@@ -30,5 +30,5 @@ class Catalog:
     def groups(self) -> Tensor:
         """``group_I``: items with equal codes have equal numbers, from 0. Without codes, each item is its own."""
         if self.codes_IK is None:
-            return torch.arange(self.items)
+            return torch.arange(self.items, device=self.train_count_I.device)
         return torch.unique(self.codes_IK, dim=0, return_inverse=True)[1]

@@ -63,7 +63,8 @@ class LsaEncoder:
                 hint="genrec preprocess --fields title,...    chooses the text",
             ) from None
         svd = TruncatedSVD(min(self.config.dim, *tfidf_IW.shape), n_iter=7, random_state=self.config.seed)
-        with threadpool_limits(1):  # the sums of a matrix product depend on how threads divide it
+        # One thread: a matrix product's sums depend on how threads divide it. No warning where all texts agree.
+        with threadpool_limits(1), np.errstate(invalid="ignore"):
             vec_ID = svd.fit_transform(tfidf_IW)
         rank = np.count_nonzero(svd.singular_values_ > RANK_TOLERANCE * svd.singular_values_.max())
         vec_ID = vec_ID[:, :rank]

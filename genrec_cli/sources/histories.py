@@ -15,7 +15,7 @@ def read_histories(path: Path) -> dict[str, list[str]]:
     """User -> raw item ids, oldest first. Errors name file and line."""
     found: dict[str, list[str]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte-order mark
             if path.suffix in (".jsonl", ".ndjson", ".json"):
                 for number, line in enumerate(stream, 1):
                     if line.strip():
@@ -25,8 +25,9 @@ def read_histories(path: Path) -> dict[str, list[str]]:
                 reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
                 missing = {"user", "item"} - set(reader.fieldnames or [])
                 if missing:
+                    there = ", ".join(reader.fieldnames or ["nothing"])
                     raise DataError(
-                        f"{path} has no column '{sorted(missing)[0]}'; it has: {', '.join(reader.fieldnames or ['nothing'])}.",
+                        f"{path} has no column '{sorted(missing)[0]}'; it has: {there}.",
                         hint="The header must be: user,item",
                     )
                 for row in reader:
@@ -46,11 +47,14 @@ def _json_line(line: str, path: Path, number: int) -> tuple[str, list[str]]:
     try:
         value = json.loads(line)
         user, items = value["user"], value["items"]
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
+        json.dumps([user, items], ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f"{path}, line {number}: not a history.",
             hint='Each line is {"user": "u1", "items": ["B00A", "B00B"]}',
         ) from None
+    if not isinstance(user, str | int):
+        raise DataError(f"{path}, line {number}: 'user' must be a user id.")
     if not isinstance(items, list) or not all(isinstance(item, str | int) for item in items):
         raise DataError(f"{path}, line {number}: 'items' must be a list of item ids.")
     return str(user), [str(item) for item in items]
@@ -59,7 +63,7 @@ def _json_line(line: str, path: Path, number: int) -> tuple[str, list[str]]:
 def read_users(path: Path) -> list[str]:
     """Raw user ids, one a line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not readable text: {error}.", hint="Save it as UTF-8") from None
     except OSError as error:

@@ -1,12 +1,12 @@
 """case-study: runs side by side on single users, with titles: history, target, top 5 of each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean
@@ -26,35 +26,36 @@ MOST_HISTORY = 10
 class CaseStudyConfig(Section):
     """Which users to look at."""
 
-    users: int = 6
+    users: int = Field(6, ge=1)
     """How many, where they are picked: those on whom the runs differ most, or hits and misses of one run."""
     user: tuple[str, ...] = ()
     """Raw ids of users to look at instead."""
-    k: int = 5
+    k: int = Field(5, ge=1)
     """Length of the lists."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One user under one run."""
-
-    rank: int
-    """Of the target, from 1."""
-    items: list[int]
 
 
 def plan(ws: Workspace, dataset: str, config: CaseStudyConfig, runs: list[str]) -> Plan:
     """Resolve the runs: those named, or all there are."""
-    chosen = [ws.find(dataset, "runs", name) for name in runs] or ws.all(dataset, "runs")
+    chosen = [ws.find(dataset, "runs", name) for name in runs] or _all_runs(ws, dataset)
     if not chosen:
         raise InputError(f"'{dataset}' has no finished run yet.", hint=f"genrec train --dataset {dataset}")
     if len({run.key for run in chosen}) < len(chosen):
         raise UsageError("The same run is named twice.")
     if len({run.manifest["inputs"]["data"]["digest"] for run in chosen}) > 1:
-        raise UsageError("The runs were trained on different data, so their users are not the same.")
+        raise UsageError(
+            "The runs were trained on different data, so their users are not the same.",
+            hint=f"Name those to compare: {' '.join(run.path.name for run in chosen)}",
+        )
     label = "-vs-".join(run.path.name.rpartition("-")[0] for run in chosen)[:60]
     inputs = {f"runs{number}": run for number, run in enumerate(chosen)}
     return Plan(dataset, "cases", label, VERSION, {"case_study": config.model_dump(mode="json")}, inputs)
+
+
+def _all_runs(ws: Workspace, dataset: str) -> list[Artifact]:
+    """Every run that is fresh; if none is, the error of the first says why."""
+    everything = ws.all(dataset, "runs")
+    fresh = [run for run in everything if ws.allow_stale or not ws.stale(run)]
+    return fresh or [ws.verified(run) for run in everything]
 
 
 def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar: Callable[[int], Any]) -> Artifact:
@@ -72,7 +73,7 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
                 found = evaluate(model, catalog, batches, where, k=min(config.k, catalog.items), tick=progress.update)
             outcomes.append(by_user(found))
         picked = _named(config.user, names, outcomes[0]) if config.user else pick(outcomes, config.users)
-        labels = [chosen.path.name.rpartition("-")[0] for chosen in runs]
+        labels = labels_of(runs)
         text = "\n".join(_case(row, labels, outcomes, histories, names) for row in picked)
         head = f"# {' and '.join(labels)} on {plan.dataset}\n\n" + (
             "Users named on the command line.\n\n" if config.user
@@ -92,6 +93,12 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
     finished = ws.read(ws.path(plan))
     assert finished is not None
     return finished
+
+
+def labels_of(runs: list[Artifact]) -> list[str]:
+    """What a reader tells the runs apart by: their labels, or their full names where two labels are equal."""
+    labels = [run.path.name.rpartition("-")[0] for run in runs]
+    return labels if len(set(labels)) == len(labels) else [run.path.name for run in runs]
 
 
 def by_user(outcome: Outcome) -> Outcome:
@@ -119,7 +126,7 @@ def _named(raw_ids: tuple[str, ...], names: Names, outcome: Outcome) -> list[int
     for raw in raw_ids:
         if raw not in row_of:
             raise DataError(f"No test user is called '{raw}'.{did_you_mean(raw, list(row_of)[:10_000])}")
-    return [row_of[raw] for raw in raw_ids]
+    return [row_of[raw] for raw in dict.fromkeys(raw_ids)]
 
 
 def _case(row: int, labels: list[str], outcomes: list[Outcome], histories: Histories, names: Names) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import Field
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
@@ -35,7 +36,7 @@ class EvaluateConfig(Section):
     """exhaustive: every item is scored; graph: RPG's approximate search."""
     exclude_seen: bool = False
     """Leave items of the user's own history out of the ranking; the papers do not."""
-    batch_size: int = 256
+    batch_size: int = Field(256, ge=1)
     """Users scored at once."""
     graph: GraphConfig = GraphConfig()
     """Beams, edges and steps of the graph decoder."""
@@ -48,6 +49,7 @@ def plan(
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
     if not config.at or min(config.at) < 1:
         raise UsageError("--at takes cutoffs of 1 or more, for example --at 5,10.")
+    config = config.model_copy(update={"at": tuple(sorted(set(config.at)))})
     chosen = ws.find(dataset, "runs", run)
     model = registry.load("model", chosen.config["model"]["name"])
     if config.decoder == "graph":
@@ -137,13 +139,15 @@ def _by_graph(
     graph = Graph(model, catalog, config.graph)
     built = clock.seconds()
     group_I = catalog.groups()
+    missing = max(config.at)  # behind every cutoff, also where the whole list is shorter than one
     clock = Clock(device)
     parts = []
     for known in batches:
         batch, target_B = known.batch.to(device), known.target_B.to(device)
         top, visited_B = graph.search(model.code_logprobs(batch), batch.user_B, k)
         code_Bk = torch.where(top.item_Bk > 0, group_I[top.item_Bk - 1], -1)
-        parts.append((*top, visited_B, list_rank(top.item_Bk, target_B), code_rank(code_Bk, group_I[target_B - 1])))
+        above_B = list_rank(top.item_Bk, target_B, missing)
+        parts.append((*top, visited_B, above_B, code_rank(code_Bk, group_I[target_B - 1], missing)))
     seconds = clock.seconds()
     item, score, visited, above, code_above = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     one = np.ones_like(above)
@@ -155,20 +159,20 @@ def _by_graph(
     }  # fmt: skip
 
 
-def list_rank(item_Bk: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
-    """Position of the target in each list; the list's length where it is missing."""
+def list_rank(item_Bk: torch.Tensor, target_B: torch.Tensor, missing: int) -> torch.Tensor:
+    """Position of the target in each list, from 0; ``missing`` where it is not there."""
     hit_Bk = item_Bk == target_B[:, None]
-    return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), item_Bk.shape[1])
+    return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), missing)
 
 
-def code_rank(code_Bk: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
-    """The same at code level: items with equal codes, which stand side by side, count as one."""
+def code_rank(code_Bk: torch.Tensor, target_B: torch.Tensor, missing: int) -> torch.Tensor:
+    """The same at code level: items with equal codes count as one. A code of -1 stands for no item."""
     hit_Bk = code_Bk == target_B[:, None]
     new_Bk = torch.ones_like(hit_Bk)
     new_Bk[:, 1:] = ~(code_Bk[:, 1:, None] == code_Bk[:, None, :]).tril().any(-1)
     place_Bk = new_Bk.cumsum(1) - 1
     position_B = hit_Bk.int().argmax(1, keepdim=True)
-    return torch.where(hit_Bk.any(1), place_Bk.gather(1, position_B)[:, 0], code_Bk.shape[1])
+    return torch.where(hit_Bk.any(1), place_Bk.gather(1, position_B)[:, 0], missing)
 
 
 def _write(folder: Any, outcome: Outcome, histories: Histories, cutoffs: list[int]) -> None:

@@ -23,6 +23,7 @@ from genrec_cli.errors import DataError, UsageError
 from genrec_cli.stages.train import load_run
 
 COLUMNS = ("user", "rank", "item", "title", "score")
+FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Recommendations:
 
     def write(self, path: Path) -> None:
         """To .csv, .tsv, .parquet or .jsonl, in one rename."""
+        check_output(path)
         if path.suffix == ".parquet":
             sink = pa.BufferOutputStream()
             pq.write_table(pa.table(self.columns), sink)
@@ -46,17 +48,23 @@ class Recommendations:
         elif path.suffix in (".jsonl", ".ndjson"):
             lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in self.rows())
             content = "".join(f"{line}\n" for line in lines).encode()
-        elif path.suffix in (".csv", ".tsv"):
+        else:
             text = io.StringIO(newline="")
-            writer = csv.writer(text, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
+            # The lines end as RFC 4180 has it: only then the writer quotes every kind of line break within a text.
+            writer = csv.writer(text, delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writerows([COLUMNS, *self.rows()])
             content = text.getvalue().encode()
-        else:
-            raise UsageError(
-                f"--output {path.name}: the ending decides the format.", hint=".csv, .tsv, .parquet or .jsonl"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+        except OSError as error:
+            raise UsageError(f"--output {path} cannot be written: {error.strerror}.") from None
+
+
+def check_output(path: Path) -> None:
+    """A usage error for a format that cannot be written; ask before the work, not after."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"--output {path.name}: the ending decides the format.", hint=f"One of {', '.join(FORMATS)}")
 
 
 def run(

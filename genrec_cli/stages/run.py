@@ -22,17 +22,17 @@ from pydantic import Field
 from genrec_cli import console
 from genrec_cli.artifacts import MANIFEST, STAGE_OF, Artifact, Workspace
 from genrec_cli.config import Section, did_you_mean, parse_set, validate
-from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.errors import ConfigError, Interrupted, UsageError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 
 READS = {
     "download": ("source",),
     "preprocess": ("preprocess",),
-    "tokenize": ("tokenize", "encoder", "tokenizer"),
+    "tokenize": ("encoder", "tokenizer"),
     "train": ("train", "model", "curriculum"),
     "evaluate": ("evaluate",),
-    "recommend": ("recommend",),
+    "recommend": (),
     "case-study": ("case_study",),
 }
 """Command -> the sections it reads, so that ``--set`` of a whole recipe reaches the steps it is meant for."""
@@ -54,6 +54,8 @@ class RecipeHead(Section):
     """Model -> metric -> the published number."""
     steps: tuple[str, ...]
     """Command lines without the word ``genrec``."""
+    next: tuple[str, ...] = ()
+    """Command lines to show at the end, for the reader; ``{at}`` becomes the data set's options."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Chain:
 
     by_kind: dict[str, Artifact] = field(default_factory=dict)
     by_label: dict[str, Artifact] = field(default_factory=dict)
+    runs: dict[str, Artifact] = field(default_factory=dict)
+    """Runs by the name of their folder."""
     evals: list[Artifact] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -80,6 +84,7 @@ class Chain:
         self.by_kind[artifact.kind] = artifact
         if artifact.kind == "runs":
             self.by_label[artifact.path.name.rpartition("-")[0]] = artifact
+            self.runs[artifact.path.name] = artifact
         if artifact.kind == "eval":
             self.evals.append(artifact)
 
@@ -156,16 +161,17 @@ def run_recipe(
     chain = Chain()
     for number, line in enumerate(lines, 1):
         words = pinned(line, chain, takes(line[0]))
-        console.say(f"\n[{number}/{len(lines)}] genrec {shlex.join(words)}")
+        console.say(f"\n[{number}/{len(lines)}] {folded(words, len(recipe.steps[number - 1]))}")
         as_json = console.json_mode()
         out = _Listener(None if as_json else sys.stdout)
         with redirect_stdout(out):
             code = invoke(words)
         if code:
-            console.warn(
-                f"step {number} of {len(lines)} of '{recipe.name}' ended with exit code {code}; "
-                "when it is mended, the same 'genrec run' goes on from there"
-            )
+            step = f"step {number} of {len(lines)} of '{recipe.name}'"
+            if code == Interrupted.exit_code:
+                console.say(f"{step} was stopped; the same 'genrec run' goes on from there", level=0)
+            else:
+                console.warn(f"{step} failed with exit code {code}; once mended, the same 'genrec run' goes on there")
             return code, chain
         for printed in out.results(as_json):
             chain.outputs.append({"command": words[0], **printed})
@@ -174,6 +180,12 @@ def run_recipe(
             if artifact is not None:
                 chain.add(artifact)
     return 0, chain
+
+
+def folded(words: Sequence[str], own: int) -> str:
+    """A command line to read and to copy: the first ``own`` words, and below them what every step is given."""
+    first = f"genrec {shlex.join(words[:own])}"
+    return f"{first} \\\n        {shlex.join(words[own:])}" if len(words) > own else first
 
 
 def pinned(line: Sequence[str], chain: Chain, options: frozenset[str]) -> list[str]:
@@ -189,31 +201,57 @@ def pinned(line: Sequence[str], chain: Chain, options: frozenset[str]) -> list[s
     return words
 
 
-def rows(recipe: Recipe, evals: Sequence[Artifact]) -> list[dict[str, Any]]:
-    """The closing table: a row an evaluation; below those of a model what was published on this data set."""
+def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
+    """The closing table: a row an evaluation; below those of a model what was published on this data set.
+
+    Beside the metrics a row has ``users`` measured, and ``epochs`` and ``train_seconds`` of the run.
+    """
     table: list[dict[str, Any]] = []
-    for (model, dataset), group in itertools.groupby(evals, key=lambda e: (_model(e), e.dataset)):
+    for (model, dataset), group in itertools.groupby(chain.evals, key=lambda e: (_model(e), e.dataset)):
         for artifact in group:
             result = artifact.result
             approximate = "" if result.get("decoder") in (None, "exhaustive") else f", {result['decoder']}"
-            table.append(_row(_run_label(artifact) + approximate, result.get("users"), result.get("metrics") or {}))
+            run = chain.runs.get(_run_name(artifact))
+            trained = run.result if run else {}
+            table.append(
+                _row(_run_label(artifact) + approximate, result.get("metrics") or {})
+                | {"users": result.get("users")}
+                | {"epochs": trained.get("epochs"), "train_seconds": trained.get("seconds")}
+            )
         if model in recipe.head.expected and dataset == recipe.head.dataset:
-            table.append(_row(f"{model}, published", None, recipe.head.expected[model]))
+            table.append(_row(f"{model}, published", recipe.head.expected[model]))
     return table
 
 
-def _row(model: str, users: int | None, metrics: Mapping[str, float]) -> dict[str, Any]:
-    return {"model": model, "users": users, **{name: metrics.get(name) for name in COLUMNS}}
+def _row(model: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+    unknown = dict.fromkeys(("users", "epochs", "train_seconds"))
+    return {"model": model, **{name: metrics.get(name) for name in COLUMNS}, **unknown}
+
+
+def duration(seconds: float | None) -> str:
+    """``45 s``, ``2 min 05 s`` or ``3 h 07 min``; a dash where there is none."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _model(evaluation: Artifact) -> str:
     return str(evaluation.result.get("model") or _run_label(evaluation).rpartition("-s")[0])
 
 
-def _run_label(evaluation: Artifact) -> str:
-    """``rpg-s0``: the label of the run that an evaluation is of."""
+def _run_name(evaluation: Artifact) -> str:
+    """``rpg-s0-1ac1a230``: the folder of the run that an evaluation is of, or its own without one."""
     paths = (Path(facts["path"]) for facts in evaluation.manifest["inputs"].values())
-    return next((p.name.rpartition("-")[0] for p in paths if p.parent.name == "runs"), evaluation.path.name)
+    return next((path.name for path in paths if path.parent.name == "runs"), evaluation.path.name)
+
+
+def _run_label(evaluation: Artifact) -> str:
+    """``rpg-s0``: the label of that run."""
+    name = _run_name(evaluation)
+    return name if name == evaluation.path.name else name.rpartition("-")[0]
 
 
 class _Listener(io.TextIOBase):

@@ -1,6 +1,7 @@
 """train: data (and codes) -> a run: the best weights, their configuration, the log."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from genrec_cli import registry
-from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli import console, registry
+from genrec_cli.artifacts import Artifact, Plan, Workspace, write_atomically
 from genrec_cli.config import Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
@@ -22,11 +23,13 @@ from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, load_weights, save_weights
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.errors import DataError, UsageError
+from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.models.base import Model
 
 VERSION = 1
 SECTIONS = ["model", "train", "curriculum"]
+INPUTS = "inputs.json"
+"""Digests of what a run is being trained on: a checkpoint is good for these and no others."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def plan(
         }
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
+    if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", label):
+        raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'")
     label = label or f"{model}-s{train.seed}"
     return TrainPlan(Plan(dataset, "runs", label, VERSION, config, inputs), model, model_config, train, curriculum)
 
@@ -127,8 +132,16 @@ def train(
     catalog = on_device(load_catalog(run.plan.inputs["data"], codes), where)
     histories = Histories.read(run.plan.inputs["data"].path)
     kind = registry.load("model", run.model)
-    model: Model = kind(run.model_config, catalog, max_length=run.train.max_length).to(where)
+    try:
+        model: Model = kind(run.model_config, catalog, max_length=run.train.max_length).to(where)
+    except ValueError as error:  # settings that are each allowed and do not fit each other, such as heads and width
+        raise ConfigError(f"model: {error}.", hint="Change it with --set model.KEY=VALUE") from None
+    if not force and _of_other_inputs(ws.path(run.plan), run.plan):
+        console.warn(f"{run.plan.name} was begun on inputs that have changed since; it starts anew.")
+        force = True
     with ws.build(run.plan, resumable=True, force=force) as draft:
+        if not (draft.path / INPUTS).exists():
+            write_atomically(draft.path / INPUTS, (json.dumps(_digests(run.plan), indent=2) + "\n").encode())
         config_json = json.dumps(run.plan.config, indent=2) + "\n"
         (draft.path / "config.json").write_text(config_json, encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -169,13 +182,28 @@ def _train(
     best = counters.rows[counters.best_epoch - 1]
     result = {
         "epochs": counters.epoch, "best_epoch": counters.best_epoch, "steps": counters.step,
-        "seconds": round(counters.seconds, 1), "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
+        "seconds": round(counters.seconds, 1),
+        "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
         "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }  # fmt: skip
     if device.type == "cuda":
         result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result
+
+
+def _digests(plan: Plan) -> dict[str, str]:
+    return {name: artifact.digest for name, artifact in plan.inputs.items()}
+
+
+def _of_other_inputs(folder: Path, plan: Plan) -> bool:
+    """Whether a folder holds a checkpoint of inputs with the same recipe (the same key) and other content."""
+    if not (folder / INPUTS).exists():
+        return False
+    try:
+        return json.loads((folder / INPUTS).read_text("utf-8")) != _digests(plan)
+    except ValueError:
+        return True
 
 
 def write_log(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -191,7 +219,8 @@ def _card(run: TrainPlan, result: dict[str, Any]) -> str:
     """The model card: what was trained on what, and what validation said."""
     inputs = "".join(f"- {name}: `{a.path.name}` (digest `{a.digest[:16]}`)\n" for name, a in run.plan.inputs.items())
     return (
-        f"---\nlibrary_name: genrec-cli\ntags: [recommendation, {run.model}]\n---\n# {run.model} on {run.plan.dataset}\n\n"
+        f"---\nlibrary_name: genrec-cli\ntags: [recommendation, {run.model}]\n---\n"
+        f"# {run.model} on {run.plan.dataset}\n\n"
         f"Trained by `genrec train --model {run.model}`; settings in config.json, epochs in log.parquet.\n\n{inputs}\n"
         f"```json\n{json.dumps(result, indent=2)}\n```\n"
     )

@@ -1,0 +1,388 @@
+"""The commands from end to end: each twice, dry, as JSON, wrong, interrupted, killed."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+from shop import SMALL_SHOP, TINY, Answer, genrec
+
+from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.engine.checkpoint import BEST, LAST
+from genrec_cli.engine.loop import Loop
+
+SHORT_PHASES = ["--set", "curriculum.max_epochs=1"]
+PIPELINE = {
+    "download": SMALL_SHOP,
+    "preprocess": ["preprocess"],
+    "tokenize": ["tokenize", "--codebooks", "8", "--codewords", "16"],
+    "popular": ["train", "--model", "popular"],
+    "sasrec": ["train", "--model", "sasrec", "--epochs", "2", *TINY],
+    "rpg": ["train", "--model", "rpg", "--curriculum", "inf", "--epochs", "2", *TINY],
+    "mhl": ["train", "--model", "mhl", "--curriculum", "r-e-inf", "--epochs", "3", *TINY, *SHORT_PHASES],
+    "evaluate popular": ["evaluate", "--run", "popular-s0"],
+    "evaluate sasrec": ["evaluate", "--run", "sasrec-s0", "--split", "valid", "--exclude-seen"],
+    "evaluate rpg": ["evaluate", "--run", "rpg-s0", "--at", "10,5,1"],
+    "evaluate mhl": ["evaluate", "--run", "mhl-s0"],
+    "graph": ["evaluate", "--run", "mhl-s0", "--decoder", "graph", "--set", "evaluate.graph={beams=20, edges=10}"],
+    "case-study": ["case-study", "rpg-s0", "sasrec-s0", "--users", "3"],
+}
+
+
+class Step(NamedTuple):
+    """One command: dry, then twice."""
+
+    dry: Answer
+    made_dry: set[Path]
+    """What the dry call left behind."""
+    first: Answer
+    second: Answer
+
+
+class Walk(NamedTuple):
+    root: Path
+    steps: dict[str, Step]
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory) -> Walk:
+    """The whole pipeline. Tests must leave its root as it is."""
+    root = tmp_path_factory.mktemp("walk") / "artifacts"
+    steps = {}
+    for name, words in PIPELINE.items():
+        before = set(root.rglob("*"))
+        dry = genrec(root, *words, "--dry-run")
+        made_dry = set(root.rglob("*")) - before
+        steps[name] = Step(dry, made_dry, genrec(root, *words), genrec(root, *words))
+    return Walk(root, steps)
+
+
+@pytest.fixture
+def copy(walk, tmp_path) -> Path:
+    """A root of its own, with the times of all files."""
+    return Path(shutil.copytree(walk.root, tmp_path / "artifacts"))
+
+
+# ---- every command, twice --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_the_second_time_is_up_to_date(walk, name):
+    _, _, first, second = walk.steps[name]
+    assert first.manifest["key"][:8] == first.path.name[-8:]
+    assert not first.manifest["tainted"]
+    assert "up to date" not in first.err
+    assert (second.code, second.out) == (0, first.out)
+    assert "up to date" in second.err
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_a_dry_run_names_what_it_would_make_and_makes_nothing(walk, name):
+    step = walk.steps[name]
+    assert step.made_dry == set()
+    assert (step.dry.code, step.dry.out) == (0, step.first.out)
+    assert "would be made" in step.dry.err
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_json_is_one_object_and_nothing_else(walk, name, capfd):
+    answer = genrec(walk.root, *PIPELINE[name], "--json", "--quiet")
+    told = json.loads(answer.out)
+    assert told["path"] == walk.steps[name].first.out.strip()
+    assert told["state"] == "up to date" and told["schema"] == 1 and "result" in told
+    assert answer.err == ""
+    assert capfd.readouterr() == ("", ""), "nothing may go around sys.stdout and sys.stderr"
+
+
+def test_force_makes_the_same_again(copy):
+    words = [*PIPELINE["rpg"], "--force"]
+    before = genrec(copy, *PIPELINE["rpg"])
+    weights = (before.path / BEST).read_bytes()
+    again = genrec(copy, *words)
+    assert "up to date" not in again.err and again.out == before.out
+    assert (again.path / BEST).read_bytes() == weights
+
+
+def test_the_curriculum_is_in_the_log(walk):
+    log = pq.read_table(walk.steps["mhl"].first.path / "log.parquet")
+    assert log.column("phase").to_pylist() == ["random", "entropy", "inference"]
+
+
+def test_cutoffs_stand_in_order_whatever_was_typed(walk):
+    step = walk.steps["evaluate rpg"]
+    header = next(line for line in step.first.err.splitlines() if line.startswith("level")).split()
+    assert header[1:] == [f"{name}@{k}" for k in (1, 5, 10) for name in ("Recall", "NDCG", "MRR")]
+    assert genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "1,5,10").out == step.first.out
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom genrec_cli.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as leaving: assert leaving.code == 0\n"
+        "heavy = {'torch', 'pydantic', 'numpy', 'polars', 'pyarrow', 'sklearn', 'faiss', 'tqdm'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "recommend" in told
+    assert told.splitlines()[-1] == "[]"
+
+
+# ---- recommend -------------------------------------------------------------------------------------
+
+
+def test_recommend_shows_titles_in_the_terminal(walk):
+    answer = genrec(walk.root, "recommend", "--run", "rpg-s0", "--k", "3")
+    lines = answer.out.splitlines()
+    assert lines[0].split() == ["user", "rank", "item", "title", "score"]
+    assert [line.split()[1] for line in lines[1:]] == ["1", "2", "3"] * 5
+    assert "--users FILE" in answer.err
+
+
+def test_the_formats_hold_the_same(walk, tmp_path):
+    users = tmp_path / "users.txt"
+    users.write_text("U0000007\nU0000003\n")
+    paths = [tmp_path / "new" / f"r.{ending}" for ending in ("csv", "tsv", "parquet", "jsonl")]
+    for path in paths:
+        answer = genrec(walk.root, "recommend", "--run", "sasrec-s0", "--users", users, "-o", path)
+        assert answer.path == path
+    rows = [json.loads(line) for line in paths[3].read_text().splitlines()]
+    assert len(rows) == 20 and {row["user"] for row in rows} == {"U0000003", "U0000007"}
+    assert pq.read_table(paths[2]).to_pylist() == rows
+    for path, delimiter in ((paths[0], ","), (paths[1], "\t")):
+        with path.open(newline="") as stream:
+            found = list(csv.DictReader(stream, delimiter=delimiter))
+        assert found == [{name: str(value) for name, value in row.items()} for row in rows]
+    told = json.loads(genrec(walk.root, "recommend", "--run", "sasrec-s0", "--users", users, "--json").out)
+    assert told["recommendations"] == rows
+
+
+def test_histories_never_seen_may_hold_unknown_items(walk, tmp_path):
+    path, out = tmp_path / "h.csv", tmp_path / "r.jsonl"
+    items = pq.read_table(data_of(walk.root) / "items.parquet").column("raw_id").to_pylist()
+    path.write_text("\ufeffuser,item\n" + f"new,{items[0]}\nnew,NEVER\nnew,{items[1]}\nlost,NEVER\n")
+    answer = genrec(walk.root, "recommend", "--run", "mhl-s0", "--history", path, "--k", "4", "-o", out)
+    assert "2 item(s)" in answer.err and "'NEVER' of 'new'" in answer.err and "'lost'" in answer.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["user"], row["rank"]) for row in rows] == [("new", n) for n in (1, 2, 3, 4)]
+    path.write_text(f"user,item\nnew,{items[0]}\nnew,{items[1]}\n")
+    genrec(walk.root, "recommend", "--run", "mhl-s0", "--history", path, "--k", "4", "-o", tmp_path / "same.jsonl")
+    assert (tmp_path / "same.jsonl").read_text() == out.read_text()
+    words = ["--history", path, "--k", "140", "--exclude-seen", "--json"]
+    unseen = json.loads(genrec(walk.root, "recommend", "--run", "mhl-s0", *words).out)
+    left = {row["item"] for row in unseen["recommendations"]}
+    assert left == set(items) - set(items[:2])
+
+
+BAD_HISTORIES = {
+    "h.csv": ["", "a,b\n1,2\n", "user,item\nu\n", "user,item\nu,NEVER\n", '"' + "x" * 140_000],
+    "h.jsonl": [
+        "[1]\n", "{\n", '{"user": "u"}\n', '{"user": null, "items": ["x"]}\n', '{"user": "u", "items": "x"}\n',
+        '{"user": "\\ud800", "items": ["x"]}\n', '{"user": 1, "items": [' + "9" * 5000 + "]}\n",
+        '{"user": "u", "items": []}\n', "[" * 100_000,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, content", [(name, c) for name, many in BAD_HISTORIES.items() for c in many])
+def test_a_bad_history_is_one_clear_error(walk, tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    answer = genrec(walk.root, "recommend", "--run", "rpg-s0", "--history", path)
+    assert answer.code == 3, answer.err
+    assert name in answer.err or "None of the histories" in answer.err
+
+
+# ---- ways out --------------------------------------------------------------------------------------
+
+TRAIN = ["train", "--model", "rpg", *TINY]
+WRONG = [
+    (2, ["train", "--nope"], "--nope"),
+    (2, ["trian"], "train"),
+    (2, ["train", "--model", "sasrek"], "Did you mean 'sasrec'?"),
+    (2, ["train", "--set", "model.name=3"], "no model '3'"),
+    (2, ["train", "--model", "rpg", "--curriculum", "r-e-inf"], "--curriculum inf"),
+    (2, [*TRAIN, "--label", "../x"], "--label '../x'"),
+    (2, [*TRAIN, "--set", "evaluate.at=[5]"], "'genrec train' does not read"),
+    (2, [*TRAIN, "--set", "train.lr"], "section.key=value"),
+    (2, [*TRAIN, "--config", "absent.toml"], "absent.toml"),
+    (2, [*TRAIN, "--device", "tpu", "--seed", "5"], "'tpu'"),
+    (2, ["evaluate", "--run", "sasrec-s0", "--decoder", "graph"], "--decoder exhaustive"),
+    (2, ["evaluate", "--run", "rpg-s0", "--decoder", "graph", "--at", "60"], "beams"),
+    (2, ["evaluate", "--run", "rpg-s0", "--at", "5;10"], "--at 5,10"),
+    (2, ["evaluate", "--run", "rpg-s0", "--at", "0"], "1 or more"),
+    (2, ["case-study", "rpg-s0", "rpg-s0"], "twice"),
+    (2, ["recommend", "--run", "rpg-s0", "-o", "r.xls"], ".csv"),
+    (2, ["recommend", "--run", "rpg-s0", "-o", "/dev/null/r.csv"], "/dev/null/r.csv"),
+    (2, ["recommend", "--run", "rpg-s0", "--k", "0"], "--k"),
+    (2, ["recommend", "--run", "rpg-s0", "--users", "absent.txt"], "absent.txt"),
+    (3, [*TRAIN, "--set", "train.epoch=1"], "Did you mean 'epochs'?"),
+    (3, [*TRAIN, "--set", "trian.lr=1"], "Did you mean 'train'?"),
+    (3, [*TRAIN, "--set", "train.lr='fast'"], "given: 'fast'"),
+    (3, [*TRAIN, "--set", "train.epochs=1.5"], "train.epochs"),
+    (3, [*TRAIN, "--set", "model.heads=3"], "must divide the width"),
+    (3, ["train", "--curriculum", "e-r-x"], "r-e-inf"),
+    (3, ["evaluate", "--run", "rpg-s0", "--split", "train"], "'test'"),
+    (3, ["evaluate", "--run", "rpg-s0", "--set", "evaluate.batch_size=0"], "evaluate.batch_size"),
+    (3, ["case-study", "rpg-s0", "--k", "0"], "case_study.k"),
+    (3, ["case-study", "rpg-s0", "--user", "U000007"], "Did you mean 'U0000"),
+    (4, ["evaluate"], "Choose one with --run"),
+    (4, ["evaluate", "--run", "rpg-s9"], "No runs 'rpg-s9'"),
+    (4, ["evaluate", "--dataset", "synthetik"], "Did you mean 'synthetic'?"),
+    (4, ["train", "--codes", "opq9"], "opq9"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code, words, said", WRONG, ids=[" ".join(words[-3:]) for _, words, _ in WRONG])
+def test_a_mistake_has_its_exit_code_and_says_what_to_type(walk, code, words, said):
+    answer = genrec(walk.root, *words)
+    assert answer.code == code, answer.err
+    assert answer.out == ""
+    assert said in " ".join(answer.err.replace("│", " ").split())
+    assert "Traceback" not in answer.err
+
+
+def test_nothing_there_is_exit_4(tmp_path):
+    for words in (["preprocess"], ["tokenize"], ["train"], ["evaluate"], ["recommend"], ["case-study"]):
+        answer = genrec(tmp_path / "empty", *words)
+        assert answer.code == 4 and "genrec" in answer.err
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_changed_byte_is_found_named_and_never_forgotten(copy):
+    codebook = genrec(copy, *PIPELINE["tokenize"]).path / "codebook.safetensors"
+    content = bytearray(codebook.read_bytes())
+    content[-1] ^= 1
+    codebook.write_bytes(content)
+    for words in (PIPELINE["evaluate rpg"], PIPELINE["rpg"], ["recommend", "--run", "rpg-s0"], PIPELINE["case-study"]):
+        answer = genrec(copy, *words)
+        assert answer.code == 4, words
+        assert str(codebook) in answer.err and "--allow-stale" in answer.err
+    assert genrec(copy, *PIPELINE["evaluate sasrec"]).code == 0, "it has nothing to do with codes"
+    anyway = genrec(copy, *PIPELINE["evaluate rpg"], "--allow-stale")
+    assert anyway.manifest["tainted"] is True
+    assert "do not report" in anyway.err
+    assert "stale" in genrec(copy, "recommend", "--run", "rpg-s0", "--allow-stale").err
+    assert genrec(copy, "case-study", "--users", "1").manifest["result"]["runs"] == ["popular-s0", "sasrec-s0"]
+
+
+def test_a_run_starts_anew_when_its_inputs_changed_under_the_same_recipe(walk, tmp_path):
+    """Files given by hand have one key and many contents: a checkpoint of other content is not gone on from."""
+    root, folder = tmp_path / "root", tmp_path / "files"
+    raw = genrec(walk.root, *SMALL_SHOP).path
+    folder.mkdir()
+    for name in ("reviews", "meta"):
+        shutil.copy(next(raw.glob(f"{name}_*.gz")), folder / f"{name}_Beauty{'_5' * (name == 'reviews')}.json.gz")
+    download = ["download", "--dataset", "amazon-2014-beauty", "--from-dir", folder]
+    train = [*PIPELINE["sasrec"], "--epochs", "1"]
+    weights = []
+    for _ in range(2):
+        assert (genrec(root, *download).code, genrec(root, "preprocess").code) == (0, 0)
+        answer = genrec(root, *train)
+        weights.append((answer.path, (answer.path / BEST).read_bytes()))
+        other = raw_of_another_shop(tmp_path)
+        shutil.copy(other, folder / "reviews_Beauty_5.json.gz")
+    assert weights[0][0] == weights[1][0]
+    assert "starts anew" in answer.err
+    assert weights[0][1] != weights[1][1]
+
+
+def raw_of_another_shop(folder: Path) -> Path:
+    words = ["download", "--dataset", "synthetic", "--set", "source.users=310", "--set", "source.items=150"]
+    return next(genrec(folder / "other", *words).path.glob("reviews_*.gz"))
+
+
+# ---- stopped and killed ----------------------------------------------------------------------------
+
+
+def signal_after(monkeypatch, number: int, step: int) -> None:
+    """Send this process a signal at a step of training."""
+    real = Loop._step
+
+    def counted(self, *given):
+        real(self, *given)
+        if self.counters.step + 1 == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Loop, "_step", counted)
+
+
+def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(copy, monkeypatch):
+    """The user's own line, as it stands: full size, so it is stopped twice and not finished."""
+    words = ["train", "--curriculum", "inf", "--device", "cpu"]
+    for number, step in ((signal.SIGTERM, 2), (signal.SIGINT, 3)):
+        signal_after(monkeypatch, number, step)
+        answer = genrec(copy, *words)
+        monkeypatch.undo()
+        assert (answer.code, answer.out) == (130, "")
+        assert f"after step {step}" in answer.err, "the second call goes on from the first"
+        assert "the same command goes on" in answer.err
+        run = Path(answer.err.partition("checkpoint is in ")[2].partition("\n")[0]).parent
+        assert (run / LAST).exists() and not (run / "manifest.json").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_elsewhere_leaves_nothing_half_made(walk, monkeypatch, number):
+    before = {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()}
+    monkeypatch.setattr(Exhaustive, "scores", lambda *given: signal.raise_signal(number))
+    answer = genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "3")
+    assert (answer.code, answer.out) == (130, "")
+    assert {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()} == before
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(walk, copy, tmp_path, one_thread):
+    words = [*TRAIN, "--device", "cpu", "--label", "killed", "--epochs", "40", "--set", "curriculum.patience=99"]
+    words += ["--set", "train.checkpoint_minutes=0.001"]
+    other = Path(shutil.copytree(walk.root, tmp_path / "other"))
+    whole = genrec(other, *words).path
+    partial = copy / whole.relative_to(other)
+    environment = os.environ | {"GENREC_ROOT": str(copy), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genrec_cli", *words], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (partial / LAST).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (partial / "manifest.json").exists()
+    with safe_open(partial / LAST, framework="pt") as state:
+        counters = json.loads(state.metadata()["state"])["counters"]
+    assert counters["step"] > 0 and counters["epoch"] < 40, "killed in the middle"
+
+    assert genrec(copy, *words).path == partial
+    for name in (BEST, "config.json"):
+        assert (partial / name).read_bytes() == (whole / name).read_bytes(), name
+    logs = [pq.read_table(path / "log.parquet").drop_columns(["seconds", "waited"]) for path in (partial, whole)]
+    assert logs[0].num_rows == 40
+    assert logs[0].equals(logs[1])
+    states = []
+    for path in (partial, whole):
+        with safe_open(path / LAST, framework="pt") as file:
+            states.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def data_of(root: Path) -> Path:
+    return next((root / "synthetic" / "data").glob("k5-loo-????????"))

@@ -1,0 +1,139 @@
+"""What models learn on the synthetic dial: the order when there is one, nothing when there is none.
+
+A model that sees its target fails where there is no order: it finds what nobody can foresee, in training
+(the loss falls below that of a guess) or at evaluation (more hits than chance).
+"""
+
+from math import log, sqrt
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from shop import genrec
+
+from genrec_cli.artifacts import Artifact, Workspace
+from genrec_cli.data.names import Names
+from genrec_cli.data.sequences import eval_batches
+from genrec_cli.stages.train import load_run
+
+SMALL = {
+    "model.width": 32, "model.heads": 2, "model.inner": 64, "model.dropout": 0.1,
+    "train.lr": 0.005, "train.warmup_steps": 20,
+}  # fmt: skip
+
+
+def settings(values: dict[str, float]) -> list[str]:
+    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+
+
+def make_shop(root: Path, **dials: float) -> None:
+    for words in (
+        ["download", "--dataset", "synthetic", *settings({f"source.{key}": value for key, value in dials.items()})],
+        ["preprocess"],
+        ["tokenize", "--codebooks", "8", "--codewords", "32"],
+        ["train", "--model", "popular"],
+    ):
+        assert genrec(root, *words).code == 0
+
+
+def train(root: Path, model: str, *words: str) -> Path:
+    return genrec(root, "train", "--model", model, "--device", "cpu", *settings(SMALL), *words).path
+
+
+def metrics(root: Path, model: str) -> dict[str, float]:
+    return genrec(root, "evaluate", "--run", f"{model}-s0").manifest["result"]["metrics"]
+
+
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("ordered")
+    make_shop(root, users=1200, items=300, order=1.0, noise=0.0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory) -> Path:
+    """Independent draws from many items, all equally likely: what a user owns says nothing of what comes next
+    (but that it is none of some nine in a thousand), and neither do the counts."""
+    root = tmp_path_factory.mktemp("shuffled")
+    make_shop(root, users=1500, items=1000, order=0.0, popularity=0.0)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["sasrec", "rpg"])
+def test_order_is_learned(ordered, model):
+    """Planted: three of four steps have one right answer, most others a shelf of some ten items."""
+    train(ordered, model, "--epochs", "6")
+    assert metrics(ordered, model)["NDCG@10"] > 4 * metrics(ordered, "popular")["NDCG@10"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model, choices", [("sasrec", 1000), ("rpg", 32)])
+def test_nothing_is_learned_where_there_is_no_order(shuffled, model, choices):
+    """Each list of 10 hits a target with p = 10 / items, whatever the model. The hits of two models are then
+    two binomial draws of mean n p, and their difference has a deviation of at most sqrt(2 n p): five of them
+    are exceeded by chance once in three million. Seeing the target would give n hits, not some 40."""
+    run = train(shuffled, model, "--epochs", "4")
+    loss = pq.read_table(run / "log.parquet").column("loss/next").to_pylist()[-1]
+    assert loss > 0.9 * log(choices), "a guess costs log(choices); four epochs learn little by heart"
+    answer = genrec(shuffled, "evaluate", "--run", f"{model}-s0")
+    users = answer.manifest["result"]["users"]
+    chance = users * 10 / pq.read_metadata(data_of(shuffled).path / "items.parquet").num_rows
+    hits = metrics(shuffled, model)["Recall@10"] * users
+    popular = metrics(shuffled, "popular")["Recall@10"] * users
+    assert chance + 5 * sqrt(2 * chance) < users / 10, "the bound must be able to fail"
+    assert hits - popular < 5 * sqrt(2 * chance)
+    assert hits < chance + 5 * sqrt(chance)
+
+
+@pytest.mark.slow
+def test_masked_items_of_an_intent_are_reconstructed_better_than_noise(tmp_path):
+    """Each user's last item, which training never saw, is hidden; the state at its place sees the history.
+
+    An item that follows the plan can be told from what came before, a random one cannot.
+    """
+    make_shop(tmp_path, users=1200, items=300, order=1.0, noise=0.25)
+    words = ["--curriculum", "r", "--set", "curriculum.granularity=item", "--set", "curriculum.ratio=0.3"]
+    path = train(tmp_path, "mhl", *words, "--epochs", "15")
+    ws = Workspace(tmp_path)
+    run = ws.find("synthetic", "runs", str(path))
+    logp, noise = reconstruction(ws, run), noise_of_last_items(ws)
+    planned, random = logp[~noise], logp[noise]
+    assert len(random) > 200
+    error = sqrt(float(planned.var()) / len(planned) + float(random.var()) / len(random))
+    assert planned.mean() - random.mean() > max(0.2, 5 * error)
+
+
+def data_of(root: Path) -> Artifact:
+    return Workspace(root).find("synthetic", "data")
+
+
+@torch.inference_mode()
+def reconstruction(ws: Workspace, run: Artifact) -> torch.Tensor:
+    """Mean log-probability of the true codes of each user's last item, all its codes masked."""
+    model, _, histories = load_run(ws, run, torch.device("cpu"))
+    user, at = histories.targets("test")
+    found = torch.empty(histories.users)
+    for known in eval_batches(histories, user, at + 1, max_length=50, batch_size=256):
+        batch, last_B = known.batch, known.batch.packing.last_B
+        token_NK = model.tokens(batch)
+        mask_NK = torch.zeros_like(token_NK, dtype=torch.bool)
+        mask_NK[last_B] = True
+        logp_KBV = model.logits(model.states(model.hide(token_NK, mask_NK, batch), batch, last_B)).log_softmax(-1)
+        code_KB1 = model.codes_IK[batch.item_N[last_B]].t()[..., None]
+        found[batch.user_B] = logp_KBV.gather(2, code_KB1)[..., 0].mean(0)
+    return found[torch.from_numpy(user)]
+
+
+def noise_of_last_items(ws: Workspace) -> torch.Tensor:
+    """Whether each test user's last item is noise, by the labels. No user takes an item twice."""
+    table = pq.read_table(ws.find("synthetic", "raw").path / "labels.parquet", columns=["user", "item", "noise"])
+    noise = {(row["user"], row["item"]): row["noise"] for row in table.to_pylist()}
+    data = ws.find("synthetic", "data")
+    names = Names.read(data.path)
+    item = pq.read_table(data.path / "interactions.parquet", columns=["item"]).column(0).to_pylist()
+    users = pq.read_table(data.path / "users.parquet").to_pylist()
+    last = [(u["raw_id"], names.item[item[u["offset"] + u["test_at"]] - 1]) for u in users if u["test_at"] > 0]
+    return torch.tensor([noise[pair] for pair in last])

@@ -1,0 +1,362 @@
+"""What evaluate, recommend, case-study and train write, checked against slow ways to the same numbers."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shop import SMALL_SHOP, TINY, Answer, genrec
+
+from genrec_cli.data.names import Names
+from genrec_cli.data.sequences import Histories
+from genrec_cli.engine.evaluation import Outcome
+from genrec_cli.stages.case_study import pick, rank_of
+from genrec_cli.stages.evaluate import code_rank, list_rank
+from genrec_cli.stages.recommend import COLUMNS, Recommendations
+
+RUNS = ("popular", "sasrec", "rpg")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A shop with three runs. Four digits of eight codewords: some items share all their codes."""
+    root = tmp_path_factory.mktemp("stages")
+    for words in (SMALL_SHOP, ["preprocess"], ["tokenize", "--codebooks", "4", "--codewords", "8"]):
+        assert genrec(root, *words).code == 0
+    for model in RUNS:
+        assert genrec(root, "train", "--model", model, *(["--epochs", "2", *TINY] if model != "popular" else [])).path
+    return root
+
+
+def data_of(root: Path) -> Path:
+    return next(next(path for path in root.iterdir() if path.is_dir()).glob("data/k*-loo-????????"))
+
+
+def evaluated(root: Path, *words: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """An evaluation's result, its users and its lists."""
+    answer = genrec(root, "evaluate", *words)
+    users, lists = (pq.read_table(answer.path / f"{name}.parquet").to_pydict() for name in ("per_user", "topk"))
+    return answer.manifest["result"], as_arrays(users), as_arrays(lists)
+
+
+def as_arrays(columns: dict[str, list]) -> dict[str, np.ndarray]:
+    return {name: np.array(values) for name, values in columns.items()}
+
+
+# ---- ranks in lists --------------------------------------------------------------------------------
+
+LISTS = st.lists(st.integers(1, 9), min_size=1, max_size=9, unique=True)
+
+
+def loop_rank(items: list[int], target: int, missing: int) -> int:
+    return items.index(target) if target in items else missing
+
+
+def loop_code_rank(codes: list[int], target: int, missing: int) -> int:
+    different = []
+    for code in codes:
+        if code == target:
+            return len(different)
+        if code not in different:
+            different.append(code)
+    return missing
+
+
+@given(LISTS, st.integers(1, 9), st.integers(0, 3), st.integers(9, 20))
+def test_list_rank_is_the_position_in_the_list(items, target, empty, missing):
+    padded = items + [0] * empty
+    found = list_rank(torch.tensor([padded, padded[::-1]]), torch.tensor([target, target]), missing)
+    assert found.tolist() == [loop_rank(padded, target, missing), loop_rank(padded[::-1], target, missing)]
+
+
+@given(st.lists(st.integers(-1, 4), min_size=1, max_size=12), st.integers(0, 4), st.integers(12, 20))
+def test_code_rank_counts_equal_codes_once(codes, target, missing):
+    found = code_rank(torch.tensor([codes, codes[::-1]]), torch.tensor([target, target]), missing)
+    expected = [loop_code_rank(row, target, missing) for row in (codes, codes[::-1])]
+    assert found.tolist() == expected
+
+
+# ---- evaluate --------------------------------------------------------------------------------------
+
+EVALUATIONS = [
+    ["--run", "popular-s0"],
+    ["--run", "sasrec-s0", "--exclude-seen", "--at", "3,200"],
+    ["--run", "rpg-s0", "--split", "valid"],
+    ["--run", "rpg-s0", "--decoder", "graph", "--set", "evaluate.graph={beams=12, edges=4, steps=2}"],
+]
+
+
+@pytest.mark.parametrize("words", EVALUATIONS, ids=" ".join)
+def test_the_manifest_holds_the_means_of_the_users(root, words):
+    result, users, _ = evaluated(root, *words)
+    assert result["users"] == len(users["user"]) == len(set(users["user"]))
+    assert (np.diff(users["user"].astype(int)) > 0).all(), "in the order of the user table"
+    for prefix, level in (("", "metrics"), ("code_", "code_metrics")):
+        for name, value in result[level].items():
+            assert users[prefix + name].mean() == pytest.approx(value, abs=1e-6), name
+            assert ((users[prefix + name] >= 0) & (users[prefix + name] <= 1)).all()
+
+
+@pytest.mark.parametrize("words", EVALUATIONS, ids=" ".join)
+def test_lists_stand_best_first_and_agree_with_ranks_and_targets(root, words):
+    _, users, lists = evaluated(root, *words)
+    items, scores = lists["items"], lists["scores"]
+    assert (scores[:, 0] == scores.max(1)).all()
+    assert (scores[:, 1:] <= scores[:, :-1]).all()
+    assert all(len(set(row[row > 0])) == (row > 0).sum() for row in items)
+    position = "test_at" if "valid" not in words else "valid_at"
+    table = pq.read_table(data_of(root) / "users.parquet", columns=["offset", position]).to_pydict()
+    log = pq.read_table(data_of(root) / "interactions.parquet", columns=["item"]).column(0).to_numpy()
+    real = [log[table["offset"][u - 1] + table[position][u - 1]] for u in users["user"]]
+    assert (users["target"] == real).all() and (lists["target"] == real).all()
+    alone = np.flatnonzero((users["ties"] == 1) & (users["rank"] < items.shape[1]))
+    hit = items[alone, users["rank"][alone]] == users["target"][alone]
+    assert len(alone) > 10
+    if "graph" not in words:
+        assert hit.all()
+    else:  # an approximate list that does not hold the target gives the rank behind all cutoffs
+        assert (hit == (items[alone] == users["target"][alone][:, None]).any(1)).all()
+
+
+def test_excluded_items_are_in_no_list(root):
+    _, users, lists = evaluated(root, "--run", "sasrec-s0", "--exclude-seen", "--at", "3,200")
+    histories = Histories.read(data_of(root))
+    for user, items in zip(users["user"][::29], lists["items"][::29], strict=True):
+        start = histories.offset[user - 1]
+        seen = histories.item[start : start + histories.test_at[user - 1]]
+        assert not set(seen) & set(items)
+        assert (items > 0).sum() == len(items) - len(set(seen)), "as many places stay empty as the user has items"
+
+
+def test_a_graph_that_covers_the_catalogue_finds_what_exact_decoding_finds(root):
+    graph = "evaluate.graph={beams=200, edges=200, steps=2}"
+    items = Names.read(data_of(root)).item
+    words = ["--run", "rpg-s0", "--decoder", "graph", "--set", graph, "--at", str(len(items))]
+    answer = genrec(root, "evaluate", *words)
+    result = answer.manifest["result"]
+    assert result["recall_against_exact"] == 1.0
+    assert result["visited"] == len(items)
+    assert "the graph finds 100.0% of the exact lists" in answer.err
+    assert result["code_metrics"][f"NDCG@{len(items)}"] == pytest.approx(exact_code_ndcg(root, len(items)), abs=1e-3)
+    small = evaluated(root, *EVALUATIONS[3])[0]
+    assert 0 < small["recall_against_exact"] < 1 and small["visited"] < len(items)
+    assert small["exact_metrics"] == evaluated(root, "--run", "rpg-s0")[0]["metrics"]
+
+
+def exact_code_ndcg(root: Path, cutoff: int) -> float:
+    return evaluated(root, "--run", "rpg-s0", "--at", str(cutoff))[0]["code_metrics"][f"NDCG@{cutoff}"]
+
+
+# ---- fewer items than a list is long ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory) -> Path:
+    """Ten items, thirty users who go round them."""
+    root = tmp_path_factory.mktemp("ten")
+    log = "".join(f"u{u},i{(u + t * (1 + u % 3)) % 10},{t}\n" for u in range(30) for t in range(6))
+    (root / "log.csv").write_text("user_id,item_id,timestamp\n" + log)
+    words = ["red apple", "red car", "green pear", "green tree", "blue sea", "blue sky", "old car", "old tree", "sky"]
+    items = "".join(f'{{"item_id": "i{n}", "title": "{word} {n}"}}\n' for n, word in enumerate([*words, "sea"]))
+    (root / "items.jsonl").write_text(items)
+    files = ["--interactions", root / "log.csv", "--items", root / "items.jsonl"]
+    for words in (
+        ["preprocess", "--dataset", "ten", *files, "--k-core", "0"],
+        ["tokenize", "--codebooks", "2", "--codewords", "4", "--pca", "4"],
+        ["train", "--model", "popular"],
+        ["train", "--model", "rpg", "--epochs", "1", *TINY],
+    ):
+        answer = genrec(root, *words)
+        assert answer.code == 0, answer.err
+    return root
+
+
+@pytest.mark.parametrize("run", ["popular-s0", "rpg-s0"])
+def test_cutoffs_beyond_the_catalogue_find_everything(ten, run):
+    result, _, lists = evaluated(ten, "--run", run, "--at", "20")
+    assert lists["items"].shape == (30, 10)
+    assert result["metrics"]["Recall@20"] == 1.0
+    assert result["metrics"]["NDCG@20"] < 1.0
+
+
+def test_a_target_missing_in_a_short_list_is_no_hit(ten):
+    """The list holds at most ten items, so its length is not behind the cutoff of 20."""
+    graph = ["--decoder", "graph", "--set", "evaluate.graph={beams=20, edges=1, steps=1}"]
+    result, users, lists = evaluated(ten, "--run", "rpg-s0", "--at", "20", *graph)
+    held = (lists["items"] == lists["target"][:, None]).any(1)
+    assert 0 < held.sum() < len(held)
+    assert (users["Recall@20"] == held).all()
+    assert result["metrics"]["Recall@20"] == pytest.approx(held.mean(), abs=1e-6)
+    assert (users["code_Recall@20"] >= users["Recall@20"]).all(), "a twin of the target is a hit at code level"
+
+
+def test_recommending_more_than_there_is_gives_all(ten):
+    told = genrec(ten, "recommend", "--run", "rpg-s0", "--k", "50", "--json")
+    rows = json.loads(told.out)["recommendations"]
+    assert len(rows) == 300
+    assert {row["item"] for row in rows if row["user"] == "u0"} == {f"i{n}" for n in range(10)}
+
+
+# ---- recommend -------------------------------------------------------------------------------------
+
+
+def recommended(root: Path, *words: str | Path) -> list[dict[str, Any]]:
+    return json.loads(genrec(root, "recommend", *words, "--json").out)["recommendations"]
+
+
+@pytest.mark.parametrize("run", ["sasrec-s0", "rpg-s0"])
+def test_a_history_never_seen_gets_what_the_known_user_gets(root, tmp_path, run):
+    names, histories = Names.read(data_of(root)), Histories.read(data_of(root))
+    chosen = [3, 100, 7]
+    lines = []
+    for user in chosen:
+        start = histories.offset[user]
+        items = [names.item[i - 1] for i in histories.item[start : start + histories.length[user]]]
+        lines.append(json.dumps({"user": names.user[user], "items": items}))
+    (tmp_path / "h.jsonl").write_text("\n".join(lines))
+    (tmp_path / "u.txt").write_text("\n".join(names.user[user] for user in chosen))
+    known = recommended(root, "--run", run, "--users", tmp_path / "u.txt")
+    new = recommended(root, "--run", run, "--history", tmp_path / "h.jsonl")
+    assert len(known) == 30
+
+    def sort(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return sorted(rows, key=lambda row: (row["user"], row["rank"]))
+
+    for one, two in zip(sort(known), sort(new), strict=True):
+        assert one | {"score": 0} == two | {"score": 0}
+        assert one["score"] == pytest.approx(two["score"], rel=1e-5)
+
+
+def test_an_unknown_user_gets_a_suggestion(root, tmp_path):
+    (tmp_path / "u.txt").write_text("U0000001\nU0000O12\n")
+    answer = genrec(root, "recommend", "--run", "rpg-s0", "--users", tmp_path / "u.txt")
+    assert answer.code == 3
+    assert "'U0000O12'" in answer.err and "Did you mean 'U0000" in answer.err and "--history" in answer.err
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+ROW = st.tuples(TEXT, st.integers(1, 100), TEXT, st.none() | TEXT, st.floats(allow_nan=False, width=32))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(ROW, max_size=5))
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_what_is_written_is_read_again(tmp_path, rows, ending):
+    found = Recommendations({name: [row[n] for row in rows] for n, name in enumerate(COLUMNS)})
+    path = tmp_path / f"r.{ending}"
+    found.write(path)
+    if ending == "parquet":
+        again = [tuple(row.values()) for row in pq.read_table(path).to_pylist()]
+    elif ending == "jsonl":
+        again = [tuple(json.loads(line).values()) for line in path.read_text("utf-8").split("\n")[:-1]]
+    else:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *body = csv.reader(stream, delimiter="\t" if ending == "tsv" else ",")
+        assert header == list(COLUMNS)
+        again = [(user, int(rank), item, title, float(score)) for user, rank, item, title, score in body]
+        rows = [(user, rank, item, title or "", score) for user, rank, item, title, score in rows]
+    assert again == rows
+
+
+# ---- case-study ------------------------------------------------------------------------------------
+
+
+def outcome(above: list[int]) -> Outcome:
+    rank = np.array(above)
+    one = np.ones_like(rank)
+    return Outcome(one, one, rank, one, rank, one, one, one, one)
+
+
+def test_users_are_picked_where_the_runs_differ_most():
+    first, second = outcome([0, 5, 50, 3]), outcome([0, 0, 3, 90])
+    assert pick([first, second], 2) == [1, 3], "best for the second run, then best for the first"
+    assert pick([first, second], 9) == [1, 3, 2, 0]
+    assert pick([second], 2) == [1, 3], "best and worst of a single run"
+
+
+def test_ranks_count_ties_half():
+    tied = outcome([4])
+    tied.ties[0] = 5
+    assert rank_of(tied, 0) == 7
+    assert rank_of(outcome([0]), 0) == 1
+
+
+@pytest.fixture(scope="module")
+def cases(root) -> Answer:
+    return genrec(root, "case-study", "popular-s0", "sasrec-s0", "--users", "6")
+
+
+def test_the_picked_users_and_ranks_are_those_of_the_evaluation(root, cases):
+    ranks = [evaluated(root, "--run", f"{model}-s0")[1] for model in ("popular", "sasrec")]
+    gain = [1 / np.log2(users["rank"] + (users["ties"] + 1) / 2 + 1) for users in ranks]
+    names = Names.read(data_of(root))
+    rows = pq.read_table(cases.path / "cases.parquet").to_pylist()
+    assert len(rows) == 12 and len({row["user"] for row in rows}) == 6
+    order = np.argsort(gain[1] - gain[0])
+    extremes = {names.user[ranks[0]["user"][row] - 1] for row in (*order[:3], *order[-3:])}
+    assert {row["user"] for row in rows} == extremes
+    for row in rows:
+        users = ranks[row["run"] == "sasrec-s0"]
+        place = names.user.index(row["user"]) + 1
+        at = int(np.flatnonzero(users["user"] == place)[0])
+        assert row["rank"] == users["rank"][at] + (users["ties"][at].astype(int) - 1) // 2 + 1
+        assert row["target"] == names.item[users["target"][at] - 1]
+        assert len(row["items"]) == 5
+
+
+def test_the_target_is_marked_where_a_list_holds_it(cases):
+    text = (cases.path / "cases.md").read_text()
+    rows = pq.read_table(cases.path / "cases.parquet").to_pylist()
+    held = sum(row["target"] in row["items"] for row in rows)
+    assert held > 0
+    assert text.count("**✓**") == held
+    assert text in cases.err
+    assert text.count("## User ") == 6 and text.count("Next: **") == 6
+
+
+def test_runs_of_one_label_are_told_apart(root):
+    other = genrec(root, "train", "--model", "sasrec", "--epochs", "1", *TINY)
+    name = next(p.name for p in other.path.parent.glob("sasrec-s0-*") if p != other.path)
+    labels = genrec(root, "case-study", name, other.path.name, "--users", "1").manifest["result"]["runs"]
+    assert labels == [name, other.path.name]
+    assert genrec(root, "case-study", "sasrec-s0").code == 4, "an ambiguous label stays an error"
+
+
+def test_a_named_user_is_shown(root):
+    answer = genrec(root, "case-study", "rpg-s0", "--user", "U0000009", "--user", "U0000009", "--k", "3")
+    rows = pq.read_table(answer.path / "cases.parquet").to_pylist()
+    assert [(row["user"], len(row["items"])) for row in rows] == [("U0000009", 3)]
+
+
+# ---- train -----------------------------------------------------------------------------------------
+
+
+def test_a_run_is_a_model_folder(root):
+    answer = genrec(root, "train", "--model", "rpg", "--epochs", "2", *TINY)
+    folder, manifest = answer.path, answer.manifest
+    assert json.loads((folder / "config.json").read_text()) == manifest["config"]
+    assert manifest["config"]["train"]["lr"] == 5e-4, "every default is resolved"
+    log = pq.read_table(folder / "log.parquet").to_pylist()
+    best = max(log, key=lambda row: row["valid/NDCG@10"])
+    assert manifest["result"]["best_epoch"] == best["epoch"]
+    assert manifest["result"]["valid"]["NDCG@10"] == best["valid/NDCG@10"]
+    assert "rpg on synthetic" in (folder / "README.md").read_text()
+    found, users, _ = evaluated(root, "--run", str(folder), "--split", "valid")
+    assert found["metrics"]["NDCG@10"] == pytest.approx(best["valid/NDCG@10"], abs=1e-6), "the best weights are kept"
+    assert len(users["user"]) == found["users"]
+
+
+def test_data_that_can_teach_nothing_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id\n" + "".join(f"u{n},i{n % 3}\n" for n in range(9)))
+    words = ["--dataset", "lone", "--interactions", tmp_path / "log.csv", "--k-core", "0"]
+    assert genrec(tmp_path, "preprocess", *words).code == 0
+    answer = genrec(tmp_path, "train", "--model", "sasrec", *TINY)
+    assert answer.code == 3 and "3 interactions" in answer.err
+    assert genrec(tmp_path, "train", "--model", "popular").code == 0
+    assert genrec(tmp_path, "evaluate", "--run", "popular-s0").code == 3
