@@ -11,9 +11,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genrec_cli.errors import ConfigError, UsageError
 
@@ -26,6 +26,17 @@ SECTIONS = frozenset(
 )
 """Every section that any stage reads. A file may hold all of them; a stage takes its own.
 ``recipe`` belongs to ``genrec run``: with it there, a recipe file is also a ``--config`` file."""
+
+
+Count = Annotated[int, Field(ge=1)]
+"""A whole number of at least 1."""
+Natural = Annotated[int, Field(ge=0)]
+"""A whole number of at least 0."""
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share or probability."""
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):

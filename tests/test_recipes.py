@@ -18,6 +18,7 @@ from genrec_cli.stages.run import (
     COLUMNS,
     READS,
     Chain,
+    aligned,
     commands,
     duration,
     folded,
@@ -304,6 +305,11 @@ def test_the_table_sets_the_published_number_beside_ours(tmp_path: Path, ws: Wor
     assert [(row["users"], row["epochs"], row["train_seconds"]) for row in table[1:]] == [(3, 7, 65.0), (None,) * 3]
 
 
+def test_comments_stand_below_each_other() -> None:
+    found = aligned(["genrec status # what", "genrec list runs     # which", "genrec doctor"])
+    assert found == ["genrec status      # what", "genrec list runs   # which", "genrec doctor"]
+
+
 def test_durations_read_well() -> None:
     assert [duration(s) for s in (None, 0.4, 59.7, 125, 11_225)] == [
         "-",
@@ -386,7 +392,7 @@ def test_the_whole_command_ends_with_the_table_and_what_to_type_next(
     app(["run", str(path), "--root", str(root)], standalone_mode=False)
     found = capsys.readouterr()
     assert "T (shop), 3 users" in found.out and "1 min 05 s" in found.out and "rpg-s0" in found.out
-    assert f"  genrec status --dataset shop --root {root}    # what there is" in found.err.splitlines()
+    assert f"  genrec status --dataset shop --root {root}   # what there is" in found.err.splitlines()
     app(["run", str(path), "--root", str(root), "--json"], standalone_mode=False)
     (row,) = json.loads(capsys.readouterr().out)["table"]
     assert row["epochs"] == 7 and row["users"] == 3 and row["Recall@10"] == 0.5

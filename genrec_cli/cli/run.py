@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         import time
 
         from genrec_cli import console
-        from genrec_cli.stages.run import commands, duration, read_recipe, rows, run_recipe
+        from genrec_cli.stages.run import aligned, commands, duration, read_recipe, rows, run_recipe
 
         chosen = read_recipe(recipe)
         dataset = common.dataset or chosen.head.dataset
@@ -53,8 +53,8 @@ def register(app: typer.Typer) -> None:
             if "cases" in chain.by_kind:
                 console.say(f"Single users, run beside run:  {chain.by_kind['cases'].path / 'cases.md'}")
             console.say(f"Done in {duration(time.monotonic() - started)}." + (" Next:" if chosen.head.next else ""))
-            for line in chosen.head.next:
-                console.say(f"  {line.replace('{at}', shlex.join(place))}")
+            for line in aligned(line.replace("{at}", shlex.join(place)) for line in chosen.head.next):
+                console.say(f"  {line}")
         console.emit({"schema": 1, "recipe": chosen.name, "exit": code, "steps": chain.outputs, "table": table})
         if code:
             raise typer.Exit(code)

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     def train(
         common: Common,
         model: Annotated[
-            str | None, typer.Option(help="Model by name; genrec list models shows all. Default: rpg.")
+            str | None, typer.Option(help="Model by name; genrec list models shows all. Default: mhl.")
         ] = None,
         curriculum: Annotated[str | None, typer.Option(help="Curriculum preset, for example inf.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         }
         layers = common.layers("train", stage.SECTIONS, named)
         ws = common.workspace()
-        name = str(layers.get("model", {}).get("name") or "rpg")
+        name = str(layers.get("model", {}).get("name") or "mhl")
         run = stage.plan(ws, ws.dataset(common.dataset), name, layers, data=data, codes=codes, label=label)
 
         def work() -> object:

@@ -8,7 +8,7 @@ list: "direct inference" is one phase without a mask that ends when validation n
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from genrec_cli.config import Section, validate
+from genrec_cli.config import Count, NonNegative, Positive, Section, Share
 from genrec_cli.errors import ConfigError
 
 Mask = Literal["none", "random", "entropy"]
@@ -18,15 +18,15 @@ Granularity = Literal["token", "item", "mixed"]
 class Law(Section):
     """How the mask ratio falls within a phase."""
 
-    on_plateau: int
+    on_plateau: Count
     """Evaluations without improvement before each step down."""
     kind: Literal["linear", "exponential"] = "linear"
     """linear: minus ``step`` of the initial ratio (appendix I); exponential: times ``eta`` (equation 5)."""
-    step: float = 0.1
+    step: Positive = 0.1
     """Share of the initial ratio."""
-    eta: float = 0.5
+    eta: Share = 0.5
     """Factor of the exponential law."""
-    floor: float = 0.0
+    floor: NonNegative = 0.0
     """At or below this ratio it becomes 0 (Algorithm 1, line 24)."""
 
     def lower(self, ratio: float, initial: float) -> float:
@@ -38,7 +38,7 @@ class Law(Section):
 class Until(Section):
     """When a phase ends. Without any rule it lasts to its ``max_epochs`` or the end of the run."""
 
-    plateau: int | None = None
+    plateau: Count | None = None
     """After so many evaluations without improvement."""
     ratio_at: float | None = None
     """Once the mask ratio is at or below this."""
@@ -53,13 +53,13 @@ class Phase(Section):
     """How the positions to mask are chosen."""
     granularity: Granularity = "token"
     """token: single digits; item: all digits of an item; mixed: either, for each item."""
-    ratio: float = 0.0
+    ratio: Share = 0.0
     """Initial mask ratio."""
     law: Law | None = None
     """How the ratio falls; none: it stays."""
     until: Until = Until()
     """What ends the phase."""
-    max_epochs: int | None = None
+    max_epochs: Count | None = None
     """Upper limit of epochs in this phase."""
 
 
@@ -68,17 +68,17 @@ class CurriculumConfig(Section):
 
     preset: str = "inf"
     """A preset by name, unless ``phase`` lists phases of your own."""
-    patience: int = 20
+    patience: Count = 20
     """Evaluations without improvement that end the last phase (early stopping)."""
-    plateau: int = 5
+    plateau: Count = 5
     """Evaluations without improvement that end a masking phase, or lower its ratio."""
-    ratio: float = 0.15
+    ratio: Share = 0.15
     """Initial mask ratio of the presets."""
     granularity: Granularity = "token"
     """Granularity of the presets."""
     law: Literal["linear", "exponential"] = "linear"
     """Decay law of the presets."""
-    max_epochs: int | None = None
+    max_epochs: Count | None = None
     """Upper limit of epochs in each masking phase of a preset."""
     watch: Literal["metric", "loss"] = "metric"
     """What a plateau is measured on: the validation metric or the validation loss."""
@@ -170,8 +170,3 @@ class Curriculum:
         follower = self.phases[state.phase + 1]
         self.state = CurriculumState(phase=state.phase + 1, ratio=follower.ratio)
         return f"phase '{follower.name}' begins"
-
-
-def own_phases(values: dict[str, Any]) -> CurriculumConfig:
-    """A validated curriculum from a section's values."""
-    return validate(CurriculumConfig, "curriculum", values)

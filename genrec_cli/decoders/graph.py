@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_cli.config import Section
+from genrec_cli.config import Count, Natural, Section
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.exhaustive import Exhaustive, TopK
 from genrec_cli.models.base import CodeScorer
@@ -28,13 +28,13 @@ CHUNK = 256
 class GraphConfig(Section):
     """The size of graph and search."""
 
-    beams: int = 50
+    beams: Count = 50
     """Items kept after each step."""
-    edges: int = 50
+    edges: Count = 50
     """Neighbours of an item, itself included."""
-    steps: int = 3
+    steps: Count = 3
     """Steps of propagation."""
-    seed: int = 0
+    seed: Natural = 0
     """Decides each user's random starts."""
 
 
@@ -103,7 +103,7 @@ class Graph:
         return top, seen_BI.sum(1)
 
 
-def starts(user_B: Tensor, beams: int, items: int, seed: int) -> Tensor:
+def starts(user_B: Tensor, beams: Count, items: int, seed: int) -> Tensor:
     """``beams`` pseudo-random items (from 0) of each user: a 32-bit hash of (seed, user, number)."""
     number_M = torch.arange(beams, device=user_B.device)
     x_BM = (user_B[:, None] * 0x9E3779B1 + number_M * 0x85EBCA6B + seed * 0xC2B2AE35) & 0xFFFFFFFF

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from genrec_cli.config import Section
+from genrec_cli.config import Count, Natural, NonNegative, Positive, Section
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -15,35 +15,35 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class TrainConfig(Section):
     """How to train: the optimiser, the batches, the validation."""
 
-    epochs: int = 150
+    epochs: Count = 150
     """Upper limit of passes over the training rows; the cosine runs over all of them."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Training rows an optimiser step, over all devices and accumulation steps together."""
-    micro_batch_size: int | None = None
+    micro_batch_size: Count | None = None
     """Rows that go through the model at once; smaller than the batch size accumulates gradients."""
-    lr: float = 5e-4
+    lr: Positive = 5e-4
     """Peak learning rate."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Decoupled, on matrices only."""
-    warmup_steps: int = 1000
+    warmup_steps: Natural = 1000
     """Steps of linear warm-up before the cosine."""
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     """Gradient norm; 0: no clipping."""
     precision: Precision = "fp32"
     """Of the matrix products; weights and optimiser stay in fp32. tf32 is fp32 where there is no CUDA."""
-    seed: int = 0
+    seed: Natural = 0
     """Decides the start, the order of rows, dropout and masks."""
-    max_length: int = 50
+    max_length: Count = 50
     """T_max: items of a history that the model reads."""
     windows: Literal["sliding", "recent"] = "sliding"
     """sliding: every training item of a long history is a target (RPG); recent: only the last T_max (SASRec)."""
     metric: str = "NDCG@10"
     """What validation selects the best epoch by."""
-    eval_every: int = 1
+    eval_every: Count = 1
     """Epochs between validations."""
-    valid_users: int | None = None
+    valid_users: Count | None = None
     """Validate on so many users, drawn once by the seed; none: all."""
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints within an epoch; one is always written after each epoch."""
 
 

@@ -19,13 +19,13 @@ Readings where the paper is silent or contradicts itself, each an option:
 Reconstruction heads run at masked (t, k) pairs only. Recipes: beauty-mhl, toys-mhl, sports-mhl.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_cli.config import Section
+from genrec_cli.config import NonNegative, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -41,9 +41,9 @@ class MhlConfig(RpgConfig):
     """Which pass gives the next-item loss; masked: as printed."""
     next_targets: Literal["all", "last"] = "all"
     """Positions that learn their next item."""
-    next_weight: float = 1.0
+    next_weight: NonNegative = 1.0
     """lambda_1 of equation (3)."""
-    mask_weight: float = 1.0
+    mask_weight: NonNegative = 1.0
     """lambda_2 of equation (3)."""
     entropy_source: Literal["printed", "predictive"] = "printed"
     """State whose entropy stands for item t: h_t (printed) or h_{t-1}."""
@@ -54,6 +54,7 @@ class Mhl(Rpg):
 
     Config: ClassVar[type[Section]] = MhlConfig
     masks: ClassVar[bool] = True
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"curriculum": {"preset": "r-e-inf"}}
     config: MhlConfig
 
     def extra_tokens(self, max_length: int) -> int:

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genrec_cli.config import Section
+from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Choose, Model
@@ -28,21 +28,21 @@ from genrec_cli.nn.transformer import Activation, Transformer, initialise
 class RpgConfig(Section):
     """RPG's backbone and heads."""
 
-    width: int = 448
+    width: Count = 448
     """D, the width of embeddings and states."""
-    layers: int = 2
+    layers: Count = 2
     """Transformer blocks."""
-    heads: int = 4
+    heads: Count = 4
     """Attention heads; must divide the width."""
-    inner: int = 1024
+    inner: Count = 1024
     """Width inside the MLP of a block."""
     activation: Activation = "gelu_tanh"
     """gelu, gelu_tanh (GPT-2's) or relu."""
-    dropout: float = 0.3
+    dropout: Dropout = 0.3
     """Of the embeddings."""
-    attention_dropout: float = 0.3
+    attention_dropout: Dropout = 0.3
     """Of the attention weights."""
-    temperature: float = 0.07
+    temperature: Positive = 0.07
     """tau of the cosine classifier (RPG's recipes: .03)."""
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from genrec_cli.config import Section
+from genrec_cli.config import Count, Dropout, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Choose, Model
@@ -27,23 +27,23 @@ from genrec_cli.nn.transformer import Activation, Transformer, initialise
 class SasRecConfig(Section):
     """SASRec's Transformer and its loss."""
 
-    width: int = 128
+    width: Count = 128
     """D, the width of embeddings and states."""
-    layers: int = 2
+    layers: Count = 2
     """Transformer blocks."""
-    heads: int = 2
+    heads: Count = 2
     """Attention heads; must divide the width."""
-    inner: int = 256
+    inner: Count = 256
     """Width inside the MLP of a block."""
     activation: Activation = "gelu"
     """gelu, gelu_tanh or relu (the paper's)."""
-    dropout: float = 0.5
+    dropout: Dropout = 0.5
     """Of the embeddings and of each block's outputs."""
-    attention_dropout: float = 0.2
+    attention_dropout: Dropout = 0.2
     """Of the attention weights."""
     loss: Literal["ce", "bce", "sampled"] = "ce"
     """ce: softmax over the catalogue; bce: the paper's; sampled: softmax over sampled items."""
-    negatives: int = 1
+    negatives: Count = 1
     """Sampled items for each position (bce, sampled), uniform over the catalogue."""
 
 

@@ -238,6 +238,13 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def aligned(lines: Iterable[str]) -> list[str]:
+    """Command lines with their ``# comments`` one below the other."""
+    parts = [line.partition(" #") for line in lines]
+    width = max((len(words.rstrip()) for words, _, _ in parts), default=0)
+    return [f"{words.rstrip():<{width}}   #{comment}" if mark else words for words, mark, comment in parts]
+
+
 def _model(evaluation: Artifact) -> str:
     return str(evaluation.result.get("model") or _run_label(evaluation).rpartition("-s")[0])
 
