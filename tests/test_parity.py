@@ -24,8 +24,8 @@ def test_blocks_equal_gpt2():
     from transformers import GPT2Config, GPT2Model
 
     theirs = GPT2Model(
-        GPT2Config(vocab_size=2, n_positions=9, n_embd=16, n_layer=2, n_head=4, n_inner=40, activation_function="gelu_new",
-                   resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        GPT2Config(vocab_size=2, n_positions=9, n_embd=16, n_layer=2, n_head=4, n_inner=40,
+                   activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     ).eval()  # fmt: skip
     ours = Transformer(
         width=16,

@@ -56,9 +56,10 @@ class Exhaustive:
         group_I = catalog.groups()
         first_G = torch.full((int(group_I.max()) + 1,), self.items, dtype=torch.long, device=group_I.device)
         first_G.scatter_reduce_(0, group_I, torch.arange(self.items, device=group_I.device), "amin")
-        self.first_I = torch.zeros(self.items, dtype=torch.bool, device=group_I.device)
-        self.first_I[first_G] = True
-        """One item of each group of equal codes: what is counted at code level."""
+        twin_I = torch.ones(self.items, dtype=torch.bool, device=group_I.device)
+        twin_I[first_G] = False
+        self.twin_J = twin_I.nonzero()[:, 0]
+        """Items whose codes an earlier item has too: what does not count at code level."""
 
     def scores(self, model: Model, batch: Batch) -> Tensor:
         """``score_BI`` of the whole catalogue."""
@@ -70,7 +71,7 @@ class Exhaustive:
         """``score_BI = mean over k of logp_BKV[b, k, code_i^k]``."""
         # Divided before the sum: only the kernel for sums is fast on every device.
         table = (logp_BKV.flatten(1).t() / logp_BKV.shape[1]).contiguous()
-        return F.embedding_bag(self.bag_IK, table, mode="sum").t()
+        return F.embedding_bag(self.bag_IK, table, mode="sum").t().contiguous()
 
     def top(self, score_BI: Tensor, k: int) -> TopK:
         """The k best items of each row; fewer items than k give item 0 with score -inf."""
@@ -90,10 +91,10 @@ class Exhaustive:
         lost_B1 = ~(score_B1 > -torch.inf)
         above_BI = (score_BI > score_B1) | lost_B1
         equal_BI = (score_BI == score_B1) & ~lost_B1
-        return Rank(
-            above_BI.sum(1), equal_BI.sum(1).clamp_min(1),
-            (above_BI & self.first_I).sum(1), (equal_BI & self.first_I).sum(1).clamp_min(1),
-        )  # fmt: skip
+        above_B, ties_B = above_BI.sum(1), equal_BI.sum(1)
+        code_above_B = above_B - above_BI[:, self.twin_J].sum(1)
+        code_ties_B = ties_B - equal_BI[:, self.twin_J].sum(1)
+        return Rank(above_B, ties_B.clamp_min(1), code_above_B, code_ties_B.clamp_min(1))
 
 
 def exclude_seen(score_BI: Tensor, batch: Batch) -> Tensor:

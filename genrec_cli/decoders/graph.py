@@ -103,7 +103,7 @@ class Graph:
         return top, seen_BI.sum(1)
 
 
-def starts(user_B: Tensor, beams: Count, items: int, seed: int) -> Tensor:
+def starts(user_B: Tensor, beams: int, items: int, seed: int) -> Tensor:
     """``beams`` pseudo-random items (from 0) of each user: a 32-bit hash of (seed, user, number)."""
     number_M = torch.arange(beams, device=user_B.device)
     x_BM = (user_B[:, None] * 0x9E3779B1 + number_M * 0x85EBCA6B + seed * 0xC2B2AE35) & 0xFFFFFFFF
