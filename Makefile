@@ -7,8 +7,10 @@ STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test lint install clean
 
+# Passive: threads that wait do not spin, or a busy machine takes several times as long.
 quickstart: $(STAMP)
-	$(BIN)/genrec run quickstart
+	OMP_WAIT_POLICY=passive $(BIN)/genrec run quickstart
+	@echo "To type genrec as above, first:  source $(BIN)/activate" >&2
 
 # One thread a worker: two workers on two cores do not get in each other's way.
 test: $(STAMP)
@@ -25,6 +27,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "genrec needs Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV), once: a few minutes." >&2
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

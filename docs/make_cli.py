@@ -110,7 +110,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "law of a phase", Law
     yield "until of a phase", Until
     yield "[evaluate]", EvaluateConfig
-    yield "[evaluate.graph]", GraphConfig
+    yield "[decoder]", GraphConfig
     yield "[case_study]", CaseStudyConfig
 
 

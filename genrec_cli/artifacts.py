@@ -29,12 +29,13 @@ from genrec_cli import __version__
 from genrec_cli.config import canonical_json, did_you_mean
 from genrec_cli.errors import DataError, InputError, UsageError
 
-KINDS = ("raw", "data", "vectors", "codes", "runs", "eval", "cases")
+KINDS = ("raw", "data", "vectors", "codes", "runs", "eval", "cases", "comparisons", "sweeps", "figures")
 """Folders of a data set, in the order of the pipeline."""
 
 STAGE_OF = {
     "raw": "download", "data": "preprocess", "vectors": "tokenize", "codes": "tokenize",
-    "runs": "train", "eval": "evaluate", "cases": "case-study",
+    "runs": "train", "eval": "evaluate", "cases": "case-study", "comparisons": "compare", "sweeps": "sweep",
+    "figures": "figures",
 }  # fmt: skip
 MANIFEST = "manifest.json"
 FIELDS = ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted")
@@ -180,7 +181,9 @@ class Workspace:
             return []
         return sorted(p for p in folder.iterdir() if p.is_dir() and not (p / MANIFEST).exists())
 
-    def find(self, dataset: str, kind: str, selector: str | None = None) -> Artifact:
+    def find(
+        self, dataset: str, kind: str, selector: str | None = None, *, made_from: Artifact | None = None
+    ) -> Artifact:
         """One artifact by label or its beginning, key prefix or path; without a selector, the only fresh one."""
         if selector and (Path(selector) / MANIFEST).is_file():
             artifact = self.read(Path(selector))
@@ -188,6 +191,9 @@ class Workspace:
                 raise UsageError(f"{selector} is not an artifact of the kind '{kind}'.")
             return self.verified(artifact)
         everything = self.all(dataset, kind)
+        if made_from is not None:
+            source = made_from.manifest["kind"], made_from.digest
+            everything = [a for a in everything if a.manifest["inputs"][source[0]]["digest"] == source[1]]
         found = everything
         if selector:
             wanted = Path(selector).name
@@ -204,8 +210,9 @@ class Workspace:
         if len(found) == 1:
             return self.verified(found[0])
         if not found:
+            of = f" made from {made_from.path.name}" if made_from else ""
             raise InputError(
-                f"'{dataset}' has no finished {kind} yet.",
+                f"'{dataset}' has no finished {kind}{of} yet.",
                 hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it",
             )
         lines = "\n".join(f"  {a.path.name}" for a in found)
@@ -282,7 +289,7 @@ class Workspace:
     def done(self, plan: Plan) -> Artifact | None:
         """The finished artifact of a plan if it is there, unchanged and made from these very inputs."""
         artifact = self.read(self.path(plan))
-        if artifact is None or self.stale(artifact):
+        if artifact is None or self.stale(artifact) or (artifact.tainted and not self.allow_stale):
             return None
         same = all(artifact.manifest["inputs"][n]["digest"] == a.digest for n, a in plan.inputs.items())
         return artifact if same else None

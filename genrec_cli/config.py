@@ -22,10 +22,10 @@ Layer = Mapping[str, Mapping[str, Any]]
 
 SECTIONS = frozenset(
     {"download", "preprocess", "tokenize", "encoder", "tokenizer", "model", "train", "curriculum"}
-    | {"evaluate", "recommend", "case_study", "source", "recipe"}
+    | {"evaluate", "decoder", "recommend", "case_study", "compare", "source", "recipe", "sweep"}
 )
 """Every section that any stage reads. A file may hold all of them; a stage takes its own.
-``recipe`` belongs to ``genrec run``: with it there, a recipe file is also a ``--config`` file."""
+``recipe`` and ``sweep`` belong to the commands ``run`` and ``sweep``: such a file is also a ``--config`` file."""
 
 
 Count = Annotated[int, Field(ge=1)]

@@ -63,10 +63,7 @@ def test_the_printed_budget_is_uniform_from_one():
     assert counts[0] == 0 and len(counts) == 5, "N lies in 1 .. floor(.5 * 8)"
     assert counts[1:].min() > 400
     tiny = torch.stack(
-        [
-            chooser("random", "item", 0.05, "printed", s)(None, batch_of([3]), 2).any(1).sum()
-            for s in range(20)
-        ]
+        [chooser("random", "item", 0.05, "printed", s)(None, batch_of([3]), 2).any(1).sum() for s in range(20)]
     )
     assert (tiny == 1).all(), "an empty range becomes one item"
 
@@ -149,9 +146,7 @@ def test_state_survives_a_dump():
 def test_presets_end_in_early_stopping(preset):
     phases = CurriculumConfig(preset=preset, patience=7).phases()
     assert phases[-1].until == Until(plateau=7)
-    assert [p.mask for p in phases] == [
-        {"inf": "none", "r": "random", "e": "entropy"}[x] for x in preset.split("-")
-    ]
+    assert [p.mask for p in phases] == [{"inf": "none", "r": "random", "e": "entropy"}[x] for x in preset.split("-")]
 
 
 def test_own_phases_and_wrong_presets():

@@ -30,9 +30,7 @@ def make_loop(folder: Path, *, config=CONFIG, curriculum=INF, report=None, seed=
     catalog, histories = make_catalog(), make_histories([5, 9, 6, 14, 6, 4, 7, 12] * 4, 30)
     small = {"width": 16, "heads": 2, "inner": 32, "dropout": 0.2, "attention_dropout": 0.2}
     model = kind({Rpg: RpgConfig, Mhl: MhlConfig}[kind](**small), catalog, max_length=8)
-    return Loop(
-        model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report()
-    )
+    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report())
 
 
 def stop_at(step: int) -> Report:
@@ -59,9 +57,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, ki
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
     clocks = {"seconds", "waited"}
-    logs = [
-        [{k: v for k, v in row.items() if k not in clocks} for row in c.rows] for c in (unbroken, resumed)
-    ]
+    logs = [[{k: v for k, v in row.items() if k not in clocks} for row in c.rows] for c in (unbroken, resumed)]
     assert logs[0] == logs[1]
     assert resumed.positions == unbroken.positions
 

@@ -16,8 +16,8 @@ from shop import SMALL_SHOP, TINY, Answer, genrec
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories
 from genrec_cli.engine.evaluation import Outcome
+from genrec_cli.engine.lists import code_rank, list_rank
 from genrec_cli.stages.case_study import pick, rank_of
-from genrec_cli.stages.evaluate import code_rank, list_rank
 from genrec_cli.stages.recommend import COLUMNS, Recommendations
 
 RUNS = ("popular", "sasrec", "rpg")
@@ -84,11 +84,12 @@ def test_code_rank_counts_equal_codes_once(codes, target, missing):
 
 # ---- evaluate --------------------------------------------------------------------------------------
 
+SMALL_GRAPH = ["--set", "decoder.beams=12", "--set", "decoder.edges=4", "--set", "decoder.steps=2"]
 EVALUATIONS = [
     ["--run", "popular-s0"],
     ["--run", "sasrec-s0", "--exclude-seen", "--at", "3,200"],
     ["--run", "rpg-s0", "--split", "valid"],
-    ["--run", "rpg-s0", "--decoder", "graph", "--set", "evaluate.graph={beams=12, edges=4, steps=2}"],
+    ["--run", "rpg-s0", "--decoder", "graph", *SMALL_GRAPH],
 ]
 
 
@@ -135,9 +136,9 @@ def test_excluded_items_are_in_no_list(root):
 
 
 def test_a_graph_that_covers_the_catalogue_finds_what_exact_decoding_finds(root):
-    graph = "evaluate.graph={beams=200, edges=200, steps=2}"
+    graph = "decoder.beams=200", "--set", "decoder.edges=200", "--set", "decoder.steps=2"
     items = Names.read(data_of(root)).item
-    words = ["--run", "rpg-s0", "--decoder", "graph", "--set", graph, "--at", str(len(items))]
+    words = ["--run", "rpg-s0", "--decoder", "graph", "--set", *graph, "--at", str(len(items))]
     answer = genrec(root, "evaluate", *words)
     result = answer.manifest["result"]
     assert result["recall_against_exact"] == 1.0
@@ -187,7 +188,7 @@ def test_cutoffs_beyond_the_catalogue_find_everything(ten, run):
 
 def test_a_target_missing_in_a_short_list_is_no_hit(ten):
     """The list holds at most ten items, so its length is not behind the cutoff of 20."""
-    graph = ["--decoder", "graph", "--set", "evaluate.graph={beams=20, edges=1, steps=1}"]
+    graph = ["--decoder", "graph", "--set", "decoder.beams=20", "--set", "decoder.edges=1", "--set", "decoder.steps=1"]
     result, users, lists = evaluated(ten, "--run", "rpg-s0", "--at", "20", *graph)
     held = (lists["items"] == lists["target"][:, None]).any(1)
     assert 0 < held.sum() < len(held)

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Look at single users: history, target and the top of each run, with titles."""
+        """Look at single users: history, target and the top of each run, with titles; of MHL runs also why."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import case_study as stage

@@ -98,8 +98,13 @@ def command(
     return register
 
 
-def make(common: Common, plan: "Plan", work: Callable[[], "Artifact"]) -> "Artifact | None":
-    """Run a stage's work unless it is done already; print the artifact's path or its JSON."""
+def make(
+    common: Common, plan: "Plan", work: Callable[[], "Artifact"], *, forecast: Callable[[], dict[str, Any]] | None = None
+) -> "Artifact | None":
+    """Run a stage's work unless it is done already; print the artifact's path or its JSON.
+
+    ``forecast`` says what the work would take; a dry run asks it and adds its answer to the JSON.
+    """
     from genrec_cli import console
 
     ws = common.workspace()
@@ -108,8 +113,11 @@ def make(common: Common, plan: "Plan", work: Callable[[], "Artifact"]) -> "Artif
     if common.dry_run:
         state = "up to date" if done else "would be made"
         console.say(f"{stage}: {state}")
-        console.emit({"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config},
-                     text=str(ws.path(plan)))  # fmt: skip
+        outlook = {"forecast": forecast()} if forecast and not done else {}
+        console.emit(
+            {"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config, **outlook},
+            text=str(ws.path(plan)),
+        )
         return done
     if done:
         console.say(f"{stage}: up to date")

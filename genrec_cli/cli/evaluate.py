@@ -77,7 +77,7 @@ def show(artifact: "Artifact") -> None:
     if "recall_against_exact" in result:
         console.say(
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
-            f"{result['visited']:,.0f} items a user; built in {result['graph_seconds']:.1f} s"
+            f"{result['visited']:,.0f} items a user; built in {result['build_seconds']:.1f} s"
         )
     if artifact.tainted:
         console.warn("made from stale inputs (--allow-stale): do not report these numbers")

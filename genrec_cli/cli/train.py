@@ -1,10 +1,13 @@
 """genrec train"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genrec_cli.cli.common import Common, command, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -47,8 +50,59 @@ def register(app: typer.Typer) -> None:
         name = str(layers.get("model", {}).get("name") or "mhl")
         run = stage.plan(ws, ws.dataset(common.dataset), name, layers, data=data, codes=codes, label=label)
 
-        def work() -> object:
+        def work() -> "Artifact":
             with TrainProgress() as progress:
                 return stage.train(ws, run, device=device, force=common.force, report_to=progress.attach)
 
-        make(common, run.plan, work)
+        def forecast() -> dict[str, Any]:
+            found = stage.forecast(run, device=device)
+            show_forecast(run.plan.name, found)
+            return found
+
+        artifact = make(common, run.plan, work, forecast=forecast)
+        if artifact is not None and not common.dry_run:
+            show_diagnosis(artifact)
+
+
+def show_forecast(name: str, found: dict[str, Any]) -> None:
+    """What a training would take, as tables."""
+    from genrec_cli import console
+    from genrec_cli.cli.progress import clock
+
+    if "phases" not in found:
+        console.say(f"{name}: learns without gradients, in one pass over the data")
+        return
+    rows = [
+        [
+            phase["name"], phase["mask"], phase["granularity"] if phase["mask"] != "none" else None, phase["ratio"],
+            phase["rules"], round(1000 * phase["seconds_a_step"], 1), clock(phase["seconds_an_epoch"]),
+        ]
+        for phase in found["phases"]
+    ]  # fmt: skip
+    console.table(
+        f"{name}: at most {found['epochs']:,} epochs of {found['steps_per_epoch']:,} steps, {found['steps']:,} in all",
+        ["phase", "mask", "granularity", "ratio", "rules", "ms a step", "an epoch"], rows,
+    )  # fmt: skip
+    memory, time = found["memory"], found["time"]
+    parts = ", ".join(
+        f"{part} {mebibytes(memory[part])}" for part in ("weights", "gradients", "optimizer", "activations")
+    )
+    console.table("", ["", "estimate", "how"], [
+        ["parameters", f"{found['parameters']:,}", "trainable"],
+        ["memory", mebibytes(memory["peak"]), f"{memory['how']}: {parts}"],
+        ["time", f"at most {clock(time['at_most_seconds'])}",
+         f"{time['how']}: {time['timed_steps']} steps on {time['on']}; "
+         f"a validation takes {clock(time['validation_seconds'])}"],
+    ])  # fmt: skip
+
+
+def show_diagnosis(artifact: "Artifact") -> None:
+    """What the log says about the training, each finding with what to change."""
+    from genrec_cli import console
+
+    for finding in artifact.result.get("diagnosis", []):
+        console.say(f"{finding['sign']}: {finding['seen']}\n  try: {finding['change']}")
+
+
+def mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -13,18 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import CodeScorer, ItemScorer, Model
-
-
-class TopK(NamedTuple):
-    """A decoder's answer."""
-
-    item_Bk: Tensor
-    """Item ids, best first; 0 where there is no further item."""
-    score_Bk: Tensor
-    """Their scores, -inf where there is no item."""
+from genrec_cli.decoders.base import TopK
+from genrec_cli.models.base import CodeScorer, Model
 
 
 class Rank(NamedTuple):
@@ -36,6 +29,10 @@ class Rank(NamedTuple):
     code_ties_B: Tensor
 
 
+class ExhaustiveConfig(Section):
+    """Exact decoding has no settings."""
+
+
 class Exhaustive:
     """Scores all items.
 
@@ -43,8 +40,8 @@ class Exhaustive:
         catalog: on the device where the model runs.
     """
 
-    name = "exhaustive"
-    faces = (ItemScorer, CodeScorer)
+    Config = ExhaustiveConfig
+    exact = True
 
     def __init__(self, catalog: Catalog) -> None:
         self.items = catalog.items

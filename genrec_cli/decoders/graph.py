@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_cli.config import Count, Natural, Section
+from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.exhaustive import Exhaustive, TopK
+from genrec_cli.decoders.base import TopK
+from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.models.base import CodeScorer
 
 CHUNK = 256
@@ -46,12 +48,13 @@ class Graph:
         catalog: on the model's device.
     """
 
-    name = "graph"
-    faces = (CodeScorer,)
+    Config = GraphConfig
+    exact = False
+    face = CodeScorer
 
     def __init__(self, model: CodeScorer, catalog: Catalog, config: GraphConfig) -> None:
-        self.config = config
-        self.exact = Exhaustive(catalog)
+        self.model, self.config = model, config
+        self.scorer = Exhaustive(catalog)
         self.neighbour_IE = self._build(model.code_vectors(), catalog)
 
     @torch.no_grad()
@@ -64,11 +67,21 @@ class Graph:
         found = []
         for begin in range(0, catalog.items, CHUNK):
             codes_CK = catalog.codes_IK[begin : begin + CHUNK]
-            score_CI = self.exact.code_scores(similar_KVV[digit_K, codes_CK])
+            score_CI = self.scorer.code_scores(similar_KVV[digit_K, codes_CK])
             own_C = torch.arange(begin, begin + len(codes_CK), device=score_CI.device)
             score_CI[torch.arange(len(own_C), device=own_C.device), own_C] = 2.0  # itself first, also among twins
             found.append(score_CI.topk(edges, dim=1).indices)
         return torch.cat(found)
+
+    @staticmethod
+    def longest(config: GraphConfig) -> int:
+        """A list is the last beam."""
+        return config.beams
+
+    def decode(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
+        """The best k items found for each history, and how many distinct items were ``visited``."""
+        top, visited_B = self.search(self.model.code_logprobs(batch), batch.user_B, k)
+        return top, {"visited": visited_B}
 
     @torch.no_grad()
     def search(self, logp_BKV: Tensor, user_B: Tensor, k: int) -> tuple[TopK, Tensor]:
@@ -89,7 +102,7 @@ class Graph:
         for _ in range(self.config.steps):
             candidate_BC = self.neighbour_IE[beam_BM].flatten(1).sort(dim=1).values
             seen_BI.scatter_(1, candidate_BC, True)
-            token_BCK = self.exact.bag_IK[candidate_BC].long()
+            token_BCK = self.scorer.bag_IK[candidate_BC].long()
             score_BC = table_BX.gather(1, token_BCK.flatten(1)).view(token_BCK.shape).mean(-1)
             again_BC = F.pad(candidate_BC[:, 1:] == candidate_BC[:, :-1], (1, 0))
             score_BC = score_BC.masked_fill(again_BC, -torch.inf)

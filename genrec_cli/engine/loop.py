@@ -22,6 +22,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
+from genrec_cli.engine.entropies import EntropyProbe, Unsure
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
 from genrec_cli.errors import DivergedError, Interrupted
@@ -97,6 +98,7 @@ class Loop:
         self.curriculum_config = curriculum
         self.curriculum = Curriculum(curriculum)
         self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
 
     # ---- the loop ------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ class Loop:
         self._save()
         self.report.epoch(row)
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> dict[str, Any]:
         name, cutoff = metrics.parse(self.config.metric)
         user, at = self.histories.targets("valid")
         if self.config.valid_users is not None and self.config.valid_users < len(user):
@@ -255,11 +257,13 @@ class Loop:
         )  # fmt: skip
         with autocast(self.device, self.config.precision):
             outcome = evaluate(self.model, self.catalog, batches, self.device)
+            entropies = self.probe(self.model) if self.probe else {}
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
         return {
             **found,
             "valid/loss": float(outcome.loss.mean()),
             f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"],
+            **entropies,
         }
 
     # ---- losses and checkpoints ----------------------------------------------------------------

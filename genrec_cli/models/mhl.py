@@ -73,7 +73,7 @@ class Mhl(Rpg):
             mask_NK = choose(entropy_NK, batch, self.digits)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
         else:
-            entropy_NK = self._clean_entropies(clean_NK, batch) if choose.needs_entropy else None
+            entropy_NK = self.entropies(clean_NK, batch) if choose.needs_entropy else None
             mask_NK = choose(entropy_NK, batch, self.digits)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
             logit_KMV = self.logits(take(masked_ND, learn_M))
@@ -113,8 +113,8 @@ class Mhl(Rpg):
     # ---- entropies (equation 4) ----------------------------------------------------------------
 
     @torch.no_grad()
-    def _clean_entropies(self, clean_NK: Tensor, batch: Batch) -> Tensor:
-        """From a pass of its own over the clean history, without gradient."""
+    def entropies(self, clean_NK: Tensor, batch: Batch) -> Tensor:
+        """``entropy_NK`` in nats, from a pass of its own over the clean history, without gradient."""
         return self._source(entropy(self.logits(self.states(clean_NK, batch))), batch)
 
     @torch.no_grad()

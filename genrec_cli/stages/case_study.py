@@ -1,26 +1,39 @@
-"""case-study: runs side by side on single users, with titles: history, target, top 5 of each."""
+"""case-study: runs side by side on single users, with titles: history, target, top 5 of each.
 
-from collections.abc import Callable
+For runs of masked history learning also why: how unsure the model is at each item of the history, what it
+puts where the least certain one is hidden, and which item the list depends on most.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from pydantic import Field
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
+from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import Outcome, evaluate
+from genrec_cli.engine.explain import Why, explain, strongest
 from genrec_cli.errors import DataError, InputError, UsageError
+from genrec_cli.models.mhl import Mhl
 from genrec_cli.stages.train import load_run
 
-VERSION = 1
+VERSION = 2
 SECTIONS = ["case_study"]
 MOST_HISTORY = 10
 """Items of a history that are shown; the last ones."""
+HEAT = "▁▂▃▄▅▆▇█"
+"""From the most certain item of a history to the least."""
+MOST_NEW = 2
+"""Items named that enter a list when an item of the history is removed."""
 
 
 class CaseStudyConfig(Section):
@@ -64,31 +77,34 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
     runs = list(plan.inputs.values())
     names = Names.read(ws.input(runs[0], "data").path)
     outcomes: list[Outcome] = []
+    explainers: dict[int, Callable[[int], Why]] = {}
     with ws.build(plan) as draft:
-        for chosen in runs:
+        for number, chosen in enumerate(runs):
             model, catalog, histories = load_run(ws, chosen, where)
             user, at = histories.targets("test")
-            batches = eval_batches(histories, user, at, max_length=chosen.config["train"]["max_length"], batch_size=256)
+            longest = chosen.config["train"]["max_length"]
+            batches = eval_batches(histories, user, at, max_length=longest, batch_size=256)
             with bar(len(user)) as progress:
                 found = evaluate(model, catalog, batches, where, k=min(config.k, catalog.items), tick=progress.update)
             outcomes.append(by_user(found))
+            if isinstance(model, Mhl):
+                explainers[number] = explainer(model, Exhaustive(catalog), histories, longest, outcomes[-1])
         picked = _named(config.user, names, outcomes[0]) if config.user else pick(outcomes, config.users)
         labels = labels_of(runs)
-        text = "\n".join(_case(row, labels, outcomes, histories, names) for row in picked)
+        cases = [
+            Case(row, outcomes, labels, history_of(histories, outcomes[0], row).tolist(),
+                 {number: ask(row) for number, ask in explainers.items()})
+            for row in picked
+        ]  # fmt: skip
+        text = "\n".join(_case(case, names) for case in cases)
         head = f"# {' and '.join(labels)} on {plan.dataset}\n\n" + (
             "Users named on the command line.\n\n" if config.user
             else "Users on whom the runs differ most, each run's best cases in turn.\n\n" if len(runs) > 1
             else "Best and worst predicted users in turn.\n\n"
         )  # fmt: skip
         (draft.path / "cases.md").write_text(head + text, encoding="utf-8")
-        table = {
-            "user": [names.user[outcomes[0].user[row]] for row in picked for _ in runs],
-            "run": [label for _ in picked for label in labels],
-            "target": [names.item[outcomes[0].target[row] - 1] for row in picked for _ in runs],
-            "rank": [rank_of(outcome, row) for row in picked for outcome in outcomes],
-            "items": [[names.item[i - 1] for i in outcome.item[row] if i] for row in picked for outcome in outcomes],
-        }
-        pq.write_table(pa.table(table), draft.path / "cases.parquet")
+        rows = [row for case in cases for row in _rows(case, names)]
+        pq.write_table(pa.Table.from_pylist(rows, COLUMNS), draft.path / "cases.parquet")
         draft.result |= {"users": len(picked), "runs": labels}
     finished = ws.read(ws.path(plan))
     assert finished is not None
@@ -129,21 +145,147 @@ def _named(raw_ids: tuple[str, ...], names: Names, outcome: Outcome) -> list[int
     return [row_of[raw] for raw in dict.fromkeys(raw_ids)]
 
 
-def _case(row: int, labels: list[str], outcomes: list[Outcome], histories: Histories, names: Names) -> str:
+def history_of(histories: Histories, outcome: Outcome, row: int) -> np.ndarray:
+    """Items before the target of a row, oldest first."""
+    user = outcome.user[row]
+    start = histories.offset[user]
+    return histories.item[start : start + histories.test_at[user]].astype("int64")
+
+
+def explainer(
+    model: Mhl, decoder: Exhaustive, histories: Histories, longest: int, outcome: Outcome
+) -> Callable[[int], Why]:
+    """What answers, for a row of the outcome, why the model lists what it lists."""
+
+    def ask(row: int) -> Why:
+        device = model.codes_IK.device
+        item_T = torch.from_numpy(history_of(histories, outcome, row)[-longest:]).to(device)
+        list_k = torch.from_numpy(outcome.item[row]).to(device)
+        return explain(model, decoder, item_T, int(outcome.target[row]), list_k)
+
+    return ask
+
+
+# ---- what is written -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One user under every run."""
+
+    row: int
+    outcomes: list[Outcome]
+    labels: list[str]
+    history: list[int]
+    why: dict[int, Why]
+    """By number of the run, for those that can tell."""
+
+    @property
+    def target(self) -> int:
+        return int(self.outcomes[0].target[self.row])
+
+    def listed(self, number: int) -> list[int]:
+        """The list of a run."""
+        return [item for item in self.outcomes[number].item[self.row].tolist() if item]
+
+
+COLUMNS = pa.schema(
+    [
+        ("user", pa.string()),
+        ("run", pa.string()),
+        ("target", pa.string()),
+        ("rank", pa.int64()),
+        ("items", pa.list_(pa.string())),
+        ("history", pa.list_(pa.string())),
+        ("entropy", pa.list_(pa.float32())),
+        ("hidden", pa.string()),
+        ("hidden_rank", pa.int64()),
+        ("guesses", pa.list_(pa.string())),
+        ("kept_without", pa.list_(pa.int64())),
+        ("rank_without", pa.list_(pa.int64())),
+    ]
+)
+"""``cases.parquet``: one row a user and run. From ``entropy`` on null where the run cannot tell; its lists, and
+those of what happens without an item, belong to the last items of ``history``, as many as the model reads."""
+
+
+def _rows(case: Case, names: Names) -> Iterator[dict[str, Any]]:
+    """One user's rows of the table."""
+    for number, (label, outcome) in enumerate(zip(case.labels, case.outcomes, strict=True)):
+        row: dict[str, Any] = {
+            "user": names.user[outcome.user[case.row]], "run": label, "target": names.item[case.target - 1],
+            "rank": rank_of(outcome, case.row), "items": [names.item[item - 1] for item in case.listed(number)],
+            "history": [names.item[item - 1] for item in case.history],
+        }  # fmt: skip
+        if why := case.why.get(number):
+            read = case.history[-len(why.entropy_T) :]
+            row |= {
+                "entropy": why.entropy_T.tolist(), "hidden": names.item[read[why.hidden] - 1],
+                "hidden_rank": why.hidden_rank, "guesses": [names.item[item - 1] for item in why.guess_k.tolist()],
+                "kept_without": why.kept_T.tolist(), "rank_without": why.rank_T.tolist(),
+            }  # fmt: skip
+        yield row
+
+
+def _case(case: Case, names: Names) -> str:
     """One user as Markdown."""
-    first = outcomes[0]
-    user, target = int(first.user[row]), int(first.target[row])
-    start = int(histories.offset[user])
-    history = histories.item[start : start + int(histories.test_at[user])].astype(int).tolist()
-    shown = history[-MOST_HISTORY:]
-    lines = [f"## User {names.user[user]}", "", f"History ({len(history)} items, oldest first):", ""]
-    if len(shown) < len(history):
-        lines.append(f"- ... {len(history) - len(shown)} earlier items")
-    lines += [f"- {names.shown(item)}" for item in shown]
-    lines += ["", f"Next: **{names.shown(target)}**", ""]
-    for label, outcome in zip(labels, outcomes, strict=True):
-        lines += [f"{label} (target at rank {rank_of(outcome, row):,}):", ""]
-        for place, item in enumerate((i for i in outcome.item[row].tolist() if i), 1):
-            lines.append(f"{place}. {names.shown(item)}" + (" **✓**" if item == target else ""))
-        lines.append("")
+    outcome = case.outcomes[0]
+    heats = [heat(why.entropy_T.tolist()).rjust(len(case.history)) for why in case.why.values()]
+    bars = ["".join(column) for column in zip(*heats, strict=True)] or [""] * len(case.history)
+    lines = [f"## User {names.user[outcome.user[case.row]]}", "", _history_head(case), ""]
+    if (earlier := len(case.history) - MOST_HISTORY) > 0:
+        lines.append(f"- ... {earlier} earlier items")
+    shown = list(zip(case.history, bars, strict=True))[-MOST_HISTORY:]
+    lines += [f"- `{bar}` {names.shown(item)}" if bar else f"- {names.shown(item)}" for item, bar in shown]
+    lines += ["", f"Next: **{names.shown(case.target)}**", ""]
+    for number, (label, outcome) in enumerate(zip(case.labels, case.outcomes, strict=True)):
+        lines += [f"{label} (target at rank {rank_of(outcome, case.row):,}):", ""]
+        lines += [*_places(case.listed(number), case.target, names), ""]
+        if why := case.why.get(number):
+            lines += [*_why(case, number, why, names), ""]
     return "\n".join(lines)
+
+
+def _history_head(case: Case) -> str:
+    ranges = [
+        f"of {case.labels[number]}, {float(why.entropy_T.min()):.2f} to {float(why.entropy_T.max()):.2f} nats"
+        for number, why in case.why.items()
+    ]
+    legend = f"; {HEAT[0]} to {HEAT[-1]}: entropy {' and '.join(ranges)}" if ranges else ""
+    return f"History ({len(case.history)} items, oldest first{legend}):"
+
+
+def heat(values: list[float]) -> str:
+    """One block a value, from the lowest of them to the highest."""
+    low, high = min(values), max(values)
+    step = (high - low) / (len(HEAT) - 1) or 1.0
+    return "".join(HEAT[round((value - low) / step)] for value in values)
+
+
+def _places(items: list[int], true: int, names: Names) -> list[str]:
+    """A numbered list with the true item ticked."""
+    return [f"{n}. {names.shown(item)}" + (" **✓**" if item == true else "") for n, item in enumerate(items, 1)]
+
+
+def _why(case: Case, number: int, why: Why, names: Names) -> list[str]:
+    """The two experiments with the history."""
+    read = case.history[-len(why.entropy_T) :]
+    true = read[why.hidden]
+    lines = [
+        f"Its least certain item hidden, *{names.shown(true)}*, it fills in (that one at rank {why.hidden_rank:,}):",
+        "",
+        *_places(why.guess_k.tolist(), true, names),
+    ]
+    rank = rank_of(case.outcomes[number], case.row)
+    if (gone := strongest(why, rank)) is None:
+        return lines
+    listed, after = case.listed(number), int(why.rank_T[gone])
+    new = [names.shown(item) for item in why.without_Tk[gone].tolist() if item and item not in listed]
+    moved = f"stays at rank {rank:,}" if after == rank else f"goes from rank {rank:,} to {after:,}"
+    entered = f" New: {'; '.join(new[:MOST_NEW])}" + (f"; {len(new) - MOST_NEW} more." if new[MOST_NEW:] else ".")
+    return [
+        *lines,
+        "",
+        f"Its list depends most on *{names.shown(read[gone])}*: without it {why.kept_T[gone]} of {len(listed)} stay "
+        f"and the target {moved}." + (entered if new else ""),
+    ]

@@ -13,16 +13,15 @@ from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, validate
 from genrec_cli.data.sequences import Histories, eval_batches
-from genrec_cli.decoders.graph import Graph, GraphConfig
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.evaluation import Outcome, evaluate
+from genrec_cli.engine.lists import evaluate_lists
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.models.base import CodeScorer, Model
 from genrec_cli.stages.train import load_run
 
 VERSION = 1
-SECTIONS = ["evaluate"]
+SECTIONS = ["evaluate", "decoder"]
 
 
 class EvaluateConfig(Section):
@@ -32,14 +31,12 @@ class EvaluateConfig(Section):
     """valid or test."""
     at: tuple[int, ...] = (5, 10)
     """Cutoffs of Recall, NDCG and MRR."""
-    decoder: Literal["exhaustive", "graph"] = "exhaustive"
-    """exhaustive: every item is scored; graph: RPG's approximate search."""
+    decoder: str = "exhaustive"
+    """exhaustive: every item is scored; graph: RPG's approximate search, with the section [decoder]."""
     exclude_seen: bool = False
     """Leave items of the user's own history out of the ranking; the papers do not."""
     batch_size: int = Field(256, ge=1)
     """Users scored at once."""
-    graph: GraphConfig = GraphConfig()
-    """Beams, edges and steps of the graph decoder."""
 
 
 def plan(
@@ -52,22 +49,30 @@ def plan(
     config = config.model_copy(update={"at": tuple(sorted(set(config.at)))})
     chosen = ws.find(dataset, "runs", run)
     model = registry.load("model", chosen.config["model"]["name"])
-    if config.decoder == "graph":
-        if not hasattr(model, "code_logprobs"):
+    decoder = registry.load("decoder", config.decoder)
+    settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
+    if not decoder.exact:
+        name = chosen.config["model"]["name"]
+        if not issubclass(model, decoder.face):
             raise UsageError(
-                f"The decoder 'graph' needs a model of codes; '{chosen.config['model']['name']}' scores items.",
+                f"The decoder '{config.decoder}' needs a {decoder.face.__name__}, which '{name}' is not.",
                 hint="--decoder exhaustive",
             )
-        if max(config.at) > config.graph.beams:
-            raise UsageError(f"--at {max(config.at)} needs as many beams; there are {config.graph.beams}.",
-                             hint=f"--set evaluate.graph={{beams={max(config.at)}}}")  # fmt: skip
+        if max(config.at) > decoder.longest(settings):
+            raise UsageError(
+                f"--at {max(config.at)} is more than these settings of '{config.decoder}' can list, "
+                f"which is {decoder.longest(settings)}.",
+                hint=f"--set decoder.beams={max(config.at)}",
+            )
         if config.exclude_seen:
-            raise UsageError("The graph decoder does not leave out seen items.", hint="--decoder exhaustive")
-    settings = config.model_dump(mode="json", exclude={"batch_size"})
-    if config.decoder == "exhaustive":
-        settings.pop("graph")
-    label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("-graph" if config.decoder == "graph" else "")
-    return Plan(dataset, "eval", label, VERSION, {"evaluate": settings}, {"runs": chosen}), config
+            raise UsageError(
+                f"The decoder '{config.decoder}' does not leave out seen items.", hint="--decoder exhaustive"
+            )
+    resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
+    if not decoder.exact:
+        resolved["decoder"] = settings.model_dump(mode="json")
+    label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
+    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen}), config
 
 
 def run(
@@ -95,9 +100,15 @@ def run(
             "users_per_second": round(len(user) / seconds), "decoder": config.decoder,
             "metrics": outcome.means(list(config.at)), "code_metrics": outcome.means(list(config.at), level="code"),
         }  # fmt: skip
-        if config.decoder == "graph":
-            outcome, found = _by_graph(model, catalog, batches(), where, config, outcome, k)
+        kind = registry.load("decoder", config.decoder)
+        if not kind.exact:
+            clock = Clock(where)
+            decoder = kind(model, catalog, validate(kind.Config, "decoder", plan.config["decoder"]))
+            draft.result["build_seconds"] = round(clock.seconds(), 3)
+            clock = Clock(where)
+            outcome, found = evaluate_lists(decoder, catalog, batches(), where, outcome, missing=max(config.at))
             draft.result |= found
+            draft.result["users_per_second"] = round(len(user) / clock.seconds())
             draft.result["exact_metrics"] = draft.result["metrics"]
             draft.result["metrics"] = outcome.means(list(config.at))
             draft.result["code_metrics"] = outcome.means(list(config.at), level="code")
@@ -121,58 +132,6 @@ class Clock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return max(self.now() - self.began, 1e-9)
-
-
-@torch.inference_mode()
-def _by_graph(
-    model: Model,
-    catalog: Any,
-    batches: Any,
-    device: torch.device,
-    config: EvaluateConfig,
-    exact: Outcome,
-    k: int,
-) -> tuple[Outcome, dict[str, Any]]:
-    """Decode by graph; ranks come from the lists, since an approximate search knows no other rank."""
-    assert isinstance(model, CodeScorer)
-    clock = Clock(device)
-    graph = Graph(model, catalog, config.graph)
-    built = clock.seconds()
-    group_I = catalog.groups()
-    missing = max(config.at)  # behind every cutoff, also where the whole list is shorter than one
-    clock = Clock(device)
-    parts = []
-    for known in batches:
-        batch, target_B = known.batch.to(device), known.target_B.to(device)
-        top, visited_B = graph.search(model.code_logprobs(batch), batch.user_B, k)
-        code_Bk = torch.where(top.item_Bk > 0, group_I[top.item_Bk - 1], -1)
-        above_B = list_rank(top.item_Bk, target_B, missing)
-        parts.append((*top, visited_B, above_B, code_rank(code_Bk, group_I[target_B - 1], missing)))
-    seconds = clock.seconds()
-    item, score, visited, above, code_above = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-    one = np.ones_like(above)
-    outcome = Outcome(exact.user, exact.target, above, one, code_above, one, exact.loss, item, score)
-    hits = (item[:, :, None] == exact.item[:, None, :]) & (item[:, :, None] > 0)
-    return outcome, {
-        "recall_against_exact": float(hits.any(1).mean()), "visited": float(visited.mean()),
-        "graph_seconds": round(built, 3), "users_per_second": round(len(item) / seconds),
-    }  # fmt: skip
-
-
-def list_rank(item_Bk: torch.Tensor, target_B: torch.Tensor, missing: int) -> torch.Tensor:
-    """Position of the target in each list, from 0; ``missing`` where it is not there."""
-    hit_Bk = item_Bk == target_B[:, None]
-    return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), missing)
-
-
-def code_rank(code_Bk: torch.Tensor, target_B: torch.Tensor, missing: int) -> torch.Tensor:
-    """The same at code level: items with equal codes count as one. A code of -1 stands for no item."""
-    hit_Bk = code_Bk == target_B[:, None]
-    new_Bk = torch.ones_like(hit_Bk)
-    new_Bk[:, 1:] = ~(code_Bk[:, 1:, None] == code_Bk[:, None, :]).tril().any(-1)
-    place_Bk = new_Bk.cumsum(1) - 1
-    position_B = hit_Bk.int().argmax(1, keepdim=True)
-    return torch.where(hit_Bk.any(1), place_Bk.gather(1, position_B)[:, 0], missing)
 
 
 def _write(folder: Any, outcome: Outcome, histories: Histories, cutoffs: list[int]) -> None:

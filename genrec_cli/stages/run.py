@@ -31,7 +31,7 @@ READS = {
     "preprocess": ("preprocess",),
     "tokenize": ("encoder", "tokenizer"),
     "train": ("train", "model", "curriculum"),
-    "evaluate": ("evaluate",),
+    "evaluate": ("evaluate", "decoder"),
     "recommend": (),
     "case-study": ("case_study",),
 }

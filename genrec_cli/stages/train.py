@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, load_weights, save_weights
+from genrec_cli.engine.diagnosis import Training, diagnose
+from genrec_cli.engine.estimate import estimate
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, DataError, UsageError
@@ -63,7 +65,7 @@ def plan(
             hint="--curriculum inf    trains without masks",
         )
     if "codes" in kind.needs:
-        found = ws.find(dataset, "codes", codes)
+        found = ws.find(dataset, "codes", codes, made_from=data and ws.find(dataset, "data", data))
         inputs = {"data": ws.input(found, "data"), "codes": found}
     else:
         inputs = {"data": ws.find(dataset, "data", data)}
@@ -127,15 +129,7 @@ def train(
 ) -> Artifact:
     """Train, from the last checkpoint if the run was begun before."""
     where = resolve_device(device)
-    torch.manual_seed(run.train.seed)
-    codes = run.plan.inputs.get("codes")
-    catalog = on_device(load_catalog(run.plan.inputs["data"], codes), where)
-    histories = Histories.read(run.plan.inputs["data"].path)
-    kind = registry.load("model", run.model)
-    try:
-        model: Model = kind(run.model_config, catalog, max_length=run.train.max_length).to(where)
-    except ValueError as error:  # settings that are each allowed and do not fit each other, such as heads and width
-        raise ConfigError(f"model: {error}.", hint="Change it with --set model.KEY=VALUE") from None
+    model, catalog, histories = _assemble(run, where)
     if not force and _of_other_inputs(ws.path(run.plan), run.plan):
         console.warn(f"{run.plan.name} was begun on inputs that have changed since; it starts anew.")
         force = True
@@ -145,7 +139,7 @@ def train(
         config_json = json.dumps(run.plan.config, indent=2) + "\n"
         (draft.path / "config.json").write_text(config_json, encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        if not kind.trainable:
+        if not model.trainable:
             model.fit(catalog)
             save_weights(draft.path / BEST, model)
         else:
@@ -157,10 +151,31 @@ def train(
     return finished
 
 
-def _train(
-    model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path,
-    report_to: "Callable[[Loop], Report]",
-) -> dict[str, Any]:  # fmt: skip
+def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
+    """What training would take: steps, phases, parameters, memory, time. Takes a few real steps, writes nothing."""
+    where = resolve_device(device)
+    model, catalog, histories = _assemble(run, where)
+    if not model.trainable:
+        return {"parameters": 0}
+    return estimate(_loop(model, catalog, histories, run, where, Path()))
+
+
+def _assemble(run: TrainPlan, device: torch.device) -> tuple[Model, Catalog, Histories]:
+    """The untrained model of a plan, its catalogue and histories, on a device."""
+    torch.manual_seed(run.train.seed)
+    catalog = on_device(load_catalog(run.plan.inputs["data"], run.plan.inputs.get("codes")), device)
+    histories = Histories.read(run.plan.inputs["data"].path)
+    kind = registry.load("model", run.model)
+    try:
+        return kind(run.model_config, catalog, max_length=run.train.max_length).to(device), catalog, histories
+    except ValueError as error:  # settings that are each allowed and do not fit each other, such as heads and width
+        raise ConfigError(f"model: {error}.", hint="Change it with --set model.KEY=VALUE") from None
+
+
+def _loop(
+    model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path
+) -> Loop:
+    """A loop that has something to learn from and something to select by."""
     user, _ = histories.targets("valid")
     if len(user) == 0:
         raise DataError("No user has a validation target, so nothing can select the best epoch.",
@@ -168,6 +183,14 @@ def _train(
     loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report())
     if len(loop.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
+    return loop
+
+
+def _train(
+    model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path,
+    report_to: "Callable[[Loop], Report]",
+) -> dict[str, Any]:  # fmt: skip
+    loop = _loop(model, catalog, histories, run, device, folder)
     told = report_to(loop)
 
     def epoch(row: dict[str, Any]) -> None:
@@ -187,6 +210,8 @@ def _train(
         "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }  # fmt: skip
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps)
+    result["diagnosis"] = [asdict(finding) for finding in diagnose(log)]
     if device.type == "cuda":
         result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result

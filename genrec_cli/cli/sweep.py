@@ -1,0 +1,89 @@
+"""genrec sweep"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, environment_default, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact, Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "sweep")
+    def sweep(
+        common: Common,
+        recipe: Annotated[str, typer.Argument(help="mhl-table2, mhl-table6, ... or a FILE.toml with a [sweep].")],
+        seeds: Annotated[str | None, typer.Option(help="For example 0,1,2. Default: the sweep's own.")] = None,
+        split: Annotated[str, typer.Option(help="valid, to choose by; test, to report what was chosen.")] = "valid",
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+        data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
+        codes: Annotated[str | None, typer.Option(help="Codes for all runs. Default: what the sweep asks for.")] = None,
+    ) -> None:
+        """Train and evaluate every row of a sweep over seeds; keep what is finished, and show the table."""
+        from genrec_cli import console
+        from genrec_cli.cli.progress import TrainProgress
+        from genrec_cli.errors import UsageError
+        from genrec_cli.stages import evaluate as evaluation
+        from genrec_cli.stages import sweep as stage
+        from genrec_cli.stages import train as training
+        from genrec_cli.stages.sweep_recipe import SECTIONS, read_sweep
+
+        if split not in ("valid", "test"):
+            raise UsageError(f"There is no split '{split}'.", hint="--split valid or --split test")
+        ws = common.workspace()
+        dataset = ws.dataset(common.dataset)
+        layers = common.layers("sweep", ["sweep", *SECTIONS], {"sweep": {"seeds": _seeds(seeds)}})
+        chosen = read_sweep(recipe, layers, dataset)
+        encoder = environment_default("GENREC_ENCODER", "sentence-transformers")
+        given = stage.inputs(ws, chosen, dataset, data=data, codes=codes, encoder=encoder)
+        console.say(stage.title(chosen, dataset, split))
+
+        if common.dry_run:
+            cells = stage.survey(ws, chosen, given)
+            rows = [[cell.row, cell.seed, state, path and path.name] for cell, state, path in cells]
+            console.table("", ["row", "seed", "state", "run"], rows)
+            facts = [dict(zip(("row", "seed", "state", "run"), row, strict=True)) for row in rows]
+            console.emit({"schema": 1, "sweep": chosen.name, "split": split, "cells": facts})
+            return
+
+        def train(run: "training.TrainPlan") -> "Artifact":
+            with TrainProgress() as progress:
+                return training.train(ws, run, device=device, force=common.force, report_to=progress.attach)
+
+        def evaluate(plan: "Plan", config: "evaluation.EvaluateConfig") -> "Artifact":
+            return evaluation.run(
+                ws,
+                plan,
+                config,
+                device=device,
+                bar=lambda users: console.progress(total=users, unit="user", desc="scoring"),
+            )
+
+        done, diverged = stage.run(ws, chosen, given, split, stage.Doing(train, evaluate), force=common.force)
+        artifact = make(common, *stage.table_stage(ws, chosen, dataset, split, done, diverged))
+        if artifact is not None:
+            show(artifact, stage.title(chosen, dataset, split), stage.notes(chosen, split, diverged))
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    from genrec_cli.errors import UsageError
+
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds takes whole numbers with commas, not '{text}'.", hint="--seeds 0,1,2") from None
+
+
+def show(artifact: "Artifact", title: str, notes: list[str]) -> None:
+    """The table, and what to know of it."""
+    from genrec_cli import console
+    from genrec_cli.stages.sweep_table import shown
+
+    console.table(title, *shown(artifact.result["rows"], artifact.result["columns"]))
+    for line in notes:
+        console.say(line)
+    console.say(f"as files: {artifact.path / 'table.md'}, table.parquet, runs.parquet")

@@ -1,0 +1,202 @@
+"""What a training log says about its training: the failure signatures of the papers, each with its remedy.
+
+Pure functions over the rows of the log; each returns a finding or None. The first three signatures are MHL's
+(validation flat early, unstable entropies, harm by the inference phase); the numbers below are ours. A finding is
+a hint and not a verdict: it changes nothing, and a metric over few users jumps by itself.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+Row = Mapping[str, Any]
+
+ENOUGH = 9
+"""Evaluations below which nothing is called flat."""
+GAIN = 0.01
+"""A relative gain of the metric below this is none."""
+RISE = 0.10
+"""A mean entropy that rises by more than this between two evaluations has jumped: learning lowers it."""
+FALL = 0.01
+"""A training loss that has not fallen by this share has not fallen."""
+CLIMB = 0.10
+"""A training loss this far above its lowest within a phase climbs."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One signature that was found."""
+
+    sign: str
+    """Its name, for programs."""
+    seen: str
+    """What the log shows, with values."""
+    change: str
+    """What to change, with the settings' names."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The log of a run and what it was meant to be."""
+
+    rows: Sequence[Row]
+    """The log, one row an epoch."""
+    metric: str
+    """The validation metric, for example NDCG@10."""
+    epochs: int
+    """The limit of epochs that the run was given."""
+    warmup_steps: int
+
+    @property
+    def measured(self) -> list[tuple[int, float]]:
+        """Epoch and metric of each evaluation."""
+        name = f"valid/{self.metric}"
+        return [(row["epoch"], row[name]) for row in self.rows if row.get(name) is not None]
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """Epoch and value of the best evaluation, the first of equals."""
+        return max(self.measured, key=lambda pair: (pair[1], -pair[0]))
+
+
+def diagnose(training: Training) -> list[Finding]:
+    """Every signature that a log shows; an empty list is good news."""
+    if not training.measured:
+        return []
+    signs = (loss_not_falling, best_in_warm_up, flat_early, entropy_jumps, inference_harms, still_rising)
+    return [finding for sign in signs if (finding := sign(training)) is not None]
+
+
+def loss_not_falling(training: Training) -> Finding | None:
+    """The next-item loss does not fall in the first phase, or climbs within one. Phases differ in what they hide."""
+    for number, rows in enumerate(_phases(training.rows)):
+        losses = [row["loss/next"] for row in rows if row.get("loss/next") is not None]
+        if len(losses) < 3:
+            continue
+        lowest, last = min(losses), losses[-1]
+        stuck = number == 0 and last > (1 - FALL) * losses[0]
+        if stuck or last > (1 + CLIMB) * lowest:
+            return Finding(
+                "loss not falling",
+                f"The next-item loss of the phase '{rows[0]['phase']}' was {losses[0]:.3f} at first, {lowest:.3f} at its "
+                f"lowest, and ended at {last:.3f} in epoch {rows[-1]['epoch']}.",
+                f"Most often the rate is too high: --lr {_third(training.rows)}, or a longer train.warmup_steps. If the "
+                "loss barely moves at all, the rate is too low",
+            )
+    return None
+
+
+def best_in_warm_up(training: Training) -> Finding | None:
+    """Validation was best before the rate reached its peak, or the rate never reached it."""
+    epoch, value = training.best
+    step_of = {row["epoch"]: row["step"] for row in training.rows}
+    last = training.rows[-1]["step"]
+    if last < training.warmup_steps:
+        return Finding(
+            "best epoch in warm-up",
+            f"The run took {last:,} steps and the warm-up takes {training.warmup_steps:,}: "
+            "the rate never reached its peak.",
+            f"--set train.warmup_steps={max(last // 10, 1)}, a tenth of the steps, or more epochs",
+        )
+    if step_of[epoch] > training.warmup_steps or epoch == training.measured[-1][0]:
+        return None
+    return Finding(
+        "best epoch in warm-up",
+        f"{training.metric} was best ({value:.4f}) in epoch {epoch}, while the rate was still rising.",
+        f"The peak rate is too high: --lr {_third(training.rows)}",
+    )
+
+
+def flat_early(training: Training) -> Finding | None:
+    """MHL: validation plateaus early because the mask ratio decays too fast."""
+    measured, ratios = training.measured, [row["ratio"] for row in training.rows]
+    lowered = next((after["epoch"] for before, after in pairwise(training.rows) if after["ratio"] < before["ratio"]), 0)
+    if len(measured) < ENOUGH or not lowered:
+        return None
+    best = training.best[1]
+    flat = next(place for place, (_, value) in enumerate(measured) if value >= (1 - GAIN) * best)
+    if 3 * flat > len(measured) or lowered > (training.rows[-1]["epoch"] + 1) // 2:
+        return None
+    return Finding(
+        "validation flat early",
+        f"{training.metric} gained less than {GAIN:.0%} after epoch {measured[flat][0]} of {training.rows[-1]['epoch']}"
+        f"; the mask ratio began to fall from {max(ratios):.3g} in epoch {lowered}.",
+        "The ratio decays too fast: a longer first phase and slower steps (--set curriculum.plateau=10), or a "
+        "higher start (--set curriculum.ratio)",
+    )
+
+
+def entropy_jumps(training: Training) -> Finding | None:
+    """MHL: unstable entropies, so that the guided masks follow noise."""
+    told = [row for row in training.rows if row.get("entropy/mean") is not None]
+    jumps = [
+        (after["epoch"], before["entropy/mean"], after["entropy/mean"])
+        for before, after in pairwise(told)
+        if after["entropy/mean"] > (1 + RISE) * before["entropy/mean"]
+    ]
+    if not jumps:
+        return None
+    epoch, before, after = max(jumps, key=lambda jump: jump[2] / jump[1])
+    times = "once" if len(jumps) == 1 else f"{len(jumps)} times"
+    return Finding(
+        "entropies jump",
+        f"The mean entropy rose by more than {RISE:.0%} between evaluations {times}, most in epoch {epoch}: "
+        f"{before:.3f} to {after:.3f} nats.",
+        "Guided masks follow noise: fewer codewords for rare codes (genrec tokenize --codewords), a higher "
+        "model.temperature, a lower rate, or --set curriculum.smoothing=true",
+    )
+
+
+def inference_harms(training: Training) -> Finding | None:
+    """MHL: the phase without masks is worse than the masked ones before it; reconstruction was overfitted."""
+    name = f"valid/{training.metric}"
+    rows = [row for row in training.rows if row.get(name) is not None]
+    last_masked = max((place for place, row in enumerate(rows) if row["ratio"] > 0), default=len(rows))
+    before, after = rows[: last_masked + 1], rows[last_masked + 1 :]
+    if not after:
+        return None
+    top, follow = max(row[name] for row in before), max(row[name] for row in after)
+    if follow >= (1 - GAIN) * top:
+        return None
+    return Finding(
+        "inference phase harms",
+        f"{training.metric} was {top:.4f} with masks and at most {follow:.4f} in the {len(after)} evaluations of the "
+        f"phase '{after[0]['phase']}' after them.",
+        "Reconstruction has been overfitted: shorter masking phases (--set curriculum.max_epochs), a smaller "
+        "model.mask_weight, or a lower rate",
+    )
+
+
+def still_rising(training: Training) -> Finding | None:
+    """The limit of epochs cut a run that was still getting better."""
+    measured = training.measured
+    tail = max(1, len(measured) // 10)
+    if training.rows[-1]["epoch"] < training.epochs or len(measured) <= tail:
+        return None
+    before, (epoch, value) = max(value for _, value in measured[:-tail]), training.best
+    if value <= (1 + GAIN) * before or epoch <= measured[-tail - 1][0]:
+        return None
+    return Finding(
+        "still rising",
+        f"{training.metric} was {before:.4f} up to epoch {measured[-tail - 1][0]} and {value:.4f} in epoch {epoch}, when "
+        f"the {training.epochs} epochs were over.",
+        f"More epochs: --epochs {2 * training.epochs}",
+    )
+
+
+def _phases(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows of each phase, in order."""
+    part: list[Row] = []
+    for row in rows:
+        if part and row["phase"] != part[-1]["phase"]:
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
+
+
+def _third(rows: Sequence[Row]) -> str:
+    """A third of the highest rate, as one types it."""
+    return f"{max(row['lr'] for row in rows) / 3:.1g}"

@@ -1,0 +1,79 @@
+"""How unsure a model of codes is about the histories it learns from, epoch by epoch.
+
+A pass over a fixed sample of training histories, without dropout, masks or gradient, after each validation. It
+draws no random number, so a run ends with the same bits with it or without, and its sample is small enough to
+cost less than a hundredth of an epoch.
+
+Legend: N packed items, K digits, T the longest history that the model reads.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.sequences import Histories, eval_batches
+from genrec_cli.engine.optim import TrainConfig
+
+SHARE, LEAST, MOST = 1 / 40, 32, 256
+"""Users in the sample of a run: this share of all, within these bounds."""
+BATCH = 64
+
+
+@runtime_checkable
+class Unsure(Protocol):
+    """A model that knows how unsure it is at each code of a history."""
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """``token_NK`` of the histories."""
+        ...
+
+    def entropies(self, token_NK: Tensor, batch: Batch) -> Tensor:
+        """``entropy_NK`` in nats, after the masking policy's own reading of whose entropy stands for an item."""
+        ...
+
+
+def sample(histories: Histories, *, max_length: int, users: int, seed: int) -> list[Batch]:
+    """Training histories (their last ``max_length`` items) of users drawn by the seed, packed, on the host."""
+    user = np.flatnonzero(histories.train_end >= 2)
+    user = np.sort(np.random.default_rng(seed).permutation(user)[:users])
+    known = eval_batches(histories, user, histories.train_end[user], max_length=max_length, batch_size=BATCH)
+    return [each.batch for each in known]
+
+
+@torch.no_grad()
+def measure(model: Unsure, batch: Batch) -> Tensor:
+    """``entropy_NK`` in nats of a batch on the model's device; leaves the model's mode as it is."""
+    assert isinstance(model, torch.nn.Module)
+    was_training = model.training
+    model.eval()
+    entropy_NK = model.entropies(model.tokens(batch), batch).float()
+    model.train(was_training)
+    return entropy_NK
+
+
+class EntropyProbe:
+    """The columns ``entropy/…`` of the log: means over a sample that the run's seed draws."""
+
+    def __init__(self, histories: Histories, device: torch.device, config: TrainConfig) -> None:
+        users = int(np.clip(SHARE * histories.users, LEAST, MOST))
+        found = sample(histories, max_length=config.max_length, users=users, seed=config.seed)
+        self.batches = [batch.to(device) for batch in found]
+        self.max_length = config.max_length
+
+    def __call__(self, model: Unsure) -> dict[str, Any]:
+        """``entropy/mean``, ``entropy/position`` (T numbers, None where no history is so long), ``entropy/digit``."""
+        entropy_NK = torch.cat([measure(model, batch) for batch in self.batches]).cpu().double()
+        position_N = torch.cat([batch.packing.position_N for batch in self.batches]).cpu()
+        total_T = entropy_NK.new_zeros(self.max_length).index_add_(0, position_N, entropy_NK.mean(1))
+        count_T = torch.bincount(position_N, minlength=self.max_length)
+        return {
+            "entropy/mean": float(entropy_NK.mean()),
+            "entropy/position": [
+                round(total / count, 5) if count else None
+                for total, count in zip(total_T.tolist(), count_T.tolist(), strict=True)
+            ],
+            "entropy/digit": [round(value, 5) for value in entropy_NK.mean(0).tolist()],
+        }

@@ -1,0 +1,180 @@
+"""What a training will take, before it starts: steps, memory and time, measured on a few real steps.
+
+The loop that is measured takes the steps itself, so what is timed is what will run; it is of no use afterwards.
+Nothing is written. How long a phase lasts is decided by validation, so the time is an upper limit: every epoch
+that may belong to several phases is counted in the slowest of them.
+"""
+
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genrec_cli.curriculum.phases import Curriculum, CurriculumState, Phase
+from genrec_cli.data.sequences import eval_batches
+from genrec_cli.engine.evaluation import evaluate
+from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
+from genrec_cli.engine.optim import autocast
+
+MEASURE_SECONDS = 2.0
+"""Over all phases together; at least one step of each is timed."""
+MOST_STEPS = 30
+"""Of a phase: fast steps are measured well enough by then."""
+
+
+def estimate(loop: Loop) -> dict[str, Any]:
+    """Steps, phases, parameters, memory (bytes) and time (seconds) of a run; plain values for JSON."""
+    phases, config = loop.curriculum.phases, loop.config
+    if loop.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(loop.device)
+    seconds_of = [_seconds_a_step(loop, number, MEASURE_SECONDS / len(phases)) for number in range(len(phases))]
+    validation = _seconds_of_validation(loop)
+    told = [
+        {
+            "name": phase.name, "mask": phase.mask, "granularity": phase.granularity, "ratio": phase.ratio,
+            "rules": rules(phase), "max_epochs": phase.max_epochs, "seconds_a_step": seconds,
+            "seconds_an_epoch": seconds * loop.steps_per_epoch + validation / config.eval_every,
+        }
+        for phase, (seconds, _) in zip(phases, seconds_of, strict=True)
+    ]  # fmt: skip
+    return {
+        "rows": len(loop.rows),
+        "epochs": config.epochs,
+        "steps_per_epoch": loop.steps_per_epoch,
+        "steps": config.epochs * loop.steps_per_epoch,
+        "warmup_steps": config.warmup_steps,
+        "phases": told,
+        "parameters": sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
+        "memory": memory(loop),
+        "time": {
+            "how": "measured",
+            "on": _device(loop.device),
+            "timed_steps": sum(steps for _, steps in seconds_of),
+            "validation_seconds": validation,
+            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], config.epochs),
+        },
+    }
+
+
+def longest(phases: list[tuple[float, int | None]], epochs: int) -> float:
+    """The most seconds that so many epochs can take.
+
+    Args:
+        phases: seconds an epoch and the limit of epochs of each phase.
+    """
+    total = 0.0
+    for seconds, limit in sorted(phases, key=lambda phase: -phase[0]):
+        here = min(epochs, limit if limit is not None else epochs)
+        total, epochs = total + here * seconds, epochs - here
+    return total
+
+
+def rules(phase: Phase) -> str:
+    """A phase's ratio law and exit rule in words."""
+    parts, law, until = [], phase.law, phase.until
+    if law is not None:
+        step = f"minus {law.step:.0%} of its start" if law.kind == "linear" else f"times {law.eta:g}"
+        parts.append(f"ratio {step} after {law.on_plateau} stale evaluations")
+    if until.plateau is not None:
+        parts.append(f"until {until.plateau} stale evaluations")
+    if until.ratio_at is not None:
+        parts.append(f"until the ratio is {until.ratio_at:g}")
+    if phase.max_epochs is not None:
+        parts.append(f"at most {phase.max_epochs} epochs")
+    return ", ".join(parts) or "to the end of the run"
+
+
+def memory(loop: Loop) -> dict[str, Any]:
+    """Bytes on the device: weights, gradients, AdamW's two moments, and the activations of one step.
+
+    On CUDA ``peak`` is what the allocator really held during the measured steps; elsewhere it is the sum.
+    """
+    weights = sum(p.numel() * p.element_size() for p in loop.model.parameters() if p.requires_grad)
+    found = {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": _saved_bytes(loop)}
+    if loop.device.type == "cuda":
+        return {**found, "peak": torch.cuda.max_memory_allocated(loop.device), "how": "measured"}
+    return {**found, "peak": sum(found.values()), "how": "weights, gradients, moments and what a step keeps"}
+
+
+def _saved_bytes(loop: Loop) -> int:
+    """Bytes that the forward pass of one part of a step keeps for the gradient, each storage once."""
+    own = {p.untyped_storage().data_ptr() for p in loop.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    _enter(loop, 0)
+    first = loop.rows.batch(loop.histories, _order(loop)[: loop.config.micro_batch_size or loop.config.batch_size])
+    loop.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = loop._losses(first.to(loop.device), loop._masker())
+    del losses
+    return sum(kept.values())
+
+
+def _seconds_a_step(loop: Loop, phase: int, limit: float) -> tuple[float, int]:
+    """Seconds of one step in a phase, and over how many it was timed, after one that warms up."""
+    _enter(loop, phase)
+    loop.model.train()
+    choose, running = loop._masker(), {}
+    prepared = loop._batches(_order(loop), first=0)
+    first = next(prepared)
+    loop._step(first, choose, running)
+    _wait(loop.device)
+    steps, began = 0, time.perf_counter()
+    for batch in itertools.chain(prepared, itertools.repeat(first)):
+        loop._step(batch, choose, running)
+        _wait(loop.device)
+        steps, spent = steps + 1, time.perf_counter() - began
+        if spent > limit or steps == MOST_STEPS:
+            break
+    prepared.close()
+    return spent / steps, steps
+
+
+def _seconds_of_validation(loop: Loop) -> float:
+    """Seconds of one validation, from two batches of users of all lengths."""
+    user, at = loop.histories.targets("valid")
+    size = VALIDATION_BATCH.get(loop.device.type, 256)
+    chosen = np.random.default_rng(0).permutation(len(user))[: 2 * size]
+    config = loop.config
+    batches = list(
+        eval_batches(loop.histories, user[chosen], at[chosen], max_length=config.max_length, batch_size=size)
+    )
+    began = time.perf_counter()
+    with autocast(loop.device, config.precision):
+        evaluate(loop.model, loop.catalog, batches, loop.device)
+    _wait(loop.device)
+    spent = time.perf_counter() - began
+    return spent / len(chosen) * min(len(user), config.valid_users or len(user))
+
+
+def _enter(loop: Loop, phase: int) -> None:
+    """Put a loop at the start of a phase."""
+    loop.curriculum = Curriculum(loop.curriculum_config)
+    loop.curriculum.state = CurriculumState(phase=phase, ratio=loop.curriculum.phases[phase].ratio)
+
+
+def _order(loop: Loop) -> np.ndarray:
+    return loop.rows.order(loop.config.seed, 0)
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type

@@ -1,0 +1,64 @@
+"""Parts of the users that are measured apart: cold-start bins, history lengths, truncated histories.
+
+MHL, arXiv 2509.23649: Table 9 (how often the target stands in the training part), Table 11 (length of the
+history before the target), Table 10 and appendix E (histories cut short).
+
+Truncation, two ways. As *printed*, the last 15 items of histories longer than 20 go and the item after the
+cut becomes the target. That item belongs to the training part: the model learned to predict it from this very
+history, so the number measures memory (the paper's R@5 is .85). The *sound* way keeps the true, held-out
+target and drops the most recent items between: what older interests alone are worth.
+
+Legend: U users (rows of the user table), B users of a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from genrec_cli.data.sequences import EvalBatch, Histories, Split, eval_batches
+
+COLD_START = (5, 10, 15, 20)
+"""Upper ends of the bins of Table 9; above the last one is one more, which the paper leaves out."""
+LENGTHS = (10, 20, 30, 40, 50)
+"""Upper ends of the buckets of Table 11."""
+
+Cut = Literal["printed", "sound"]
+
+
+def bins(value_U: np.ndarray, uppers: Sequence[int]) -> list[tuple[str, np.ndarray]]:
+    """``("6-10", rows)`` of each bin, in order. Upper ends belong to their bin; rows index ``value_U``."""
+    lowers = [0, *(upper + 1 for upper in uppers)]
+    names = [f"{low}-{high}" for low, high in zip(lowers, uppers, strict=False)] + [f"{lowers[-1]}+"]
+    bin_U = np.searchsorted(np.asarray(uppers), value_U, side="left")
+    return [(name, np.flatnonzero(bin_U == number)) for number, name in enumerate(names)]
+
+
+def history_length(histories: Histories, user_U: np.ndarray, split: Split) -> np.ndarray:
+    """Items before each user's target; the target is not counted, as in the example of appendix E."""
+    return (histories.valid_at if split == "valid" else histories.test_at)[user_U]
+
+
+def long_histories(histories: Histories, split: Split, longer_than: int) -> tuple[np.ndarray, np.ndarray]:
+    """Users with more than so many items before the target, and the target's position."""
+    user, at = histories.targets(split)
+    return user[at > longer_than], at[at > longer_than]
+
+
+def truncated_batches(
+    histories: Histories, user_U: np.ndarray, at_U: np.ndarray, drop: int, cut: Cut, *, max_length: int, batch_size: int
+) -> Iterator[EvalBatch]:
+    """Histories without their last ``drop`` items.
+
+    Args:
+        at_U: position of the true target, more than ``drop``.
+        cut: what is to be found: the item after the cut (printed) or the true target (sound).
+    """
+    target_U = np.zeros(histories.users, dtype=np.int64)
+    target_U[user_U] = histories.item[histories.offset[user_U] + at_U]
+    for known in eval_batches(histories, user_U, at_U - drop, max_length=max_length, batch_size=batch_size):
+        if cut == "printed":
+            yield known
+        else:
+            yield EvalBatch(known.batch, torch.from_numpy(target_U)[known.batch.user_B])

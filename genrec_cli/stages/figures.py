@@ -1,0 +1,154 @@
+"""figures: the logs of runs -> curves; of a run of masked history learning also its entropies and masks.
+
+The figures of a run are an artifact of their own and no part of the run: a run's content does not depend on
+whether matplotlib is there, and one set of figures may show several runs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from genrec_cli import registry
+from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
+from genrec_cli.config import Count, Natural, Section, validate
+from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.data.names import Names
+from genrec_cli.distributed import resolve_device
+from genrec_cli.engine.entropies import sample
+from genrec_cli.errors import DataError, UsageError
+from genrec_cli.report import entropy, figures
+from genrec_cli.stages.case_study import labels_of
+from genrec_cli.stages.train import load_run
+
+VERSION = 1
+SECTIONS = ["figures"]
+MOST_RUNS = 12
+"""Runs in one figure; more of them could not be told apart."""
+
+
+class FiguresConfig(Section):
+    """How entropies are sampled; curves need no setting."""
+
+    users: Count = 1000
+    """Users whose training histories are read for entropies and masks."""
+    seed: Natural = 0
+    """Chooses the users and draws the masks."""
+
+
+def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -> Plan:
+    """Resolve the runs: those named, or the only one. All errors of the user's come from here."""
+    figures.require_matplotlib()
+    runs = [ws.find(dataset, "runs", name) for name in names] or [ws.find(dataset, "runs")]
+    if len({run.key for run in runs}) < len(runs):
+        raise UsageError("The same run is named twice.")
+    if len(runs) > MOST_RUNS:
+        raise UsageError(f"{len(runs)} runs in one figure cannot be told apart.", hint=f"Name at most {MOST_RUNS}")
+    for run in runs:
+        if not (run.path / "log.parquet").is_file():
+            raise UsageError(
+                f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs.",
+                hint="genrec list runs    shows the others",
+            )
+    label = "-vs-".join(run.path.name.rpartition("-")[0] for run in runs)[:60]
+    settings = {"figures": config.model_dump(mode="json")}
+    return Plan(dataset, "figures", label, VERSION, settings, {f"runs{n}": run for n, run in enumerate(runs)})
+
+
+def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: Callable[[int], Any]) -> Artifact:
+    """Draw: ``training`` for all runs together, ``entropy``, ``entropy-epochs`` and ``masked`` for each MHL run."""
+    where = resolve_device(device)
+    runs = list(plan.inputs.values())
+    curves = [_curve(run, label) for run, label in zip(runs, labels_of(runs), strict=True)]
+    with ws.build(plan) as draft:
+        names = ", ".join(curve.label for curve in curves) if len(curves) == 1 else f"{len(curves)} runs"
+        files = figures.save(figures.training(curves, f"{names} on {plan.dataset}"), draft.path, "training")
+        for number, (run, curve) in enumerate(zip(runs, curves, strict=True), 1):
+            suffix = f"-{number}" if len(runs) > 1 else ""
+            if any(row["ratio"] > 0 for row in curve.rows) and registry.load("model", run.config["model"]["name"]).masks:
+                files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
+        draft.result |= {"runs": [run.path.name for run in runs], "figures": files}
+    finished = ws.read(ws.path(plan))
+    assert finished is not None
+    return finished
+
+
+def _curve(run: Artifact, label: str) -> figures.Curve:
+    """The log of a run, its columns checked."""
+    path = run.path / "log.parquet"
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}.", hint="Train again with --force") from None
+    if not rows or not {"epoch", "phase", "ratio"} <= rows[0].keys():
+        raise DataError(f"{path} is not the log of a training.", hint="Train again with --force")
+    return figures.Curve(label, rows, run.config["train"]["metric"], "codes" in run.manifest["inputs"])
+
+
+def _of_masks(
+    ws: Workspace, run: Artifact, curve: figures.Curve, config: FiguresConfig, device: torch.device, draft: Draft,
+    suffix: str, bar: Callable[[int], Any],
+) -> list[str]:  # fmt: skip
+    """Entropies and masks of one run: figures, and their numbers as Parquet."""
+    model, catalog, histories = load_run(ws, run, device)
+    batches = sample(histories, max_length=run.config["train"]["max_length"], users=config.users, seed=config.seed)
+    names = Names.read(ws.input(run, "data").path)
+    with bar(sum(batch.packing.sequences for batch in batches)) as progress:
+        found = entropy.survey(model, batches, device, policies(run, device, config.seed), tick=progress.update)
+    hidden = {
+        phase: entropy.hidden_items(found, phase, catalog.train_count_I.cpu().numpy()) for phase in found.hidden_N
+    }
+    title = f"{curve.label} on {run.dataset}"
+    drawn = {
+        "entropy": entropy.entropies(found, curve.rows, catalog.codewords, f"How unsure {title} is about its histories"),
+        "masked": entropy.masked(hidden, names.shown, f"What {title} masks"),
+    }
+    if any(row.get("entropy/mean") is not None for row in curve.rows):
+        drawn["entropy-epochs"] = entropy.entropy_over_epochs(curve.rows, f"Entropy of {title} while it learned")
+    _write_numbers(draft, suffix, found, hidden, names, catalog.train_count_I.cpu().numpy())
+    return [file for name, figure in drawn.items() for file in figures.save(figure, draft.path, name + suffix)]
+
+
+def policies(run: Artifact, device: torch.device, seed: int) -> dict[str, Masker]:
+    """What chooses the masks in each masking phase of a run, at the phase's initial ratio."""
+    curriculum = validate(CurriculumConfig, "curriculum", run.config["curriculum"])
+    generator = torch.Generator(device).manual_seed(seed)
+    return {
+        phase.name: Masker(
+            phase.mask, phase.granularity, phase.ratio, curriculum.budget, generator, smoothing=curriculum.smoothing
+        )
+        for phase in curriculum.phases()
+        if phase.mask != "none" and phase.ratio > 0
+    }
+
+
+def _write_numbers(
+    draft: Draft, suffix: str, found: entropy.Survey, hidden: dict[str, entropy.Hidden], names: Names,
+    train_count_I: np.ndarray,
+) -> None:  # fmt: skip
+    """``masked.parquet``: one row an item and phase; ``entropy.parquet``: one row a position and digit."""
+    masked = [
+        pa.table(
+            {
+                "phase": [phase] * len(each.item), "item": each.item, "raw_id": [names.item[i - 1] for i in each.item],
+                "title": [names.title[i - 1] for i in each.item], "train_count": train_count_I[each.item - 1],
+                "read": each.read, "masked_share": each.share,
+            }
+        )
+        for phase, each in hidden.items()
+    ]  # fmt: skip
+    pq.write_table(pa.concat_tables(masked), draft.path / f"masked{suffix}.parquet")
+    digits = found.entropy_NK.shape[1]
+    count_T = np.bincount(found.position_N)
+    mean_TK = np.zeros((len(count_T), digits))
+    np.add.at(mean_TK, found.position_N, found.entropy_NK)
+    position, digit = np.divmod(np.arange(mean_TK.size), digits)
+    table = {
+        "position": position + 1, "digit": digit + 1, "read": count_T[position],
+        "entropy": (mean_TK / np.maximum(count_T, 1)[:, None]).ravel(),
+    }  # fmt: skip
+    pq.write_table(pa.table(table), draft.path / f"entropy{suffix}.parquet")

@@ -1,0 +1,205 @@
+"""sweep: every cell of a sweep tokenized, trained and evaluated by the stages themselves, then one table.
+
+A cell is the very run that ``genrec train`` and ``genrec evaluate`` would make of its settings: whatever of it
+is there is used, under whatever label; what was begun goes on; a kill loses nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genrec_cli import console, registry
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.config import merge, validate
+from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.errors import DivergedError, InputError, UsageError
+from genrec_cli.stages import evaluate, tokenize, train
+from genrec_cli.stages.sweep_recipe import Cell, Sweep
+from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
+
+VERSION = 1
+DEFAULT_MODEL = "mhl"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every cell is made from."""
+
+    data: Artifact
+    codes: Artifact | None
+    """Codes for all cells, if they were named; otherwise what the settings ask for, or the only ones there are."""
+    encoder: str
+    """The encoder where the settings name none."""
+
+
+@dataclass(frozen=True)
+class Doing:
+    """How the work of a cell is done and shown."""
+
+    train: Callable[[train.TrainPlan], Artifact]
+    evaluate: Callable[[Plan, evaluate.EvaluateConfig], Artifact]
+
+
+def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes: str | None, encoder: str) -> Inputs:
+    """Resolve what the cells share, and refuse settings that no cell could be trained with."""
+    check_columns(sweep.config.columns)
+    for cell in sweep.cells:
+        _validate(cell)
+    if codes is None:
+        return Inputs(ws.find(dataset, "data", data), None, encoder)
+    found = ws.find(dataset, "codes", codes)
+    for cell in sweep.cells:
+        for section in ("encoder", "tokenizer"):
+            for key, value in cell.layers.get(section, {}).items():
+                recorded = found.config[section].get(key)
+                if recorded != value:
+                    raise UsageError(
+                        f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}.",
+                        hint="Leave --codes out: the sweep makes the codes it needs",
+                    )
+    return Inputs(ws.input(found, "data"), found, encoder)
+
+
+def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, Path | None]]:
+    """What there is to do, cell by cell, with the folder of each run; makes nothing."""
+    states = []
+    for cell in sweep.cells:
+        codes = _codes(ws, cell, given, make=False)
+        if codes is None and _needs_codes(cell):
+            states.append((cell, "codes would be made first", None))
+            continue
+        plan = _train_plan(ws, cell, given, codes).plan
+        begun = "would go on" if ws.path(plan).is_dir() else "would be made"
+        states.append((cell, "up to date" if ws.done(plan) else begun, ws.path(plan)))
+    return states
+
+
+def run(
+    ws: Workspace, sweep: Sweep, given: Inputs, split: Literal["valid", "test"], doing: Doing, *, force: bool
+) -> tuple[list[Done], list[str]]:
+    """Do all cells. Returns the finished ones, and what diverged: a row that fails does not end the others."""
+    plans = [(cell, _train_plan(ws, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
+    at = cutoffs(check_columns(sweep.config.columns))
+    done, diverged = [], []
+    for number, (cell, plan) in enumerate(plans, 1):
+        head = f"[{number}/{len(plans)}] {cell.row}, seed {cell.seed}: runs/{plan.plan.name}"
+        finished = None if force else ws.done(plan.plan)
+        console.say(f"{head}: up to date" if finished else head)
+        try:
+            finished = finished or doing.train(plan)
+        except DivergedError as error:
+            console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
+            diverged.append(f"{cell.row}, seed {cell.seed}")
+            continue
+        settings = merge({"evaluate": {"at": at}}, cell.layers, {"evaluate": {"split": split}})
+        measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
+        evaluation = (None if force else ws.done(measure)) or doing.evaluate(measure, config)
+        done.append(Done(cell.row, cell.seed, finished, evaluation))
+    if not done:
+        raise DivergedError("Every run of the sweep diverged.", hint="Lower the rate: --set train.lr=...")
+    return done, diverged
+
+
+def table_stage(
+    ws: Workspace, sweep: Sweep, dataset: str, split: str, done: list[Done], diverged: list[str]
+) -> tuple[Plan, Callable[[], Artifact]]:
+    """The table of finished cells, as an artifact."""
+    columns = check_columns(sweep.config.columns)
+    settings = sweep.config.model_dump(mode="json", exclude={"on"}) | {
+        "split": split, "expected": {row: list(numbers) for row, numbers in sweep.expected.items()},
+        "diverged": diverged, "cells": [[cell.row, cell.seed] for cell in done],
+    }  # fmt: skip
+    made_from = {f"eval{number}": cell.evaluation for number, cell in enumerate(done)}
+    plan = Plan(dataset, "sweeps", f"{sweep.name}-{split}", VERSION, {"sweep": settings}, made_from)
+
+    def work() -> Artifact:
+        table = per_row(sweep.rows, done, columns, sweep.expected)
+        with ws.build(plan) as draft:
+            pq.write_table(pa.Table.from_pylist(table), draft.path / "table.parquet")
+            pq.write_table(pa.Table.from_pylist(per_run(done, columns)), draft.path / "runs.parquet")
+            text = f"# {title(sweep, dataset, split)}\n\n{console.markdown(*shown(table, columns))}\n"
+            text += "".join(f"- {line}\n" for line in notes(sweep, split, diverged))
+            runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
+            (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
+            draft.result |= {"split": split, "columns": columns, "diverged": diverged, "rows": table}
+        finished = ws.read(ws.path(plan))
+        assert finished is not None
+        return finished
+
+    return plan, work
+
+
+def title(sweep: Sweep, dataset: str, split: str) -> str:
+    """The heading of the table; it always names the split."""
+    return f"{sweep.config.title}: {dataset}, {split} split, seeds {', '.join(map(str, sweep.config.seeds))}"
+
+
+def notes(sweep: Sweep, split: str, diverged: list[str]) -> list[str]:
+    """What a reader must know of the numbers."""
+    lines = ["Mean ± standard deviation over n seeds."]
+    if sweep.expected:
+        lines.append("'paper' is printed for the test split.")
+    if sweep.expected and split == "valid":
+        lines.append("These are validation numbers: compare rows with rows, not with the paper.")
+    if split == "test":
+        lines.append("Test numbers: to report what was chosen before, not to choose by.")
+    lines += [f"diverged and left out: {name}" for name in diverged]
+    return [*lines, *sweep.config.cite]
+
+
+# ---- one cell --------------------------------------------------------------------------------------
+
+
+def _model(cell: Cell) -> str:
+    return str(cell.layers.get("model", {}).get("name") or DEFAULT_MODEL)
+
+
+def _needs_codes(cell: Cell) -> bool:
+    return "codes" in registry.load("model", _model(cell)).needs
+
+
+def _validate(cell: Cell) -> None:
+    """Meet the user's errors now, and not after hours of encoding or in the middle of the night."""
+    kind = registry.load("model", _model(cell))
+    layers = merge(kind.defaults, cell.layers)
+    validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
+    validate(TrainConfig, "train", layers["train"])
+    validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})).phases()
+    validate(evaluate.EvaluateConfig, "evaluate", layers.get("evaluate", {}))
+
+
+def _train_plan(ws: Workspace, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
+    """The plan of a cell, under the label that a run of the same key bears already."""
+    made = train.plan(
+        ws, given.data.dataset, _model(cell), cell.layers, data=str(given.data.path), codes=codes and str(codes.path)
+    )
+    plan = made.plan
+    there = sorted(ws.path(plan).parent.glob(f"[!.]*-{plan.key[:8]}"))
+    if there and not ws.path(plan).is_dir():
+        return replace(made, plan=replace(plan, label=there[0].name[:-9]))
+    return made
+
+
+def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
+    """The codes that a cell asks for, made if need be; without [encoder] and [tokenizer] the only ones there are."""
+    if given.codes or not _needs_codes(cell):
+        return given.codes
+    if not cell.layers.get("encoder") and not cell.layers.get("tokenizer"):
+        found = ws.find(given.data.dataset, "codes")
+        if ws.input(found, "data").digest != given.data.digest:
+            raise InputError(f"{found.path.name} was made from other data than {given.data.path.name}.",
+                             hint=f"genrec tokenize --data {given.data.path.name}")  # fmt: skip
+        return found
+    encoder = tokenize.make_encoder(tokenize.encoder_values(cell.layers.get("encoder", {}), None, given.encoder))
+    config = tokenize.tokenizer_config(cell.layers.get("tokenizer", {}), given.data)
+    vectors = _made(ws, *tokenize.vectors_stage(ws, given.data, encoder), make=make)
+    return vectors and _made(ws, *tokenize.codes_stage(ws, given.data, vectors, encoder, config), make=make)
+
+
+def _made(ws: Workspace, plan: Plan, work: Callable[[], Artifact], *, make: bool) -> Artifact | None:
+    return ws.done(plan) or (work() if make else None)

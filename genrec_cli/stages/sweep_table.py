@@ -1,0 +1,98 @@
+"""The table of a sweep: for each row the mean and deviation over seeds, the published numbers beside them."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genrec_cli import console
+from genrec_cli.artifacts import Artifact
+from genrec_cli.config import did_you_mean
+from genrec_cli.engine import metrics
+from genrec_cli.errors import ConfigError
+
+COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "minutes": lambda run: run["seconds"] / 60 if "seconds" in run else None,
+    "step_ms": lambda run: 1000 * run["seconds"] / run["steps"] if run.get("steps") else None,
+    "epochs": lambda run: run.get("epochs"),
+    "best_epoch": lambda run: run.get("best_epoch"),
+    "peak_memory_mib": lambda run: run.get("peak_memory_mib"),
+    "parameters": lambda run: run.get("parameters"),
+}
+"""What a run cost, from its result. Seconds hold the validations; memory is known on CUDA only."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished cell."""
+
+    row: str
+    seed: int
+    run: Artifact
+    evaluation: Artifact
+
+    def value(self, column: str) -> float | None:
+        """One number of the table."""
+        return COSTS[column](self.run.result) if column in COSTS else self.evaluation.result["metrics"].get(column)
+
+
+def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """Columns with metrics spelled as everywhere else. Raises ConfigError for what is neither metric nor cost."""
+    for column in columns:
+        if "@" not in column and column not in COSTS:
+            hint = f"Metrics such as NDCG@10, or: {', '.join(COSTS)}"
+            raise ConfigError(f"sweep.columns: there is no '{column}'.{did_you_mean(column, COSTS)}", hint=hint)
+    return tuple(c if c in COSTS else "{}@{}".format(*metrics.parse(c)) for c in columns)
+
+
+def cutoffs(columns: Sequence[str]) -> list[int]:
+    """Cutoffs that evaluation needs for the columns; the usual 5 and 10 among them, so that it is the usual one."""
+    return sorted({5, 10} | {metrics.parse(column)[1] for column in columns if column not in COSTS})
+
+
+def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each finished cell: what it is, where it lies, its numbers."""
+    return [
+        {
+            "row": cell.row, "seed": cell.seed, "run": cell.run.path.name, "evaluation": cell.evaluation.path.name,
+            **{column: cell.value(column) for column in dict.fromkeys([*columns, *COSTS])},
+        }
+        for cell in done
+    ]  # fmt: skip
+
+
+def per_row(
+    rows: Sequence[str], done: Sequence[Done], columns: Sequence[str], expected: Mapping[str, Sequence[float]]
+) -> list[dict[str, Any]]:
+    """A row for each row of the sweep: ``n`` seeds, and for each column mean, ``sd`` (n > 1) and ``paper``."""
+    table = []
+    for name in rows:
+        cells = [cell for cell in done if cell.row == name]
+        line: dict[str, Any] = {"row": name, "n": len(cells)}
+        for place, column in enumerate(columns):
+            values = [float(v) for cell in cells if (v := cell.value(column)) is not None]
+            line[column] = statistics.fmean(values) if values else None
+            line[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else None
+            line[f"{column} paper"] = float(expected[name][place]) if name in expected else None
+        line["runs"] = ",".join(cell.run.path.name for cell in cells)
+        table.append(line)
+    return table
+
+
+def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows for people: ``0.0431 ± 0.0012`` and, where it is known, what the paper prints."""
+    published = [column for column in columns if any(line[f"{column} paper"] is not None for line in table)]
+    head = ["row", "n"]
+    for column in columns:
+        head += [column, "paper"] if column in published else [column]
+    body = []
+    for line in table:
+        cells = [line["row"], line["n"]]
+        for column in columns:
+            mean, deviation = line[column], line[f"{column} sd"]
+            spread = "" if deviation is None else f" ± {console.cell(deviation)}"
+            cells.append(None if mean is None else f"{console.cell(mean)}{spread}")
+            if column in published:
+                cells.append(line[f"{column} paper"])
+        body.append(cells)
+    return head, body
