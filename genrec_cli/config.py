@@ -22,7 +22,7 @@ Layer = Mapping[str, Mapping[str, Any]]
 
 SECTIONS = frozenset(
     {"download", "preprocess", "tokenize", "encoder", "tokenizer", "model", "train", "curriculum"}
-    | {"evaluate", "decoder", "recommend", "case_study", "compare", "source", "recipe", "sweep"}
+    | {"evaluate", "decoder", "recommend", "case_study", "compare", "figures", "source", "recipe", "sweep"}
 )
 """Every section that any stage reads. A file may hold all of them; a stage takes its own.
 ``recipe`` and ``sweep`` belong to the commands ``run`` and ``sweep``: such a file is also a ``--config`` file."""

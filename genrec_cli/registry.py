@@ -24,6 +24,7 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "tokenizer": {
         "opq": "genrec_cli.tokenizers.opq:OpqTokenizer",
+        "text": "genrec_cli.tokenizers.text:TextTokenizer",
         "random": "genrec_cli.tokenizers.random:RandomTokenizer",
     },
     "model": {

@@ -17,12 +17,17 @@ def make_histories(lengths: list[int], items: int, *, seed: int = 0) -> Historie
     return Histories(item, offset, length, length - 2, length - 2, length - 1)
 
 
-def make_catalog(items: int = 30, digits: int = 4, codewords: int = 8, *, seed: int = 0) -> Catalog:
-    """Random codes, some of them shared."""
+def make_catalog(
+    items: int = 30, digits: int = 4, codewords: int = 8, *, seed: int = 0, padded: bool = False, shared: bool = False
+) -> Catalog:
+    """Random codes, some items of equal ones; ``padded``: items of 1 to K codes; ``shared``: digits mean the same."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, codewords, (items, digits), generator=generator)
+    if padded:
+        length = torch.randint(1, digits + 1, (items, 1), generator=generator)
+        codes[torch.arange(digits) >= length] = -1
     codes[1] = codes[0]
-    return Catalog(items, torch.arange(items), codes, codewords)
+    return Catalog(items, torch.arange(items), codes, codewords, shared)
 
 
 @pytest.fixture

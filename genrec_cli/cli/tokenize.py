@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option("--codewords", metavar="V", help="Codewords a codebook. Default: 256.")
         ] = None,
         tokenizer: Annotated[
-            str | None, typer.Option("--tokenizer", help="opq, or random as a control. Default: opq.")
+            str | None,
+            typer.Option("--tokenizer", help="opq, text (subwords of titles), or random as a control. Default: opq."),
         ] = None,
         encoder: Annotated[
             str | None,
@@ -44,9 +45,10 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
     ) -> None:
-        """Turn item texts into vectors and vectors into codes; show how good the codes are."""
+        """Turn item texts into vectors and vectors into codes, or titles into codes; show how good the codes are."""
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
+        from genrec_cli.errors import UsageError
         from genrec_cli.stages import tokenize as stage
 
         named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}
@@ -56,6 +58,12 @@ def register(app: typer.Typer) -> None:
         ws = common.workspace()
         dataset = ws.dataset(common.dataset)
         tables = ws.find(dataset, "data", data)
+        if stage.reads_titles(given["tokenizer"]):
+            if encoder or codebook_from:
+                option = "--encoder" if encoder else "--codebook-from"
+                raise UsageError(f"{option} is for vectors; this tokenizer reads titles.", hint="Leave it out")
+            make(common, *stage.titles_stage(ws, tables, stage.tokenizer_config(given["tokenizer"], tables)))
+            return
         chosen = stage.make_encoder(stage.encoder_values(given["encoder"], encoder, default))
         codebook = ws.find(dataset, "codes", codebook_from) if codebook_from else None
         if codebook:

@@ -43,8 +43,10 @@ class Masker:
         # Entropy ranks, so it needs a number to cut at; single coin tosses have none.
         self.budget: Budget = "rounded" if self.needs_entropy and budget == "bernoulli" else budget
 
-    def __call__(self, entropy_NK: Tensor | None, batch: Batch, digits: int) -> Tensor:
-        """``mask_NK``. Without entropies the scores are random."""
+    def __call__(
+        self, entropy_NK: Tensor | None, batch: Batch, digits: int, *, real_NK: Tensor | None = None
+    ) -> Tensor:
+        """``mask_NK``. Without entropies the scores are random; codes that are not ``real_NK`` are no candidates."""
         grid = batch.packing.grid
         device = batch.item_N.device
         items = len(batch.item_N)
@@ -66,9 +68,11 @@ class Masker:
         if self.granularity != "item":
             open_BT = ~grid.pad(as_item_N) & real_BT
             open_BX = open_BT[..., None].expand(-1, -1, digits).flatten(1)
+            if real_NK is not None:
+                open_BX = open_BX & grid.pad(real_NK).flatten(1)
             chosen_BX = self._select(grid.pad(entropy_NK).flatten(1), open_BX)
             mask_NK |= grid.pack(chosen_BX.unflatten(1, (-1, digits)))
-        return mask_NK
+        return mask_NK if real_NK is None else mask_NK & real_NK
 
     def _select(self, score_BX: Tensor, open_BX: Tensor) -> Tensor:
         """The N highest scores among the open candidates of each history."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NO_CODE = -1
+"""Stands in ``codes_IK`` where an item has no code: neither pooled, nor predicted, nor counted."""
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -18,9 +21,16 @@ class Catalog:
     train_count_I: Tensor
     """How often item i + 1 stands in the training part (int64)."""
     codes_IK: Tensor | None = None
-    """Codes of item i + 1, 0-based in each digit (int64)."""
+    """Codes of item i + 1, 0-based in each digit (int64); -1 (``NO_CODE``) pads an item of fewer than K codes."""
     codewords: int = 0
     """V, the same for every digit."""
+    shared: bool = False
+    """Whether a code means the same in every digit: text, whose digits are places in one sequence."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether some items have fewer than K codes. Looks at the codes, so ask once."""
+        return self.codes_IK is not None and bool((self.codes_IK == NO_CODE).any())
 
     @property
     def digits(self) -> int:

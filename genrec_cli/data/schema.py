@@ -14,6 +14,9 @@ from genrec_cli.errors import DataError
 PADDING = 0
 """Item id of padding. Items count from 1; codes count from 0."""
 
+CODE_PADDING = 65535
+"""Stands in ``codes/codes.parquet`` behind the last code of an item that has fewer than K; V never reaches it."""
+
 INTERACTIONS = pa.schema([("user", pa.uint32()), ("item", pa.uint32()), ("time", pa.int64())])
 """``data/interactions.parquet``: by user, then time, then original row. ``time`` is in seconds."""
 
@@ -50,7 +53,10 @@ within the user's items (-1: none); the history of a target is everything before
 
 
 def codes_schema(digits: int) -> pa.Schema:
-    """``codes/codes.parquet``: row i holds the K codes of item i + 1, each 0-based."""
+    """``codes/codes.parquet``: row i holds the K codes of item i + 1, each 0-based.
+
+    Only tokenizers with ``shared`` codewords (text) give some items fewer: ``CODE_PADDING`` fills them up.
+    """
     return pa.schema([("item", pa.uint32()), ("codes", pa.list_(pa.uint16(), digits))])
 
 

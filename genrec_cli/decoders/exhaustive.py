@@ -4,6 +4,8 @@ A model that gives code distributions scores item i by ``mean over k of log P^k(
 and a sum: an embedding-bag over the table of log-probabilities, with one column a user, so that each of an
 item's K look-ups reads the numbers of all users of the batch from one cache line.
 
+An item of fewer than K codes (text) is scored by the mean over those it has: the others look up a row of zeros.
+
 Legend: B users, I items, K digits, V codewords, k list length.
 """
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
-from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.catalog import NO_CODE, Catalog
 from genrec_cli.decoders.base import TopK
 from genrec_cli.models.base import CodeScorer, Model
 
@@ -45,11 +47,15 @@ class Exhaustive:
 
     def __init__(self, catalog: Catalog) -> None:
         self.items = catalog.items
-        self.bag_IK = None
+        self.bag_IK = self.number_I = None
         if catalog.codes_IK is not None:
             device = catalog.codes_IK.device
             offset_K = torch.arange(catalog.digits, device=device) * catalog.codewords
             self.bag_IK = (catalog.codes_IK + offset_K).to(torch.int32)
+            if catalog.padded:
+                real_IK = catalog.codes_IK != NO_CODE
+                self.bag_IK.masked_fill_(~real_IK, catalog.digits * catalog.codewords)
+                self.number_I = real_IK.sum(1)
         group_I = catalog.groups()
         first_G = torch.full((int(group_I.max()) + 1,), self.items, dtype=torch.long, device=group_I.device)
         first_G.scatter_reduce_(0, group_I, torch.arange(self.items, device=group_I.device), "amin")
@@ -65,7 +71,10 @@ class Exhaustive:
         return model.item_scores(batch)
 
     def code_scores(self, logp_BKV: Tensor) -> Tensor:
-        """``score_BI = mean over k of logp_BKV[b, k, code_i^k]``."""
+        """``score_BI = mean over k of logp_BKV[b, k, code_i^k]``, k running over the item's own codes."""
+        if self.number_I is not None:
+            table = F.pad(logp_BKV.flatten(1).t(), (0, 0, 0, 1))
+            return (F.embedding_bag(self.bag_IK, table, mode="sum") / self.number_I[:, None]).t().contiguous()
         # Divided before the sum: only the kernel for sums is fast on every device.
         table = (logp_BKV.flatten(1).t() / logp_BKV.shape[1]).contiguous()
         return F.embedding_bag(self.bag_IK, table, mode="sum").t().contiguous()

@@ -46,6 +46,9 @@ class Graph:
     Args:
         model: anything with ``code_vectors()``.
         catalog: on the model's device.
+
+    Raises:
+        ValueError: if items have fewer than K codes or digits share their codewords: text is not compared so.
     """
 
     Config = GraphConfig
@@ -53,6 +56,8 @@ class Graph:
     face = CodeScorer
 
     def __init__(self, model: CodeScorer, catalog: Catalog, config: GraphConfig) -> None:
+        if catalog.shared or catalog.padded:
+            raise ValueError("the graph compares items digit by digit, which means nothing for text")
         self.model, self.config = model, config
         self.scorer = Exhaustive(catalog)
         self.neighbour_IE = self._build(model.code_vectors(), catalog)

@@ -76,8 +76,9 @@ def item_entropies(model: Mhl, batch: Batch) -> Tensor:
 def reconstruction(model: Mhl, decoder: Exhaustive, batch: Batch, at: int) -> Tensor:
     """``score_1I``: mean log-probability of each item's codes at one packed place, all its digits hidden."""
     at_1 = torch.tensor([at], device=batch.item_N.device)
+    real_NK = model.real(batch)
     mask_NK = torch.zeros(len(batch.item_N), model.digits, dtype=torch.bool, device=at_1.device)
-    mask_NK[at] = True
+    mask_NK[at] = True if real_NK is None else real_NK[at]
     h_1D = model.states(model.hide(model.tokens(batch), mask_NK, batch), batch, at_1)
     return decoder.code_scores(model.logits(h_1D).log_softmax(-1).transpose(0, 1))
 

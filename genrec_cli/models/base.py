@@ -24,8 +24,10 @@ class Choose(Protocol):
     needs_entropy: bool
     """Whether the policy looks at the entropies; without them ``entropy_NK`` may be None."""
 
-    def __call__(self, entropy_NK: Tensor | None, batch: Batch, digits: int) -> Tensor:
-        """``mask_NK``: which codes of which packed items to hide."""
+    def __call__(
+        self, entropy_NK: Tensor | None, batch: Batch, digits: int, *, real_NK: Tensor | None = None
+    ) -> Tensor:
+        """``mask_NK``: which codes of which packed items to hide; only ``real_NK`` ones where some are padding."""
         ...
 
 
@@ -73,5 +75,5 @@ class CodeScorer(Protocol):
         ...
 
     def code_vectors(self) -> Tensor:
-        """``E_KVD`` as trained: what the decoding graph measures similarity with."""
+        """``E_KVD`` as trained (``E_VD`` if the digits share it): the decoding graph's measure of similarity."""
         ...

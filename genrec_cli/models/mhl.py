@@ -70,29 +70,39 @@ class Mhl(Rpg):
             h_ND = self.states(clean_NK, batch)
             logit_KMV = self.logits(take(h_ND, learn_M))
             entropy_NK = self._entropies(h_ND, batch, logit_KMV, learn_M) if choose.needs_entropy else None
-            mask_NK = choose(entropy_NK, batch, self.digits)
+            mask_NK = self._mask(choose, entropy_NK, batch)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
         else:
             entropy_NK = self.entropies(clean_NK, batch) if choose.needs_entropy else None
-            mask_NK = choose(entropy_NK, batch, self.digits)
+            mask_NK = self._mask(choose, entropy_NK, batch)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
             logit_KMV = self.logits(take(masked_ND, learn_M))
         return {
             "next": self._next(logit_KMV, batch, learn_M),
             "mask": self._reconstruction(masked_ND, mask_NK, batch),
-            "masked_share": Loss(mask_NK.sum(), torch.full_like(mask_NK.sum(), mask_NK.numel()), weight=0.0),
+            "masked_share": self._share(mask_NK, batch),
         }
+
+    def _mask(self, choose: Choose, entropy_NK: Tensor | None, batch: Batch) -> Tensor:
+        """The curriculum's choice, among the codes that are there."""
+        if not self.padded:
+            return choose(entropy_NK, batch, self.digits)
+        return choose(entropy_NK, batch, self.digits, real_NK=self.real(batch))
+
+    def _share(self, mask_NK: Tensor, batch: Batch) -> Loss:
+        """The share of codes really masked, for the log."""
+        hidden, real_NK = mask_NK.sum(), self.real(batch)
+        all_of_them = torch.full_like(hidden, mask_NK.numel()) if real_NK is None else real_NK.sum()
+        return Loss(hidden, all_of_them, weight=0.0)
 
     def hide(self, token_NK: Tensor, mask_NK: Tensor, batch: Batch) -> Tensor:
         """Masked codes replaced by the mask token of their position and digit (equation 9)."""
-        first = self.digits * self.codes.codewords
-        place_NK = (
-            first + batch.packing.position_N[:, None] * self.digits + torch.arange(self.digits, device=token_NK.device)
-        )
+        digit_K = torch.arange(self.digits, device=token_NK.device)
+        place_NK = self.codes.free + batch.packing.position_N[:, None] * self.digits + digit_K
         return torch.where(mask_NK, place_NK, token_NK)
 
     def _next(self, logit_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
-        loss = code_cross_entropy(logit_KMV, self.codes_IK[batch.target_N[learn_M]])
+        loss = code_cross_entropy(logit_KMV, self.codes_IK[batch.target_N[learn_M]], padded=self.padded)
         return loss._replace(weight=self.config.next_weight)
 
     def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:
@@ -106,7 +116,8 @@ class Mhl(Rpg):
         real_KP = torch.arange(widest, device=h_ND.device) < number_K[:, None]
         logit_KPV = cosine_logits(self.heads.grouped(h_ND[at_KP]), self.codes.vectors(), self.config.temperature)
         codes_KP = self.codes_IK[batch.item_N].t().gather(1, at_KP)
-        loss_KP = F.cross_entropy(logit_KPV.flatten(0, 1), codes_KP.flatten(), reduction="none").view_as(real_KP)
+        loss_X = F.cross_entropy(logit_KPV.flatten(0, 1), codes_KP.flatten(), ignore_index=-1, reduction="none")
+        loss_KP = loss_X.view_as(real_KP)
         total = torch.where(real_KP, loss_KP, 0.0).sum()
         return Loss(total, number_K.sum().to(total.dtype), weight=self.config.mask_weight)
 
@@ -129,8 +140,15 @@ class Mhl(Rpg):
         return self._source(entropy_NK, batch)
 
     def _source(self, entropy_NK: Tensor, batch: Batch) -> Tensor:
-        if self.config.entropy_source == "printed":
+        if self.config.entropy_source == "predictive":
+            entropy_NK = self._predictive(entropy_NK, batch)
+        if (real_NK := self.real(batch)) is None:
             return entropy_NK
+        # Padding takes the mean of its item's real codes, so that a mean over digits is theirs.
+        mean_N = torch.where(real_NK, entropy_NK, 0.0).sum(-1) / real_NK.sum(-1)
+        return torch.where(real_NK, entropy_NK, mean_N[:, None])
+
+    def _predictive(self, entropy_NK: Tensor, batch: Batch) -> Tensor:
         packing = batch.packing
         total_BK = entropy_NK.new_zeros(packing.sequences, self.digits).index_add_(0, packing.sequence_N, entropy_NK)
         mean_BK = total_BK / packing.length_B[:, None]

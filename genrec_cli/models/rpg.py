@@ -7,8 +7,11 @@ the next item are predicted at once, at every position. MHL's "direct inference"
 Legend: N packed items, M positions with a target, K digits, V codewords, D width.
 
 Deviations from the authors' code: packed batches (the same sums without padding); the padding and
-end-of-sequence rows of the vocabulary do not exist, since nothing is ever padded; dropout .3 (MHL's
+end-of-sequence rows of the vocabulary do not exist, since no history is ever padded; dropout .3 (MHL's
 appendix I) in place of .5; GPT-2's unused end token is left out. Recipes: beauty-rpg, toys-rpg, sports-rpg.
+
+Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table.
+What pads an item is neither pooled nor predicted nor counted. Recipe: beauty-text-rpg.
 """
 
 from typing import ClassVar
@@ -56,7 +59,11 @@ class Rpg(Model):
         super().__init__(config, catalog, max_length=max_length)
         self.config = config
         self.digits = catalog.digits
-        self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=self.extra_tokens(max_length))
+        self.padded = catalog.padded
+        self.codes = CodeEmbedding(
+            catalog.digits, catalog.codewords, config.width, extra=self.extra_tokens(max_length),
+            shared=catalog.shared, padded=self.padded,
+        )  # fmt: skip
         self.backbone = Transformer(
             width=config.width, layers=config.layers, heads=config.heads, inner=config.inner, positions=max_length,
             dropout=config.dropout, attention_dropout=config.attention_dropout, act=config.activation,
@@ -75,6 +82,10 @@ class Rpg(Model):
         """Vocabulary rows of the histories' codes, ``token_NK``."""
         return self.codes.tokens(self.codes_IK[batch.item_N])
 
+    def real(self, batch: Batch) -> Tensor | None:
+        """``real_NK``: which codes of the histories are there; None where all are."""
+        return self.codes_IK[batch.item_N] >= 0 if self.padded else None
+
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
         """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
         return self.backbone(self.codes(token_NK), batch.packing, at_M)
@@ -86,7 +97,7 @@ class Rpg(Model):
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
         h_MD = self.states(self.tokens(batch), batch, batch.learn_M)
         target_MK = self.codes_IK[batch.target_N[batch.learn_M]]
-        return {"next": code_cross_entropy(self.logits(h_MD), target_MK)}
+        return {"next": code_cross_entropy(self.logits(h_MD), target_MK, padded=self.padded)}
 
     def code_logprobs(self, batch: Batch) -> Tensor:
         h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)

@@ -11,27 +11,39 @@ from torch import Tensor, nn
 class CodeEmbedding(nn.Module):
     """``H = mean over k of E[w^k]`` (MHL, equations 10 and 11; RPG, section 3.2).
 
-    Row ``k * V + code`` of the table is E^k's row of that code. Rows from K * V on are free for a model's
-    own tokens (mask ids).
+    Row ``k * V + code`` of the table is E^k's row of that code. Rows from ``free`` = K * V on are free for a
+    model's own tokens (mask ids).
+
+    Args:
+        extra: how many free rows.
+        shared: one E for all digits; its row is ``code``, and ``free`` is V.
+        padded: some codes are negative, which stands for none: the mean is over the others. A last row, never
+            read, takes their place.
     """
 
-    def __init__(self, digits: int, codewords: int, width: int, *, extra: int = 0) -> None:
+    def __init__(
+        self, digits: int, codewords: int, width: int, *, extra: int = 0, shared: bool = False, padded: bool = False
+    ) -> None:
         super().__init__()
-        self.digits, self.codewords = digits, codewords
-        self.table = nn.Embedding(digits * codewords + extra, width)
-        self.register_buffer("offset_K", torch.arange(digits) * codewords, persistent=False)
+        self.digits, self.codewords, self.shared = digits, codewords, shared
+        self.free = codewords if shared else digits * codewords
+        self.padding = self.free + extra if padded else None
+        self.table = nn.Embedding(self.free + extra + padded, width)
+        self.register_buffer("offset_K", torch.arange(digits) * (0 if shared else codewords), persistent=False)
 
     def tokens(self, codes_NK: Tensor) -> Tensor:
         """Codes to rows of the table, ``token_NK``."""
-        return codes_NK + self.offset_K
+        token_NK = codes_NK + self.offset_K
+        return token_NK if self.padding is None else token_NK.masked_fill(codes_NK < 0, self.padding)
 
     def forward(self, token_NK: Tensor) -> Tensor:
         """Rows of the table, averaged over the digits: ``x_ND``."""
-        return F.embedding_bag(token_NK, self.table.weight, mode="mean")
+        return F.embedding_bag(token_NK, self.table.weight, mode="mean", padding_idx=self.padding)
 
     def vectors(self) -> Tensor:
-        """``E_KVD``, a view of the table."""
-        return self.table.weight[: self.digits * self.codewords].view(self.digits, self.codewords, -1)
+        """``E_KVD``, or ``E_VD`` where it is shared: a view of the table."""
+        codes = self.table.weight[: self.free]
+        return codes if self.shared else codes.view(self.digits, self.codewords, -1)
 
 
 class CodeHeads(nn.Module):
@@ -62,9 +74,11 @@ class CodeHeads(nn.Module):
 def cosine_logits(state_KND: Tensor, vectors_KVD: Tensor, temperature: float) -> Tensor:
     """``cos(state^k, E^k_v) / temperature`` as ``logit_KNV`` (MHL, equations 14 and 15).
 
+    ``E_VD`` in place of ``E_KVD`` is shared by all digits.
     The states are normalised after the product, on V columns rather than on D: the same number, less work.
     """
     unit_KVD = F.normalize(vectors_KVD, dim=-1)
     scale_KN = state_KND.float().norm(dim=-1).clamp_min(1e-12).reciprocal() / temperature
-    logit_KNV = torch.bmm(state_KND, unit_KVD.to(state_KND.dtype).transpose(1, 2))
+    product = torch.matmul if unit_KVD.dim() == 2 else torch.bmm
+    logit_KNV = product(state_KND, unit_KVD.to(state_KND.dtype).transpose(-1, -2))
     return logit_KNV.float() * scale_KN[..., None]

@@ -21,10 +21,13 @@ def _loss(total: Tensor, count: int) -> Loss:
     return Loss(total, torch.full((), float(count), device=total.device))
 
 
-def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor) -> Loss:
-    """``-log P^k(w^k)`` summed over positions and digits; the count is M * K (MHL, equation 1)."""
-    total = F.cross_entropy(logit_KMV.flatten(0, 1), codes_MK.t().reshape(-1), reduction="sum")
-    return _loss(total, codes_MK.numel())
+def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False) -> Loss:
+    """``-log P^k(w^k)`` summed over positions and digits; the count is M * K (MHL, equation 1).
+
+    Where items are ``padded``, codes of -1 give no loss and do not count.
+    """
+    total = F.cross_entropy(logit_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
+    return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else _loss(total, codes_MK.numel())
 
 
 def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:

@@ -58,6 +58,11 @@ def plan(
                 f"The decoder '{config.decoder}' needs a {decoder.face.__name__}, which '{name}' is not.",
                 hint="--decoder exhaustive",
             )
+        if "codes" in chosen.manifest["inputs"] and ws.input(chosen, "codes").config["tokenizer"].get("shared"):
+            raise UsageError(
+                f"The decoder '{config.decoder}' compares items digit by digit, which means nothing for text.",
+                hint="--decoder exhaustive",
+            )
         if max(config.at) > decoder.longest(settings):
             raise UsageError(
                 f"--at {max(config.at)} is more than these settings of '{config.decoder}' can list, "

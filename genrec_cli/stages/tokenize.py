@@ -3,6 +3,8 @@
 * ``vectors/<encoder>-<key>``: ``vectors.safetensors`` with ``vectors`` (float32, I x D).
 * ``codes/<tokenizer><K>x<V>-<encoder>-<key>``: ``codes.parquet``, ``codebook.safetensors``, ``quality.json``.
 
+A tokenizer that reads titles needs no vectors: ``codes/<tokenizer><K>x<V>-<key>`` is made from the data alone.
+
 Row i is item i + 1 in both.
 """
 
@@ -15,15 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from genrec_cli import console, registry
-from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean, validate
-from genrec_cli.data.schema import ITEMS, codes_schema, read_table, write_table
+from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table, write_table
 from genrec_cli.encoders.base import Encoder
 from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.tokenizers.base import Tokenizer
+from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
 from genrec_cli.tokenizers.opq import check_codewords, one_thread
-from genrec_cli.tokenizers.quality import measure
+from genrec_cli.tokenizers.quality import measure, of_codes
 
 VECTORS_VERSION = 1
 CODES_VERSION = 1
@@ -69,9 +71,15 @@ def tokenizer_config(values: Mapping[str, Any], data: Artifact) -> Section:
     """The validated ``[tokenizer]``, its V checked against the training items before any slow work."""
     kind = registry.load("tokenizer", values.get("name", "opq"))
     config = validate(kind.Config, "tokenizer", values)
-    counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"])["train_count"].to_numpy()
-    check_codewords(config.codewords, int(np.count_nonzero(counts)))
+    if not reads_titles(values):
+        counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"])["train_count"].to_numpy()
+        check_codewords(config.codewords, int(np.count_nonzero(counts)))
     return config
+
+
+def reads_titles(values: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer of ``[tokenizer]`` reads titles in place of vectors."""
+    return getattr(registry.load("tokenizer", values.get("name", "opq")), "reads_titles", False)
 
 
 def frozen_config(
@@ -83,6 +91,8 @@ def frozen_config(
         UsageError: options that contradict it, another encoder, no codebook, or outside of the root.
     """
     recorded = codebook.config["tokenizer"]
+    if reads_titles(recorded):
+        raise UsageError(f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again.")
     for key, value in given.items():
         if recorded.get(key) != value:
             raise UsageError(
@@ -189,10 +199,29 @@ def codes_stage(
                 console.say(f"making {label} from {np.count_nonzero(counts):,} training items")
                 tokenizer.fit(vec_ID, counts > 0)
             codes_IK, quality = _assign(tokenizer, vec_ID, values["codewords"], values["seed"])
-            _write_codes(codes_IK, draft.path / "codes.parquet")
-            tokenizer.save(draft.path)
-            (draft.path / "quality.json").write_text(json.dumps(quality, indent=2) + "\n", encoding="utf-8")
-            draft.result = {name: value for name, value in quality.items() if name != "digits"}
+            _write(draft, tokenizer, codes_IK, quality)
+        show(quality)
+        return ws.verified(_made(ws, plan))
+
+    return plan, work
+
+
+def titles_stage(ws: Workspace, data: Artifact, config: Section) -> Stage:
+    """Titles straight to codes."""
+    values = config.model_dump(mode="json")
+    label = f"{values['name']}{values['codebooks']}x{values['codewords']}"
+    plan = Plan(data.dataset, "codes", label, CODES_VERSION, {"tokenizer": values}, {"data": data})
+
+    def work() -> Artifact:
+        items = read_table(data.path / "items.parquet", ITEMS, ["title", "train_count"])
+        titles, train_I = items["title"].to_pylist(), items["train_count"].to_numpy() > 0
+        with ws.build(plan) as draft:
+            tokenizer: TitleTokenizer = registry.load("tokenizer", values["name"])(config)
+            console.say(f"making {label} from {np.count_nonzero(train_I):,} titles of training items")
+            tokenizer.fit(titles, train_I)
+            codes_IK = tokenizer.codes(titles)
+            quality = of_codes(codes_IK, values["codewords"]) | tokenizer.facts(titles)
+            _write(draft, tokenizer, codes_IK, quality)
         show(quality)
         return ws.verified(_made(ws, plan))
 
@@ -202,16 +231,23 @@ def codes_stage(
 def show(quality: Mapping[str, Any]) -> None:
     """Print what ``quality.json`` holds, for people."""
     shares = {
-        "items that share all codes with another": quality["colliding_share"],
-        "relative reconstruction error": quality["reconstruction_error"],
-        "10 nearest text neighbours kept, by decoded vectors": quality["neighbours_kept_by_decoded"],
-        "10 nearest text neighbours kept, by equal digits": quality["neighbours_kept_by_digits"],
+        "items that share all codes with another": "colliding_share",
+        "relative reconstruction error": "reconstruction_error",
+        "10 nearest text neighbours kept, by decoded vectors": "neighbours_kept_by_decoded",
+        "10 nearest text neighbours kept, by equal digits": "neighbours_kept_by_digits",
+        "items without a title": "untitled_share",
+        "titles of more than K codes, cut": "cut_share",
+        "codes that are padding": "padding_share",
     }
     rows = [
         ["items", f"{quality['items']:,}"],
         ["distinct codes", f"{quality['distinct_codes']:,}"],
         ["largest group with the same codes", f"{quality['largest_group']:,}"],
-        *([name, "-" if share is None else f"{share:.2%}"] for name, share in shares.items()),
+        *(
+            [text, "-" if quality[name] is None else f"{quality[name]:.2%}"]
+            for text, name in shares.items()
+            if name in quality
+        ),
     ]
     console.table("Codes", ["", "value"], rows)
     digits, most = quality["digits"], np.log2(quality["codewords"])
@@ -238,9 +274,17 @@ def _assign(tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, seed: int)
         return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed)
 
 
+def _write(draft: Draft, tokenizer: Tokenizer | TitleTokenizer, codes_IK: np.ndarray, quality: dict[str, Any]) -> None:
+    _write_codes(codes_IK, draft.path / "codes.parquet")
+    tokenizer.save(draft.path)
+    (draft.path / "quality.json").write_text(json.dumps(quality, indent=2) + "\n", encoding="utf-8")
+    draft.result = {name: value for name, value in quality.items() if name != "digits"}
+
+
 def _write_codes(codes_IK: np.ndarray, path: Path) -> None:
     items, digits = codes_IK.shape
-    column = pa.FixedSizeListArray.from_arrays(pa.array(codes_IK.ravel(), pa.uint16()), digits)
+    stored_IK = np.where(codes_IK < 0, CODE_PADDING, codes_IK).astype(np.uint16)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(stored_IK.ravel()), digits)
     table = pa.table({"item": pa.array(np.arange(1, items + 1), pa.uint32()), "codes": column})
     write_table(table, path, codes_schema(digits))
 

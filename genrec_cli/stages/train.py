@@ -15,8 +15,8 @@ from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace, write_atomically
 from genrec_cli.config import Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
-from genrec_cli.data.catalog import Catalog
-from genrec_cli.data.schema import ITEMS, codes_schema, read_table
+from genrec_cli.data.catalog import NO_CODE, Catalog
+from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
 from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
@@ -94,15 +94,19 @@ def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
     train_count = torch.from_numpy(counts.astype("int64"))
     if codes is None:
         return Catalog(len(train_count), train_count)
-    digits = codes.config["tokenizer"]["codebooks"]
-    codewords = codes.config["tokenizer"]["codewords"]
+    settings = codes.config["tokenizer"]
+    digits, codewords, shared = settings["codebooks"], settings["codewords"], settings.get("shared", False)
     column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
     table = torch.from_numpy(column.flatten().to_numpy().astype("int64")).view(-1, digits)
     if len(table) != len(train_count):
         raise DataError(f"{codes.path} holds codes of {len(table):,} items, the data {len(train_count):,}.")
+    if shared:
+        table.masked_fill_(table == CODE_PADDING, NO_CODE)
+        if bool((table == NO_CODE).all(1).any()):
+            raise DataError(f"{codes.path / 'codes.parquet'} holds an item without any code.")
     if int(table.max()) >= codewords:
         raise DataError(f"{codes.path / 'codes.parquet'} holds the code {int(table.max())}, but V is {codewords}.")
-    return Catalog(len(train_count), train_count, table, codewords)
+    return Catalog(len(train_count), train_count, table, codewords, shared)
 
 
 def on_device(catalog: Catalog, device: torch.device) -> Catalog:

@@ -1,7 +1,8 @@
-"""What a tokenizer offers: item vectors to codes."""
+"""What a tokenizer offers: item vectors to codes, or titles straight to codes."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -32,4 +33,26 @@ class Tokenizer(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The tokenizer that :meth:`save` wrote."""
+        ...
+
+
+class TitleTokenizer(Protocol):
+    """Reads titles, no vectors: no encoder is needed."""
+
+    reads_titles: ClassVar[bool] = True
+
+    def fit(self, titles: Sequence[str | None], train_I: np.ndarray) -> None:
+        """Fit on the titles where ``train_I`` is true."""
+        ...
+
+    def codes(self, titles: Sequence[str | None]) -> np.ndarray:
+        """``codes_IK`` as int16, 0-based; -1 behind the last code of an item of fewer than K."""
+        ...
+
+    def facts(self, titles: Sequence[str | None]) -> dict[str, Any]:
+        """Figures about the titles for ``quality.json``, by what they are called."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what was fitted; reading it needs no pickle."""
         ...

@@ -35,11 +35,7 @@ def measure(
     rows = neighbour_sample(len(vec_ID), seed)
     text_N = nearest(rows, unit(vec_ID))
     quality: dict[str, Any] = {
-        "items": len(codes_IK),
-        "codebooks": codes_IK.shape[1],
-        "codewords": codewords,
-        **collisions(codes_IK),
-        "digits": digit_usage(codes_IK, codewords),
+        **of_codes(codes_IK, codewords),
         "reconstruction_error": None,
         "neighbour_sample": len(rows),
         "neighbours_kept_by_decoded": None,
@@ -49,6 +45,17 @@ def measure(
         quality["reconstruction_error"] = relative_error(reduced_IP, decoded_IP)
         quality["neighbours_kept_by_decoded"] = kept(text_N, nearest(rows, unit(decoded_IP)))
     return quality
+
+
+def of_codes(codes_IK: np.ndarray, codewords: int) -> dict[str, Any]:
+    """What the codes tell by themselves. -1 pads an item of fewer than K."""
+    return {
+        "items": len(codes_IK),
+        "codebooks": codes_IK.shape[1],
+        "codewords": codewords,
+        **collisions(codes_IK),
+        "digits": digit_usage(codes_IK, codewords),
+    }
 
 
 def collisions(codes_IK: np.ndarray) -> dict[str, Any]:
@@ -67,9 +74,10 @@ def collisions(codes_IK: np.ndarray) -> dict[str, Any]:
 
 def digit_usage(codes_IK: np.ndarray, codewords: int) -> list[dict[str, Any]]:
     """For each digit the codewords in use and the entropy of their distribution in bits."""
-    items, digits = codes_IK.shape
+    digits, real_IK = codes_IK.shape[1], codes_IK >= 0
     joint = codes_IK + np.arange(digits, dtype=np.int64) * codewords
-    share_KV = np.bincount(joint.ravel(), minlength=digits * codewords).reshape(digits, codewords) / items
+    number_KV = np.bincount(joint[real_IK], minlength=digits * codewords).reshape(digits, codewords)
+    share_KV = number_KV / real_IK.sum(axis=0).clip(min=1)[:, None]
     bits_KV = -share_KV * np.log2(share_KV, out=np.zeros_like(share_KV), where=share_KV > 0)
     used_K, bits_K = np.count_nonzero(share_KV, axis=1), bits_KV.sum(axis=1)
     return [{"used": int(used), "entropy": float(bits)} for used, bits in zip(used_K, bits_K, strict=True)]
