@@ -77,7 +77,7 @@ def meaning(field: Any) -> str:
     """A field's docstring, and the values it takes where the docstring does not name them all."""
     text = plain(field.description or "")
     values = [value for part in (field.annotation, *get_args(field.annotation)) for value in literals(part)]
-    return text if all(str(value) in text for value in values) else f"{text} One of: {', '.join(values)}."
+    return text if all(str(value) in text for value in values) else f"{text} One of: {', '.join(map(str, values))}."
 
 
 def literals(annotation: Any) -> tuple[Any, ...]:

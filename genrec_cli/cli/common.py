@@ -99,7 +99,11 @@ def command(
 
 
 def make(
-    common: Common, plan: "Plan", work: Callable[[], "Artifact"], *, forecast: Callable[[], dict[str, Any]] | None = None
+    common: Common,
+    plan: "Plan",
+    work: Callable[[], "Artifact"],
+    *,
+    forecast: Callable[[], dict[str, Any]] | None = None,
 ) -> "Artifact | None":
     """Run a stage's work unless it is done already; print the artifact's path or its JSON.
 
@@ -113,11 +117,8 @@ def make(
     if common.dry_run:
         state = "up to date" if done else "would be made"
         console.say(f"{stage}: {state}")
-        outlook = {"forecast": forecast()} if forecast and not done else {}
-        console.emit(
-            {"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config, **outlook},
-            text=str(ws.path(plan)),
-        )
+        told = {"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config}
+        console.emit(told | ({"forecast": forecast()} if forecast and not done else {}), text=str(ws.path(plan)))
         return done
     if done:
         console.say(f"{stage}: up to date")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "models, encoders, tokenizers, sources, decoders, recipes, datasets, "
-    "or an artifact kind: raw, data, vectors, codes, runs, eval, cases."
+    "or an artifact kind: raw, data, vectors, codes, runs, eval, cases, comparisons, sweeps, figures."
 )
 
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         console.emit({"schema": 1, "kind": kind, "entries": entries})
         if entries:
             columns = list(entries[0])
-            console.table("", columns, ([entry[c] for c in columns] for entry in entries), to_stdout=True)
+            console.table("", columns, ([_shown(c, entry[c]) for c in columns] for entry in entries), to_stdout=True)
         else:
             console.say(f"There are no {kind} under {common.root} yet.")
 
@@ -89,6 +89,15 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
         return _artifacts(ws, common.dataset, kind if kind in KINDS else f"{kind}s")
     known = [*plurals, "recipes", "datasets", *KINDS]
     raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
+
+
+def _shown(column: str, value: Any) -> Any:
+    """An entry's value for people: times in words, sizes with one digit."""
+    from genrec_cli.stages.run import duration
+
+    if column == "seconds":
+        return duration(value)
+    return f"{value:.1f}" if column == "MiB" and value is not None else value
 
 
 def _summary(target: str | None) -> str:

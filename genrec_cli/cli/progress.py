@@ -1,6 +1,6 @@
 """The live line of a training run, one line an epoch, and the polite way to stop.
 
-    epoch 12/150 entropy 0.135 ███▌   next 3.2114 mask 2.8712 masked 8.1% NDCG@10 0.0412 <1:02:13 left
+    ███▌   epoch 112/150 entropy 0.135 next 3.211 mask 2.871 masked 8.1% NDCG@10 0.0412 <1:02:13 left
 
 The live line is for a terminal of 100 columns or more; a narrower one cuts it. Elsewhere (a file, a pipe) there
 is only the line of each epoch.
@@ -36,7 +36,7 @@ class TrainProgress:
 
         epochs, metric = loop.config.epochs, loop.config.metric
         total = epochs * loop.steps_per_epoch
-        self.bar = console.progress(total=total, unit="step", bar_format="{desc} {bar:6} {postfix}")
+        self.bar = console.progress(total=total, unit="step", bar_format="{bar:6} {desc}")
         first: tuple[int, float] | None = None
 
         def step(counters: Any, steps: int, losses: dict[str, float]) -> None:
@@ -46,12 +46,13 @@ class TrainProgress:
             done = counters.step - first[0]
             left = (total - counters.step) * (now - first[1]) / done if done else None
             state, last = loop.curriculum.state, counters.rows[-1] if counters.rows else {}
-            words = [shown_losses(losses), shown_metric(metric, last)]
-            words.append(f"<{clock(left)} left" if left is not None else "")  # early stopping may end it sooner
+            words = [
+                f"epoch {counters.epoch + 1}/{epochs}", shown_phase(loop.curriculum.phase.name, state.ratio),
+                shown_losses(losses, digits=3), shown_metric(metric, last),
+                f"<{clock(left)} left" if left is not None else "",  # early stopping may end it sooner
+            ]  # fmt: skip
             self.bar.n = counters.step
-            name = shown_phase(loop.curriculum.phase.name, state.ratio)
-            self.bar.set_description_str(f"epoch {counters.epoch + 1}/{epochs} {name}", refresh=False)
-            self.bar.set_postfix_str(" ".join(word for word in words if word))
+            self.bar.set_description_str(" ".join(word for word in words if word))
 
         def epoch(row: dict[str, Any]) -> None:
             console.say(epoch_line(row, epochs, metric))
@@ -67,7 +68,9 @@ class TrainProgress:
 def epoch_line(row: dict[str, Any], epochs: int, metric: str) -> str:
     """A finished epoch in one line: where it stands, losses, validation, time, and what the curriculum changed."""
     losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
-    best = f" (best {row['best']:.4f})" if row["best"] is not None else ""
+    best = ""
+    if row["best"] is not None:
+        best = " (best)" if row.get(f"valid/{metric}") == row["best"] else f" (best {row['best']:.4f})"
     words = [
         f"epoch {row['epoch']}/{epochs}", shown_phase(row["phase"], row["ratio"]), shown_losses(losses),
         shown_metric(metric, row) + best, clock(row["seconds"]), f"[{row['change']}]" if row["change"] else "",
@@ -80,10 +83,10 @@ def shown_phase(name: str, ratio: float) -> str:
     return name[:12] + (f" {ratio:.3g}" if ratio else "")
 
 
-def shown_losses(losses: dict[str, float]) -> str:
+def shown_losses(losses: dict[str, float], *, digits: int = 4) -> str:
     """The losses by name, and which share of the codes was really masked."""
     words = [
-        f"masked {value:.1%}" if name == "masked_share" else f"{name} {value:.4f}"
+        f"masked {value:.1%}" if name == "masked_share" else f"{name} {value:.{digits}f}"
         for name, value in losses.items()
         if name != "gradient_norm" and value is not None
     ]

@@ -79,10 +79,10 @@ def loss_not_falling(training: Training) -> Finding | None:
         if stuck or last > (1 + CLIMB) * lowest:
             return Finding(
                 "loss not falling",
-                f"The next-item loss of the phase '{rows[0]['phase']}' was {losses[0]:.3f} at first, {lowest:.3f} at its "
-                f"lowest, and ended at {last:.3f} in epoch {rows[-1]['epoch']}.",
-                f"Most often the rate is too high: --lr {_third(training.rows)}, or a longer train.warmup_steps. If the "
-                "loss barely moves at all, the rate is too low",
+                f"The next-item loss of the phase '{rows[0]['phase']}' was {losses[0]:.3f} at first, {lowest:.3f} at "
+                f"its lowest, and ended at {last:.3f} in epoch {rows[-1]['epoch']}.",
+                f"Most often the rate is too high: --lr {_third(training.rows)}, or a longer train.warmup_steps. If "
+                "the loss barely moves at all, the rate is too low",
             )
     return None
 
@@ -128,12 +128,17 @@ def flat_early(training: Training) -> Finding | None:
 
 
 def entropy_jumps(training: Training) -> Finding | None:
-    """MHL: unstable entropies, so that the guided masks follow noise."""
+    """MHL: unstable entropies, so that the guided masks follow noise.
+
+    Only within a masking phase: when its successor changes the loss, the entropies may well follow at once.
+    """
     told = [row for row in training.rows if row.get("entropy/mean") is not None]
     jumps = [
         (after["epoch"], before["entropy/mean"], after["entropy/mean"])
         for before, after in pairwise(told)
-        if after["entropy/mean"] > (1 + RISE) * before["entropy/mean"]
+        if before["phase"] == after["phase"]
+        and after["ratio"] > 0
+        and after["entropy/mean"] > (1 + RISE) * before["entropy/mean"]
     ]
     if not jumps:
         return None
@@ -179,8 +184,8 @@ def still_rising(training: Training) -> Finding | None:
         return None
     return Finding(
         "still rising",
-        f"{training.metric} was {before:.4f} up to epoch {measured[-tail - 1][0]} and {value:.4f} in epoch {epoch}, when "
-        f"the {training.epochs} epochs were over.",
+        f"{training.metric} was {before:.4f} up to epoch {measured[-tail - 1][0]} and {value:.4f} in epoch {epoch}, "
+        f"when the {training.epochs} epochs were over.",
         f"More epochs: --epochs {2 * training.epochs}",
     )
 

@@ -19,6 +19,8 @@ from genrec_cli.engine.optim import TrainConfig
 
 SHARE, LEAST, MOST = 1 / 40, 32, 256
 """Users in the sample of a run: this share of all, within these bounds."""
+READ = 5
+"""A position that fewer histories of the sample reach has no mean: it would be noise."""
 BATCH = 64
 
 
@@ -64,7 +66,7 @@ class EntropyProbe:
         self.max_length = config.max_length
 
     def __call__(self, model: Unsure) -> dict[str, Any]:
-        """``entropy/mean``, ``entropy/position`` (T numbers, None where no history is so long), ``entropy/digit``."""
+        """``entropy/mean``, ``entropy/position`` (T numbers, None where too few are so long), ``entropy/digit``."""
         entropy_NK = torch.cat([measure(model, batch) for batch in self.batches]).cpu().double()
         position_N = torch.cat([batch.packing.position_N for batch in self.batches]).cpu()
         total_T = entropy_NK.new_zeros(self.max_length).index_add_(0, position_N, entropy_NK.mean(1))
@@ -72,7 +74,7 @@ class EntropyProbe:
         return {
             "entropy/mean": float(entropy_NK.mean()),
             "entropy/position": [
-                round(total / count, 5) if count else None
+                round(total / count, 5) if count >= READ else None
                 for total, count in zip(total_T.tolist(), count_T.tolist(), strict=True)
             ],
             "entropy/digit": [round(value, 5) for value in entropy_NK.mean(0).tolist()],

@@ -224,8 +224,9 @@ class Loop:
         began = time.perf_counter()
         state = self.curriculum.state
         row: dict[str, Any] = {
-            "epoch": counters.epoch + 1, "step": counters.step, "phase": self.curriculum.phase.name, "ratio": state.ratio,
-            "lr": self.optimizer.param_groups[0]["lr"], **{f"loss/{n}": v for n, v in self._means().items()},
+            "epoch": counters.epoch + 1, "step": counters.step, "phase": self.curriculum.phase.name,
+            "ratio": state.ratio, "lr": self.optimizer.param_groups[0]["lr"],
+            **{f"loss/{n}": v for n, v in self._means().items()},
         }  # fmt: skip
         value = None
         due = (counters.epoch + 1) % config.eval_every == 0 or counters.epoch + 1 == config.epochs

@@ -9,7 +9,7 @@ Legend: N packed items of all sampled histories, K digits, I items of the catalo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,20 @@ import numpy as np
 import torch
 
 from genrec_cli.data.batch import Batch
-from genrec_cli.engine.entropies import Unsure, measure
+from genrec_cli.engine.entropies import READ, Unsure, measure
 from genrec_cli.report.figures import (
-    BLUE, FAINT, INK, LINES, SKY, STYLE, VERMILLION, Row, canvas, column, phases,
-)  # fmt: skip
+    BLUE,
+    FAINT,
+    INK,
+    LINES,
+    SKY,
+    STYLE,
+    VERMILLION,
+    Row,
+    canvas,
+    column,
+    phases,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,11 +134,10 @@ def entropies(found: Survey, rows: Sequence[Row], codewords: int, title: str) ->
     from matplotlib import rc_context
 
     with rc_context(STYLE):
-        told = [row for row in rows if row.get("entropy/position")]
+        told = [row for row in rows if _has_means(row)]
         figure = canvas(9.2, 6.4 if told else 3.6)
-        grid = figure.subplots(2 if told else 1, 2, sharey="row", squeeze=False, width_ratios=[1.25, 1])
-        by_position = _quantiles([found.entropy_NK[found.position_N == t] for t in range(found.position_N.max() + 1)])
-        _bands(grid[0][0], by_position)
+        grid = figure.subplots(2 if told else 1, 2, sharex="col", sharey="row", squeeze=False, width_ratios=[1.25, 1])
+        _bands(grid[0][0], _quantiles([found.entropy_NK[found.position_N == t] for t in _well_read(found.position_N)]))
         _boxes(grid[0][1], _quantiles(list(found.entropy_NK.T)))
         for axes in grid[0]:
             axes.axhline(log(codewords), color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
@@ -151,20 +160,22 @@ def entropy_over_epochs(rows: Sequence[Row], title: str) -> "Figure":
     from matplotlib import rc_context
 
     with rc_context(STYLE):
-        told = [row for row in rows if row.get("entropy/position")]
+        told = [row for row in rows if _has_means(row)]
         figure = canvas(7.6, 5.4)
         line, heat = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2])
-        epoch, value = column(rows, "entropy/mean")
+        epoch, value = column(told, "entropy/mean")
         line.plot(epoch, value, color=BLUE, marker="." if len(epoch) <= 12 else "")
         line.set_ylabel("mean, nats")
         longest = max(t + 1 for row in told for t, mean in enumerate(row["entropy/position"]) if mean is not None)
         map_TE = np.array([[_number(row["entropy/position"][t]) for row in told] for t in range(longest)])
-        edges = np.array([epoch[0] - 0.5, *((a + b) / 2 for a, b in zip(epoch, epoch[1:], strict=False)), epoch[-1] + 0.5])
-        shown = heat.pcolormesh(edges, np.arange(longest + 1) + 0.5, map_TE, cmap="cividis", rasterized=True)
+        edges = np.array([epoch[0] - 0.5, *((a + b) / 2 for a, b in pairwise(epoch)), epoch[-1] + 0.5])
+        shown = heat.pcolormesh(edges, np.arange(longest + 1) + 0.5, map_TE, cmap="viridis", rasterized=True,
+                                vmin=np.nanmin(map_TE), vmax=np.nanquantile(map_TE, 0.9))  # fmt: skip
+        # The first epochs are near the uniform distribution and would take all the colours.
         heat.grid(visible=False)
         heat.set_ylabel("position in the history")
         heat.set_xlabel("epoch")
-        figure.colorbar(shown, ax=heat, label="mean entropy, nats", pad=0.01)
+        figure.colorbar(shown, ax=heat, label="mean entropy, nats", pad=0.01, extend="max")
         for name, first, last, _ in phases(rows):
             line.annotate(name, ((first + last) / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
                           textcoords="offset points", ha="center", fontsize=8, color=FAINT)  # fmt: skip
@@ -182,7 +193,9 @@ def masked(found: Mapping[str, Hidden], name_of: Callable[[int], str], title: st
         figure = canvas(10.4, 4.2)
         by_bin, top = figure.subplots(1, 2, width_ratios=[1, 1.05])
         width = 0.8 / len(found)
-        for place, ((phase, hidden), colour) in enumerate(zip(found.items(), cycle((SKY, VERMILLION, *LINES)), strict=False)):
+        for place, ((phase, hidden), colour) in enumerate(
+            zip(found.items(), cycle((SKY, VERMILLION, *LINES)), strict=False)
+        ):
             at = np.arange(len(hidden.bins)) + (place - (len(found) - 1) / 2) * width
             by_bin.bar(at, 100 * hidden.bin_share, width * 0.92, color=colour, label=phase)
             by_bin.axhline(100 * hidden.overall, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=0)
@@ -190,8 +203,9 @@ def masked(found: Mapping[str, Hidden], name_of: Callable[[int], str], title: st
         by_bin.set_xlabel("training interactions of the item")
         by_bin.set_ylabel("codes masked, % (dashed: all items)")
         by_bin.grid(visible=False, axis="x")
-        by_bin.legend(loc="upper left", bbox_to_anchor=(0, 1.12), ncols=4, title=None)
-        rows = most_hidden(hidden)
+        by_bin.set_title("By popularity", loc="left", fontsize=9)
+        by_bin.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=4)
+        rows = most_hidden(hidden)  # of the last masking phase, in its colour
         top.barh(range(len(rows)), 100 * hidden.share[rows], color=colour, height=0.65)
         top.set_yticks(range(len(rows)), [_shortened(name_of(int(hidden.item[row]))) for row in rows])
         top.invert_yaxis()
@@ -206,10 +220,18 @@ def masked(found: Mapping[str, Hidden], name_of: Callable[[int], str], title: st
         return figure
 
 
+def _has_means(row: Row) -> bool:
+    return any(mean is not None for mean in row.get("entropy/position") or ())
+
+
+def _well_read(position_N: np.ndarray) -> range:
+    """Positions from the first on that enough histories of the sample reach."""
+    return range(max(int((np.bincount(position_N) >= READ).sum()), 1))
+
+
 def _quantiles(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Quantiles of each group, groups x 5; NaN for an empty one."""
-    empty = np.full(len(QUANTILES), np.nan)
-    return np.stack([np.quantile(group, QUANTILES) if group.size else empty for group in groups])
+    """Quantiles of each group, groups x 5."""
+    return np.stack([np.quantile(group, QUANTILES) for group in groups])
 
 
 def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:
@@ -218,6 +240,7 @@ def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:
     axes.fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0, label="5 to 95 %")
     axes.fill_between(at, first, third, color=BLUE, alpha=0.3, linewidth=0, label="25 to 75 %")
     axes.plot(at, middle, color=BLUE, label="median")
+    axes.set_xlim(0.5, len(middle) + 0.5)
 
 
 def _boxes(axes: "Axes", quantile_K5: np.ndarray) -> None:

@@ -158,7 +158,8 @@ def _overlaid(curves: Sequence[Curve], title: str) -> "Figure":
         losses.plot(epoch, value, color=colour, linestyle=(0, (4, 2)), linewidth=1.1)
         _metric(metric, curve, colour)
         epoch, value = column(curve.rows, "ratio")
-        ratio.step(epoch, [100 * v for v in value], where="mid", color=colour)
+        if max(value) > 0:
+            ratio.step(epoch, [100 * v for v in value], where="mid", color=colour)
     _strips(strip, curves, tints)
     losses.set_ylabel(_loss_unit(curves) + ("\n(dashed: masked codes)" if any_mask else ""))
     names = list(dict.fromkeys(curve.metric for curve in curves))
@@ -173,15 +174,17 @@ def _overlaid(curves: Sequence[Curve], title: str) -> "Figure":
 
 def _strips(axes: "Axes", curves: Sequence[Curve], tints: Mapping[str, str]) -> None:
     """The phases of each run as a bar."""
+    longest = max(row["epoch"] for curve in curves for row in curve.rows)
     for place, (curve, colour) in enumerate(zip(curves, cycle(LINES), strict=False)):
         for name, first, last, _ in phases(curve.rows):
             axes.barh(place, last - first + 1, left=first - 0.5, height=0.7, color=tints[name], edgecolor="#BBBBBB",
                       linewidth=0.6)  # fmt: skip
-            axes.text((first + last) / 2, place, name, ha="center", va="center", fontsize=7, color=INK, clip_on=True)
+            if (last - first + 1) / longest > 0.012 * len(name):  # otherwise the name would not fit in its bar
+                axes.text((first + last) / 2, place, name, ha="center", va="center", fontsize=7, color=INK)
         axes.plot([0.5], [place], "s", color=colour, markersize=6, clip_on=False)
     axes.set_yticks([])
     axes.set_ylim(len(curves) - 0.5, -0.5)
-    axes.set_ylabel("phases")
+    axes.set_ylabel("phases", labelpad=14)
     axes.grid(visible=False)
 
 
@@ -211,7 +214,8 @@ def _annotate_best(axes: "Axes", curve: Curve) -> None:
     best = max(range(len(value)), key=lambda place: value[place])
     late = epoch[best] > (epoch[0] + epoch[-1]) / 2
     axes.annotate(f"best {value[best]:.4f}, epoch {epoch[best]}", (epoch[best], value[best]), fontsize=8,
-                  xytext=(-8 if late else 8, -14), textcoords="offset points", ha="right" if late else "left")  # fmt: skip
+                  xytext=(-4 if late else 4, -18), textcoords="offset points", ha="right" if late else "left",
+                  bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1})  # fmt: skip
 
 
 def _epochs(axes: "Axes", curves: Sequence[Curve]) -> None:

@@ -69,7 +69,10 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
         files = figures.save(figures.training(curves, f"{names} on {plan.dataset}"), draft.path, "training")
         for number, (run, curve) in enumerate(zip(runs, curves, strict=True), 1):
             suffix = f"-{number}" if len(runs) > 1 else ""
-            if any(row["ratio"] > 0 for row in curve.rows) and registry.load("model", run.config["model"]["name"]).masks:
+            if (
+                any(row["ratio"] > 0 for row in curve.rows)
+                and registry.load("model", run.config["model"]["name"]).masks
+            ):
                 files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
         draft.result |= {"runs": [run.path.name for run in runs], "figures": files}
     finished = ws.read(ws.path(plan))
@@ -104,7 +107,9 @@ def _of_masks(
     }
     title = f"{curve.label} on {run.dataset}"
     drawn = {
-        "entropy": entropy.entropies(found, curve.rows, catalog.codewords, f"How unsure {title} is about its histories"),
+        "entropy": entropy.entropies(
+            found, curve.rows, catalog.codewords, f"How unsure {title} is about its histories"
+        ),
         "masked": entropy.masked(hidden, names.shown, f"What {title} masks"),
     }
     if any(row.get("entropy/mean") is not None for row in curve.rows):

@@ -17,7 +17,7 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.errors import DivergedError, InputError, UsageError
+from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import evaluate, tokenize, train
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
@@ -56,7 +56,7 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
     for cell in sweep.cells:
         for section in ("encoder", "tokenizer"):
             for key, value in cell.layers.get(section, {}).items():
-                recorded = found.config[section].get(key)
+                recorded = found.config.get(section, {}).get(key)
                 if recorded != value:
                     raise UsageError(
                         f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}.",
@@ -189,16 +189,15 @@ def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact 
     """The codes that a cell asks for, made if need be; without [encoder] and [tokenizer] the only ones there are."""
     if given.codes or not _needs_codes(cell):
         return given.codes
-    if not cell.layers.get("encoder") and not cell.layers.get("tokenizer"):
-        found = ws.find(given.data.dataset, "codes")
-        if ws.input(found, "data").digest != given.data.digest:
-            raise InputError(f"{found.path.name} was made from other data than {given.data.path.name}.",
-                             hint=f"genrec tokenize --data {given.data.path.name}")  # fmt: skip
-        return found
-    encoder = tokenize.make_encoder(tokenize.encoder_values(cell.layers.get("encoder", {}), None, given.encoder))
-    config = tokenize.tokenizer_config(cell.layers.get("tokenizer", {}), given.data)
-    vectors = _made(ws, *tokenize.vectors_stage(ws, given.data, encoder), make=make)
-    return vectors and _made(ws, *tokenize.codes_stage(ws, given.data, vectors, encoder, config), make=make)
+    data, encoding, wanted = given.data, cell.layers.get("encoder", {}), cell.layers.get("tokenizer", {})
+    if not encoding and not wanted:
+        return ws.find(data.dataset, "codes", made_from=data)
+    config = tokenize.tokenizer_config(wanted, data)
+    if tokenize.reads_titles(wanted):
+        return _made(ws, *tokenize.titles_stage(ws, data, config), make=make)
+    encoder = tokenize.make_encoder(tokenize.encoder_values(encoding, None, given.encoder))
+    vectors = _made(ws, *tokenize.vectors_stage(ws, data, encoder), make=make)
+    return vectors and _made(ws, *tokenize.codes_stage(ws, data, vectors, encoder, config), make=make)
 
 
 def _made(ws: Workspace, plan: Plan, work: Callable[[], Artifact], *, make: bool) -> Artifact | None:

@@ -29,7 +29,7 @@ from genrec_cli.config import Layer, Natural, Section, did_you_mean, merge, read
 from genrec_cli.errors import ConfigError, UsageError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "sweeps"
-SECTIONS = ["encoder", "tokenizer", "model", "train", "curriculum", "evaluate"]
+SECTIONS = ["encoder", "tokenizer", "model", "train", "curriculum", "evaluate", "decoder"]
 """What the runs of a sweep read."""
 BY_OPTION = {("train", "seed"): "--seeds 0,1,2", ("evaluate", "split"): "--split valid|test"}
 """What the command decides for all cells."""
@@ -113,9 +113,10 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     if "sweep" not in content:
         raise ConfigError(f"{path} has no [sweep] table.", hint="A recipe of steps:  genrec run")
     try:
-        config = validate(SweepConfig, "sweep", merge(content, given)["sweep"])
+        head = merge(content, given)["sweep"]
+        config = validate(SweepConfig, "sweep", head)
         place = config.on.get(dataset, Place())
-        own = [(row, _layer(settings, f"the row '{row}'")) for row, settings in _rows(config)]
+        own = [(row, _layer(settings, f"the row '{row}'")) for row, settings in _rows(config, head.get("grid", {}))]
         shared = merge(content, _layer(place.set, f"sweep.on.{dataset}"), given)
         _check(config, place, [row for row, _ in own])
     except ConfigError as error:
@@ -129,10 +130,10 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     return Sweep(path.stem, config, place.expected, tuple(row for row, _ in own), cells, varied)
 
 
-def _rows(config: SweepConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and settings: each run crossed with each point of the grid."""
-    axes = {f"{section}.{key}": values for section, keys in _layer(config.grid, "sweep.grid").items()
-            for key, values in keys.items()}  # fmt: skip
+def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Names and settings: each run crossed with each point of the grid, whose axes are in the order of the file."""
+    layer = _layer(grid, "sweep.grid")
+    axes = {f"{section}.{key}": values for section, keys in layer.items() for key, values in keys.items()}
     for axis, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"sweep.grid: {axis} must be a list of values to try, not {values!r}.")

@@ -90,9 +90,15 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
         cells = [line["row"], line["n"]]
         for column in columns:
             mean, deviation = line[column], line[f"{column} sd"]
-            spread = "" if deviation is None else f" ± {console.cell(deviation)}"
-            cells.append(None if mean is None else f"{console.cell(mean)}{spread}")
+            spread = "" if deviation is None else f" ± {_number(column, deviation)}"
+            cells.append(None if mean is None else f"{_number(column, mean)}{spread}")
             if column in published:
-                cells.append(line[f"{column} paper"])
+                paper = line[f"{column} paper"]
+                cells.append(None if paper is None else _number(column, paper))
         body.append(cells)
     return head, body
+
+
+def _number(column: str, value: float) -> str:
+    """A metric with four digits, a cost with one unless it is whole."""
+    return f"{value:,.1f}".removesuffix(".0") if column in COSTS else console.cell(value)

@@ -37,7 +37,7 @@ class TextConfig(Section):
     codewords: int = Field(4096, ge=LEAST, le=4096)
     """V: the most subwords there are; few titles give fewer."""
     shared: Literal[True] = True
-    """One table of codewords for all digits."""
+    """One table of codewords for all digits: always True."""
 
 
 class TextTokenizer:

@@ -1,0 +1,132 @@
+"""The failure signatures, each on a log made up to show it and no other."""
+
+import pytest
+
+from genrec_cli.engine.diagnosis import Training, diagnose
+
+STEPS = 100
+
+
+def log(metric, *, loss=None, ratio=None, entropy=None, lr=None):
+    """Rows of a log from one value an epoch; what is not given is healthy."""
+    epochs = range(len(metric))
+    loss = loss or [6.0 * 0.97**e for e in epochs]
+    ratio = ratio or [0.0 for _ in epochs]
+    rows = []
+    for e in epochs:
+        phase = "masked" if ratio[e] > 0 else "inference"
+        row = {"epoch": e + 1, "step": (e + 1) * STEPS, "phase": phase, "ratio": ratio[e]}
+        row |= {"lr": (lr or [1e-3] * len(metric))[e], "loss/next": loss[e], "valid/NDCG@10": metric[e]}
+        rows.append(row | ({"entropy/mean": entropy[e]} if entropy else {}))
+    return rows
+
+
+def signs(rows, *, epochs=150, warmup=50):
+    found = diagnose(Training(rows, "NDCG@10", epochs, warmup))
+    assert all(f.seen.endswith(".") and f.change for f in found)
+    return [f.sign for f in found]
+
+
+RISING = [0.05 * (1 - 0.9**e) for e in range(1, 41)]
+"""Rises for forty epochs, ever more slowly."""
+SETTLED = [*RISING, *[RISING[-1] * 0.999] * 20]
+"""... and stays for the twenty of early stopping."""
+
+
+def test_a_healthy_run_gets_none():
+    ratio = [0.15] * 25 + [0.12] * 5 + [0.0] * 30
+    metric = [*(v * 0.9 for v in SETTLED[:30]), *SETTLED[30:]]
+    entropy = [5.5 * 0.96**e for e in range(30)] + [2.5] * 30
+    assert signs(log(metric, ratio=ratio, entropy=entropy)) == []
+    assert signs(log(SETTLED)) == []
+
+
+def test_no_evaluation_is_no_finding():
+    rows = log(RISING)
+    for row in rows:
+        row["valid/NDCG@10"] = None
+    assert signs(rows) == []
+
+
+def test_epochs_between_validations_do_not_matter():
+    rows = log(SETTLED)
+    for row in rows:
+        if row["epoch"] % 2:
+            row["valid/NDCG@10"] = None
+    assert signs(rows) == []
+
+
+def test_a_ratio_that_decays_too_fast():
+    metric = [0.01, 0.02, 0.03, *[0.04] * 26, 0.0401]
+    falling = [0.15] * 4 + [0.1] * 4 + [0.05] * 4 + [0.0] * 18
+    (finding,) = diagnose(Training(log(metric, ratio=falling), "NDCG@10", 150, 50))
+    assert finding.sign == "validation flat early"
+    assert "after epoch 4 of 30" in finding.seen and "from 0.15 in epoch 5" in finding.seen
+    assert "curriculum.plateau" in finding.change
+    assert signs(log(metric, ratio=[0.15] * 30)) == [], "the ratio never fell"
+    assert signs(log(metric, ratio=[0.15] * 20 + [0.0] * 10)) == [], "it fell late"
+    assert signs(log(metric[:8], ratio=falling[:8])) == [], "too short to tell"
+
+
+def test_entropies_that_jump():
+    entropy = [5.0, 4.0, 3.5, 3.4, 4.1, 3.0, 3.5, 2.8] + [2.7] * 52
+    rows = log(SETTLED, ratio=[0.15] * 40 + [0.0] * 20, entropy=entropy)
+    (finding,) = diagnose(Training(rows, "NDCG@10", 150, 50))
+    assert finding.sign == "entropies jump"
+    assert "2 times, most in epoch 5: 3.400 to 4.100 nats" in finding.seen
+
+
+def test_entropies_may_follow_a_change_of_phase():
+    entropy = [3.0] * 40 + [4.0] * 20
+    assert signs(log(SETTLED, ratio=[0.15] * 40 + [0.0] * 20, entropy=entropy)) == []
+
+
+def test_an_inference_phase_that_lowers_the_metric():
+    metric = [*RISING[:30], *[RISING[29] * 0.97] * 10]
+    ratio = [0.15] * 30 + [0.0] * 10
+    assert signs(log(metric, ratio=ratio)) == ["inference phase harms"]
+    assert signs(log([*metric[:39], RISING[29] * 1.02], ratio=ratio)) == []
+    assert signs(log(metric)) == [], "nothing was masked"
+
+
+def test_still_rising_at_the_last_epoch():
+    rows = log([0.01 * e for e in range(1, 11)])
+    assert signs(rows, epochs=10) == ["still rising"]
+    assert signs(rows, epochs=11) == [], "something else ended it"
+    (finding,) = diagnose(Training(rows, "NDCG@10", 10, 50))
+    assert "0.0900 up to epoch 9 and 0.1000 in epoch 10" in finding.seen and "--epochs 20" in finding.change
+    assert signs(log(SETTLED), epochs=60) == []
+    assert signs(log([0.03]), epochs=1) == [], "one epoch has no direction"
+
+
+def test_best_epoch_in_warm_up():
+    metric = [0.01, 0.03, *[0.02] * 10]
+    assert signs(log(metric), warmup=300) == ["best epoch in warm-up"]
+    assert signs(log(metric), warmup=100) == []
+    (finding,) = diagnose(Training(log(metric), "NDCG@10", 150, 300))
+    assert "--lr 0.0003" in finding.change
+
+
+def test_a_warm_up_longer_than_the_run():
+    (finding,) = diagnose(Training(log(RISING[:5]), "NDCG@10", 150, 1000))
+    assert finding.sign == "best epoch in warm-up" and "500 steps" in finding.seen
+    assert "train.warmup_steps=50" in finding.change
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        [5.5] * 40,
+        [5.5, 5.6, *[5.52] * 38],
+        [*[6.0 * 0.97**e for e in range(20)], *[4.5] * 20],
+    ],
+    ids=["stuck", "above", "climbs again"],
+)
+def test_a_loss_that_does_not_fall(loss):
+    (finding,) = diagnose(Training(log(RISING, loss=loss), "NDCG@10", 150, 50))
+    assert finding.sign == "loss not falling" and "--lr 0.0003" in finding.change
+
+
+def test_a_loss_that_rises_with_a_new_phase_is_healthy():
+    loss = [*[5 * 0.97**e for e in range(20)], *[4 * 0.99**e for e in range(20)]]
+    assert signs(log(RISING, loss=loss, ratio=[0.1] * 20 + [0.0] * 20)) == []

@@ -1,0 +1,406 @@
+"""Sweeps and comparisons from end to end on a small shop: kept, resumed, tabled; and what they refuse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from shop import SMALL_SHOP, Answer, genrec
+
+from genrec_cli.artifacts import Workspace
+from genrec_cli.config import validate
+from genrec_cli.engine.loop import Loop
+from genrec_cli.errors import DivergedError
+from genrec_cli.stages.sweep_recipe import FOLDER, Sweep, SweepConfig, read_sweep, sweep_names
+from genrec_cli.stages.sweep_table import check_columns, cutoffs
+
+HEAD = '[sweep]\ntitle = "T"\n'
+TWO_BY_TWO = """
+[sweep]
+title = "Two by two"
+seeds = [0, 1]
+columns = ["recall@5", "NDCG@10", "step_ms", "best_epoch"]
+
+[sweep.grid]
+train.lr = [1e-3, 4e-3]
+"model.temperature" = [0.07, 0.2]
+
+[sweep.on.synthetic.expected]
+"lr 0.001, temperature 0.07" = [0.3, 0.25, 10, 1]
+
+[tokenizer]
+codebooks = 4
+codewords = 8
+
+[model]
+name = "rpg"
+width = 16
+heads = 2
+inner = 16
+
+[train]
+epochs = 1
+warmup_steps = 2
+"""
+ROWS = [f"lr {lr}, temperature {t}" for lr in (0.001, 0.004) for t in (0.07, 0.2)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """A preprocessed shop and the file of the sweep beside it."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(folder / "root", *words).code == 0
+    (folder / "grid.toml").write_text(TWO_BY_TWO)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(shop) -> tuple[Path, Answer]:
+    """The root after a first whole sweep. Tests must leave it as it is."""
+    root = Path(shutil.copytree(shop / "root", shop / "swept"))
+    return root, genrec(root, "sweep", shop / "grid.toml")
+
+
+def runs_of(root: Path) -> dict[str, tuple[int, int]]:
+    """Each run and when its weights and manifest were written."""
+    return {
+        path.name: ((path / "model.safetensors").stat().st_mtime_ns, (path / "manifest.json").stat().st_mtime_ns)
+        for path in (root / "synthetic" / "runs").glob("[!.]*")
+        if (path / "manifest.json").exists()
+    }
+
+
+def write(folder: Path, content: str) -> Path:
+    (path := folder / "mine.toml").write_text(content)
+    return path
+
+
+# ---- the table -------------------------------------------------------------------------------------
+
+
+def test_the_table_is_made_of_the_evaluations(swept):
+    root, answer = swept
+    table = pq.read_table(answer.path / "table.parquet").to_pylist()
+    runs = pq.read_table(answer.path / "runs.parquet").to_pylist()
+    assert [row["row"] for row in table] == ROWS and [row["n"] for row in table] == [2] * 4
+    assert [(run["row"], run["seed"]) for run in runs] == [(row, seed) for row in ROWS for seed in (0, 1)]
+    for row in table:
+        mine = [run for run in runs if run["row"] == row["row"]]
+        assert row["runs"] == ",".join(run["run"] for run in mine)
+        first, second = (
+            json.loads((root / "synthetic" / "eval" / run["evaluation"] / "manifest.json").read_text()) for run in mine
+        )
+        assert first["config"]["evaluate"]["split"] == "valid", "the default is to choose by validation"
+        a, b = (found["result"]["metrics"]["NDCG@10"] for found in (first, second))
+        assert row["NDCG@10"] == pytest.approx((a + b) / 2)
+        assert row["NDCG@10 sd"] == pytest.approx(abs(a - b) / 2**0.5)
+        assert row["step_ms"] > 0 and row["best_epoch"] == 1
+    assert [row["NDCG@10 paper"] for row in table] == [0.25, None, None, None]
+
+
+def test_the_table_says_which_split_and_whose_numbers(swept):
+    _, answer = swept
+    text = (answer.path / "table.md").read_text()
+    assert "# Two by two: synthetic, valid split, seeds 0, 1" in text
+    assert "| row | n | Recall@5 | paper | NDCG@10 | paper |" in text and " ± " in text
+    assert "'paper' is printed for the test split" in text and "validation numbers" in text
+    assert answer.path.name.startswith("grid-valid-")
+    assert "valid split" in answer.err and "0.2500" in answer.err
+
+
+def test_settings_reach_the_runs(swept):
+    root, _ = swept
+    configs = [json.loads((root / "synthetic" / "runs" / name / "config.json").read_text()) for name in runs_of(root)]
+    found = {(c["train"]["lr"], c["model"]["temperature"], c["train"]["seed"]) for c in configs}
+    assert found == {(lr, t, seed) for lr in (0.001, 0.004) for t in (0.07, 0.2) for seed in (0, 1)}
+    assert {c["model"]["width"] for c in configs} == {16}
+
+
+# ---- kept and resumed ------------------------------------------------------------------------------
+
+
+def test_the_second_time_all_is_up_to_date(swept, shop):
+    root, first = swept
+    before = runs_of(root)
+    again = genrec(root, "sweep", shop / "grid.toml")
+    assert (again.code, again.out) == (0, first.out) and runs_of(root) == before
+    assert again.err.count(": up to date") == 9, "eight runs and the table"
+    assert "epoch 1/1" not in again.err
+
+
+def test_a_run_of_train_is_a_cell_whatever_its_label(swept, shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    assert genrec(root, "tokenize", "--codebooks", "4", "--codewords", "8").code == 0
+    words = ["--config", shop / "grid.toml", "--set", "train.lr=0.004", "--set", "model.temperature=0.2"]
+    alone = genrec(root, "train", *words, "--label", "mine", "--seed", "1")
+    assert alone.path.name.startswith("mine-"), alone.err
+    dry = json.loads(genrec(root, "sweep", shop / "grid.toml", "--dry-run", "--json").out)
+    assert [c["run"] for c in dry["cells"] if c["state"] == "up to date"] == [alone.path.name]
+    assert alone.path.name[-8:] in {name[-8:] for name in runs_of(swept[0])}
+
+
+def test_a_kill_loses_nothing(swept, shop, tmp_path, monkeypatch):
+    """Stopped within the fifth run: four are kept, the fifth goes on, and the weights are those of a run in one go."""
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    epoch, calls = Loop._finish_epoch, []
+
+    def stop_in_the_fifth(loop: Loop) -> None:
+        calls.append(loop)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        epoch(loop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_finish_epoch", stop_in_the_fifth)
+        stopped = genrec(root, "sweep", shop / "grid.toml")
+    assert stopped.code == 130 and "what was finished before is kept" in stopped.err
+    before = runs_of(root)
+    assert len(before) == 4 and not list((root / "synthetic").glob("sweeps/*"))
+    cells = json.loads(genrec(root, "sweep", shop / "grid.toml", "--dry-run", "--json").out)["cells"]
+    assert [cell["state"] for cell in cells] == ["up to date"] * 4 + ["would go on"] + ["would be made"] * 3
+    resumed = genrec(root, "sweep", shop / "grid.toml")
+    after = runs_of(root)
+    assert resumed.path.name == swept[1].path.name and len(after) == 8
+    assert all(after[name] == stamp for name, stamp in before.items())
+    for name in after:
+        weights = (root / "synthetic" / "runs" / name / "model.safetensors").read_bytes()
+        assert weights == (swept[0] / "synthetic" / "runs" / name / "model.safetensors").read_bytes(), name
+
+
+def test_a_dry_run_makes_nothing(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    before = set(root.rglob("*"))
+    answer = genrec(root, "sweep", shop / "grid.toml", "--dry-run", "--seeds", "7")
+    assert answer.code == 0 and set(root.rglob("*")) == before
+    assert answer.err.count("codes would be made first") == 4
+
+
+def test_a_row_that_diverges_does_not_end_the_others(swept, shop, tmp_path, monkeypatch):
+    root = Path(shutil.copytree(swept[0], tmp_path / "root"))
+    epoch = Loop._epoch
+
+    def diverge(loop: Loop) -> None:
+        if loop.config.seed == 5 and loop.config.lr == 0.004:
+            raise DivergedError("The next is nan.")
+        epoch(loop)
+
+    monkeypatch.setattr(Loop, "_epoch", diverge)
+    answer = genrec(root, "sweep", shop / "grid.toml", "--seeds", "0,5")
+    table = pq.read_table(answer.path / "table.parquet").to_pylist()
+    assert [row["n"] for row in table] == [2, 2, 1, 1], answer.err
+    assert "diverged and left out: lr 0.004, temperature 0.2, seed 5" in (answer.path / "table.md").read_text()
+
+
+def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    rows = "".join(
+        f'[[sweep.run]]\nname = "{name}"\nset = {{ {settings} }}\n'
+        for name, settings in {
+            "two": "tokenizer.codebooks = 2",
+            "four": "tokenizer.codebooks = 4",
+            "popular": 'model.name = "popular"',
+        }.items()
+    )
+    small = 'curriculum.preset="r-inf"\nmodel={name="mhl"}\ntokenizer.codewords=8\ntrain={epochs=1, warmup_steps=2}\n'
+    path = write(tmp_path, small + HEAD + rows)
+    popular = genrec(root, "sweep", path)  # masks and a model that cannot mask
+    assert popular.code == 2 and "'popular' cannot mask" in popular.err and not runs_of(root)
+    path.write_text(path.read_text().replace('curriculum.preset="r-inf"\n', ""))
+    answer = genrec(root, "sweep", path, "--split", "test", "--set", "train.max_length=20")
+    table = pq.read_table(answer.path / "table.parquet").to_pylist()
+    assert [row["row"] for row in table] == ["two", "four", "popular"] and all(row["NDCG@10"] for row in table)
+    assert {p.name[:6] for p in (root / "synthetic" / "codes").glob("[!.]*")} == {"opq2x8", "opq4x8"}
+    assert "Test numbers: to report what was chosen before" in (answer.path / "table.md").read_text()
+
+
+# ---- what is refused -------------------------------------------------------------------------------
+
+GRID = HEAD + "[sweep.grid]\n"
+WRONG = [
+    (3, "[train]\nlr = 1e-3\n", [], "no [sweep] table"),
+    (3, HEAD, [], "needs [[sweep.run]] rows or a [sweep.grid]"),
+    (3, HEAD + "rows = 3\n", [], "sweep.rows: there is no such key"),
+    (3, GRID + "train.lr = 1e-3\n", [], "train.lr must be a list"),
+    (3, GRID + "lr = [1e-3]\n", [], "write section.key, not 'lr'"),
+    (3, GRID + "source.users = [3, 4]\n", [], "a sweep cannot set 'source'"),
+    (3, GRID + "train.lrr = [1e-3]\n", [], "Did you mean 'lr'?"),
+    (3, GRID + 'train.lr = ["fast"]\n', [], "given: 'fast'"),
+    (3, GRID + "evaluate.decoderr = [1]\n", [], "Did you mean 'decoder'?"),
+    (3, GRID + "train.lr = [1e-3, 1e-3]\n", [], "two rows are called 'lr 0.001'"),
+    (3, GRID + 'model.name = ["rpg"]\n[sweep.on.synthetic.expected]\nrgp = [0.1]\n', [], "Did you mean 'rpg'?"),
+    (3, GRID + 'model.name = ["rpg"]\n[sweep.on.synthetic.expected]\nrpg = [0.1]\n', [], "1 numbers for 4 columns"),
+    (3, GRID + "train.lr = [1e-3]\n", ["--set", "sweep.columns=['minute']"], "Did you mean 'minutes'?"),
+    (3, GRID + "train.lr = [1e-3]\n", ["--set", "train.epochs=0"], "train.epochs"),
+    (3, GRID + "train.lr = [1e-3]\n", ["--seeds", "1,1"], "a seed stands twice"),
+    (2, GRID + "train.lr = [1e-3]\n", ["--seeds", "one"], "--seeds 0,1,2"),
+    (2, GRID + "train.lr = [1e-3]\n", ["--split", "train"], "--split valid"),
+    (2, GRID + "train.lr = [1e-3]\n", ["--set", "train.lr=1e-2"], "train.lr is what this sweep varies"),
+    (2, GRID + "train.lr = [1e-3]\n", ["--set", "train.seed=3"], "--seeds"),
+    (2, GRID + "train.seed = [1, 2]\n", [], "--seeds"),
+    (2, GRID + "train.lr = [1e-3]\n[evaluate]\nsplit = 'test'\n", [], "--split"),
+    (2, GRID + "train.lr = [1e-3]\n", ["--set", "source.users=3"], "'genrec sweep' does not read"),
+    (2, GRID + "model.name = ['rgp']\n", [], "Did you mean 'rpg'?"),
+]
+
+
+@pytest.mark.parametrize(("code", "content", "words", "told"), WRONG)
+def test_a_wrong_sweep_is_one_clear_error_before_any_work(shop, tmp_path, code, content, words, told):
+    answer = genrec(shop / "root", "sweep", write(tmp_path, content), *words)
+    assert (answer.code, answer.out) == (code, ""), answer.err
+    assert told in answer.err and "bug" not in answer.err
+    assert not list((shop / "root" / "synthetic").glob("[cr][ou][dn]*s/*")), "nothing was made"
+
+
+def test_an_unknown_sweep_gets_a_suggestion(shop):
+    answer = genrec(shop / "root", "sweep", "mhl-tabel2")
+    assert answer.code == 2 and "Did you mean 'mhl-table2'?" in answer.err
+
+
+def test_codes_that_contradict_the_sweep_are_refused(swept, shop):
+    root, _ = swept
+    codes = next((root / "synthetic" / "codes").glob("opq*")).name
+    assert genrec(root, "sweep", shop / "grid.toml", "--codes", codes, "--dry-run").err.count("up to date") == 8
+    answer = genrec(root, "sweep", shop / "grid.toml", "--codes", codes, "--set", "tokenizer.codebooks=8")
+    assert answer.code == 2 and "tokenizer.codebooks is 8" in answer.err and "has 4" in answer.err
+
+
+# ---- sweeps that come with the package -------------------------------------------------------------
+
+BEAUTY, TOYS = "amazon-2014-beauty", "amazon-2014-toys-and-games"
+SIZES = {"mhl-table2": 16, "mhl-table6": 15, "mhl-table7": 24, "mhl-table8": 10, "mhl-table13": 3}
+
+
+@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("dataset", ["mine", BEAUTY, TOYS, "amazon-2014-sports-and-outdoors"])
+def test_every_sweep_is_sound_on_any_data_set(name, dataset):
+    sweep = read_sweep(name, {}, dataset)
+    assert len(sweep.rows) == SIZES[name] and len(sweep.cells) == SIZES[name] * len(sweep.config.seeds)
+    assert sweep.config.cite and sweep.config.dated
+    for column, numbers in zip(sweep.config.columns, zip(*sweep.expected.values(), strict=True), strict=False):
+        assert "@" not in column or all(0 < number < 0.2 for number in numbers)
+    assert (sweep.expected == {}) == (dataset == "mine" or (name == "mhl-table13" and dataset != TOYS))
+
+
+def test_the_tables_overlap_where_the_paper_trains_the_same_thing():
+    """R-E-Inf on tokens with K 16 and ratio .15 stands in four tables: the same settings, the same numbers."""
+    same = {"mhl-table2": "token R-E-Inf", "mhl-table6": "token, codebooks 16", "mhl-table7": "token, ratio 0.15",
+            "mhl-table8": "mask_weight 1.0"}  # fmt: skip
+    sweeps: dict[str, Sweep] = {name: read_sweep(name, {}, BEAUTY) for name in same}
+    assert {sweeps[name].expected[row] for name, row in same.items()} == {(0.0574, 0.0424, 0.0795, 0.0495)}
+
+    def resolved(name: str) -> dict:
+        layers = next(cell.layers for cell in sweeps[name].cells if cell.row == same[name])
+        usual = {"model": {"mask_weight": 1.0}, "curriculum": {"granularity": "token"}}
+        return {section: usual.get(section, {}) | layers.get(section, {}) for section in usual | layers}
+
+    assert all(resolved(name) == resolved("mhl-table2") for name in same)
+
+
+def test_what_holds_on_one_data_set_is_left_out_elsewhere():
+    def digits(dataset: str) -> set[int]:
+        return {cell.layers["tokenizer"]["codebooks"] for cell in read_sweep("mhl-table7", {}, dataset).cells}
+
+    assert (digits(BEAUTY), digits(TOYS), digits("mine")) == ({16}, {32}, {16})
+    given = {"tokenizer": {"codebooks": 8}, "sweep": {"seeds": [4]}}
+    cells = read_sweep("mhl-table7", given, TOYS).cells
+    assert {cell.layers["tokenizer"]["codebooks"] for cell in cells} == {8} and {cell.seed for cell in cells} == {4}
+
+
+def test_sweeps_are_no_recipes_of_steps():
+    assert {path.stem for path in FOLDER.glob("*.toml")} == set(SIZES)
+    assert validate(SweepConfig, "sweep", {"title": "T"}).seeds == (0,)
+
+
+def test_columns_and_cutoffs():
+    assert check_columns(["n@20", "hr@1", "minutes"]) == ("NDCG@20", "Recall@1", "minutes")
+    assert cutoffs(("NDCG@20", "minutes")) == [5, 10, 20] and cutoffs(("minutes",)) == [5, 10]
+
+
+# ---- compare ---------------------------------------------------------------------------------------
+
+
+def rows_of(answer: Answer) -> list[dict]:
+    return pq.read_table(answer.path / "table.parquet").to_pylist()
+
+
+def sides(swept: tuple[Path, Answer]) -> list[str]:
+    """Two rows of the sweep: each the names of its runs with commas between."""
+    return [row["runs"] for row in pq.read_table(swept[1].path / "table.parquet").to_pylist()][:2]
+
+
+def test_rows_of_a_sweep_are_compared_seed_by_seed(swept):
+    root, _ = swept
+    words = ["compare", *sides(swept), "--split", "valid", "--metrics", "ndcg@10,Recall@5"]
+    answer = genrec(root, *words)
+    table = {row["row"]: row for row in pq.read_table(swept[1].path / "table.parquet").to_pylist()}
+    rows = rows_of(answer)
+    assert [(row["metric"], row["seeds"]) for row in rows] == [("NDCG@10", 2)] * 2 + [("Recall@5", 2)] * 2
+    for row, name in zip(rows, [*ROWS[:2]] * 2, strict=True):
+        assert row["value"] == pytest.approx(table[name][row["metric"]])
+        assert row["sd"] == pytest.approx(table[name][f"{row['metric']} sd"])
+    assert rows[1]["low"] <= rows[1]["difference"] == pytest.approx(rows[1]["value"] - rows[0]["value"])
+    again = genrec(root, *words)
+    assert again.out == answer.out and "up to date" in again.err and "95 % over users" in again.err
+
+
+@pytest.mark.parametrize("by", ["cold-start", "length"])
+def test_slices_hold_every_user_once(swept, by):
+    first, second = (side.split(",")[0] for side in sides(swept))
+    answer = genrec(swept[0], "compare", first, second, "--split", "valid", "--by", by, "--metrics", "NDCG@10")
+    rows = [row for row in rows_of(answer) if row["run"] == rows_of(answer)[0]["run"]]
+    whole, parts = rows[0], [row for row in rows[1:] if row["users"]]
+    assert whole["slice"] == "all" and sum(row["users"] for row in parts) == whole["users"] and len(parts) > 1
+    assert sum(row["users"] * row["value"] for row in parts) == pytest.approx(whole["users"] * whole["value"])
+    assert answer.path.name.rpartition("-")[0].endswith(f"by-{by}")
+
+
+def test_truncation_shows_both_ways_and_says_what_the_printed_one_measures(swept):
+    run = sides(swept)[0].split(",")[0]
+    words = ["--by", "truncation", "--drop", "4", "--set", "compare.longer_than=6", "--device", "cpu"]
+    answer = genrec(swept[0], "compare", run, *words)
+    rows = [row for row in rows_of(answer) if row["metric"] == "NDCG@10"]
+    assert [row["slice"] for row in rows] == [
+        "all", "over 6", "over 6, last 4 dropped", "over 6, cut as printed (memory)"
+    ]  # fmt: skip
+    users = [row["users"] for row in rows]
+    assert users[0] > users[1] == users[2] == users[3] > 0 and rows[0]["p"] is None
+    tested = genrec(swept[0], "evaluate", "--run", run)
+    assert rows[0]["value"] == pytest.approx(tested.manifest["result"]["metrics"]["NDCG@10"], abs=1e-6)
+    assert "measures memory" in (answer.path / "table.md").read_text()
+
+
+REFUSED = [
+    (4, ["{a}", "{b}", "--split", "test", "--metrics", "MRR@5"], "genrec evaluate --dataset synthetic --run"),
+    (2, ["{a}", "{a}", "--split", "valid"], "named twice"),
+    (2, ["{a}", "{b}", "--split", "valid", "--metrics", "NDGC@10"], "no metric 'NDGC@10'"),
+    (2, ["{a}", "--by", "truncation", "--drop", "30"], "cannot all lose 30"),
+    (3, ["{a}", "--by", "age"], "compare.by"),
+    (3, ["{a}", "--by", "truncation", "--set", "compare.longer_than=500"], "more than 500 items"),
+    (4, ["nothing", "--split", "valid"], "No runs 'nothing'"),
+]
+
+
+@pytest.mark.parametrize(("code", "words", "told"), REFUSED)
+def test_what_cannot_be_compared_is_refused(swept, code, words, told):
+    names = sides(swept)[1].split(",")
+    answer = genrec(swept[0], "compare", *(word.format(a=names[0], b=names[1]) for word in words))
+    assert answer.code == code and told in answer.err, answer.err
+
+
+def test_other_data_splits_and_ways_are_refused(swept, tmp_path):
+    root = Path(shutil.copytree(swept[0], tmp_path / "root"))
+    run, other = (side.split(",")[0] for side in sides(swept))
+    tested = genrec(root, "evaluate", "--run", run).path.name
+    valid = next(e.path.name for e in Workspace(root).all("synthetic", "eval") if e.result["run"] == other)
+    mixed = genrec(root, "compare", tested, valid)
+    assert mixed.code == 2 and "differ in 'split': test, valid" in mixed.err
+    assert "--split valid" in genrec(root, "compare", valid).err
+    unseen = genrec(root, "evaluate", "--run", other, "--exclude-seen").path.name
+    assert "differ in 'exclude_seen'" in genrec(root, "compare", tested, unseen).err
+    data = genrec(root, "preprocess", "--k-core", "6").path.name
+    small = genrec(root, "train", "--model", "popular", "--data", data, "--label", "small")
+    assert genrec(root, "evaluate", "--run", small.path.name).code == 0
+    answer = genrec(root, "compare", run, small.path.name)
+    assert answer.code == 2 and "different data" in answer.err
