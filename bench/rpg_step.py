@@ -168,7 +168,8 @@ def main() -> None:
     decode = {name: statistics.median(values) for name, values in spent.items()}
 
     print(
-        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, K {options.digits}, batch {options.batch_size}"
+        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
+        f"K {options.digits}, batch {options.batch_size}"
     )
     for name, value in result.items():
         ratio = f"  reference / ours {result['reference fp32'] / value:.2f}" if options.reference else ""

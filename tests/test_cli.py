@@ -35,7 +35,7 @@ PIPELINE = {
     "evaluate sasrec": ["evaluate", "--run", "sasrec-s0", "--split", "valid", "--exclude-seen"],
     "evaluate rpg": ["evaluate", "--run", "rpg-s0", "--at", "10,5,1"],
     "evaluate mhl": ["evaluate", "--run", "mhl-s0"],
-    "graph": ["evaluate", "--run", "mhl-s0", "--decoder", "graph", "--set", "decoder.beams=20", "--set", "decoder.edges=10"],
+    "graph": "evaluate --run mhl-s0 --decoder graph --set decoder.beams=20 --set decoder.edges=10".split(),
     "case-study": ["case-study", "rpg-s0", "sasrec-s0", "--users", "3"],
 }
 

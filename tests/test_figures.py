@@ -18,13 +18,14 @@ from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.report import entropy, figures
 from genrec_cli.report.figures import Curve
 
+COURSE = [("random", 0.2)] * 2 + [("entropy", 0.2), ("entropy", 0.1)] + [("inference", 0.0)] * 3
 ROWS = [
     {
         "epoch": e, "phase": phase, "ratio": ratio, "loss/next": 6.0 / e, "loss/mask": 5.0 / e if ratio else None,
         "loss/masked_share": ratio / 2 if ratio else None, "valid/NDCG@10": None if e == 2 else 0.01 * min(e, 5),
         "entropy/mean": 3.0 - 0.1 * e, "entropy/position": [2.0, 2.5 + e, None], "entropy/digit": [1.0 + e, 2.0],
     }
-    for e, (phase, ratio) in enumerate([("random", 0.2)] * 2 + [("entropy", 0.2), ("entropy", 0.1)] + [("inference", 0.0)] * 3, 1)
+    for e, (phase, ratio) in enumerate(COURSE, 1)
 ]  # fmt: skip
 
 
@@ -45,9 +46,7 @@ def test_the_curves_of_a_run_are_its_log():
     losses, metric, ratio = figures.training([Curve("a", ROWS, "NDCG@10")], "a").axes
     assert line(losses, "next item, training").get_xydata().tolist() == [[e, 6.0 / e] for e in range(1, 8)]
     assert line(losses, "masked codes, training").get_xydata().tolist() == [[e, 5.0 / e] for e in range(1, 5)]
-    assert metric.get_lines()[0].get_xdata().tolist() == [1, 3, 4, 5, 6, 7] or any(
-        each.get_xdata().tolist() == [1, 3, 4, 5, 6, 7] for each in metric.get_lines()
-    )
+    assert any(list(each.get_xdata()) == [1, 3, 4, 5, 6, 7] for each in metric.get_lines()), "2 was not validated"
     star = next(each for each in metric.get_lines() if each.get_marker() == "*")
     assert star.get_xydata().tolist() == [[5, 0.05]], "the first of equals, as the run keeps it"
     assert line(ratio, "mask ratio").get_ydata().tolist() == [20, 20, 20, 10, 0, 0, 0]
