@@ -22,7 +22,9 @@ from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
 from genrec_cli.decoders.graph import GraphConfig
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.stages.case_study import CaseStudyConfig
+from genrec_cli.stages.compare import CompareConfig
 from genrec_cli.stages.evaluate import EvaluateConfig
+from genrec_cli.stages.figures import FiguresConfig
 from genrec_cli.stages.preprocess import PreprocessConfig
 
 HERE = Path(__file__).parent
@@ -112,6 +114,8 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "[evaluate]", EvaluateConfig
     yield "[decoder]", GraphConfig
     yield "[case_study]", CaseStudyConfig
+    yield "[compare]", CompareConfig
+    yield "[figures]", FiguresConfig
 
 
 def fields(section: type[BaseModel]) -> Iterator[tuple[str, Any]]:

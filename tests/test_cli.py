@@ -23,6 +23,7 @@ from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.engine.loop import Loop
 
 SHORT_PHASES = ["--set", "curriculum.max_epochs=1"]
+SMALL_GRAPH = ["--set", "decoder.beams=20", "--set", "decoder.edges=10"]
 PIPELINE = {
     "download": SMALL_SHOP,
     "preprocess": ["preprocess"],
@@ -35,7 +36,7 @@ PIPELINE = {
     "evaluate sasrec": ["evaluate", "--run", "sasrec-s0", "--split", "valid", "--exclude-seen"],
     "evaluate rpg": ["evaluate", "--run", "rpg-s0", "--at", "10,5,1"],
     "evaluate mhl": ["evaluate", "--run", "mhl-s0"],
-    "graph": "evaluate --run mhl-s0 --decoder graph --set decoder.beams=20 --set decoder.edges=10".split(),
+    "graph": ["evaluate", "--run", "mhl-s0", "--decoder", "graph", *SMALL_GRAPH],
     "case-study": ["case-study", "rpg-s0", "sasrec-s0", "--users", "3"],
 }
 

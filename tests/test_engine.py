@@ -174,3 +174,24 @@ def test_report_is_frozen_and_silent_by_default():
     assert report.stop_requested() is False
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.step = None
+
+
+def test_mhl_gives_the_same_bits_on_two_threads(tmp_path):
+    """Gradients that are added up by several threads must be added in a fixed order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        catalog, histories = make_catalog(300, 8, 32), make_histories([20, 30, 9, 14] * 60, 300)
+        config = MhlConfig(width=64, heads=2, inner=128)
+        found = []
+        for time in range(3):
+            (folder := tmp_path / str(time)).mkdir()
+            torch.manual_seed(0)
+            model = Mhl(config, catalog, max_length=20)
+            settings = CONFIG.model_copy(update={"epochs": 2, "batch_size": 64, "max_length": 20})
+            curriculum = CurriculumConfig(preset="e-inf", max_epochs=1, ratio=0.3)
+            Loop(model, catalog, histories, settings, curriculum, torch.device("cpu"), folder, report=Report()).run()
+            found.append(everything(folder))
+        assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
+    finally:
+        torch.set_num_threads(before)

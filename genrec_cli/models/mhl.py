@@ -114,7 +114,10 @@ class Mhl(Rpg):
         at_KP = item_X.new_zeros(self.digits, widest)
         at_KP[digit_X, place_X] = item_X
         real_KP = torch.arange(widest, device=h_ND.device) < number_K[:, None]
-        logit_KPV = cosine_logits(self.heads.grouped(h_ND[at_KP]), self.codes.vectors(), self.config.temperature)
+        # A look-up, not an index: only its gradient adds up repeated positions in a fixed order on many threads.
+        logit_KPV = cosine_logits(
+            self.heads.grouped(F.embedding(at_KP, h_ND)), self.codes.vectors(), self.config.temperature
+        )
         codes_KP = self.codes_IK[batch.item_N].t().gather(1, at_KP)
         loss_X = F.cross_entropy(logit_KPV.flatten(0, 1), codes_KP.flatten(), ignore_index=-1, reduction="none")
         loss_KP = loss_X.view_as(real_KP)
