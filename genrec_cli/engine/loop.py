@@ -131,7 +131,7 @@ class Loop:
                 now = time.perf_counter()
                 counters.seconds, mark = counters.seconds + now - mark, now
                 self.report.step(counters, self.steps_per_epoch, self._means())
-            if (stop or due) and counters.step_in_epoch < self.steps_per_epoch:
+            if due and not stop and counters.step_in_epoch < self.steps_per_epoch:
                 self._save()
                 saved = time.perf_counter()
             if stop:

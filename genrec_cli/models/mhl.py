@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_cli.config import NonNegative, Section
+from genrec_cli.config import NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -41,7 +41,7 @@ class MhlConfig(RpgConfig):
     """Which pass gives the next-item loss; masked: as printed."""
     next_targets: Literal["all", "last"] = "all"
     """Positions that learn their next item."""
-    next_weight: NonNegative = 1.0
+    next_weight: Positive = 1.0
     """lambda_1 of equation (3)."""
     mask_weight: NonNegative = 1.0
     """lambda_2 of equation (3)."""

@@ -1,0 +1,85 @@
+"""What masked history learning costs over RPG: training steps of both, in alternating runs.
+
+    python bench/mhl_step.py [--data ARTIFACT] [--digits 16 32] [--device cpu]
+
+The same batches, codes and sizes; the paper's own overhead is 1.86 (its Table 13).
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rpg_step import MAX_LENGTH, made_up, timed
+
+from genrec_cli.curriculum.masks import Masker
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.sequences import Histories, Rows
+from genrec_cli.distributed import resolve_device
+from genrec_cli.engine.optim import Precision, TrainConfig, autocast, make_optimizer
+from genrec_cli.models.base import Model
+from genrec_cli.models.mhl import Mhl, MhlConfig
+from genrec_cli.models.rpg import Rpg, RpgConfig
+
+
+def stepper(model: Model, mask: str | None, precision: Precision, device: torch.device) -> Callable[[Batch], None]:
+    """A training step of a model under a mask policy."""
+    model = model.to(device).train()
+    generator = torch.Generator(device).manual_seed(0)
+    choose = Masker(mask, "token", 0.15, "printed", generator) if mask else None
+    config = TrainConfig()
+    optimizer = make_optimizer(model, config)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device, precision):
+            losses = model.losses(batch.to(device), choose)
+        sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--digits", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    histories = Histories.read(options.data) if options.data else made_up()
+    items = int(histories.item.max())
+    rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
+    order = rows.order(0, 0)
+    found = {}
+    for digits in options.digits:
+        codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
+        catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+        sides = {"rpg": stepper(Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH), None, options.precision, device)}
+        for next_on in ("masked", "clean"):
+            for mask in ("random", "entropy"):
+                model = Mhl(MhlConfig(next_on=next_on), catalog, max_length=MAX_LENGTH)
+                sides[f"mhl {mask}, next_on {next_on}"] = stepper(model, mask, options.precision, device)
+        times = {name: [] for name in sides}
+        for number in range(options.steps + 2):
+            batch = rows.batch(histories, order[number * options.batch_size : (number + 1) * options.batch_size])
+            for name, step in sides.items():
+                spent = timed(lambda step=step, batch=batch: step(batch), device)
+                if number >= 2:  # the first two warm up
+                    times[name].append(spent)
+        for name, values in times.items():
+            ratio = statistics.median(value / other for value, other in zip(values, times["rpg"], strict=True))
+            found[f"K {digits}, {name}"] = {"seconds": statistics.median(values), "over_rpg": ratio}
+            print(f"K {digits}  {name:28} {statistics.median(values) * 1e3:8.1f} ms  over RPG {ratio:.2f}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
