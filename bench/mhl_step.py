@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rpg_step import MAX_LENGTH, made_up, timed
+from rpg_step import MAX_LENGTH, alternating, made_up
 
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.data.batch import Batch
@@ -57,7 +57,6 @@ def main() -> None:
     histories = Histories.read(options.data) if options.data else made_up()
     items = int(histories.item.max())
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
-    order = rows.order(0, 0)
     found = {}
     for digits in options.digits:
         codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
@@ -67,13 +66,7 @@ def main() -> None:
             for mask in ("random", "entropy"):
                 model = Mhl(MhlConfig(next_on=next_on), catalog, max_length=MAX_LENGTH)
                 sides[f"mhl {mask}, next_on {next_on}"] = stepper(model, mask, options.precision, device)
-        times = {name: [] for name in sides}
-        for number in range(options.steps + 2):
-            batch = rows.batch(histories, order[number * options.batch_size : (number + 1) * options.batch_size])
-            for name, step in sides.items():
-                spent = timed(lambda step=step, batch=batch: step(batch), device)
-                if number >= 2:  # the first two warm up
-                    times[name].append(spent)
+        times = alternating(sides, histories, rows, options.batch_size, options.steps, device)
         for name, values in times.items():
             ratio = statistics.median(value / other for value, other in zip(values, times["rpg"], strict=True))
             found[f"K {digits}, {name}"] = {"seconds": statistics.median(values), "over_rpg": ratio}

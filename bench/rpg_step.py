@@ -86,6 +86,21 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
+def alternating(
+    sides: dict[str, Callable], histories: Histories, rows: Rows, batch_size: int, steps: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each side's steps over the same batches, taken in turn; two steps warm up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    order = rows.order(0, 0)
+    for number in range(steps + 2):
+        batch = rows.batch(histories, order[number * batch_size : (number + 1) * batch_size])
+        for name, step in sides.items():
+            spent = timed(lambda step=step, batch=batch: step(batch), device)
+            if number >= 2:
+                times[name].append(spent)
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path)
@@ -103,7 +118,6 @@ def main() -> None:
     codes = torch.randint(0, 256, (items, options.digits), generator=generator).to(device)
     catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
-    order = rows.order(0, 0)
     config = TrainConfig()
 
     sides: dict[str, Callable[[object], None]] = {}
@@ -140,13 +154,7 @@ def main() -> None:
     else:
         print("no --reference given: timing ours alone", file=sys.stderr)
 
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(options.steps + 2):
-        batch = rows.batch(histories, order[number * options.batch_size : (number + 1) * options.batch_size])
-        for name, step in sides.items():
-            spent = timed(lambda step=step, batch=batch: step(batch), device)
-            if number >= 2:  # the first two warm up
-                times[name].append(spent)
+    times = alternating(sides, histories, rows, options.batch_size, options.steps, device)
     result = {name: statistics.median(values) for name, values in times.items()}
 
     decoder = Exhaustive(catalog)
