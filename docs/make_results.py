@@ -28,10 +28,10 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
 
 
-def table_of_rows(results: list[dict]) -> str:
+def table_of_rows(results: list[dict], dataset: str) -> str:
     rows: dict[str, list[dict]] = {}
     for entry in results:
-        if "metrics" in entry and entry["decoder"] == "exhaustive":
+        if entry["dataset"] == dataset and "metrics" in entry and entry["decoder"] == "exhaustive":
             rows.setdefault(entry["row"], []).append(entry)
 
     def lines() -> Iterable[list]:
@@ -48,9 +48,10 @@ def table_of_rows(results: list[dict]) -> str:
 
 
 def table_of_runs(results: list[dict]) -> str:
-    columns = ["row", "seed", "NDCG@10", "best epoch", "epochs", "seconds", "MiB", "key", "command"]
+    columns = ["data", "row", "seed", "NDCG@10", "best epoch", "epochs", "seconds", "MiB", "key", "command"]
     rows = [
         [
+            entry["dataset"],
             entry["row"] + ("" if entry["decoder"] == "exhaustive" else f", {entry['decoder']}"),
             entry["seed"],
             entry["metrics"]["NDCG@10"] if "metrics" in entry else None,
@@ -89,7 +90,7 @@ Made from `results.json` by `docs/make_results.py`; edit neither table by hand.
 {context}
 ## Beauty
 
-{table_of_rows(found["results"])}
+{table_of_rows(found["results"], "amazon-2014-beauty")}
 {differences}
 Differences are paired by user; where there are several seeds, each user's value is their mean. The interval
 is a bootstrap over users (2,000 draws).
@@ -97,6 +98,11 @@ is a bootstrap over users (2,000 draws).
 ## What these figures say, and what they do not
 
 {remarks}
+## Scientific, as a user's own data
+
+{found["own_data"]}
+
+{table_of_rows(found["results"], "scientific")}
 ## Every run
 
 To repeat one: download and preprocess Beauty, `genrec tokenize --codebooks K --encoder FOLDER` for K 16 and 32 with
