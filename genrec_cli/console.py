@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -47,6 +47,11 @@ def progress(items: Iterable[T] | None = None, **options: Any) -> Any:
 
     silent = _state["verbosity"] < 1 or json_mode() or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
     return tqdm(items, disable=silent, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
+
+
+def user_bar(doing: str) -> Callable[[int], Any]:
+    """Makes a bar over so many users, for a stage that finds their number out itself."""
+    return lambda users: progress(total=users, unit="user", desc=doing)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stdout: bool = False) -> None:

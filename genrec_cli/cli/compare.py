@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
                 ws,
                 comparison,
                 device=device,
-                bar=lambda users: console.progress(total=users, unit="user", desc="scoring"),
+                bar=console.user_bar("scoring"),
             )
 
         artifact = make(common, comparison.plan, work)

@@ -36,13 +36,7 @@ def register(app: typer.Typer) -> None:
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
 
         def work() -> "Artifact":
-            return stage.run(
-                ws,
-                plan,
-                config,
-                device=device,
-                bar=lambda users: console.progress(total=users, unit="user", desc="scoring"),
-            )
+            return stage.run(ws, plan, config, device=device, bar=console.user_bar("scoring"))
 
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:

@@ -33,13 +33,7 @@ def register(app: typer.Typer) -> None:
         plan = stage.plan(ws, ws.dataset(common.dataset), config, runs or [])
 
         def work() -> "Artifact":
-            return stage.run(
-                ws,
-                plan,
-                config,
-                device=device,
-                bar=lambda total: console.progress(total=total, unit="user", desc="reading histories"),
-            )
+            return stage.run(ws, plan, config, device=device, bar=console.user_bar("reading histories"))
 
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:

@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
             console.say(f"the first {len(named)} users; --users FILE chooses, --output FILE writes all")
         found = stage.run(
             ws, chosen, users=named, histories=given, k=k, exclude_seen=exclude_seen, device=device,
-            bar=lambda total: console.progress(total=total, unit="user", desc="recommending"),
+            bar=console.user_bar("recommending"),
         )  # fmt: skip
         rows = found.rows()
         if output:

@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
                 plan,
                 config,
                 device=device,
-                bar=lambda users: console.progress(total=users, unit="user", desc="scoring"),
+                bar=console.user_bar("scoring"),
             )
 
         done, diverged = stage.run(ws, chosen, given, split, stage.Doing(train, evaluate), force=common.force)
