@@ -12,10 +12,7 @@ training run) is built in place and counts as partial until its manifest is ther
 """
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -28,6 +25,7 @@ from typing import Any
 from genrec_cli import __version__
 from genrec_cli.config import canonical_json, did_you_mean
 from genrec_cli.errors import DataError, InputError, UsageError
+from genrec_cli.files import locked, sha256_file, sha256_text, write_atomically
 
 KINDS = ("raw", "data", "vectors", "codes", "runs", "eval", "cases", "comparisons", "sweeps", "figures")
 """Folders of a data set, in the order of the pipeline."""
@@ -40,17 +38,6 @@ STAGE_OF = {
 MANIFEST = "manifest.json"
 FIELDS = ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted")
 """What every manifest holds; one without them is damaged."""
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sha256_text(text: str) -> str:
-    """Hex SHA-256 of a text in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -294,6 +281,12 @@ class Workspace:
         same = all(artifact.manifest["inputs"][n]["digest"] == a.digest for n, a in plan.inputs.items())
         return artifact if same else None
 
+    def made(self, plan: Plan) -> Artifact:
+        """What :meth:`build` has just made of a plan."""
+        artifact = self.read(self.path(plan))
+        assert artifact is not None
+        return artifact
+
     @contextlib.contextmanager
     def build(self, plan: Plan, *, resumable: bool = False, force: bool = False) -> Iterator[Draft]:
         """Make an artifact: yields a :class:`Draft`; on leaving without an error it is committed.
@@ -303,7 +296,7 @@ class Workspace:
         final = self.path(plan)
         final.parent.mkdir(parents=True, exist_ok=True)
         started = time.time()
-        with _lock(final.parent / f".{final.name}.lock", final):
+        with locked(final.parent / f".{final.name}.lock", final):
             if resumable:
                 if force and final.exists():
                     shutil.rmtree(final)
@@ -375,26 +368,3 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name, version in versions.items() if version},
         "argv": sys.argv[1:],
     }
-
-
-@contextlib.contextmanager
-def _lock(path: Path, what: Path) -> Iterator[None]:
-    """Hold a file lock; the system frees it even when the process is killed."""
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another process is making {what.name} right now.", hint="Wait for it, or end it by its pid"
-            ) from None
-        yield
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill at any moment leaves the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

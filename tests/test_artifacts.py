@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace, write_atomically
+from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.errors import DataError, InputError, UsageError
+from genrec_cli.files import write_atomically
 
 
 def plan(kind: str = "data", label: str = "k5", inputs: dict[str, Artifact] | None = None, **config: object) -> Plan:

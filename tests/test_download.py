@@ -17,9 +17,10 @@ import typer
 from typer.testing import CliRunner
 
 from genrec_cli import artifacts
-from genrec_cli.artifacts import Workspace, sha256_file
+from genrec_cli.artifacts import Workspace
 from genrec_cli.cli import download as cli
 from genrec_cli.errors import ConfigError, DownloadError, InputError, UsageError
+from genrec_cli.files import sha256_file
 from genrec_cli.sources import catalog
 from genrec_cli.sources.base import RemoteFile
 from genrec_cli.sources.fetch import Patience, damage, fetch

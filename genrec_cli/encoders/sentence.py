@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from genrec_cli import console
-from genrec_cli.artifacts import sha256_file
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError, DownloadError, UsageError
+from genrec_cli.files import sha256_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

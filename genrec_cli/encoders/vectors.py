@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from genrec_cli.artifacts import sha256_file
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError, UsageError
+from genrec_cli.files import sha256_file
 
 SUFFIXES = (".npy", ".parquet")
 

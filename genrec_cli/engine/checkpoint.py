@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from genrec_cli.artifacts import write_atomically
 from genrec_cli.errors import DataError
+from genrec_cli.files import write_atomically
 
 LAST = "last/state.safetensors"
 BEST = "model.safetensors"

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from genrec_cli import __version__, console
-from genrec_cli.artifacts import sha256_file, write_atomically
 from genrec_cli.errors import DownloadError
+from genrec_cli.files import sha256_file, write_atomically
 from genrec_cli.sources.base import RemoteFile
 
 BLOCK = 1 << 18

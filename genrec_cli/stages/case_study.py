@@ -106,9 +106,7 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
         rows = [row for case in cases for row in _rows(case, names)]
         pq.write_table(pa.Table.from_pylist(rows, COLUMNS), draft.path / "cases.parquet")
         draft.result |= {"users": len(picked), "runs": labels}
-    finished = ws.read(ws.path(plan))
-    assert finished is not None
-    return finished
+    return ws.made(plan)
 
 
 def labels_of(runs: list[Artifact]) -> list[str]:

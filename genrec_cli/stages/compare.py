@@ -104,9 +104,7 @@ def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Bar) -> Arti
         title = f"# {' and '.join(comparison.names)} on {comparison.plan.dataset}, {config.split} split\n\n"
         (draft.path / "table.md").write_text(title + console.markdown(*shown(rows)) + f"\n{note(config)}\n", "utf-8")
         draft.result |= {"split": config.split, "by": config.by, "rows": rows}
-    finished = ws.read(ws.path(comparison.plan))
-    assert finished is not None
-    return finished
+    return ws.made(comparison.plan)
 
 
 # ---- what is compared ------------------------------------------------------------------------------

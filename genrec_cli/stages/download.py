@@ -17,9 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from genrec_cli import console, registry
-from genrec_cli.artifacts import Artifact, Plan, Workspace, sha256_file, write_atomically
+from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import validate
 from genrec_cli.errors import DownloadError, InputError, UsageError
+from genrec_cli.files import sha256_file, write_atomically
 from genrec_cli.sources import catalog
 from genrec_cli.sources.base import RemoteFile, Source
 from genrec_cli.sources.fetch import Patience, damage, fetch
@@ -244,6 +245,4 @@ def _check_name(dataset: str | None) -> None:
 
 
 def _finished(ws: Workspace, plan: Plan) -> Artifact:
-    artifact = ws.read(ws.path(plan))
-    assert artifact is not None
-    return artifact
+    return ws.made(plan)

@@ -118,9 +118,7 @@ def run(
             draft.result["metrics"] = outcome.means(list(config.at))
             draft.result["code_metrics"] = outcome.means(list(config.at), level="code")
         _write(draft.path, outcome, histories, list(config.at))
-    finished = ws.read(ws.path(plan))
-    assert finished is not None
-    return finished
+    return ws.made(plan)
 
 
 class Clock:

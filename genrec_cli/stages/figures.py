@@ -75,9 +75,7 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
             ):
                 files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
         draft.result |= {"runs": [run.path.name for run in runs], "figures": files}
-    finished = ws.read(ws.path(plan))
-    assert finished is not None
-    return finished
+    return ws.made(plan)
 
 
 def _curve(run: Artifact, label: str) -> figures.Curve:

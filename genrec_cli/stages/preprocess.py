@@ -13,12 +13,13 @@ import polars as pl
 from pydantic import Field
 
 from genrec_cli import console, registry
-from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace, sha256_file
+from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
 from genrec_cli.data import schema, split
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.text import clean, joined
 from genrec_cli.errors import DataError
+from genrec_cli.files import sha256_file
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
 
@@ -100,9 +101,7 @@ def preprocess(
     def work() -> Artifact:
         with ws.build(plan) as draft:
             make_tables(draft, config, origin)
-        artifact = ws.read(ws.path(plan))
-        assert artifact is not None
-        return artifact
+        return ws.made(plan)
 
     return plan, work
 

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genrec_cli import console
-from genrec_cli.artifacts import Artifact, Workspace, write_atomically
+from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import did_you_mean
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import recommend as decode
 from genrec_cli.errors import DataError, UsageError
+from genrec_cli.files import write_atomically
 from genrec_cli.stages.train import load_run
 
 COLUMNS = ("user", "rank", "item", "title", "score")

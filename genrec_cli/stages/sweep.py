@@ -127,9 +127,7 @@ def table_stage(
             runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
             (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
             draft.result |= {"split": split, "columns": columns, "diverged": diverged, "rows": table}
-        finished = ws.read(ws.path(plan))
-        assert finished is not None
-        return finished
+        return ws.made(plan)
 
     return plan, work
 

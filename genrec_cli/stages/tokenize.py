@@ -307,6 +307,4 @@ def _tensor_names(path: Path) -> set[str]:
 
 
 def _made(ws: Workspace, plan: Plan) -> Artifact:
-    artifact = ws.read(ws.path(plan))
-    assert artifact is not None
-    return artifact
+    return ws.made(plan)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from genrec_cli import console, registry
-from genrec_cli.artifacts import Artifact, Plan, Workspace, write_atomically
+from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import NO_CODE, Catalog
@@ -26,6 +26,7 @@ from genrec_cli.engine.estimate import estimate
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, DataError, UsageError
+from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
 
 VERSION = 1
@@ -150,9 +151,7 @@ def train(
             draft.result |= _train(model, catalog, histories, run, where, draft.path, report_to)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(_card(run, draft.result), encoding="utf-8")
-    finished = ws.read(ws.path(run.plan))
-    assert finished is not None
-    return finished
+    return ws.made(run.plan)
 
 
 def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
@@ -209,7 +208,7 @@ def _train(
     best = counters.rows[counters.best_epoch - 1]
     result = {
         "epochs": counters.epoch, "best_epoch": counters.best_epoch, "steps": counters.step,
-        "seconds": round(counters.seconds, 1),
+        "seconds": round(counters.seconds, 3),
         "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
         "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
