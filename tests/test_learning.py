@@ -15,7 +15,7 @@ from shop import genrec
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run
 
 SMALL = {
     "model.width": 32, "model.heads": 2, "model.inner": 64, "model.dropout": 0.1,

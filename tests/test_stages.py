@@ -16,7 +16,7 @@ from shop import SMALL_SHOP, TINY, Answer, genrec
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories
 from genrec_cli.engine.evaluation import Outcome
-from genrec_cli.engine.lists import code_rank, list_rank
+from genrec_cli.engine.ranking import code_rank, list_rank
 from genrec_cli.stages.case_study import pick, rank_of
 from genrec_cli.stages.recommend import COLUMNS, Recommendations
 

@@ -27,7 +27,7 @@ from genrec_cli.decoders.graph import Graph, GraphConfig
 from genrec_cli.engine.explain import reconstruction
 from genrec_cli.errors import DataError
 from genrec_cli.models.mhl import Mhl, MhlConfig, entropy
-from genrec_cli.stages.train import load_catalog
+from genrec_cli.stages.load import load_catalog
 from genrec_cli.tokenizers.text import TextConfig, TextTokenizer
 
 KINDS = {"padded": {"padded": True}, "shared": {"shared": True}, "text": {"padded": True, "shared": True}}

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
-        decoder: Annotated[str | None, typer.Option(help="exhaustive (exact) or graph.")] = None,
+        decoder: Annotated[
+            str | None, typer.Option(help="exhaustive (exact), graph, ...; default: the model's own.")
+        ] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
         exclude_seen: Annotated[
@@ -61,7 +63,8 @@ def show(artifact: "Artifact") -> None:
     result = artifact.result
     levels = {"items": result["metrics"], "codes": result["code_metrics"]}
     if "exact_metrics" in result:
-        levels = {"items, graph": result["metrics"], "codes, graph": result["code_metrics"],
+        name = result["decoder"]
+        levels = {f"items, {name}": result["metrics"], f"codes, {name}": result["code_metrics"],
                   "items, exact": result["exact_metrics"]}  # fmt: skip
     cutoffs = artifact.config["evaluate"]["at"]
     names = [f"{name}@{cutoff}" for cutoff in cutoffs for name in ("Recall", "NDCG", "MRR")]

@@ -15,7 +15,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.schema import INTERACTIONS, USERS, read_table
 from genrec_cli.nn.packing import Packing
 
-Windows = Literal["sliding", "recent"]
+Windows = Literal["sliding", "recent", "each"]
 Split = Literal["valid", "test"]
 
 
@@ -70,10 +70,16 @@ class Rows:
 
         ``sliding`` (RPG's): the first window of at most ``max_length + 1`` items gives all its targets, each
         later item is one row of its own whose last target alone counts; ``recent`` (SASRec's): the last
-        ``max_length + 1`` items of each user, and nothing before them.
+        ``max_length + 1`` items of each user, and nothing before them; ``each`` (TIGER's): a row of its own for
+        every item but the first, its history the last ``max_length`` items before it.
         """
         user = np.flatnonzero(histories.train_end >= 2)
         start, pairs = histories.offset[user], histories.train_end[user] - 1
+        if windows == "each":
+            begin = np.repeat(start, pairs)
+            length = np.arange(len(begin)) - np.repeat(np.cumsum(pairs) - pairs, pairs) + 1
+            kept = np.minimum(length, max_length)
+            return cls(begin + length - kept, kept, kept - 1)
         skipped = np.maximum(pairs - max_length, 0)
         if windows == "recent":
             return cls(start + skipped, pairs - skipped, np.zeros_like(start))

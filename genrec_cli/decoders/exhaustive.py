@@ -19,7 +19,7 @@ from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import NO_CODE, Catalog
 from genrec_cli.decoders.base import TopK
-from genrec_cli.models.base import CodeScorer, Model
+from genrec_cli.models.base import CodeScorer, ItemScorer, Model
 
 
 class Rank(NamedTuple):
@@ -44,6 +44,7 @@ class Exhaustive:
 
     Config = ExhaustiveConfig
     exact = True
+    face = (ItemScorer, CodeScorer)
 
     def __init__(self, catalog: Catalog) -> None:
         self.items = catalog.items

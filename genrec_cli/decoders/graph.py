@@ -53,6 +53,7 @@ class Graph:
 
     Config = GraphConfig
     exact = False
+    whole_codes = False
     face = CodeScorer
 
     def __init__(self, model: CodeScorer, catalog: Catalog, config: GraphConfig) -> None:

@@ -25,6 +25,7 @@ from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, sav
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
+from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.errors import DivergedError, Interrupted
 from genrec_cli.models.base import Choose, Model
 from genrec_cli.nn.losses import Loss
@@ -75,12 +76,12 @@ class Loop:
     Args:
         catalog, model: on the device.
         folder: where ``model.safetensors`` (best), ``last/`` and nothing else are written.
-        chooser: makes the mask chooser of a phase from its curriculum.
+        make_ranker: what validation ranks with, made anew for each; default: exactly.
     """
 
     def __init__(
         self, model: Model, catalog: Catalog, histories: Histories, config: TrainConfig, curriculum: CurriculumConfig,
-        device: torch.device, folder: Path, *, report: Report,
+        device: torch.device, folder: Path, *, report: Report, make_ranker: Callable[[], Ranker] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.catalog, self.histories, self.config, self.device = (
             model,
@@ -90,6 +91,7 @@ class Loop:
             device,
         )
         self.folder, self.report = folder, report
+        self.make_ranker = make_ranker or (lambda: ExactRanker(model, catalog))
         self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
         self.optimizer = make_optimizer(model, config)
@@ -257,7 +259,7 @@ class Loop:
             batch_size=VALIDATION_BATCH.get(self.device.type, 256),
         )  # fmt: skip
         with autocast(self.device, self.config.precision):
-            outcome = evaluate(self.model, self.catalog, batches, self.device)
+            outcome = evaluate(self.make_ranker(), batches, self.device)
             entropies = self.probe(self.model) if self.probe else {}
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
         return {

@@ -3,7 +3,8 @@
 A model offers at least one *face*; decoders and models are matched by face before any work starts:
 
 * :class:`ItemScorer`: one score for each item of the catalogue,
-* :class:`CodeScorer`: K independent distributions over codewords.
+* :class:`CodeScorer`: K independent distributions over codewords,
+* :class:`CodeGenerator`: codes that depend on each other, so that only a decoder's search finds the best.
 
 Legend: B histories, N packed items, I items, K digits, V codewords, D width.
 """
@@ -40,6 +41,8 @@ class Model(nn.Module):
     trainable: ClassVar[bool] = True
     causal: ClassVar[bool] = True
     """Whether the state at an item depends only on it and what stands before it."""
+    decoder: ClassVar[str] = "exhaustive"
+    """The decoder by name that validation uses and every command that is told no other."""
     masks: ClassVar[bool] = False
     """Whether the model calls ``choose``, so that a curriculum phase with a mask makes sense."""
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -76,4 +79,13 @@ class CodeScorer(Protocol):
 
     def code_vectors(self) -> Tensor:
         """``E_KVD`` as trained (``E_VD`` if the digits share it): the decoding graph's measure of similarity."""
+        ...
+
+
+@runtime_checkable
+class CodeGenerator(Protocol):
+    """A model whose digits depend on each other: nothing scores a whole catalogue, a decoder searches it."""
+
+    def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
+        """``loss_B``: the mean over digits of ``-log p`` of the target's codes; how, the model's header says."""
         ...

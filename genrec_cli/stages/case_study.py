@@ -22,9 +22,10 @@ from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.engine.explain import Why, explain, strongest
+from genrec_cli.engine.ranking import UNLISTED
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.models.mhl import Mhl
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run, own_ranker
 
 VERSION = 2
 SECTIONS = ["case_study"]
@@ -85,8 +86,9 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
             longest = chosen.config["train"]["max_length"]
             batches = eval_batches(histories, user, at, max_length=longest, batch_size=256)
             with bar(len(user)) as progress:
-                found = evaluate(model, catalog, batches, where, k=min(config.k, catalog.items), tick=progress.update)
-            outcomes.append(by_user(found))
+                ranker = own_ranker(chosen, model, catalog)
+                found = evaluate(ranker, batches, where, k=min(config.k, catalog.items), tick=progress.update)
+            outcomes.append(found.by_user())
             if isinstance(model, Mhl):
                 explainers[number] = explainer(model, Exhaustive(catalog), histories, longest, outcomes[-1])
         picked = _named(config.user, names, outcomes[0]) if config.user else pick(outcomes, config.users)
@@ -115,15 +117,14 @@ def labels_of(runs: list[Artifact]) -> list[str]:
     return labels if len(set(labels)) == len(labels) else [run.path.name for run in runs]
 
 
-def by_user(outcome: Outcome) -> Outcome:
-    """The same outcome in the order of the user table, so that runs can be laid side by side."""
-    order = np.argsort(outcome.user, kind="stable")
-    return Outcome(**{name: value[order] for name, value in vars(outcome).items()})
-
-
 def rank_of(outcome: Outcome, row: int) -> int:
     """The target's expected rank from 1, ties counted half."""
     return int(outcome.above[row] + (outcome.ties[row] - 1) // 2) + 1
+
+
+def place_of(rank: int) -> str:
+    """A rank in words."""
+    return f"at rank {rank:,}" if rank < UNLISTED else "in no list"
 
 
 def pick(outcomes: list[Outcome], count: int) -> list[int]:
@@ -237,7 +238,7 @@ def _case(case: Case, names: Names) -> str:
     lines += [f"- `{bar}` {names.shown(item)}" if bar else f"- {names.shown(item)}" for item, bar in shown]
     lines += ["", f"Next: **{names.shown(case.target)}**", ""]
     for number, (label, outcome) in enumerate(zip(case.labels, case.outcomes, strict=True)):
-        lines += [f"{label} (target at rank {rank_of(outcome, case.row):,}):", ""]
+        lines += [f"{label} (target {place_of(rank_of(outcome, case.row))}):", ""]
         lines += [*_places(case.listed(number), case.target, names), ""]
         if why := case.why.get(number):
             lines += [*_why(case, number, why, names), ""]

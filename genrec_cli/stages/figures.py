@@ -23,7 +23,7 @@ from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.report import entropy, figures
 from genrec_cli.stages.case_study import labels_of
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run
 
 VERSION = 1
 SECTIONS = ["figures"]
