@@ -26,7 +26,12 @@ def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = Fa
 
     Where items are ``padded``, codes of -1 give no loss and do not count.
     """
-    total = F.cross_entropy(logit_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
+    return code_likelihood(logit_KMV.log_softmax(-1), codes_MK, padded=padded)
+
+
+def code_likelihood(logp_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False) -> Loss:
+    """The same of log-probabilities that are there already."""
+    total = F.nll_loss(logp_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
     return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else _loss(total, codes_MK.numel())
 
 
