@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "evaluate")
+    @command(app, "evaluate", shared_by_ranks=True)
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,

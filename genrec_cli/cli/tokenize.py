@@ -10,7 +10,7 @@ from genrec_cli.cli.common import Common, command, environment_default, make
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "tokenize")
+    @command(app, "tokenize", shared_by_ranks=True)
     def tokenize(
         common: Common,
         codebooks: Annotated[
@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
         """Turn item texts into vectors and vectors into codes, or titles into codes; show how good the codes are."""
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
+        from genrec_cli.distributed import here
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import tokenize as stage
 
@@ -59,6 +60,8 @@ def register(app: typer.Typer) -> None:
         dataset = ws.dataset(common.dataset)
         tables = ws.find(dataset, "data", data)
         if stage.reads_titles(given["tokenizer"]):
+            if not here().main:
+                return  # codes are the work of one process
             if encoder or codebook_from:
                 option = "--encoder" if encoder else "--codebook-from"
                 raise UsageError(f"{option} is for vectors; this tokenizer reads titles.", hint="Leave it out")
@@ -79,4 +82,6 @@ def register(app: typer.Typer) -> None:
         elif vectors is None:
             console.say(f"vectors/{plan.name}: making them first")
             vectors = work()
+        if vectors is None or not here().main:
+            return  # codebooks are fitted by the main process alone
         make(common, *stage.codes_stage(ws, tables, vectors, chosen, config, codebook))

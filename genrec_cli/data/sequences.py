@@ -126,18 +126,20 @@ class EvalBatch:
 
 
 def eval_batches(
-    histories: Histories, user: np.ndarray, at: np.ndarray, *, max_length: int, batch_size: int
-) -> Iterator[EvalBatch]:
+    histories: Histories, user: np.ndarray, at: np.ndarray, *, max_length: int, batch_size: int, first: int = 0,
+    every: int = 1,
+) -> Iterator[EvalBatch]:  # fmt: skip
     """Packed histories of users before a position, in batches of similar length.
 
     Args:
         user: rows of the user table.
         at: position of the target; the history is the last ``max_length`` items before it. ``at`` equal to
             the user's length asks for what comes next after everything known (target 0).
+        first, every: batch number ``first`` and every so many-th from there, for processes that take turns.
     """
     length = np.minimum(at, max_length)
     order = np.argsort(length, kind="stable")
-    for begin in range(0, len(order), batch_size):
+    for begin in range(first * batch_size, len(order), every * batch_size):
         chosen = order[begin : begin + batch_size]
         users, ends = user[chosen], histories.offset[user[chosen]] + at[chosen]
         packing = Packing.of(length[chosen])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from genrec_cli.data.sequences import EvalBatch
+from genrec_cli.distributed import here
 from genrec_cli.engine import metrics
 from genrec_cli.engine.ranking import Ranker
 
@@ -41,6 +42,18 @@ class Outcome:
         """Metrics averaged over users; level "code" counts items with equal codes as one."""
         pair = (self.above, self.ties) if level == "item" else (self.code_above, self.code_ties)
         return {name: float(value.mean()) for name, value in metrics.table(*pair, cutoffs).items()}
+
+
+def gathered(outcome: Outcome) -> Outcome:
+    """The users of all processes in the order of the user table; a process that is not the main one keeps its own."""
+
+    def whole(value: np.ndarray) -> np.ndarray:
+        parts = here().gather(value)
+        return np.concatenate(parts) if here().main else value
+
+    columns = {name: whole(value) for name, value in vars(outcome).items() if name != "figures"}
+    figures = {name: whole(value) for name, value in outcome.figures.items()}
+    return Outcome(**columns, figures=figures).by_user()
 
 
 @torch.inference_mode()

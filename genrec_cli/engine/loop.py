@@ -2,6 +2,9 @@
 
 Everything that decides the next bit is either a pure function of the step (order of rows, learning rate)
 or part of the checkpoint (weights, moments, random states, counters, curriculum).
+
+Where several processes train together, each takes its share of every global batch and of the validation users;
+what is added up or agreed upon goes through ``self.ranks``, which does nothing where a process is alone.
 """
 
 import time
@@ -20,6 +23,7 @@ from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
+from genrec_cli.distributed import Gradients, here
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
@@ -99,15 +103,20 @@ class Loop:
         self.counters = Counters()
         self.curriculum_config = curriculum
         self.curriculum = Curriculum(curriculum)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.ranks = here()
+        self.gradients = Gradients(model.parameters(), self.ranks)
+        self.generator = torch.Generator(device).manual_seed(self.ranks.seed(config.seed))
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
 
     # ---- the loop ------------------------------------------------------------------------------
 
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""
-        if (self.folder / LAST).exists():
+        if any(self.ranks.agree(self.ranks.main and (self.folder / LAST).exists())):
             self._restore()
+        elif not self.ranks.main:
+            torch.manual_seed(self.ranks.seed(self.config.seed))
+        self.ranks.align(self.model.parameters())
         while self.counters.epoch < self.config.epochs and not self.curriculum.state.finished:
             self._epoch()
             self._finish_epoch()
@@ -117,17 +126,19 @@ class Loop:
         counters, config = self.counters, self.config
         order = self.rows.order(config.seed, counters.epoch)
         exact = torch.float32 if self.device.type == "mps" else torch.float64
-        running = {n: torch.tensor(pair, dtype=exact, device=self.device) for n, pair in counters.running.items()}
+        before = counters.running if self.ranks.main else {}
+        running = {n: torch.tensor(pair, dtype=exact, device=self.device) for n, pair in before.items()}
         choose = self._masker()
         mark = saved = time.perf_counter()
         self.model.train()
         for batches in self._batches(order, first=counters.step_in_epoch):
             self._step(batches, choose, running)
+            counters.positions += int(self.rows.length[self._rows(order, counters.step_in_epoch)].sum())
             counters.step += 1
             counters.step_in_epoch += 1
-            counters.positions += sum(len(batch.item_N) for batch in batches)
-            stop = self.report.stop_requested()
-            due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
+            stop, due = self.ranks.agree(
+                self.report.stop_requested(), time.perf_counter() - saved > 60 * config.checkpoint_minutes
+            )
             if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.steps_per_epoch:
                 self._check(running)
                 now = time.perf_counter()
@@ -138,6 +149,7 @@ class Loop:
                 saved = time.perf_counter()
             if stop:
                 self._save()
+                self.ranks.barrier()
                 raise Interrupted(
                     f"stopped in epoch {counters.epoch + 1} after step {counters.step}; "
                     f"the checkpoint is in {self.folder / 'last'}",
@@ -151,21 +163,22 @@ class Loop:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         parts = [batch.to(self.device) for batch in batches]
-        counts = self._global_counts(parts, choose) if len(parts) > 1 else {}
+        counts = self._global_counts(self._rehearsed(parts, choose)) if len(parts) > 1 else None
         for part in parts:
             losses = self._losses(part, choose)
+            if counts is None:
+                counts = self._global_counts({name: loss.count for name, loss in losses.items()})
             weighted = [
-                loss.weight * loss.sum / counts.get(name, loss.count).clamp_min(1)
-                for name, loss in losses.items()
-                if loss.weight
+                loss.weight * loss.sum / counts[name].clamp_min(1) for name, loss in losses.items() if loss.weight
             ]
-            self.scaler.scale(torch.stack(weighted).sum()).backward()
+            self.gradients.backward(self.scaler.scale(torch.stack(weighted).sum()), last=part is parts[-1])
             for name, loss in losses.items():
                 self._add(running, name, loss.sum.detach(), loss.count)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
         if self.config.precision != "fp16":  # the scaler skips steps whose gradients overflow
-            self._add(running, "gradient_norm", norm.detach(), torch.ones_like(norm))
+            share = 1 / self.ranks.world  # it is the same everywhere
+            self._add(running, "gradient_norm", norm.detach() * share, torch.full_like(norm, share))
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -184,10 +197,21 @@ class Loop:
 
     def _losses(self, part: Batch, choose: Choose | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
-            return self.model.losses(part, choose)
+            losses = self.model.losses(part, choose)
+        if self.ranks.rank < len(self.rows) - self.counters.step_in_epoch * self.config.batch_size:
+            return losses
+        # The epoch's last batch has fewer rows than there are processes: this one repeats a row for nothing.
+        return {name: Loss(0 * loss.sum, 0 * loss.count, loss.weight) for name, loss in losses.items()}
+
+    def _global_counts(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The counts over all processes. They are known after the forward pass and needed before the backward."""
+        if self.ranks.alone:
+            return counts
+        total = self.ranks.sum(torch.stack([count.double() for count in counts.values()]))
+        return {name: total[at].to(count.dtype) for at, (name, count) in enumerate(counts.items())}
 
     @torch.no_grad()
-    def _global_counts(self, parts: list[Batch], choose: Choose | None) -> dict[str, Tensor]:
+    def _rehearsed(self, parts: list[Batch], choose: Choose | None) -> dict[str, Tensor]:
         """The counts over all parts of a step, from a rehearsal that leaves no trace in the random states.
 
         How much a mask hides is drawn inside the model, so only a rehearsal can tell before the gradients.
@@ -202,13 +226,19 @@ class Loop:
         self.generator.set_state(drawn)
         return counts
 
+    def _rows(self, order: np.ndarray, step: int) -> np.ndarray:
+        """The rows of a step's global batch."""
+        return order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
+
     def _batches(self, order: np.ndarray, *, first: int) -> Iterator[list[Batch]]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
-        config = self.config
 
         def prepare(step: int) -> list[Batch]:
-            rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-            size = config.micro_batch_size or len(rows)
+            rows = self._rows(order, step)
+            if not self.ranks.alone:  # dealt by length, so that no process waits for the one with the long rows
+                rows = rows[np.argsort(self.rows.length[rows], kind="stable")]
+                rows = rows[self.ranks.rank :: self.ranks.world] if self.ranks.rank < len(rows) else rows[:1]
+            size = self.config.micro_batch_size or len(rows)
             return [self.rows.batch(self.histories, rows[begin : begin + size]) for begin in range(0, len(rows), size)]
 
         with ThreadPoolExecutor(1) as pool:
@@ -237,10 +267,12 @@ class Loop:
             value = row[f"valid/{config.metric}"]
             if counters.best is None or value > counters.best:
                 counters.best, counters.best_epoch = value, counters.epoch + 1
-                save_weights(self.folder / BEST, self.model)
+                if self.ranks.main:
+                    save_weights(self.folder / BEST, self.model)
         watched = row.get("valid/loss") if self.curriculum_config.watch == "loss" else value
         row["change"] = self.curriculum.after_epoch(watched) or ""
         counters.seconds += time.perf_counter() - began
+        (counters.waited,) = self.ranks.most(counters.waited)
         row |= {"best": counters.best, "seconds": counters.seconds, "waited": counters.waited,
                 "positions": counters.positions}  # fmt: skip
         counters.epoch, counters.step_in_epoch, counters.running = counters.epoch + 1, 0, {}
@@ -254,17 +286,19 @@ class Loop:
         if self.config.valid_users is not None and self.config.valid_users < len(user):
             chosen = np.random.default_rng(self.config.seed).permutation(len(user))[: self.config.valid_users]
             user, at = user[chosen], at[chosen]
+        size = self.ranks.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
         batches = eval_batches(
-            self.histories, user, at, max_length=self.config.max_length,
-            batch_size=VALIDATION_BATCH.get(self.device.type, 256),
+            self.histories, user, at, max_length=self.config.max_length, batch_size=size,
+            first=self.ranks.rank, every=self.ranks.world,
         )  # fmt: skip
         with autocast(self.device, self.config.precision):
             outcome = evaluate(self.make_ranker(), batches, self.device)
-            entropies = self.probe(self.model) if self.probe else {}
+            entropies = self.probe(self.model) if self.probe and self.ranks.main else {}
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
+        found["valid/loss"] = float(outcome.loss.mean())
+        found = self.ranks.mean(found, len(outcome.user))
         return {
             **found,
-            "valid/loss": float(outcome.loss.mean()),
             f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"],
             **entropies,
         }
@@ -275,7 +309,8 @@ class Loop:
         return {name: total / count for name, (total, count) in self.counters.running.items()}
 
     def _check(self, running: dict[str, Tensor]) -> None:
-        self.counters.running = {name: pair.tolist() for name, pair in running.items()}
+        pairs = self.ranks.sum(torch.stack(list(running.values())))
+        self.counters.running = dict(zip(running, pairs.tolist(), strict=True))
         for name, value in self._means().items():
             if not np.isfinite(value):
                 raise DivergedError(
@@ -285,13 +320,26 @@ class Loop:
 
     def _save(self) -> None:
         self.counters.curriculum = self.curriculum.dump()
-        counters = asdict(self.counters) | {"generator": self.generator.get_state().tolist()}
-        save_state(self.folder / LAST, self.model, self.optimizer, self.scaler, counters, self.device)
+        states = {"cpu": torch.get_rng_state(), "masks": self.generator.get_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        gathered = {name: self.ranks.gather(state[None].numpy()) for name, state in states.items()}
+        if self.ranks.main:
+            random = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in gathered.items()}
+            save_state(self.folder / LAST, self.model, self.optimizer, self.scaler, asdict(self.counters), random)
 
     def _restore(self) -> None:
-        counters = load_state(self.folder / LAST, self.model, self.optimizer, self.scaler, self.device)
-        generator = counters.pop("generator")
-        if len(generator) == len(self.generator.get_state()):
-            self.generator.set_state(torch.tensor(generator, dtype=torch.uint8))
+        counters, random = load_state(self.folder / LAST, self.model, self.optimizer, self.scaler)
         self.counters = Counters(**counters)
         self.curriculum = Curriculum(self.curriculum_config, self.counters.curriculum)
+        if self.ranks.rank >= len(random["cpu"]):  # more processes than before: new streams
+            seed = self.ranks.seed(self.config.seed, self.counters.step)
+            torch.manual_seed(seed)
+            self.generator.manual_seed(seed)
+            return
+        own = {name: rows[self.ranks.rank] for name, rows in random.items()}
+        torch.set_rng_state(own["cpu"])
+        if own["masks"].shape == self.generator.get_state().shape:
+            self.generator.set_state(own["masks"])
+        if self.device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], self.device)

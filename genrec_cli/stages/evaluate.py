@@ -1,6 +1,7 @@
 """evaluate: a run -> its metrics on a split, user by user."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 from pydantic import Field
 
 from genrec_cli import registry
-from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
 from genrec_cli.data.sequences import Histories, eval_batches
-from genrec_cli.distributed import resolve_device
+from genrec_cli.distributed import here, resolve_device
 from genrec_cli.engine import metrics
-from genrec_cli.engine.evaluation import Outcome, evaluate
+from genrec_cli.engine.evaluation import Outcome, evaluate, gathered
 from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import CodeScorer, ItemScorer
@@ -83,8 +84,11 @@ def plan(
 
 def run(
     ws: Workspace, plan: Plan, config: EvaluateConfig, *, device: str, bar: Callable[[int], Any]
-) -> Artifact:  # fmt: skip
-    """Score every user of the split; write per_user.parquet and topk.parquet."""
+) -> Artifact | None:  # fmt: skip
+    """Score every user of the split; write per_user.parquet and topk.parquet.
+
+    Several processes take the batches in turn; the first one gathers and writes, the others return None.
+    """
     where = resolve_device(device)
     chosen = plan.inputs["runs"]
     model, catalog, histories = load_run(ws, chosen, where)
@@ -92,21 +96,28 @@ def run(
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
     k = min(max(config.at), catalog.items)
+    ranks = here()
+    size = ranks.batch_size(config.batch_size, len(user))
 
     def batches() -> Any:
         max_length = chosen.config["train"]["max_length"]
-        return eval_batches(histories, user, at, max_length=max_length, batch_size=config.batch_size)
+        return eval_batches(
+            histories, user, at, max_length=max_length, batch_size=size, first=ranks.rank, every=ranks.world
+        )
 
     kind, cutoffs = registry.load("decoder", config.decoder), list(config.at)
     settings = validate(kind.Config, "decoder", plan.config.get("decoder", {}))
     compared = not kind.exact and isinstance(model, (ItemScorer, CodeScorer))
-    with ws.build(plan) as draft, bar(len(user) * (1 + compared)) as progress:
+    making = ws.build(plan) if ranks.main else nullcontext(Draft(ws.path(plan)))
+    with making as draft, bar(len(user) // ranks.world * (1 + compared)) as progress:
+        ranks.barrier()
         clock = Clock(where)
         ranker = make_ranker(model, catalog, kind, settings)
         build_seconds, clock = clock.seconds(), Clock(where)
 
         def ranked(by: Ranker) -> Outcome:
-            return evaluate(by, batches(), where, k=k, exclude=config.exclude_seen, tick=progress.update)
+            own = evaluate(by, batches(), where, k=k, exclude=config.exclude_seen, tick=progress.update)
+            return gathered(own)
 
         outcome, seconds = ranked(ranker), clock.seconds()
         draft.result |= {
@@ -121,7 +132,9 @@ def run(
             exact = ranked(ExactRanker(model, catalog))
             draft.result["recall_against_exact"] = recall_of(outcome.item, exact.item)
             draft.result["exact_metrics"] = exact.means(cutoffs)
-        _write(draft.path, outcome.by_user(), histories, cutoffs)
+        if not ranks.main:
+            return None
+        _write(draft.path, outcome, histories, cutoffs)
     return ws.made(plan)
 
 

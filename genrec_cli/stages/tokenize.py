@@ -9,7 +9,7 @@ Row i is item i + 1 in both.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean, validate
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table, write_table
+from genrec_cli.distributed import here
 from genrec_cli.encoders.base import Encoder
+from genrec_cli.encoders.sentence import longest_first
 from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
@@ -33,8 +35,8 @@ FILE = "vectors.safetensors"
 DIGITS_A_ROW = 8
 """Digits in a row of the printed table."""
 
-Stage = tuple[Plan, Callable[[], Artifact]]
-"""A plan, and the work that makes its artifact."""
+Stage = tuple[Plan, Callable[[], Artifact | None]]
+"""A plan, and the work that makes its artifact; None in a process that only lends the main one a hand."""
 
 
 # ---- what to use ---------------------------------------------------------------------------------
@@ -134,14 +136,19 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         external=encoder.external(),
     )
 
-    def work() -> Artifact:
+    def work() -> Artifact | None:
         from safetensors.numpy import save_file
 
         items = read_table(data.path / "items.parquet", ITEMS, ["raw_id", "text"])
         texts = [text or "" for text in items["text"].to_pylist()]
         raw_ids = items["raw_id"].to_pylist()
+        if not here().main:
+            here().barrier()
+            _encode(encoder, texts, raw_ids)
+            return None
         with ws.build(plan) as draft:
-            vec_ID = encoder.encode(texts, raw_ids)
+            here().barrier()
+            vec_ID = _encode(encoder, texts, raw_ids)
             _check_finite(vec_ID, raw_ids)
             zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
             if zero:
@@ -151,6 +158,26 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         return ws.verified(_made(ws, plan))
 
     return plan, work
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
+    """``vec_ID``; processes take batches in turn, the batches of one process alone, so the vectors are its own.
+
+    Any process but the main one returns only what it encoded itself.
+    """
+    ranks, size = here(), encoder.batch_size
+    if ranks.alone or not size:
+        return encoder.encode(texts, raw_ids) if ranks.main else np.empty((0, 0), np.float32)
+    order = longest_first(texts)
+    row_S = order[np.arange(len(order)) // size % ranks.world == ranks.rank]
+    vec_SD = encoder.encode([texts[row] for row in row_S], [raw_ids[row] for row in row_S])
+    row_parts, vec_parts = ranks.gather(row_S), ranks.gather(vec_SD)
+    if not ranks.main:
+        return vec_SD
+    vec_ID = np.zeros((len(texts), vec_SD.shape[1]), dtype=np.float32)
+    for row_S, vec_SD in zip(row_parts, vec_parts, strict=True):
+        vec_ID[row_S] = vec_SD
+    return vec_ID
 
 
 def read_vectors(vectors: Artifact) -> np.ndarray:

@@ -17,7 +17,7 @@ from genrec_cli.config import Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
-from genrec_cli.distributed import resolve_device
+from genrec_cli.distributed import here, resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
 from genrec_cli.engine.diagnosis import Training, diagnose
@@ -104,10 +104,20 @@ def own_search(kind: type[Model], layers: dict[str, dict[str, Any]]) -> tuple[An
 
 def train(
     ws: Workspace, run: TrainPlan, *, device: str, force: bool, report_to: "Callable[[Loop], Report]"
-) -> Artifact:
-    """Train, from the last checkpoint if the run was begun before."""
+) -> Artifact | None:
+    """Train, from the last checkpoint if the run was begun before.
+
+    Where several processes train together, the first one writes the artifact; the others return None.
+    """
     where = resolve_device(device)
     model, catalog, histories = _assemble(run, where)
+    if not here().main:
+        if model.trainable:
+            here().barrier()
+            loop = _loop(model, catalog, histories, run, where, ws.path(run.plan))
+            loop.report = report_to(loop)
+            loop.run()
+        return None
     if not force and _of_other_inputs(ws.path(run.plan), run.plan):
         console.warn(f"{run.plan.name} was begun on inputs that have changed since; it starts anew.")
         force = True
@@ -121,6 +131,7 @@ def train(
             model.fit(catalog)
             save_weights(draft.path / BEST, model)
         else:
+            here().barrier()  # the others may look at the folder: what is not to be resumed is gone
             draft.result |= _train(model, catalog, histories, run, where, draft.path, report_to)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(_card(run, draft.result), encoding="utf-8")
@@ -186,6 +197,7 @@ def _train(
         "seconds": round(counters.seconds, 3),
         "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
         "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
+        "processes": here().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }  # fmt: skip
     log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps)
