@@ -48,8 +48,8 @@ def register(app: typer.Typer) -> None:
         """Turn item texts into vectors and vectors into codes, or titles into codes; show how good the codes are."""
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
-        from genrec_cli.distributed import here
         from genrec_cli.errors import UsageError
+        from genrec_cli.ranks import here
         from genrec_cli.stages import tokenize as stage
 
         named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}

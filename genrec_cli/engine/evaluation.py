@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from genrec_cli.data.sequences import EvalBatch
-from genrec_cli.distributed import here
 from genrec_cli.engine import metrics
 from genrec_cli.engine.ranking import Ranker
+from genrec_cli.ranks import here
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
-from genrec_cli.distributed import Gradients, here
+from genrec_cli.distributed import Gradients
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
@@ -33,6 +33,7 @@ from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.errors import DivergedError, Interrupted
 from genrec_cli.models.base import Choose, Model
 from genrec_cli.nn.losses import Loss
+from genrec_cli.ranks import here
 
 CHECK_EVERY = 50
 """Steps between looks at whether the loss is finite: looking stops the device, a bad loss stays bad."""

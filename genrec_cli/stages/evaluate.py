@@ -14,12 +14,13 @@ from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
 from genrec_cli.data.sequences import Histories, eval_batches
-from genrec_cli.distributed import here, resolve_device
+from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.evaluation import Outcome, evaluate, gathered
 from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import CodeScorer, ItemScorer
+from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_run, own_decoder
 
 VERSION = 1

@@ -20,11 +20,11 @@ from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean, validate
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table, write_table
-from genrec_cli.distributed import here
 from genrec_cli.encoders.base import Encoder
 from genrec_cli.encoders.sentence import longest_first
 from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
+from genrec_cli.ranks import here
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
 from genrec_cli.tokenizers.opq import check_codewords, one_thread
 from genrec_cli.tokenizers.quality import measure, of_codes

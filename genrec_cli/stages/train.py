@@ -17,7 +17,7 @@ from genrec_cli.config import Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
-from genrec_cli.distributed import here, resolve_device
+from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
 from genrec_cli.engine.diagnosis import Training, diagnose
@@ -28,6 +28,7 @@ from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
+from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_catalog, on_device
 
 VERSION = 1
