@@ -338,7 +338,7 @@ class Loop:
             torch.manual_seed(seed)
             self.generator.manual_seed(seed)
             return
-        own = {name: rows[self.ranks.rank] for name, rows in random.items()}
+        own = {name: rows[self.ranks.rank].clone() for name, rows in random.items()}
         torch.set_rng_state(own["cpu"])
         if own["masks"].shape == self.generator.get_state().shape:
             self.generator.set_state(own["masks"])
