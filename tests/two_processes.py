@@ -20,6 +20,7 @@ from genrec_cli.data.sequences import eval_batches
 from genrec_cli.engine.evaluation import evaluate, gathered
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.errors import Interrupted
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -129,9 +130,10 @@ def score(folder: Path) -> None:
     user, at = loop.histories.targets("test")
     turns = {"first": here().rank, "every": here().world}
     batches = eval_batches(loop.histories, user, at, max_length=8, batch_size=5, **turns)
-    outcome = gathered(evaluate(loop.model, loop.catalog, batches, loop.device, k=4))
+    outcome = gathered(evaluate(ExactRanker(loop.model, loop.catalog), batches, loop.device, k=4))
     if here().main:
-        np.savez(folder / "outcome.npz", **vars(outcome))
+        columns = {name: value for name, value in vars(outcome).items() if name != "figures"}
+        np.savez(folder / "outcome.npz", **columns)
 
 
 def talk() -> None:
