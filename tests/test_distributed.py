@@ -149,6 +149,7 @@ def test_a_job_that_is_stopped_or_loses_a_process_goes_on(tmp_path: Path) -> Non
     runs = tmp_path / "synthetic" / "runs"
     until(job, runs, 0)
     (run,) = runs.glob("rpg-s0-*")
+    os.kill(process_of(job, 1), signal.SIGTERM)  # twice, as some schedulers do
     job.send_signal(signal.SIGTERM)
     code, out, err = ended(job)
     assert code != 0 and not out and err.count("stopped in epoch") == 1 and err.count("epoch 1/40") == 1, err

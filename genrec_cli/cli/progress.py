@@ -10,6 +10,8 @@ import signal
 import time
 from typing import Any, Self
 
+from genrec_cli.cli.common import several
+
 
 class TrainProgress:
     """A progress bar fed by the training loop. SIGTERM and Ctrl-C ask it to stop after the present step."""
@@ -60,7 +62,7 @@ class TrainProgress:
         return Report(step=step, epoch=epoch, stop_requested=lambda: self.asked)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.asked and not several():  # torchrun passes on a signal that may have come here too
             raise KeyboardInterrupt
         self.asked = True
 

@@ -134,7 +134,7 @@ class Loop:
         self.model.train()
         for batches in self._batches(order, first=counters.step_in_epoch):
             self._step(batches, choose, running)
-            counters.positions += int(self.rows.length[self._rows(order, counters.step_in_epoch)].sum())
+            counters.positions += int(self._lengths(self._rows(order, counters.step_in_epoch)).sum())
             counters.step += 1
             counters.step_in_epoch += 1
             stop, due = self.ranks.agree(
@@ -231,13 +231,17 @@ class Loop:
         """The rows of a step's global batch."""
         return order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
 
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        """How many items each row reads."""
+        return self.rows.length[rows]
+
     def _batches(self, order: np.ndarray, *, first: int) -> Iterator[list[Batch]]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
 
         def prepare(step: int) -> list[Batch]:
             rows = self._rows(order, step)
             if not self.ranks.alone:  # dealt by length, so that no process waits for the one with the long rows
-                rows = rows[np.argsort(self.rows.length[rows], kind="stable")]
+                rows = rows[np.argsort(self._lengths(rows), kind="stable")]
                 rows = rows[self.ranks.rank :: self.ranks.world] if self.ranks.rank < len(rows) else rows[:1]
             size = self.config.micro_batch_size or len(rows)
             return [self.rows.batch(self.histories, rows[begin : begin + size]) for begin in range(0, len(rows), size)]
