@@ -124,6 +124,8 @@ def _surplus(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray) -> 
     """Rows that have to move: of each group all but the one that the code fits best, the first of equals."""
     group_I = groups(codes_IK)
     shared = np.flatnonzero(np.bincount(group_I)[group_I] > 1)
+    if not len(shared):
+        return shared
     decoded_NP = tokenizer.decode(codes_IK[shared])
     error_N = np.zeros(len(shared))
     if decoded_NP is not None:
