@@ -6,8 +6,8 @@ independent. For two digits a and b with entropies H over all items:
     I = H(a) + H(b) - H(a, b)        normalised: 2 I / (H(a) + H(b)), 0 to 1
 
 With V^2 pairs of codewords and hardly more items than that, digits that have nothing to do with each other seem to
-share much: random codes of 12,101 items and V = 256 come to .32. So the same is measured after each digit was shuffled by itself,
-and ``adjusted`` is (I - chance) / (1 - chance): 0 for independence, as in Vinh et al., JMLR 2010.
+share much: random codes of 12,101 items and V = 256 come to .32. So the same is measured after each digit was
+shuffled by itself, and ``adjusted`` is (I - chance) / (1 - chance): 0 for independence, as in Vinh et al., JMLR 2010.
 """
 
 from itertools import combinations

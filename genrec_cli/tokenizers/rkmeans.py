@@ -1,8 +1,8 @@
 """Residual k-means: at each level k-means over what the levels before have left. Nothing is trained.
 
 RQ-VAE without its networks, and the usual control for what they add (Ju et al., "Generative Recommendation with
-Semantic IDs", arXiv 2507.22224, compares both). 4 levels of 256 codewords as in DiffGRM, arXiv
-2510.21805.
+Semantic IDs", arXiv 2507.22224, compares both). 4 levels of 256 codewords as in DiffGRM
+(arXiv 2510.21805).
 
 Deviation: PCA with whitening comes first, as for the other tokenizers. In a trial on Beauty (MiniLM, 8 levels, fitted
 on all items) 287 items shared codes with it and 382 without; equal digits kept 22.8 % of text neighbours and 20.6 %.
