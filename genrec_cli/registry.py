@@ -24,6 +24,9 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "tokenizer": {
         "opq": "genrec_cli.tokenizers.opq:OpqTokenizer",
+        "pq": "genrec_cli.tokenizers.pq:PqTokenizer",
+        "rkmeans": "genrec_cli.tokenizers.rkmeans:RkmeansTokenizer",
+        "rqvae": "genrec_cli.tokenizers.rqvae:RqvaeTokenizer",
         "text": "genrec_cli.tokenizers.text:TextTokenizer",
         "random": "genrec_cli.tokenizers.random:RandomTokenizer",
     },

@@ -23,7 +23,8 @@ def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
     if codes is None:
         return Catalog(len(train_count), train_count)
     settings = codes.config["tokenizer"]
-    digits, codewords, shared = settings["codebooks"], settings["codewords"], settings.get("shared", False)
+    digits = settings["codebooks"] + (settings.get("collisions") == "digit")
+    codewords, shared = settings["codewords"], settings.get("shared", False)
     column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
     table = torch.from_numpy(column.flatten().to_numpy().astype("int64")).view(-1, digits)
     if len(table) != len(train_count):

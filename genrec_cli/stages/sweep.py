@@ -56,7 +56,7 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
     for cell in sweep.cells:
         for section in ("encoder", "tokenizer"):
             for key, value in cell.layers.get(section, {}).items():
-                recorded = found.config.get(section, {}).get(key)
+                recorded = {"collisions": "none", **found.config.get(section, {})}.get(key)
                 if recorded != value:
                     raise UsageError(
                         f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}.",
@@ -99,7 +99,8 @@ def run(
         settings = merge({"evaluate": {"at": at}}, cell.layers, {"evaluate": {"split": split}})
         measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
         evaluation = (None if force else ws.done(measure)) or doing.evaluate(measure, config)
-        done.append(Done(cell.row, cell.seed, finished, evaluation))
+        codes = ws.input(finished, "codes") if "codes" in finished.manifest["inputs"] else None
+        done.append(Done(cell.row, cell.seed, finished, evaluation, codes))
     if not done:
         raise DivergedError("Every run of the sweep diverged.", hint="Lower the rate: --set train.lr=...")
     return done, diverged

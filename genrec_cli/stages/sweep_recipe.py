@@ -62,7 +62,8 @@ class SweepConfig(Section):
     seeds: tuple[Natural, ...] = Field((0,), min_length=1)
     """Every row is trained with each of these."""
     columns: tuple[str, ...] = Field(("Recall@5", "NDCG@5", "Recall@10", "NDCG@10"), min_length=1)
-    """Metrics, and costs: minutes, step_ms, epochs, best_epoch, peak_memory_mib, parameters."""
+    """Metrics (of codes: code_NDCG@10); costs: minutes, step_ms, epochs, best_epoch, peak_memory_mib, parameters;
+    what quality.json says of the codes: colliding_share, mean_entropy, neighbours_kept_by_decoded, ..."""
     grid: dict[str, Any] = Field(default_factory=dict)
     """section.key -> values to try, in every combination."""
     run: tuple[RunRow, ...] = ()

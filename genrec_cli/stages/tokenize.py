@@ -26,7 +26,8 @@ from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.ranks import here
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
-from genrec_cli.tokenizers.opq import check_codewords, one_thread
+from genrec_cli.tokenizers.collisions import Policy, settle
+from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
 from genrec_cli.tokenizers.quality import measure, of_codes
 
 VECTORS_VERSION = 1
@@ -96,7 +97,7 @@ def frozen_config(
     if reads_titles(recorded):
         raise UsageError(f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again.")
     for key, value in given.items():
-        if recorded.get(key) != value:
+        if key != "collisions" and recorded.get(key) != value:
             raise UsageError(
                 f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}.",
                 hint="Leave the option out: --codebook-from fixes it",
@@ -118,7 +119,15 @@ def frozen_config(
             f"{encoder.label} vectors are fitted on the texts of one data artifact, so a codebook fits no other.",
             hint="Use a sentence-transformers model or your own vectors for both",
         )
-    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", recorded)
+    settings = {**recorded, "collisions": given.get("collisions", recorded.get("collisions", "none"))}
+    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", settings)
+
+
+def settings(config: Section) -> dict[str, Any]:
+    """``[tokenizer]`` as it enters the key. ``collisions = "none"`` is left out: there were codes before policies."""
+    return {
+        key: value for key, value in config.model_dump(mode="json").items() if (key, value) != ("collisions", "none")
+    }
 
 
 # ---- vectors -------------------------------------------------------------------------------------
@@ -203,8 +212,10 @@ def codes_stage(
     codebook: Artifact | None = None,
 ) -> Stage:
     """Vectors to codes; with ``codebook`` the PCA and codebooks of other codes are used as they are."""
-    values = config.model_dump(mode="json")
-    label = f"{values['name']}{values['codebooks']}x{values['codewords']}-{encoder.label}"
+    values = settings(config)
+    policy = values.get("collisions", "none")
+    own = f"{values['name']}{values['codebooks']}x{values['codewords']}" + (f"-{policy}" if policy != "none" else "")
+    label = f"{own}-{encoder.label}"
     plan = Plan(
         dataset=data.dataset,
         kind="codes",
@@ -225,7 +236,7 @@ def codes_stage(
                 tokenizer = kind(config)
                 console.say(f"making {label} from {np.count_nonzero(counts):,} training items")
                 tokenizer.fit(vec_ID, counts > 0)
-            codes_IK, quality = _assign(tokenizer, vec_ID, values["codewords"], values["seed"])
+            codes_IK, quality = _assign(tokenizer, vec_ID, values["codewords"], policy, values["seed"])
             _write(draft, tokenizer, codes_IK, quality)
         show(quality)
         return ws.verified(_made(ws, plan))
@@ -259,6 +270,9 @@ def show(quality: Mapping[str, Any]) -> None:
     """Print what ``quality.json`` holds, for people."""
     shares = {
         "items that share all codes with another": "colliding_share",
+        "the same before the collision policy": "colliding_share_before",
+        "items that were moved to a free code": "moved_share",
+        "information that digits share, beyond chance": "mutual_information_adjusted",
         "relative reconstruction error": "reconstruction_error",
         "10 nearest text neighbours kept, by decoded vectors": "neighbours_kept_by_decoded",
         "10 nearest text neighbours kept, by equal digits": "neighbours_kept_by_digits",
@@ -293,12 +307,15 @@ def show(quality: Mapping[str, Any]) -> None:
     )
 
 
-def _assign(tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _assign(
+    tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, policy: Policy, seed: int
+) -> tuple[np.ndarray, dict[str, Any]]:
     """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores."""
-    codes_IK = tokenizer.codes(vec_ID)
+    found_IK = tokenizer.codes(vec_ID)
     with one_thread():
-        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK)
-        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed)
+        codes_IK, facts = settle(policy, tokenizer, vec_ID, found_IK, codewords)
+        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK[:, : found_IK.shape[1]])
+        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed) | facts
 
 
 def _write(draft: Draft, tokenizer: Tokenizer | TitleTokenizer, codes_IK: np.ndarray, quality: dict[str, Any]) -> None:
