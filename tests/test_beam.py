@@ -94,8 +94,12 @@ def test_the_trie_equals_sets_of_prefixes(items, digits, codewords):
             assert found == [node for node in grown if node[:digit] == prefix]
             assert [grown[child] for child in child_1MW[0, m][real].tolist()] == found
         nodes = grown
-    everything, beam = trie.items(torch.arange(len(nodes))[None], torch.ones(1, len(nodes), dtype=torch.bool), items + 3)
-    expected = [(leaf, i + 1) for leaf, node in enumerate(nodes) for i in range(items) if tuple(codes[i].tolist()) == node]
+    everything, beam = trie.items(
+        torch.arange(len(nodes))[None], torch.ones(1, len(nodes), dtype=torch.bool), items + 3
+    )
+    expected = [
+        (leaf, i + 1) for leaf, node in enumerate(nodes) for i in range(items) if tuple(codes[i].tolist()) == node
+    ]
     assert list(zip(beam[0].tolist(), everything[0].tolist(), strict=True))[:items] == expected
     assert everything[0, items:].tolist() == [0, 0, 0]
 
@@ -127,7 +131,9 @@ def test_a_beam_that_covers_the_catalogue_is_exact(levels):
         np.testing.assert_allclose(top.score_Bk[user], [score for score, _, _ in expected], atol=1e-5)
 
 
-def loop_search(model: Table, user: int, codes: set[tuple[int, ...]], beams: int) -> list[tuple[float, tuple[int, ...]]]:
+def loop_search(
+    model: Table, user: int, codes: set[tuple[int, ...]], beams: int
+) -> list[tuple[float, tuple[int, ...]]]:
     """The search as one would write it on paper."""
     kept = [(0.0, (), 0)]
     for digit, table in enumerate(model.tables):

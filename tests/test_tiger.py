@@ -157,7 +157,9 @@ def test_a_step_works_on_one_position_a_beam(batch):
     given = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            module.register_forward_hook(lambda m, x, y, name=name: given.append((name, x[0].numel() // x[0].shape[-1])))
+            module.register_forward_hook(
+                lambda m, x, y, name=name: given.append((name, x[0].numel() // x[0].shape[-1]))
+            )
     rows = batch.packing.sequences
     prefixes = model.prefixes(batch)
     tokens = int(batch.packing.length_B.sum()) * 4 + rows

@@ -68,8 +68,6 @@ class Beam:
         score_BM = torch.zeros_like(logp_BMV[..., 0])
         node_BM = torch.zeros_like(score_BM, dtype=torch.long)
         for digit, level in enumerate(self.trie.levels):
-            if digit:
-                logp_BMV = prefixes.extend(parent_BM, code_BM)
             child_BMW, code_BMW, real_BMW = self.trie.children(digit, node_BM)
             logp_BMW = logp_BMV.gather(2, code_BMW).masked_fill(~real_BMW, -torch.inf)
             if self.config.renormalise:
@@ -77,8 +75,9 @@ class Beam:
             score_BX = (score_BM[..., None] + logp_BMW).flatten(1)
             beams = min(self.config.beams, score_BX.shape[1], len(level.code))
             score_BM, at_BM = score_BX.topk(beams, dim=1)
-            parent_BM = at_BM // level.widest
-            node_BM, code_BM = child_BMW.flatten(1).gather(1, at_BM), code_BMW.flatten(1).gather(1, at_BM)
+            node_BM = child_BMW.flatten(1).gather(1, at_BM)
+            if digit + 1 < len(self.trie.levels):
+                logp_BMV = prefixes.extend(at_BM // level.widest, code_BMW.flatten(1).gather(1, at_BM))
         scored_B = (score_BX > -torch.inf).sum(1)
         node_BM, order_BM = node_BM.sort(dim=1)  # then equal scores come in the order of codes
         score_BM, again_BM = score_BM.gather(1, order_BM).sort(dim=1, descending=True, stable=True)

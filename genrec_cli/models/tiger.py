@@ -153,15 +153,15 @@ class TigerPrefixes:
         self.digit = 0
 
     def first(self) -> Tensor:
-        return self._step(self.model.begin(self.rows))
+        token_B1 = self.model.begin(self.rows)
+        return self._step(torch.zeros_like(token_B1), token_B1)
 
     def extend(self, parent_BM: Tensor, code_BM: Tensor) -> Tensor:
-        self.cache.reorder(parent_BM)
-        return self._step(code_BM + self.model.codes.offset_K[self.digit - 1])
+        return self._step(parent_BM, code_BM + self.model.codes.offset_K[self.digit - 1])
 
-    def _step(self, token_BM: Tensor) -> Tensor:
+    def _step(self, parent_BM: Tensor, token_BM: Tensor) -> Tensor:
         model = self.model
-        h_BMD = model.decoder.step(model.codes.table(token_BM), self.memory, self.cache)
+        h_BMD = model.decoder.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
         vectors = model.codes.vectors()
         vectors_VD = (vectors if vectors.dim() == 2 else vectors[self.digit]).to(h_BMD.dtype)
         self.digit += 1

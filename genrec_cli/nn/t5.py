@@ -13,7 +13,7 @@ d head width, D width.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -109,7 +109,7 @@ class FeedForward(nn.Module):
         nn.init.normal_(self.outward.weight, std=self.outward.in_features**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outward(self.dropout(self.inward(x).relu()))
+        return self.outward(self.dropout(self.inward(x).relu_()))
 
 
 class Sizes(NamedTuple):
@@ -180,24 +180,44 @@ class Memory:
     """For each block and grid ``k_BHTd`` and ``v_BHTd``."""
 
 
-@dataclass
 class Cache:
-    """Keys and values of the digits so far: for each block ``k_BMHld`` and ``v_BMHld``."""
+    """Keys and values of all beams' tokens so far, and which of them each beam stems from.
 
-    keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    Beams that branch, die or change places move nothing: S tokens of a row stay where they were written, and a
+    beam's newest token sees its own ancestors among them.
+    """
 
-    def reorder(self, parent_BM: Tensor) -> None:
-        """Let beam m go on from what beam ``parent_BM[b, m]`` was."""
-        row_B1 = torch.arange(len(parent_BM), device=parent_BM.device)[:, None]
-        self.keys = [(k[row_B1, parent_BM], v[row_B1, parent_BM]) for k, v in self.keys]
+    def __init__(self) -> None:
+        self.keys: list[tuple[Tensor, Tensor]] = []
+        """For each block ``k_BHSd`` and ``v_BHSd``."""
+        self.ancestor_BMl: Tensor | None = None
+        """Where among the S tokens each beam's l tokens lie, the newest last."""
 
-    def append(self, block: int, k_BMH1d: Tensor, v_BMH1d: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a block, the newest last."""
+    def grow(self, parent_BM: Tensor) -> None:
+        """One more token a beam: beam m goes on from what beam ``parent_BM[b, m]`` was (no matter, at first)."""
+        newest_BM1 = torch.arange(parent_BM.shape[1], device=parent_BM.device).expand_as(parent_BM)[..., None]
+        if self.ancestor_BMl is None:
+            self.ancestor_BMl = newest_BM1
+            return
+        parents_BMl = parent_BM[..., None].expand(-1, -1, self.ancestor_BMl.shape[2])
+        older_BMl = self.ancestor_BMl.gather(1, parents_BMl)
+        self.ancestor_BMl = torch.cat([older_BMl, newest_BM1 + self.keys[0][0].shape[2]], dim=2)
+
+    def bias(self, bias_H1l: Tensor) -> Tensor:
+        """``bias_BHMS``: relative positions' for a beam's own tokens, -inf for those of others."""
+        beams, places = self.ancestor_BMl.shape[1:]
+        tokens = beams + (self.keys[0][0].shape[2] if self.keys else 0)
+        at_BHMl = self.ancestor_BMl[:, None].expand(-1, len(bias_H1l), -1, -1)
+        nothing_BHMS = bias_H1l.new_full((*at_BHMl.shape[:3], tokens), -torch.inf)
+        return nothing_BHMS.scatter(3, at_BHMl, bias_H1l.expand(len(at_BHMl), -1, beams, places))
+
+    def append(self, block: int, k_BHMd: Tensor, v_BHMd: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a block, with those of the newest tokens behind the rest."""
         if block == len(self.keys):
-            self.keys.append((k_BMH1d, v_BMH1d))
+            self.keys.append((k_BHMd, v_BHMd))
         else:
-            pairs = zip(self.keys[block], (k_BMH1d, v_BMH1d), strict=True)
-            self.keys[block] = tuple(torch.cat(pair, dim=3) for pair in pairs)  # type: ignore[assignment]
+            k_BHSd, v_BHSd = self.keys[block]
+            self.keys[block] = torch.cat([k_BHSd, k_BHMd], dim=2), torch.cat([v_BHSd, v_BHMd], dim=2)
         return self.keys[block]
 
 
@@ -209,34 +229,26 @@ class DecoderBlock(EncoderBlock):
         self.norm_cross = _norm(sizes.width)
         self.cross_attention = Attention(sizes.width, sizes.heads, sizes.head_width, sizes.attention_dropout)
 
-    def forward(self, x_BLD: Tensor, bias_HLL: Tensor, memory: Memory, block: int) -> Tensor:  # type: ignore[override]
-        """All places of a target at once, each seeing those before it."""
+    def forward(  # type: ignore[override]
+        self, x_BLD: Tensor, bias: Tensor, memory: Memory, block: int, cache: Cache | None = None
+    ) -> Tensor:
+        """L places of a target, or the newest places of L beams and the cached ones before them."""
         attention, normal_BLD = self.self_attention, self.norm_self(x_BLD)
-        q_BHLd, keys = attention.split(attention.query(normal_BLD)), attention.keys(attention.memory(normal_BLD))
-        mixed_BLD = attention.output(attention.mix(q_BHLd, *keys, bias_HLL[None]))
-        return self._rest(x_BLD + self.dropout(mixed_BLD), memory, block)
+        keys = attention.keys(attention.memory(normal_BLD))
+        if cache is not None:
+            keys = cache.append(block, *keys)
+        mixed_BLD = attention.mix(attention.split(attention.query(normal_BLD)), *keys, bias)
+        x_BLD = x_BLD + self.dropout(attention.output(mixed_BLD))
+        x_BLD = x_BLD + self.dropout(self._recall(self.norm_cross(x_BLD), memory, block))
+        return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
 
-    def step(self, x_BMD: Tensor, bias_H1l: Tensor, memory: Memory, block: int, cache: Cache) -> Tensor:
-        """The newest place of each beam, which sees itself and the cached ones."""
-        attention, normal_BM1D = self.self_attention, self.norm_self(x_BMD)[:, :, None]
-        single = normal_BM1D.flatten(0, 1)
-        k_XH1d, v_XH1d = attention.keys(attention.memory(single))
-        beams = x_BMD.shape[:2]
-        k_BMHld, v_BMHld = cache.append(block, k_XH1d.unflatten(0, beams), v_XH1d.unflatten(0, beams))
-        mixed_X1D = attention.mix(
-            attention.split(attention.query(single)), k_BMHld.flatten(0, 1), v_BMHld.flatten(0, 1), bias_H1l[None]
-        )
-        return self._rest(x_BMD + self.dropout(attention.output(mixed_X1D).view_as(x_BMD)), memory, block)
-
-    def _rest(self, x_BLD: Tensor, memory: Memory, block: int) -> Tensor:
-        """Attention to the memory and the feed-forward: the same for places and for beams."""
+    def _recall(self, x_BLD: Tensor, memory: Memory, block: int) -> Tensor:
+        """Attention to the memory, grid by grid."""
         attention = self.cross_attention
-        q_BHLd = attention.split(attention.query(self.norm_cross(x_BLD)))
+        q_BHLd = attention.split(attention.query(x_BLD))
         parts = zip(memory.rows, memory.real, memory.keys[block], strict=True)
         mixed = [attention.mix(q_BHLd[rows], *keys, real) for rows, real, keys in parts]
-        mixed_BLD = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        x_BLD = x_BLD + self.dropout(attention.output(mixed_BLD))
-        return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
+        return attention.output(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
 
 
 class Decoder(nn.Module):
@@ -266,19 +278,19 @@ class Decoder(nn.Module):
         places = x_BLD.shape[1]
         later_LL = torch.ones(places, places, dtype=torch.bool, device=x_BLD.device).triu(1)
         bias_HLL = self.bias(places).masked_fill(later_LL, -torch.inf)
+        return self._blocks(x_BLD, bias_HLL[None], memory)
+
+    def step(self, x_BMD: Tensor, parent_BM: Tensor, memory: Memory, cache: Cache) -> Tensor:
+        """``h_BMD`` of one more token a beam; its keys and values go into the cache."""
+        cache.grow(parent_BM)
+        bias_H1l = self.bias(cache.ancestor_BMl.shape[2])[:, -1:]
+        return self._blocks(x_BMD, cache.bias(bias_H1l), memory, cache)
+
+    def _blocks(self, x_BLD: Tensor, bias: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         h_BLD = self.dropout(x_BLD)
         for number, block in enumerate(self.blocks):
-            h_BLD = block(h_BLD, bias_HLL, memory, number)
+            h_BLD = block(h_BLD, bias, memory, number, cache)
         return self.dropout(self.norm(h_BLD))
-
-    def step(self, x_BMD: Tensor, memory: Memory, cache: Cache) -> Tensor:
-        """``h_BMD`` of one more token a beam; its keys and values go into the cache."""
-        places = 1 + (cache.keys[0][0].shape[3] if cache.keys else 0)
-        bias_H1l = self.bias(places)[:, -1:]
-        h_BMD = self.dropout(x_BMD)
-        for number, block in enumerate(self.blocks):
-            h_BMD = block.step(h_BMD, bias_H1l, memory, number, cache)
-        return self.dropout(self.norm(h_BMD))
 
 
 def initialise(stack: Encoder | Decoder) -> None:
