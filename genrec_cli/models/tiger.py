@@ -34,6 +34,7 @@ from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Choose, Model
 from genrec_cli.nn.codes import CodeEmbedding
 from genrec_cli.nn.losses import Loss, code_cross_entropy
+from genrec_cli.nn.packing import Packing
 from genrec_cli.nn.t5 import Cache, Decoder, Encoder, Memory, Sizes, initialise
 
 
@@ -93,8 +94,8 @@ class Tiger(Model):
 
     # ---- both stacks ---------------------------------------------------------------------------
 
-    def remember(self, batch: Batch) -> Memory:
-        """The encoder's pass over the histories, as keys and values for the decoder."""
+    def encode(self, batch: Batch) -> tuple[Tensor, Packing]:
+        """States ``h_XD`` of the codes of the histories and of the user tokens, and how they are packed."""
         users = self.config.user_tokens
         packing = batch.packing.spread(self.digits, int(users > 0))
         token_X = self.codes.tokens(self.codes_IK[batch.item_N]).flatten()
@@ -102,8 +103,11 @@ class Tiger(Model):
             code_X = torch.arange(len(packing.position_N), device=token_X.device) - packing.sequence_N - 1
             user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
             token_X = torch.where(packing.position_N == 0, user_X, token_X[code_X.clamp_min(0)])
-        h_XD = self.encoder(self.codes.table(token_X), packing)
-        return self.decoder.remember(h_XD, packing)
+        return self.encoder(self.codes.table(token_X), packing), packing
+
+    def remember(self, batch: Batch) -> Memory:
+        """The histories as keys and values for the decoder."""
+        return self.decoder.remember(*self.encode(batch))
 
     def begin(self, rows: int) -> Tensor:
         """Vocabulary rows of the token before the first digit, ``token_B1``."""
