@@ -175,30 +175,31 @@ def test_overfits_eight_users(name, histories):
     assert float(loss.detach()) < 0.3 * before
 
 
-generates = pytest.mark.parametrize(
-    "name", [n for n in registry.names("model") if issubclass(registry.load("model", n), PrefixScorer)]
-)
+def prefix_scorer(name: str, histories):
+    """A model that generates digit after digit, and a batch for it."""
+    model = build(name).eval()
+    if not isinstance(model, PrefixScorer):
+        pytest.skip("does not generate digit after digit")
+    user, at = histories.targets("test")
+    return model, next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99)).batch
 
 
-@generates
+@every
 def test_digits_after_prefixes_add_up_to_the_loss_of_the_target(name, histories):
     """A beam as wide as the catalogue lists every item, with the score that the model gives it as a target."""
-    model, catalog = build(name).eval(), make_catalog()
-    user, at = histories.targets("test")
-    batch = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99)).batch
+    model, batch = prefix_scorer(name, histories)
+    catalog = make_catalog()
     top, _ = Beam(model, catalog, BeamConfig(beams=30)).decode(batch, 30)
     assert (top.item_Bk.sort(dim=1).values == torch.arange(1, 31)).all()
     expected = catalog.digits * scores_of(model, batch).gather(1, top.item_Bk - 1)
     torch.testing.assert_close(top.score_Bk, expected, atol=1e-4, rtol=1e-5)
 
 
-@generates
-@torch.no_grad()
+@every
 def test_probabilities_of_a_digit_add_up_to_one_on_every_beam(name, histories):
-    model = build(name).eval()
-    user, at = histories.targets("test")
-    batch = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99)).batch
-    prefixes, one = model.prefixes(batch), torch.ones(8, 1)
-    torch.testing.assert_close(prefixes.first().exp().sum(-1), one)
-    beams = torch.zeros(8, 3, dtype=torch.long)
-    torch.testing.assert_close(prefixes.extend(beams, beams).exp().sum(-1), one.expand(8, 3))
+    model, batch = prefix_scorer(name, histories)
+    beams, one = torch.zeros(8, 3, dtype=torch.long), torch.ones(8, 1)
+    with torch.no_grad():
+        prefixes = model.prefixes(batch)
+        torch.testing.assert_close(prefixes.first().exp().sum(-1), one)
+        torch.testing.assert_close(prefixes.extend(beams, beams).exp().sum(-1), one.expand(8, 3))

@@ -7,10 +7,10 @@ Legend: B histories, N packed items, X packed tokens of the encoder, M beams, K 
 
 Readings and deviations:
 
-* User tokens are on: section 4 opens each history with one of 2,000 tokens to which users are hashed, and the
-  published rows are those of the model with them (without, Beauty's Recall@5 falls from .0454 to .0446). A user
-  is his row in the user table, which says nothing of him, so the remainder is hash enough; someone whom training
-  never saw shares the token of others. ``user_tokens = 0`` leaves them out.
+* User tokens are on: in the paper each history opens with one of 2,000 tokens to which users are hashed, and its
+  tables are of the model with them. A user is his row in the user table, which says nothing of him, so the
+  remainder is hash enough; someone whom training never saw shares the token of others. ``user_tokens = 0``
+  leaves them out.
 * Logits of digit k are over the V codewords of that digit: the paper's softmax is over the whole vocabulary, of
   which all else can never be right. Output and input vocabulary are one table, as in T5.
 * AdamW and half a cosine in place of Adafactor and an inverse square root.
