@@ -67,6 +67,7 @@ class Tiger(Model):
     Config: ClassVar[type[Section]] = TigerConfig
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
     causal: ClassVar[bool] = False
+    decoder: ClassVar[str] = "beam"
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "train": {"windows": "each", "max_length": 20, "batch_size": 256, "lr": 1e-3}
     }
