@@ -55,7 +55,7 @@ class Uncached:
         at = torch.from_numpy(start_X).to(self.h_XD.device)[packing.sequence_N] + packing.position_N
         token_Xl = self.code_BMl.flatten(0, 1) + model.codes.offset_K[:digit]
         token_Xl = torch.cat([model.begin(rows * beams), token_Xl], dim=1)
-        h_XlD = model.decoder(model.codes.table(token_Xl), model.decoder.remember(self.h_XD[at], packing))
+        h_XlD = model.writer(model.codes.table(token_Xl), model.writer.remember(self.h_XD[at], packing))
         scores_XV = h_XlD[:, -1] * model.config.width**-0.5 @ model.codes.vectors()[digit].t()
         return scores_XV.log_softmax(-1).view(rows, beams, -1)
 

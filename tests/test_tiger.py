@@ -67,13 +67,13 @@ def theirs():
 @torch.no_grad()
 def copy_weights(ours: Tiger, twin) -> None:
     ours.codes.table.weight.copy_(twin.shared.weight)
-    for stack, other in ((ours.encoder, twin.encoder), (ours.decoder, twin.decoder)):
+    for stack, other in ((ours.encoder, twin.encoder), (ours.writer, twin.decoder)):
         table = other.block[0].layer[0].SelfAttention.relative_attention_bias
         stack.bias.table.weight.copy_(table.weight)
         stack.norm.weight.copy_(other.final_layer_norm.weight)
         for block, parts in zip(stack.blocks, other.block, strict=True):
             attentions = [(block.self_attention, block.norm_self, parts.layer[0], "SelfAttention")]
-            if stack is ours.decoder:
+            if stack is ours.writer:
                 attentions.append((block.cross_attention, block.norm_cross, parts.layer[1], "EncDecAttention"))
             for attention, norm, layer, name in attentions:
                 source = getattr(layer, name)

@@ -86,10 +86,10 @@ class Tiger(Model):
             config.width, config.layers, config.heads, config.head_width, config.inner, config.dropout,
             config.attention_dropout,
         )  # fmt: skip
-        self.encoder, self.decoder = Encoder(sizes), Decoder(sizes)
+        self.encoder, self.writer = Encoder(sizes), Decoder(sizes)
         torch.nn.init.normal_(self.codes.table.weight)
         initialise(self.encoder)
-        initialise(self.decoder)
+        initialise(self.writer)
         nothing = torch.zeros_like(catalog.codes_IK[:1])
         self.register_buffer("codes_IK", torch.cat([nothing, catalog.codes_IK]), persistent=False)
 
@@ -108,7 +108,7 @@ class Tiger(Model):
 
     def remember(self, batch: Batch) -> Memory:
         """The histories as keys and values for the decoder."""
-        return self.decoder.remember(*self.encode(batch))
+        return self.writer.remember(*self.encode(batch))
 
     def begin(self, rows: int) -> Tensor:
         """Vocabulary rows of the token before the first digit, ``token_B1``."""
@@ -118,7 +118,7 @@ class Tiger(Model):
         """``h_BKD``: place k sees the digits before k of the target, and predicts digit k."""
         begin_B1 = self.begin(len(codes_BK))
         token_BK = torch.cat([begin_B1, self.codes.tokens(codes_BK)[:, :-1]], dim=1)
-        return self.decoder(self.codes.table(token_BK), memory)
+        return self.writer(self.codes.table(token_BK), memory)
 
     def logits(self, h_BKD: Tensor) -> Tensor:
         """``logit_KBV``: digit k against the codewords of digit k, scaled as in T5."""
@@ -166,7 +166,7 @@ class TigerPrefixes:
 
     def _step(self, parent_BM: Tensor, token_BM: Tensor) -> Tensor:
         model = self.model
-        h_BMD = model.decoder.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
+        h_BMD = model.writer.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
         vectors = model.codes.vectors()
         vectors_VD = (vectors if vectors.dim() == 2 else vectors[self.digit]).to(h_BMD.dtype)
         self.digit += 1
