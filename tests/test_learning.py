@@ -62,7 +62,7 @@ def shuffled(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["sasrec", "rpg"])
+@pytest.mark.parametrize("model", ["sasrec", "rpg", "tiger"])
 def test_order_is_learned(ordered, model):
     """Planted: three of four steps have one right answer, most others a shelf of some ten items."""
     train(ordered, model, "--epochs", "6")
