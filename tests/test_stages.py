@@ -93,7 +93,7 @@ EVALUATIONS = [
     ["--run", "rpg-s0", "--split", "valid"],
     ["--run", "rpg-s0", "--decoder", "graph", *SMALL_GRAPH],
     ["--run", "tiger-s0"],
-    ["--run", "tiger-s0", "--exclude-seen", "--split", "valid"],
+    ["--run", "tiger-s0", "--exclude-seen", "--split", "valid", "--at", "5,20"],
 ]
 
 
