@@ -35,10 +35,12 @@ TABLE: dict[str, dict[str, str]] = {
         "sasrec": "genrec_cli.models.sasrec:SasRec",
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",
+        "tiger": "genrec_cli.models.tiger:Tiger",
     },
     "decoder": {
         "exhaustive": "genrec_cli.decoders.exhaustive:Exhaustive",
         "graph": "genrec_cli.decoders.graph:Graph",
+        "beam": "genrec_cli.decoders.beam:Beam",
     },
 }
 

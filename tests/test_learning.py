@@ -70,6 +70,14 @@ def test_order_is_learned(ordered, model):
 
 
 @pytest.mark.slow
+def test_order_is_learned_by_a_model_that_generates(ordered):
+    """In three short epochs: each step of it costs more than one of the models above."""
+    sizes = {"model.layers": 1, "model.head_width": 16, "train.batch_size": 64, "train.valid_users": 100}
+    train(ordered, "tiger", *settings(sizes | {"model.dropout": 0.0, "model.attention_dropout": 0.0}), "--epochs", "3")
+    assert metrics(ordered, "tiger")["NDCG@10"] > 1.5 * metrics(ordered, "popular")["NDCG@10"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model, choices", [("sasrec", 1000), ("rpg", 32)])
 def test_nothing_is_learned_where_there_is_no_order(shuffled, model, choices):
     """Each list of 10 hits a target with p = 10 / items, whatever the model. The hits of two models are then

@@ -73,6 +73,7 @@ class ListRanker:
     def __init__(self, model: Model, decoder: Decoder, longest: int, catalog: Catalog) -> None:
         self.model, self.decoder, self.longest = model, decoder, longest
         self.items, self.group_I = catalog.items, catalog.groups()
+        self.size_G = torch.bincount(self.group_I)
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
         top, figures = self._decode(batch, k, exclude)
@@ -85,6 +86,8 @@ class ListRanker:
         one_B = torch.ones_like(code_above_B)
         if self.decoder.whole_codes:
             above_B, ties_B = among_whole_codes(code_BL, target_code_B, UNLISTED)
+            if not exclude:  # the end of the list may cut its last code
+                ties_B = self.size_G[target_code_B]
         else:
             above_B, ties_B = list_rank(top.item_Bk, target_B, UNLISTED), one_B
         cut = TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
@@ -113,7 +116,7 @@ def without_seen(top: TopK, batch: Batch, items: int) -> TopK:
     """The lists without items of their own history, the others moved up."""
     row_B1 = torch.arange(len(top.item_Bk), device=top.item_Bk.device)[:, None] * (items + 1)
     seen_Bk = torch.isin(row_B1 + top.item_Bk, batch.packing.sequence_N * (items + 1) + batch.item_N)
-    order_Bk = seen_Bk.to(torch.int8).argsort(1, stable=True)
+    order_Bk = seen_Bk.to(torch.int8).argsort(dim=1, stable=True)
     item_Bk = top.item_Bk.masked_fill(seen_Bk, 0).gather(1, order_Bk)
     return TopK(item_Bk, top.score_Bk.masked_fill(seen_Bk, -torch.inf).gather(1, order_Bk))
 

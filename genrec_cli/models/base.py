@@ -4,7 +4,8 @@ A model offers at least one *face*; decoders and models are matched by face befo
 
 * :class:`ItemScorer`: one score for each item of the catalogue,
 * :class:`CodeScorer`: K independent distributions over codewords,
-* :class:`CodeGenerator`: codes that depend on each other, so that only a decoder's search finds the best.
+* :class:`CodeGenerator`: codes that depend on each other, so that only a decoder's search finds the best:
+  :class:`PrefixScorer` gives the distribution of each digit after the digits before it.
 
 Legend: B histories, N packed items, I items, K digits, V codewords, D width.
 """
@@ -88,4 +89,33 @@ class CodeGenerator(Protocol):
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         """``loss_B``: the mean over digits of ``-log p`` of the target's codes; how, the model's header says."""
+        ...
+
+
+# ---- digit after digit ---------------------------------------------------------------------------------
+
+
+class Prefixes(Protocol):
+    """The beams of a batch of histories, grown digit by digit. It keeps what a further digit needs: each call
+    works on one new token a beam and on nothing that an earlier call has seen."""
+
+    def first(self) -> Tensor:
+        """``logp_B1V`` of the first digit: each history starts with one beam, the empty prefix."""
+        ...
+
+    def extend(self, parent_BM: Tensor, code_BM: Tensor) -> Tensor:
+        """``logp_BMV`` of the next digit, where beam m is the earlier beam ``parent_BM[b, m]`` and one code more.
+
+        A beam may be the parent of many beams or of none; M may differ from call to call.
+        """
+        ...
+
+
+@runtime_checkable
+class PrefixScorer(CodeGenerator, Protocol):
+    """A model that generates an item's codes from the first digit to the last; ``target_loss`` takes each digit
+    after the true ones before it."""
+
+    def prefixes(self, batch: Batch) -> Prefixes:
+        """Read the histories once; log-probabilities are then asked of what it returns, K times at most."""
         ...
