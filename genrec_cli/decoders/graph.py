@@ -94,7 +94,7 @@ class Graph:
         return config.beams
 
     def decode(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The best k items found for each history, and how many distinct items were ``visited``; what was measured at construction."""
+        """The best k items found for each history, and how many distinct items were ``visited``."""
         top, visited_B = self.search(self.model.code_logprobs(batch), batch.user_B, k)
         measured = {name: torch.full(visited_B.shape, value) for name, value in self.figures.items()}
         return top, {"visited": visited_B, **measured}
