@@ -338,7 +338,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(copy, monkeyp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_elsewhere_leaves_nothing_half_made(walk, monkeypatch, number):
     before = {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()}
-    monkeypatch.setattr(Exhaustive, "scores", lambda *given: signal.raise_signal(number))
+    monkeypatch.setattr(Exhaustive, "scored", lambda *given: signal.raise_signal(number))
     answer = genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "3")
     assert (answer.code, answer.out) == (130, "")
     assert {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()} == before

@@ -9,7 +9,7 @@ from conftest import make_catalog, make_histories
 from sklearn.metrics import ndcg_score
 
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.exhaustive import Exhaustive, exclude_seen
+from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig, starts
 from genrec_cli.engine import metrics
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -195,12 +195,16 @@ def test_excluding_seen_items_moves_them_behind_everything():
     catalog, histories = make_catalog(), make_histories([6, 9], 30)
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=8, batch_size=9))
-    scores = exclude_seen(torch.zeros(2, 30), known.batch)
+    decoder, last_B = Exhaustive(catalog), known.batch.item_N[known.batch.packing.last_B]
+    found = decoder.judge(torch.zeros(2, 30), last_B, 30, hidden=known.batch.cells)
     for b, u in enumerate(known.batch.user_B):
-        seen = histories.item[histories.offset[u] :][: at[u]][-8:]
-        assert set((scores[b] == -torch.inf).nonzero()[:, 0].add(1).tolist()) == set(seen.tolist())
-    excluded = Exhaustive(catalog).rank(scores, known.batch.item_N[known.batch.packing.last_B])
-    assert (excluded.above_B == 30).all(), "an excluded target is never a hit"
+        seen = set(histories.item[histories.offset[u] :][: at[u]][-8:].tolist())
+        left = [item for item in range(1, 31) if item not in seen]
+        assert found.top.item_Bk[b].tolist() == left + [0] * len(seen), "equal scores stand in order of their ids"
+        assert (found.top.score_Bk[b] == -torch.inf).sum() == len(seen)
+    assert (found.rank.above_B == 30).all(), "an excluded target is never a hit"
+    torch.testing.assert_close(found.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
+    assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.batch.cells).item_Bk)
 
 
 def test_metrics_equal_scikit_learn_and_average_over_ties():

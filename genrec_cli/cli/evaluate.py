@@ -76,5 +76,7 @@ def show(artifact: "Artifact") -> None:
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
             f"{result['visited']:,.0f} items a user; built in {result['build_seconds']:.1f} s"
         )
+    if "neighbour_recall" in result:
+        console.say(f"its inverted file knows {result['neighbour_recall']:.1%} of the items' exact neighbours")
     if artifact.tainted:
         console.warn("made from stale inputs (--allow-stale): do not report these numbers")

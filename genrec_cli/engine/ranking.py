@@ -17,7 +17,8 @@ from torch import Tensor
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.base import Decoder, TopK
-from genrec_cli.decoders.exhaustive import Exhaustive, Rank, exclude_seen
+from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.decoders.rank import Rank
 from genrec_cli.models.base import CodeGenerator, Model
 
 UNLISTED = 1 << 30
@@ -56,15 +57,12 @@ class ExactRanker:
         self.model, self.decoder = model, Exhaustive(catalog)
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
-        score_BI = self.decoder.scores(self.model, batch).float()
-        loss_B = self.decoder.target_loss(self.model, score_BI, target_B)
-        if exclude:
-            score_BI = exclude_seen(score_BI, batch)
-        return Ranked(self.decoder.rank(score_BI, target_B), loss_B, self.decoder.top(score_BI, k), {})
+        scores, hidden = self.decoder.scored(self.model, batch), batch.cells if exclude else None
+        found = self.decoder.judge(scores, target_B, k, hidden=hidden)
+        return Ranked(found.rank, found.loss_B, found.top, {})
 
     def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
-        score_BI = self.decoder.scores(self.model, batch).float()
-        return self.decoder.top(exclude_seen(score_BI, batch) if exclude else score_BI, k)
+        return self.decoder.top(self.decoder.scored(self.model, batch), k, hidden=batch.cells if exclude else None)
 
 
 class ListRanker:

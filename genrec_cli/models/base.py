@@ -2,7 +2,7 @@
 
 A model offers at least one *face*; decoders and models are matched by face before any work starts:
 
-* :class:`ItemScorer`: one score for each item of the catalogue,
+* :class:`ItemScorer`: one score for each item of the catalogue (:class:`DotScorer`: as a dot product),
 * :class:`CodeScorer`: K independent distributions over codewords,
 * :class:`CodeGenerator`: codes that depend on each other, so that only a decoder's search finds the best:
   :class:`PrefixScorer` gives the distribution of each digit after the digits before it.
@@ -67,6 +67,19 @@ class ItemScorer(Protocol):
 
     def item_scores(self, batch: Batch) -> Tensor:
         """``score_BI``: column i belongs to item i + 1; higher is better."""
+        ...
+
+
+@runtime_checkable
+class DotScorer(ItemScorer, Protocol):
+    """An item scorer whose scores are dot products: a decoder may then ask for some items at a time."""
+
+    def queries(self, batch: Batch) -> Tensor:
+        """``h_BD``: what an item's vector is multiplied with."""
+        ...
+
+    def item_vectors(self) -> Tensor:
+        """``E_ID``: row i belongs to item i + 1."""
         ...
 
 
