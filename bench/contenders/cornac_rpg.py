@@ -24,7 +24,7 @@ class GivenCodes(RPG):
     def _opq_tokenize(self, feats: np.ndarray, train_mask: np.ndarray | None = None) -> np.ndarray:
         return self.given_IK[feats[:, 0].astype(int) - 1]
 
-    def _build_backbone(self):  # noqa: ANN202 (a type of cornac's)
+    def _build_backbone(self):
         backbone = super()._build_backbone()
         backbone.build_adjacency = lambda *_: np.empty((0, 0), dtype="int64")
         return backbone

@@ -42,9 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         curriculum = CurriculumConfig(preset="inf")
-        Loop(
-            model, catalog, histories, config, curriculum, torch.device("cpu"), Path(folder), report=Report()
-        ).run()
+        Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), Path(folder), report=Report()).run()
         trained = time.perf_counter()
         user, at = histories.targets("test")
         batches = eval_batches(histories, user, at, max_length=asked["max_length"], batch_size=256)
