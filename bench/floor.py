@@ -133,8 +133,10 @@ def main() -> None:
             print(f"decode: {row['seconds'] * 1e3:.2f} ms, {row['looked_up_mb']:.0f} MB looked up, "
                   f"{row['gb_per_second']:.0f} GB/s, {row['share_of_copy']:.1f} of a copy's rate")  # fmt: skip
             continue
-        print(f"{name:18} {row['seconds'] * 1e3:7.1f} ms  {row['gflop']:5.1f} GFLOP  {row['share_of_peak']:.0%} of peak  "
-              f"floor {row['floor_seconds'] * 1e3:6.1f} ms ({row['floor_share']:.0%})")  # fmt: skip
+        print(
+            f"{name:18} {row['seconds'] * 1e3:7.1f} ms  {row['gflop']:5.1f} GFLOP  {row['share_of_peak']:.0%} of peak  "
+            f"floor {row['floor_seconds'] * 1e3:6.1f} ms ({row['floor_share']:.0%})"
+        )
         print("    " + ", ".join(f"{operator} {share:.0%}" for operator, share in row["operators"]))
 
 
