@@ -12,6 +12,7 @@ from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig, starts
 from genrec_cli.engine import metrics
+from genrec_cli.engine.optim import autocast
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.nn.attention import SelfAttention
@@ -118,12 +119,33 @@ def test_grouped_heads_equal_all_heads():
         torch.testing.assert_close(grouped[k], everywhere[k, at_KP[k]])
 
 
-def test_cosine_logits_equal_the_formula():
-    state, vectors = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
-    found = cosine_logits(state, vectors, 0.07)
-    for k in range(3):
-        expected = torch.nn.functional.cosine_similarity(state[k][:, None], vectors[k][None], dim=-1) / 0.07
-        torch.testing.assert_close(found[k], expected, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 5e-2)])
+def test_cosine_logits_and_their_gradients_equal_the_formula(shared, precision, tolerance):
+    """The gradient is written out by hand; autograd's own, by way of the formula, is its slow twin."""
+    torch.manual_seed(0)
+    state_NKD = torch.randn(5, 3, 64, requires_grad=True)
+    vectors = torch.randn(*(() if shared else (3,)), 7, 64, requires_grad=True)
+    weight_KNV = torch.randn(3, 5, 7)
+    with autocast(torch.device("cpu"), precision):
+        found_KNV = cosine_logits(state_NKD.transpose(0, 1), vectors, 0.07)
+    expected_KNV = torch.nn.functional.cosine_similarity(
+        state_NKD.transpose(0, 1)[:, :, None], vectors.expand(3, 7, 64)[:, None], dim=-1
+    ) / 0.07  # fmt: skip
+    assert found_KNV.dtype == torch.float32
+    torch.testing.assert_close(found_KNV, expected_KNV, atol=tolerance, rtol=tolerance)
+    for one, other in zip(
+        torch.autograd.grad((found_KNV * weight_KNV).sum(), (state_NKD, vectors)),
+        torch.autograd.grad((expected_KNV * weight_KNV).sum(), (state_NKD, vectors)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_a_state_of_length_zero_has_a_finite_gradient():
+    state_KND = torch.zeros(1, 2, 4, requires_grad=True)
+    cosine_logits(state_KND, torch.randn(1, 3, 4), 0.07).sum().backward()
+    assert state_KND.grad.isfinite().all()
 
 
 def test_rpg_loss_equals_loops_over_users_and_digits():
