@@ -183,8 +183,28 @@ def test_target_loss_is_the_loss_of_training(histories):
     loss_B = model.target_loss(batch, batch.target_N[batch.learn_M])
     torch.testing.assert_close(loss_B.mean(), loss.sum / loss.count)
     model.config = model.config.model_copy(update={"label_smoothing": 0.1})
-    assert model.losses(batch)["next"].sum != loss.sum
+    target_BK = model.codes_IK[batch.target_N[batch.learn_M]]
+    logit_KBV = model.logits(model.states(model.remember(batch), target_BK))
+    smooth = torch.nn.functional.cross_entropy(logit_KBV.flatten(0, 1), target_BK.t().flatten(), label_smoothing=0.1)
+    smoothed = model.losses(batch)["next"]
+    torch.testing.assert_close(smoothed.sum / smoothed.count, smooth)
     torch.testing.assert_close(model.target_loss(batch, batch.target_N[batch.learn_M]), loss_B)
+
+
+def test_gradients_of_a_batch_are_the_sum_of_its_rows(histories):
+    """Padding of the grids must neither get nor give a gradient; alone, a row has none."""
+    model = build()
+    rows = Rows.of(histories, max_length=8, windows="each")
+
+    def gradients(numbers) -> list[torch.Tensor]:
+        model.zero_grad()
+        for chosen in numbers:
+            model.losses(rows.batch(histories, chosen))["next"].sum.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    everything = np.arange(len(rows))
+    for one, two in zip(gradients([everything]), gradients(everything[:, None]), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
 
 
 # ---- rows and leaks ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.exhaustive import Exhaustive, exclude_seen
+from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.models.base import Model
 from genrec_cli.models.mhl import Mhl, MhlConfig
@@ -174,7 +174,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
     score = torch.randn(users, ITEMS)
 
     def decode() -> None:
-        decoder.top(exclude_seen(decoder.code_scores(torch.randn(users, K, V)), one.batch), 10)
+        decoder.top(decoder.code_scored(torch.randn(users, K, V)), 10, hidden=one.batch.cells)
         decoder.rank(score, one.target_B)
 
     return {
