@@ -179,7 +179,7 @@ def test_a_list_longer_than_the_catalogue_ends_in_nothing():
 
 def test_renormalised_probabilities_of_the_catalogue_add_up_to_one():
     catalog, model = make_catalog(ITEMS, DIGITS, CODEWORDS), Table(6)
-    group_I = catalog.groups()
+    group_I = catalog.groups
     for renormalise in (True, False):
         config = BeamConfig(beams=ITEMS, renormalise=renormalise)
         top, _ = Beam(model, catalog, config).decode(some_batch(), ITEMS)

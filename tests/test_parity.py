@@ -205,7 +205,7 @@ def test_rank_equals_sorting():
     scores[:, 1] = scores[:, 0]
     target = torch.randint(1, 41, (7,))
     rank = Exhaustive(catalog).rank(scores, target)
-    groups = catalog.groups()
+    groups = catalog.groups
     for b in range(7):
         own = scores[b, target[b] - 1]
         assert rank.above_B[b] == sum(s > own for s in scores[b])

@@ -75,7 +75,7 @@ def test_runs_equal_the_whole_array(seed, short_runs):
         assert torch.equal(found.top.score_Bk, score_Bk)
         assert torch.equal(found.loss_B, loss_B)
         assert torch.equal(decoder.top(decoder.code_scored(logp_BKV), k, hidden=cells).item_Bk, item_Bk)
-        group_I = catalog.groups()
+        group_I = catalog.groups
         for user, target in enumerate(target_B.tolist()):
             row, own = left_BI[user], left_BI[user, target - 1]
             above = row > own if own > -torch.inf else torch.ones_like(row, dtype=torch.bool)

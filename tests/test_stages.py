@@ -167,7 +167,7 @@ def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
     _, users, lists = evaluated(root, "--run", "tiger-s0", "--set", "decoder.beams=150", "--at", "150")
     ws = Workspace(root)
     model, catalog, histories = load_run(ws, ws.find("synthetic", "runs", "tiger-s0"), torch.device("cpu"))
-    assert len(catalog.groups().unique()) < catalog.items
+    assert len(catalog.groups.unique()) < catalog.items
     few = users["user"][::37] - 1
     known = next(eval_batches(histories, few, histories.test_at[few], max_length=20, batch_size=99))
     losses = [model.target_loss(known.batch, torch.full_like(known.target_B, i + 1)) for i in range(catalog.items)]
@@ -177,7 +177,7 @@ def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
         target = float(score_BI[row, known.target_B[row] - 1])
         above, ties = int(users["rank"][at]), int(users["ties"][at])
         assert (score_BI[row] > target + 1e-5).sum() <= above <= (score_BI[row] >= target - 1e-5).sum() - ties
-        assert ties == (catalog.groups() == catalog.groups()[known.target_B[row] - 1]).sum()
+        assert ties == (catalog.groups == catalog.groups[known.target_B[row] - 1]).sum()
         found = score_BI[row, lists["items"][at] - 1] * digits
         np.testing.assert_allclose(lists["scores"][at], found, atol=1e-4)
 

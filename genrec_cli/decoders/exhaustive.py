@@ -69,7 +69,7 @@ class Exhaustive:
     @cached_property
     def twin_J(self) -> Tensor:
         """Items (from 0, ascending) whose codes an earlier item has too: what does not count at code level."""
-        group_I = self.catalog.groups()
+        group_I = self.catalog.groups
         first_G = torch.full((int(group_I.max()) + 1,), self.items, dtype=torch.long, device=group_I.device)
         first_G.scatter_reduce_(0, group_I, torch.arange(self.items, device=group_I.device), "amin")
         twin_I = torch.ones(self.items, dtype=torch.bool, device=group_I.device)

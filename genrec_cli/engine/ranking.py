@@ -70,7 +70,7 @@ class ListRanker:
 
     def __init__(self, model: Model, decoder: Decoder, longest: int, catalog: Catalog) -> None:
         self.model, self.decoder, self.longest = model, decoder, longest
-        self.items, self.group_I = catalog.items, catalog.groups()
+        self.items, self.group_I = catalog.items, catalog.groups
         self.size_G = torch.bincount(self.group_I)
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
