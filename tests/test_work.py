@@ -16,6 +16,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.evaluation import evaluate
+from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.base import Model
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -184,7 +185,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
         "masks": lambda: masker(entropy, batch, K),
         "losses": lambda: model.losses(batch),
         "decode": decode,
-        "evaluate": lambda: evaluate(model, catalog, [one], device, k=10).means([5, 10]),
+        "evaluate": lambda: evaluate(ExactRanker(model, catalog), [one], device, k=10).means([5, 10]),
     }
 
 
