@@ -132,8 +132,8 @@ def test_exact_decoding_makes_nothing_larger_than_users_by_items():
     logp = torch.randn(users, digits, codewords).log_softmax(-1)
     with Allocated() as made:
         decoder.top(decoder.code_scores(logp), 10)
-    assert made.largest <= users * items * 4
-    assert made.total <= 3 * users * items * 4
+    assert made.largest <= 1.1 * users * items * 4, "items may be rounded up to a block"
+    assert made.total <= 4 * users * items * 4
 
 
 # ---- Python calls ----------------------------------------------------------------------------------
