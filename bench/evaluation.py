@@ -20,6 +20,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import EvalBatch, Histories, eval_batches
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import evaluate
+from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 
@@ -68,7 +69,7 @@ def main() -> None:
 
     def whole(model) -> None:
         batches = eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=256)
-        evaluate(model, catalog, batches, device, k=10)
+        evaluate(ExactRanker(model, catalog), batches, device, k=10)
 
     sides = {"RPG": lambda: whole(rpg), "SASRec": lambda: whole(sasrec)}
     if options.reference:

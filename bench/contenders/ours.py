@@ -16,6 +16,7 @@ from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 
@@ -46,7 +47,7 @@ def main() -> None:
         trained = time.perf_counter()
         user, at = histories.targets("test")
         batches = eval_batches(histories, user, at, max_length=asked["max_length"], batch_size=256)
-        outcome = evaluate(model, catalog, batches, torch.device("cpu"), k=10)
+        outcome = evaluate(ExactRanker(model, catalog), batches, torch.device("cpu"), k=10)
         ended = time.perf_counter()
     found = outcome.means([10])
     print(json.dumps({
