@@ -127,13 +127,13 @@ def test_a_training_step_keeps_few_bytes_for_its_gradients():
 
 
 def test_exact_decoding_makes_nothing_larger_than_users_by_items():
-    users, items, digits, codewords = 16, 64 * 500, 8, 16
+    users, items, digits, codewords = 16, 8000, 16, 16
     decoder = Exhaustive(make_catalog(items, digits, codewords))
     logp = torch.randn(users, digits, codewords).log_softmax(-1)
     with Allocated() as made:
         decoder.top(decoder.code_scores(logp), 10)
-    assert made.largest <= users * items * 4
-    assert made.total <= 5 * users * items * 4
+    assert made.largest <= 1.1 * users * items * 4, "items may be rounded up to a block"
+    assert made.total <= 8 * users * items * 4, "a gather alone would make digits = 16 times as much"
 
 
 # ---- Python calls ----------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
     model, batch = rpg().eval(), rows.batch(histories, np.arange(len(rows)))
     masker = Masker("entropy", "mixed", 0.3, "rounded", torch.Generator().manual_seed(0))
     entropy = torch.rand(len(batch.item_N), K)
-    decoder, ranker, device = Exhaustive(catalog), ExactRanker(model, catalog), torch.device("cpu")
+    decoder, device = Exhaustive(catalog), torch.device("cpu")
 
     def known() -> list:
         return list(eval_batches(histories, user, at, max_length=T, batch_size=users))
@@ -185,7 +185,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
         "masks": lambda: masker(entropy, batch, K),
         "losses": lambda: model.losses(batch),
         "decode": decode,
-        "evaluate": lambda: evaluate(ranker, [one], device, k=10).means([5, 10]),
+        "evaluate": lambda: evaluate(ExactRanker(model, catalog), [one], device, k=10).means([5, 10]),
     }
 
 
