@@ -36,11 +36,13 @@ TABLE: dict[str, dict[str, str]] = {
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",
         "tiger": "genrec_cli.models.tiger:Tiger",
+        "mdgr": "genrec_cli.models.mdgr:Mdgr",
     },
     "decoder": {
         "exhaustive": "genrec_cli.decoders.exhaustive:Exhaustive",
         "graph": "genrec_cli.decoders.graph:Graph",
         "beam": "genrec_cli.decoders.beam:Beam",
+        "diffusion": "genrec_cli.decoders.diffusion:Diffusion",
     },
 }
 

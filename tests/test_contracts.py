@@ -14,7 +14,7 @@ from genrec_cli.decoders.beam import Beam, BeamConfig
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.checkpoint import load_weights, save_weights
 from genrec_cli.engine.optim import TrainConfig, make_optimizer
-from genrec_cli.models.base import CodeScorer, ItemScorer, Model, PrefixScorer
+from genrec_cli.models.base import CodeScorer, ItemScorer, MaskFiller, Model, PrefixScorer
 
 MAX_LENGTH = 8
 SMALL = {"width": 16, "heads": 2, "inner": 32}
@@ -70,7 +70,7 @@ trained = pytest.mark.parametrize("name", [n for n in registry.names("model") if
 @every
 def test_offers_a_face_and_scores_every_item(name, histories):
     model = build(name).eval()
-    assert isinstance(model, (ItemScorer, CodeScorer, PrefixScorer))
+    assert isinstance(model, (ItemScorer, CodeScorer, PrefixScorer, MaskFiller))
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
     scores = scores_of(model, known.batch)
@@ -203,3 +203,52 @@ def test_probabilities_of_a_digit_add_up_to_one_on_every_beam(name, histories):
         prefixes = model.prefixes(batch)
         torch.testing.assert_close(prefixes.first().exp().sum(-1), one)
         torch.testing.assert_close(prefixes.extend(beams, beams).exp().sum(-1), one.expand(8, 3))
+
+
+# ---- models that fill in masks -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filler(name, histories):
+    """A model that fills in masks, what it remembers of some histories, and two candidates for each of them."""
+    model = build(name).eval()
+    if not isinstance(model, MaskFiller):
+        pytest.skip("fills in no masks")
+    user, at = histories.targets("test")
+    known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
+    codes_BMK = torch.tensor([[-1, 3, -1, 5], [2, -1, 7, 0]]).repeat(len(user), 1, 1)
+    return model, known, codes_BMK
+
+
+@every
+@torch.no_grad()
+def test_masks_are_filled_by_probabilities_that_depend_on_the_known_digits(name, filler):
+    model, known, codes_BMK = filler
+    logp_BMKV = model.fill(model.read(known.batch), codes_BMK)
+    assert logp_BMKV.shape == (8, 2, 4, 8)
+    torch.testing.assert_close(logp_BMKV.exp().sum(-1), torch.ones(8, 2, 4))
+    other = codes_BMK.clone()
+    other[..., 3] = 6
+    changed = model.fill(model.read(known.batch), other) - logp_BMKV
+    assert (changed[:, :, :2].abs().amax((-1, -2)) > 1e-6).all(), "the open digits 0 and 1"
+
+
+@every
+@torch.no_grad()
+def test_a_candidate_is_filled_alike_among_others_and_alone(name, filler):
+    model, known, codes_BMK = filler
+    memory = model.read(known.batch)
+    both = model.fill(memory, codes_BMK)
+    torch.testing.assert_close(model.fill(memory, codes_BMK[:, 1:]), both[:, 1:])
+    torch.testing.assert_close(model.fill(memory, codes_BMK.flip(1)), both.flip(1))
+
+
+@every
+@torch.no_grad()
+def test_the_loss_of_a_target_is_that_of_filling_it_from_nothing(name, filler):
+    model, known, codes_BMK = filler
+    logp_BKV = model.fill(model.read(known.batch), torch.full_like(codes_BMK[:, :1], -1))[:, 0]
+    code_BK1 = make_catalog().codes_IK[known.target_B - 1][..., None]
+    torch.testing.assert_close(
+        model.target_loss(known.batch, known.target_B), -logp_BKV.gather(2, code_BK1).mean((1, 2))
+    )

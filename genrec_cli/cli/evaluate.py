@@ -59,6 +59,7 @@ def _cutoffs(text: str) -> list[int]:
 def show(artifact: "Artifact") -> None:
     """The table of one evaluation."""
     from genrec_cli import console
+    from genrec_cli.cli.train import show_diagnosis
 
     result = artifact.result
     levels = {"items": result["metrics"], "codes": result["code_metrics"]}
@@ -78,5 +79,8 @@ def show(artifact: "Artifact") -> None:
         )
     if "neighbour_recall" in result:
         console.say(f"its inverted file knows {result['neighbour_recall']:.1%} of the items' exact neighbours")
+    if "valid_share" in result:
+        console.say(f"{result['valid_share']:.1%} of what the beams built is in the catalogue")
+    show_diagnosis(artifact)
     if artifact.tainted:
         console.warn("made from stale inputs (--allow-stale): do not report these numbers")

@@ -86,11 +86,11 @@ def shown_phase(name: str, ratio: float) -> str:
 
 
 def shown_losses(losses: dict[str, float], *, digits: int = 4) -> str:
-    """The losses by name, and which share of the codes was really masked."""
+    """The losses by name, and which share of the codes was really masked; shares of each number are for the log."""
     words = [
         f"masked {value:.1%}" if name == "masked_share" else f"{name} {value:.{digits}f}"
         for name, value in losses.items()
-        if name != "gradient_norm" and value is not None
+        if name != "gradient_norm" and value is not None and not name.removeprefix("masked_").isdigit()
     ]
     return " ".join(words)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.noise import Noise, NoiseConfig
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
@@ -31,7 +32,7 @@ from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
 from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.errors import DivergedError, Interrupted
-from genrec_cli.models.base import Choose, Model
+from genrec_cli.models.base import Choose, Hide, Model
 from genrec_cli.nn.losses import Loss
 from genrec_cli.ranks import here
 
@@ -82,11 +83,13 @@ class Loop:
         catalog, model: on the device.
         folder: where ``model.safetensors`` (best), ``last/`` and nothing else are written.
         make_ranker: what validation ranks with, made anew for each; default: exactly.
+        noise: how targets lose digits, for a model that fills them in.
     """
 
     def __init__(
         self, model: Model, catalog: Catalog, histories: Histories, config: TrainConfig, curriculum: CurriculumConfig,
         device: torch.device, folder: Path, *, report: Report, make_ranker: Callable[[], Ranker] | None = None,
+        noise: NoiseConfig | None = None,
     ) -> None:  # fmt: skip
         self.model, self.catalog, self.histories, self.config, self.device = (
             model,
@@ -102,7 +105,7 @@ class Loop:
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.counters = Counters()
-        self.curriculum_config = curriculum
+        self.curriculum_config, self.noise_config = curriculum, noise or NoiseConfig()
         self.curriculum = Curriculum(curriculum)
         self.ranks = here()
         self.gradients = Gradients(model.parameters(), self.ranks)
@@ -157,7 +160,7 @@ class Loop:
                     hint="the same command goes on from there",
                 )
 
-    def _step(self, batches: list[Batch], choose: Choose | None, running: dict[str, Tensor]) -> None:
+    def _step(self, batches: list[Batch], choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
         """One optimiser step over the global batch, in as many parts as it takes."""
         rate = learning_rate(self.counters.step, self.config.epochs * self.steps_per_epoch, self.config)
         for group in self.optimizer.param_groups:
@@ -188,15 +191,21 @@ class Loop:
         pair = torch.stack([total.to(exact), count.to(exact)])
         running[name] = running[name] + pair if name in running else pair
 
-    def _masker(self) -> Masker | None:
+    def _masker(self) -> Masker | Noise | None:
         """What chooses the masks of the present phase; None where nothing is masked."""
+        if self.model.noised:
+            return Noise(self.noise_config, self._progress, self.generator)
         phase, ratio = self.curriculum.phase, self.curriculum.state.ratio
         if phase.mask == "none" or ratio == 0:
             return None
         config = self.curriculum_config
         return Masker(phase.mask, phase.granularity, ratio, config.budget, self.generator, smoothing=config.smoothing)
 
-    def _losses(self, part: Batch, choose: Choose | None) -> dict[str, Loss]:
+    def _progress(self) -> float:
+        """The share of all steps that is done."""
+        return self.counters.step / (self.config.epochs * self.steps_per_epoch)
+
+    def _losses(self, part: Batch, choose: Choose | Hide | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
             losses = self.model.losses(part, choose)
         if self.ranks.rank < len(self.rows) - self.counters.step_in_epoch * self.config.batch_size:
@@ -212,7 +221,7 @@ class Loop:
         return {name: total[at].to(count.dtype) for at, (name, count) in enumerate(counts.items())}
 
     @torch.no_grad()
-    def _rehearsed(self, parts: list[Batch], choose: Choose | None) -> dict[str, Tensor]:
+    def _rehearsed(self, parts: list[Batch], choose: Choose | Hide | None) -> dict[str, Tensor]:
         """The counts over all parts of a step, from a rehearsal that leaves no trace in the random states.
 
         How much a mask hides is drawn inside the model, so only a rehearsal can tell before the gradients.

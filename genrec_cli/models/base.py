@@ -5,7 +5,8 @@ A model offers at least one *face*; decoders and models are matched by face befo
 * :class:`ItemScorer`: one score for each item of the catalogue (:class:`DotScorer`: as a dot product),
 * :class:`CodeScorer`: K independent distributions over codewords,
 * :class:`CodeGenerator`: codes that depend on each other, so that only a decoder's search finds the best:
-  :class:`PrefixScorer` gives the distribution of each digit after the digits before it.
+  :class:`PrefixScorer` gives the distribution of each digit after the digits before it,
+  :class:`MaskFiller` fills in missing codes in any order.
 
 Legend: B histories, N packed items, I items, K digits, V codewords, D width.
 """
@@ -33,6 +34,14 @@ class Choose(Protocol):
         ...
 
 
+class Hide(Protocol):
+    """What ``curriculum/noise.py`` hands to a model that learns to fill in the digits of its targets."""
+
+    def __call__(self, target_MK: Tensor, codes_NK: Tensor, batch: Batch) -> Tensor:
+        """``mask_MK``: which codes of each target to hide, at least one; ``codes_NK`` are the histories'."""
+        ...
+
+
 class Model(nn.Module):
     """Base class. A subclass names its paper, its equations and its deviations in the file's header."""
 
@@ -46,6 +55,8 @@ class Model(nn.Module):
     """The decoder by name that validation uses and every command that is told no other."""
     masks: ClassVar[bool] = False
     """Whether the model calls ``choose``, so that a curriculum phase with a mask makes sense."""
+    noised: ClassVar[bool] = False
+    """Whether ``choose`` is a ``Hide``: the model's targets lose digits as the section [noise] says."""
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Section -> key -> value that suit this model better than the general defaults."""
 
@@ -131,4 +142,26 @@ class PrefixScorer(CodeGenerator, Protocol):
 
     def prefixes(self, batch: Batch) -> Prefixes:
         """Read the histories once; log-probabilities are then asked of what it returns, K times at most."""
+        ...
+
+
+# ---- any digit, given any others -----------------------------------------------------------------------
+
+
+@runtime_checkable
+class MaskFiller(CodeGenerator, Protocol):
+    """A model that fills in codes of the next item, in any order. M candidates (beams) a history.
+
+    A history is read once; every later question about it uses that memory.
+    """
+
+    def read(self, batch: Batch) -> Any:
+        """The memory of B histories; only the model looks inside."""
+        ...
+
+    def fill(self, memory: Any, codes_BMK: Tensor) -> Tensor:
+        """``logp_BMKV``, normalised over V, of each digit given the known ones; -1 is a code to be found.
+
+        Every candidate has at least one -1. What stands at known digits means nothing.
+        """
         ...

@@ -1,7 +1,8 @@
 """case-study: runs side by side on single users, with titles: history, target, top 5 of each.
 
 For runs of masked history learning also why: how unsure the model is at each item of the history, what it
-puts where the least certain one is hidden, and which item the list depends on most.
+puts where the least certain one is hidden, and which item the list depends on most. For runs on codes: items
+that share digits with the targets.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean
+from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
@@ -26,8 +28,9 @@ from genrec_cli.engine.ranking import UNLISTED
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.models.mhl import Mhl
 from genrec_cli.stages.load import load_run, own_ranker
+from genrec_cli.stages.shared_digits import described
 
-VERSION = 2
+VERSION = 3
 SECTIONS = ["case_study"]
 MOST_HISTORY = 10
 """Items of a history that are shown; the last ones."""
@@ -79,9 +82,12 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
     names = Names.read(ws.input(runs[0], "data").path)
     outcomes: list[Outcome] = []
     explainers: dict[int, Callable[[int], Why]] = {}
+    catalogs: dict[str, Catalog] = {}
     with ws.build(plan) as draft:
         for number, chosen in enumerate(runs):
             model, catalog, histories = load_run(ws, chosen, where)
+            if "codes" in chosen.manifest["inputs"]:
+                catalogs.setdefault(ws.input(chosen, "codes").path.name, catalog)
             user, at = histories.targets("test")
             longest = chosen.config["train"]["max_length"]
             batches = eval_batches(histories, user, at, max_length=longest, batch_size=256)
@@ -104,6 +110,9 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
             else "Users on whom the runs differ most, each run's best cases in turn.\n\n" if len(runs) > 1
             else "Best and worst predicted users in turn.\n\n"
         )  # fmt: skip
+        for name, catalog in catalogs.items():
+            if shared := described(catalog, names, [case.target for case in cases]):
+                text += f"\n{shared}\nBy {name}; those that share the fewest other digits, the best known first.\n"
         (draft.path / "cases.md").write_text(head + text, encoding="utf-8")
         rows = [row for case in cases for row in _rows(case, names)]
         pq.write_table(pa.Table.from_pylist(rows, COLUMNS), draft.path / "cases.parquet")

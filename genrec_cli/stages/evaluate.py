@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from genrec_cli.config import Section, validate
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
+from genrec_cli.engine.diagnosis import invalid_codes
 from genrec_cli.engine.evaluation import Outcome, evaluate, gathered
 from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
@@ -129,6 +131,8 @@ def run(
         }  # fmt: skip
         if not kind.exact:
             draft.result["build_seconds"] = round(build_seconds, 3)
+        if finding := invalid_codes(draft.result.get("valid_share")):
+            draft.result["diagnosis"] = [asdict(finding)]
         if compared:
             exact = ranked(ExactRanker(model, catalog))
             draft.result["recall_against_exact"] = recall_of(outcome.item, exact.item)

@@ -20,6 +20,9 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "parameters": lambda run: run.get("parameters"),
 }
 """What a run cost, from its result. Seconds hold the validations; memory is known on CUDA only."""
+SPEED = "users_per_second"
+DECODING = (SPEED, "valid_share", "recall_against_exact")
+"""What an evaluation says of its decoder."""
 
 QUALITY = (
     "colliding_share", "largest_group", "mean_entropy", "least_used_share", "mutual_information_adjusted",
@@ -43,6 +46,8 @@ class Done:
 
     def value(self, column: str) -> float | None:
         """One number of the table."""
+        if column in DECODING:
+            return self.evaluation.result.get(column)
         if column in COSTS:
             return COSTS[column](self.run.result)
         if column in QUALITY:
@@ -57,7 +62,7 @@ def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _spelled(column: str) -> str:
-    known = [*COSTS, *QUALITY]
+    known = [*COSTS, *DECODING, *QUALITY]
     if column in known:
         return column
     if "@" not in column:
@@ -124,4 +129,4 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
 
 def _number(column: str, value: float) -> str:
     """A metric with four digits, a cost with one unless it is whole."""
-    return f"{value:,.1f}".removesuffix(".0") if column in COSTS else console.cell(value)
+    return f"{value:,.1f}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)

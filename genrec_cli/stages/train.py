@@ -14,6 +14,7 @@ import torch
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, merge, validate
+from genrec_cli.curriculum.noise import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
@@ -32,7 +33,7 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_catalog, on_device
 
 VERSION = 1
-SECTIONS = ["model", "train", "curriculum", "decoder"]
+SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
 
@@ -46,6 +47,7 @@ class TrainPlan:
     model_config: Section
     train: TrainConfig
     curriculum: CurriculumConfig
+    noise: NoiseConfig
     decoder: Section
     """Settings of the model's own decoder, which validates."""
 
@@ -62,6 +64,7 @@ def plan(
     model_config = validate(kind.Config, "model", settings)
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
+    noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
     metrics.parse(train.metric)
     search, decoder = own_search(kind, layers)
     masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
@@ -69,6 +72,11 @@ def plan(
         raise UsageError(
             f"The model '{model}' cannot mask, and the curriculum has the phase '{masked[0]}'.",
             hint="--curriculum inf    trains without masks",
+        )
+    if not getattr(model_config, "causal", True) and train.windows != "each":
+        raise UsageError(
+            "An encoder that reads both directions (model.causal = false) learns one target a row.",
+            hint="--set train.windows=each",
         )
     if "codes" in kind.needs:
         found = ws.find(dataset, "codes", codes, made_from=data and ws.find(dataset, "data", data))
@@ -86,6 +94,8 @@ def plan(
                 "phase": [phase.model_dump(mode="json") for phase in curriculum.phases()],
             },
         }
+        if kind.noised:
+            config["noise"] = noise.resolved()
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
     if not search.exact:
@@ -94,7 +104,7 @@ def plan(
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'")
     label = label or f"{model}-s{train.seed}"
     plan = Plan(dataset, "runs", label, VERSION, config, inputs)
-    return TrainPlan(plan, model, model_config, train, curriculum, decoder)
+    return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
 
 
 def own_search(kind: type[Model], layers: dict[str, dict[str, Any]]) -> tuple[Any, Section]:
@@ -169,7 +179,7 @@ def _loop(
         raise DataError("No user has a validation target, so nothing can select the best epoch.",
                         hint="Preprocess with users of at least 3 interactions")  # fmt: skip
     search = registry.load("decoder", model.decoder)
-    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report(),
+    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report(), noise=run.noise,
                 make_ranker=lambda: make_ranker(model, catalog, search, run.decoder))  # fmt: skip
     if len(loop.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
@@ -201,11 +211,15 @@ def _train(
         "processes": here().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }  # fmt: skip
-    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps)
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, _shifts(model, run))
     result["diagnosis"] = [asdict(finding) for finding in diagnose(log)]
     if device.type == "cuda":
         result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result
+
+
+def _shifts(model: Model, run: TrainPlan) -> bool:
+    return model.noised and run.noise.laws[0] == "curriculum"
 
 
 def _digests(plan: Plan) -> dict[str, str]:
