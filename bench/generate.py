@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from generate_mdgr import mdgr
 from rpg_step import made_up, timed
 from torch import Tensor
 
@@ -84,7 +85,7 @@ def decode(decoder: Beam) -> Callable[[Batch], object]:
     return lambda batch: decoder.decode(batch, 10)
 
 
-SIDES = [tiger]
+SIDES = [tiger, mdgr]
 """Each gives decoders by name; the first row is what the others are compared with."""
 
 

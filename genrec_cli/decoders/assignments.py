@@ -43,7 +43,7 @@ class InvertedLists:
         random = torch.Generator().manual_seed(0)
         bits_KV = torch.randint(-(2**63), 2**63 - 1, (digits, self.codewords), generator=random)
         self.bits_C = bits_KV.flatten().to(device)
-        group_I = catalog.groups()
+        group_I = catalog.groups
         self.member_I = group_I.argsort(stable=True)
         self.size_G = group_I.bincount()
         self.first_G = self.size_G.cumsum(0) - self.size_G
