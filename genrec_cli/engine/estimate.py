@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genrec_cli.curriculum.phases import Curriculum, CurriculumState, Phase
 from genrec_cli.data.sequences import eval_batches
+from genrec_cli.data.shuffle import Order
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
 from genrec_cli.engine.optim import autocast
@@ -162,7 +163,7 @@ def _enter(loop: Loop, phase: int) -> None:
     loop.curriculum.state = CurriculumState(phase=phase, ratio=loop.curriculum.phases[phase].ratio)
 
 
-def _order(loop: Loop) -> np.ndarray:
+def _order(loop: Loop) -> Order:
     return loop.rows.order(loop.config.seed, 0)
 
 

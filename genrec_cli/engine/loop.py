@@ -20,6 +20,7 @@ from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
+from genrec_cli.data.shuffle import Order
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
@@ -200,7 +201,7 @@ class Loop:
         self.generator.set_state(drawn)
         return counts
 
-    def _batches(self, order: np.ndarray, *, first: int) -> Iterator[list[Batch]]:
+    def _batches(self, order: Order, *, first: int) -> Iterator[list[Batch]]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
         config = self.config
 
@@ -248,10 +249,7 @@ class Loop:
 
     def _validate(self) -> dict[str, Any]:
         name, cutoff = metrics.parse(self.config.metric)
-        user, at = self.histories.targets("valid")
-        if self.config.valid_users is not None and self.config.valid_users < len(user):
-            chosen = np.random.default_rng(self.config.seed).permutation(len(user))[: self.config.valid_users]
-            user, at = user[chosen], at[chosen]
+        user, at = self.histories.targets("valid", sample=self.config.valid_users, seed=self.config.seed)
         batches = eval_batches(
             self.histories, user, at, max_length=self.config.max_length,
             batch_size=VALIDATION_BATCH.get(self.device.type, 256),

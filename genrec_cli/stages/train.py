@@ -179,7 +179,7 @@ def _loop(
     model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path
 ) -> Loop:
     """A loop that has something to learn from and something to select by."""
-    user, _ = histories.targets("valid")
+    user, _ = histories.targets("valid", sample=1)
     if len(user) == 0:
         raise DataError("No user has a validation target, so nothing can select the best epoch.",
                         hint="Preprocess with users of at least 3 interactions")  # fmt: skip
