@@ -112,7 +112,9 @@ class SparkEngine:
         try:
             self.session = SparkSession.builder.appName("genrec").getOrCreate()
         except (RuntimeError, OSError) as error:
-            raise UsageError(f"Spark does not start: {error}.", hint="It needs Java 17 or newer; see JAVA_HOME") from None
+            raise UsageError(
+                f"Spark does not start: {error}.", hint="It needs Java 17 or newer; see JAVA_HOME"
+            ) from None
 
     def scan(self, path: Path) -> nw.LazyFrame:
         return nw.from_native(self.session.read.parquet(path.resolve().as_uri()))

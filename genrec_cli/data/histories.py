@@ -17,9 +17,7 @@ from genrec_cli.errors import DataError
 FOLDER = "histories"
 ITEMS_FILE, USERS_FILE = "items.npy", "users.npy"
 ITEM = np.dtype("<u4")
-USER = np.dtype(
-    [("offset", "<i8"), ("length", "<i4"), ("train_end", "<i4"), ("valid_at", "<i4"), ("test_at", "<i4")]
-)
+USER = np.dtype([("offset", "<i8"), ("length", "<i4"), ("train_end", "<i4"), ("valid_at", "<i4"), ("test_at", "<i4")])
 """A user's record: the columns of ``users.parquet`` that place their items."""
 CHUNK = 2**20
 """Records looked at together where all users are gone through."""

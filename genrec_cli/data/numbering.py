@@ -27,7 +27,9 @@ def repeated(engine: Engine, spool: Spool) -> int:
 def without_repeated(engine: Engine, spool: Spool) -> Path:
     """The first row of each user, item and time."""
     return engine.write_by_user(
-        engine.scan(spool.path), spool.users.count, lambda rows: rows.unique(EVENT, keep="first", order_by=list(spool.by))
+        engine.scan(spool.path),
+        spool.users.count,
+        lambda rows: rows.unique(EVENT, keep="first", order_by=list(spool.by)),
     )
 
 
