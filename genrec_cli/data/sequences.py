@@ -138,6 +138,10 @@ class Rows:
         learn_from_R = np.where(first_R, 0, self.max_length - 1)
         return user_R, start_R, np.minimum(pairs_R, self.max_length), learn_from_R
 
+    def lengths(self, histories: Histories, rows: np.ndarray) -> np.ndarray:
+        """How many items each row reads."""
+        return self.stretches(histories, rows)[2]
+
     def batch(self, histories: Histories, rows: np.ndarray) -> Batch:
         """The packed training batch of some rows, on the host, in the order of their length (it pads least)."""
         user, start, length, learn_from = self.stretches(histories, rows)

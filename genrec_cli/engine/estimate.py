@@ -45,7 +45,7 @@ def estimate(loop: Loop) -> dict[str, Any]:
         "rows": len(loop.rows),
         "epochs": config.epochs,
         "steps_per_epoch": loop.steps_per_epoch,
-        "steps": config.epochs * loop.steps_per_epoch,
+        "steps": loop.steps,
         "warmup_steps": config.warmup_steps,
         "phases": told,
         "parameters": sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
@@ -55,12 +55,12 @@ def estimate(loop: Loop) -> dict[str, Any]:
             "on": _device(loop.device),
             "timed_steps": sum(steps for _, steps in seconds_of),
             "validation_seconds": validation,
-            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], config.epochs),
+            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], loop.steps / loop.steps_per_epoch),
         },
     }
 
 
-def longest(phases: list[tuple[float, int | None]], epochs: int) -> float:
+def longest(phases: list[tuple[float, int | None]], epochs: float) -> float:
     """The most seconds that so many epochs can take.
 
     Args:

@@ -4,6 +4,7 @@ Everything that decides the next bit is either a pure function of the step (orde
 or part of the checkpoint (weights, moments, random states, counters, curriculum).
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,7 @@ class Loop:
         self.folder, self.report = folder, report
         self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
+        self.steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.counters = Counters()
@@ -107,10 +109,15 @@ class Loop:
         """Train to the end, from the last checkpoint if there is one."""
         if (self.folder / LAST).exists():
             self._restore()
-        while self.counters.epoch < self.config.epochs and not self.curriculum.state.finished:
+        while self.counters.step < self.steps and not self.curriculum.state.finished:
             self._epoch()
             self._finish_epoch()
         return self.counters
+
+    @property
+    def epoch_ends(self) -> int:
+        """Steps in this epoch; the last one ends early where the steps of the run are limited."""
+        return min(self.steps_per_epoch, self.steps - self.counters.step + self.counters.step_in_epoch)
 
     def _epoch(self) -> None:
         counters, config = self.counters, self.config
@@ -127,12 +134,12 @@ class Loop:
             counters.positions += sum(len(batch.item_N) for batch in batches)
             stop = self.report.stop_requested()
             due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
-            if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.steps_per_epoch:
+            if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.epoch_ends:
                 self._check(running)
                 now = time.perf_counter()
                 counters.seconds, mark = counters.seconds + now - mark, now
-                self.report.step(counters, self.steps_per_epoch, self._means())
-            if due and not stop and counters.step_in_epoch < self.steps_per_epoch:
+                self.report.step(counters, self.epoch_ends, self._means())
+            if due and not stop and counters.step_in_epoch < self.epoch_ends:
                 self._save()
                 saved = time.perf_counter()
             if stop:
@@ -145,7 +152,7 @@ class Loop:
 
     def _step(self, batches: list[Batch], choose: Choose | None, running: dict[str, Tensor]) -> None:
         """One optimiser step over the global batch, in as many parts as it takes."""
-        rate = learning_rate(self.counters.step, self.config.epochs * self.steps_per_epoch, self.config)
+        rate = learning_rate(self.counters.step, self.steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -210,13 +217,14 @@ class Loop:
             size = config.micro_batch_size or len(rows)
             return [self.rows.batch(self.histories, rows[begin : begin + size]) for begin in range(0, len(rows), size)]
 
+        last = self.epoch_ends
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(prepare, first)
-            for step in range(first, self.steps_per_epoch):
+            for step in range(first, last):
                 began = time.perf_counter()
                 batches = ahead.result()
                 self.counters.waited += time.perf_counter() - began
-                if step + 1 < self.steps_per_epoch:
+                if step + 1 < last:
                     ahead = pool.submit(prepare, step + 1)
                 yield batches
 
@@ -230,7 +238,7 @@ class Loop:
             **{f"loss/{n}": v for n, v in self._means().items()},
         }  # fmt: skip
         value = None
-        due = (counters.epoch + 1) % config.eval_every == 0 or counters.epoch + 1 == config.epochs
+        due = (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps
         if due:
             row |= self._validate()
             value = row[f"valid/{config.metric}"]

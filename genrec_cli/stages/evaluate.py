@@ -35,6 +35,8 @@ class EvaluateConfig(Section):
     """exhaustive: every item is scored; graph: RPG's approximate search, with the section [decoder]."""
     exclude_seen: bool = False
     """Leave items of the user's own history out of the ranking; the papers do not."""
+    users: int | None = Field(None, ge=1)
+    """Measure on so many users, always the same ones; none: all."""
     batch_size: int = Field(256, ge=1)
     """Users scored at once."""
 
@@ -73,7 +75,8 @@ def plan(
             raise UsageError(
                 f"The decoder '{config.decoder}' does not leave out seen items.", hint="--decoder exhaustive"
             )
-    resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
+    left_out = {"batch_size"} | ({"users"} if config.users is None else set())  # keys of before stay as they were
+    resolved = {"evaluate": config.model_dump(mode="json", exclude=left_out)}
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
     label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
@@ -87,7 +90,7 @@ def run(
     where = resolve_device(device)
     chosen = plan.inputs["runs"]
     model, catalog, histories = load_run(ws, chosen, where)
-    user, at = histories.targets(config.split)
+    user, at = histories.targets(config.split, sample=config.users)
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
     k = min(max(config.at), catalog.items)

@@ -73,7 +73,8 @@ def plan(
     config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         config |= {
-            "train": train.model_dump(mode="json"),
+            # a limit that is not set is not in the key, so runs of before it existed keep theirs
+            "train": train.model_dump(mode="json", exclude={"max_steps"} if train.max_steps is None else None),
             "curriculum": {
                 "watch": curriculum.watch,
                 "budget": curriculum.budget,
