@@ -126,7 +126,7 @@ def register(app: typer.Typer) -> None:
             dataset = ws.dataset(common.dataset)
             origin = from_raw(ws, dataset, raw)
         else:
-            dataset = _new_name(common.dataset, raw)
+            dataset = new_name(common.dataset, raw)
             origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
         make(common, *stage(ws, dataset, config, origin, engine=engine))
 
@@ -148,7 +148,7 @@ def _moment(text: str | None) -> float | str | None:
         return text
 
 
-def _new_name(name: str | None, raw: str | None) -> str:
+def new_name(name: str | None, raw: str | None) -> str:
     import re
 
     from genrec_cli.errors import UsageError

@@ -171,7 +171,9 @@ def split_by_user(rows: Iterator[pa.RecordBatch], users: int, paths: list[Path])
         writers: list[pq.ParquetWriter] = []
         for batch in rows:
             if not writers:
-                writers = [open_files.enter_context(pq.ParquetWriter(p, batch.schema, compression="lz4")) for p in paths]
+                writers = [
+                    open_files.enter_context(pq.ParquetWriter(p, batch.schema, compression="lz4")) for p in paths
+                ]
             shard = batch.column("user").to_numpy().astype(np.int64) * len(paths) // (users + 1)
             order = np.argsort(shard.astype(np.uint16), kind="stable")
             ends = np.cumsum(np.bincount(shard, minlength=len(paths)))

@@ -55,7 +55,9 @@ def estimate(loop: Loop) -> dict[str, Any]:
             "on": _device(loop.device),
             "timed_steps": sum(steps for _, steps in seconds_of),
             "validation_seconds": validation,
-            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], loop.steps / loop.steps_per_epoch),
+            "at_most_seconds": longest(
+                [(t["seconds_an_epoch"], t["max_epochs"]) for t in told], loop.steps / loop.steps_per_epoch
+            ),
         },
     }
 
