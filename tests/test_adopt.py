@@ -54,9 +54,7 @@ def test_what_preprocess_makes_comes_back_as_it_was(tmp_path: Path, made: Artifa
     assert Workspace(tmp_path / "root").find("theirs", "data").digest == found.digest
 
 
-def test_a_folder_of_parts_with_signed_types_and_no_derived_columns(
-    tmp_path: Path, made: Artifact, tables: dict
-) -> None:
+def test_parts_with_signed_types_and_no_derived_columns(tmp_path: Path, made: Artifact, tables: dict) -> None:
     """As Spark writes it: folders, no unsigned integers."""
     log = tables["interactions"]
     log = log.cast(pa.schema([("user", pa.int64()), ("item", pa.int32()), ("time", pa.int64())]))
@@ -91,7 +89,7 @@ UNSOUND = {
     "an item beyond the items": (
         "interactions",
         lambda t: changed(t, "item", 3, 99),
-        r"row 4: items go from 1 to 7.* 99",
+        r"row 4: .* 1 to 7.* 99",
     ),
     "item 0": ("interactions", lambda t: changed(t, "item", 3, 0), "row 4: items go from 1"),
     "time running back": ("interactions", lambda t: changed(t, "time", 1, 5), "row 2: the time is before"),
@@ -103,7 +101,7 @@ UNSOUND = {
     "offsets": (
         "users",
         lambda t: changed(t, "offset", 2, 1),
-        r"row 3: 'offset' is 1, and by the interactions it must",
+        r"row 3: 'offset' is 1, and by the inter",
     ),
     "lengths": ("users", lambda t: changed(t, "length", 2, 1), r"row 3: 'length' is 1"),
     "users not in order": ("users", lambda t: t.take(np.r_[1, 0, 2 : len(t)]), "'user' is 2, and by the ids from 1"),
@@ -130,7 +128,7 @@ def test_missing_and_damaged_tables(tmp_path: Path) -> None:
     assert "--interactions" in str(caught.value.hint)
     for name in ("interactions", "users", "items"):
         (tmp_path / f"{name}.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match="users.parquet cannot be read as Parquet"):
+    with pytest.raises(DataError, match=r"users\.parquet cannot be read as Parquet"):
         adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path, {}))[1]()
 
 

@@ -127,6 +127,7 @@ def test_integers_of_a_parquet_file_need_no_parsing(tmp_path: Path, monkeypatch)
     slow = pl.concat(source.read_files(tmp_path / "texts.parquet", None, BadRows()).interactions)
     monkeypatch.setattr("genrec_cli.sources.columnar.checked", lambda *_: pytest.fail("looked at each value"))
     fast = pl.concat(source.read_files(tmp_path / "whole.parquet", None, BadRows()).interactions)
+    assert fast.schema["user"] == slow.schema["user"] == pl.Int64
     assert fast.equals(slow) and fast["micros"].to_list() == [30_000, -20_000, 10_000]
 
 

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from genrec_cli.data.shuffle import mixed
 from genrec_cli.errors import UsageError
 
 ENGINES = ("polars", "spark")
@@ -44,12 +45,13 @@ class Engine(Protocol):
         """Run a frame and keep its rows, in its order."""
         ...
 
-    def write_by_user(self, frame: nw.LazyFrame, users: int, step: Step) -> Path:
+    def write_by_user(self, frame: nw.LazyFrame, step: Step, users: int | None = None) -> Path:
         """Keep ``step(frame)``, where the step may be taken for some of the users at a time.
 
         Args:
-            frame: has the column ``user``, whose values lie between 0 and ``users``.
             step: never compares rows of different users, except to sort them by ``user`` first.
+            users: the column ``user`` holds ids from 1 to this, and they are kept in order; None: any whole
+                numbers, in any order.
         """
         ...
 
@@ -71,7 +73,7 @@ class PolarsEngine:
         self._sink(frame, folder / "part-00000.parquet")
         return folder
 
-    def write_by_user(self, frame: nw.LazyFrame, users: int, step: Step) -> Path:
+    def write_by_user(self, frame: nw.LazyFrame, step: Step, users: int | None = None) -> Path:
         whole = self.write(frame)
         shards = -(-height(whole) // self.shard)
         if shards <= 1:
@@ -130,7 +132,7 @@ class SparkEngine:
         frame.to_native().write.parquet(folder.as_uri())
         return folder
 
-    def write_by_user(self, frame: nw.LazyFrame, users: int, step: Step) -> Path:
+    def write_by_user(self, frame: nw.LazyFrame, step: Step, users: int | None = None) -> Path:
         return self.write(step(frame))
 
 
@@ -165,18 +167,17 @@ def discard(path: Path) -> None:
     path.rmdir()
 
 
-def split_by_user(rows: Iterator[pa.RecordBatch], users: int, paths: list[Path]) -> None:
-    """Distribute rows over files, each for an equal range of users, in the order of the users."""
-    with ExitStack() as open_files:
+def split_by_user(rows: Iterator[pa.RecordBatch], users: int | None, paths: list[Path]) -> None:
+    """Distribute rows over files, all rows of a user in one; with ``users``, in the order of the users."""
+    with ExitStack() as stack:
         writers: list[pq.ParquetWriter] = []
         for batch in rows:
             if not writers:
-                writers = [
-                    open_files.enter_context(pq.ParquetWriter(p, batch.schema, compression="lz4")) for p in paths
-                ]
-            shard = batch.column("user").to_numpy().astype(np.int64) * len(paths) // (users + 1)
+                writers = [stack.enter_context(pq.ParquetWriter(p, batch.schema, compression="lz4")) for p in paths]
+            user = batch.column("user").to_numpy().astype(np.int64)
+            shard = mixed(user) % len(paths) if users is None else (user - 1) * len(paths) // users
             order = np.argsort(shard.astype(np.uint16), kind="stable")
-            ends = np.cumsum(np.bincount(shard, minlength=len(paths)))
+            ends = np.cumsum(np.bincount(shard.astype(np.int64), minlength=len(paths)))
             ordered = batch.take(pa.array(order))
             for writer, begin, end in zip(writers, np.r_[0, ends[:-1]].tolist(), ends.tolist(), strict=True):
                 if end > begin:

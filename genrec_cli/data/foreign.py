@@ -195,18 +195,13 @@ def _check_users(users: pa.Table, length_U: np.ndarray, path: Path) -> np.ndarra
 
 def _check_items(items: pa.Table, attributes: int, path: Path) -> pa.Table:
     """The items with empty columns where there were none; ids of attributes are checked."""
-    there = items.column_names
-    empty = {
-        "title": pa.nulls(len(items), pa.string()),
-        "text": pa.array([""]).take(pa.array(np.zeros(len(items), int))),
-    }
-    columns = {"item": pa.array(np.arange(1, len(items) + 1), pa.uint32()), "raw_id": items["raw_id"]}
-    for name in ("title", "text"):
-        columns[name] = items[name] if name in there else empty[name]
+    there, number = items.column_names, len(items)
+    columns = {"item": pa.array(np.arange(1, number + 1), pa.uint32()), "raw_id": items["raw_id"]}
+    for name in ("title", "text", "attributes"):
+        columns[name] = items[name] if name in there else pa.nulls(number, ITEMS.field(name).type)
     columns["text"] = pc.fill_null(columns["text"], "")
-    lists = (
-        items["attributes"].combine_chunks() if "attributes" in there else pa.nulls(len(items), pa.list_(pa.uint32()))
-    )
+    lists = columns["attributes"]
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
     lists = pc.fill_null(lists, pa.scalar([], lists.type))
     ids = pc.list_flatten(lists)
     if len(ids) and (ids.null_count or pc.min(ids).as_py() < 1 or pc.max(ids).as_py() > attributes):

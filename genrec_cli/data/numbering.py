@@ -17,24 +17,26 @@ from genrec_cli.data.spool import Spool
 EVENT = ["user", "item", "time"]
 
 
+def distinct(engine: Engine, spool: Spool, side: str) -> int:
+    """How many users or items a log names."""
+    return len(engine.collect(engine.scan(spool.path).group_by(side).agg(nw.len().alias("n")).select("n")))
+
+
 def repeated(engine: Engine, spool: Spool) -> int:
     """Rows whose user, item and time another row before them has."""
     log = engine.scan(spool.path).select(*EVENT)
-    counts = engine.write_by_user(log, spool.users.count, lambda rows: rows.unique(EVENT).select(n=nw.len()))
+    counts = engine.write_by_user(log, lambda rows: rows.unique(EVENT).select(n=nw.len()))
     return spool.rows - int(engine.collect(engine.scan(counts).select(nw.col("n").sum()))["n"].item() or 0)
 
 
 def without_repeated(engine: Engine, spool: Spool) -> Path:
     """The first row of each user, item and time."""
-    return engine.write_by_user(
-        engine.scan(spool.path),
-        spool.users.count,
-        lambda rows: rows.unique(EVENT, keep="first", order_by=list(spool.by)),
-    )
+    log, by = engine.scan(spool.path), list(spool.by)
+    return engine.write_by_user(log, lambda rows: rows.unique(EVENT, keep="first", order_by=by))
 
 
 def first_seen(engine: Engine, core: Path, side: str, by: Sequence[str]) -> np.ndarray:
-    """The labels of the users or items of a log in order of first appearance (Int32): row i has the id i + 1."""
+    """The labels of the users or items of a log in order of first appearance: row i has the id i + 1."""
     rows = engine.scan(core)
     for key in by[:-1]:  # the rows that hold the least of each key so far
         least = rows.group_by(side).agg(nw.col(key).min())
@@ -54,7 +56,7 @@ def ordered(engine: Engine, core: Path, users: np.ndarray, items: np.ndarray, by
         rows = rows.join(engine.scan(_ids(engine, side, labels)), on=side).drop(side).rename({"id": side})
     order = [key for key in by if key != "time"]
     return engine.write_by_user(
-        rows.select(*EVENT, *order), len(users), lambda part: part.sort("user", "time", *order).select(*EVENT)
+        rows.select(*EVENT, *order), lambda part: part.sort("user", "time", *order).select(*EVENT), len(users)
     )
 
 

@@ -41,12 +41,13 @@ class Order:
         low_bits = np.uint64((1 << int(self.half)) - 1)
         high, low = value >> self.half, value & low_bits
         for key in self.keys:
-            high, low = low, high ^ (_mixed(low + key) & low_bits)
+            high, low = low, high ^ (mixed(low + key) & low_bits)
         return (high << self.half) | low
 
 
-def _mixed(value: np.ndarray) -> np.ndarray:
-    """A hash of 64-bit numbers (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+def mixed(value: np.ndarray) -> np.ndarray:
+    """A hash of 64-bit numbers, unsigned (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    value = value.astype(np.uint64)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))

@@ -5,6 +5,7 @@ any number of times by any engine.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,31 +15,33 @@ import pyarrow.parquet as pq
 
 ROWS = 2**20
 """Rows of a row group."""
-SIDES = ("user", "item")
+EMPTY = {"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64}
+"""What a log without a row looks like."""
 
 
 class Labels:
-    """Numbers for texts, from 0, given as the texts come in; what number a text gets means nothing."""
+    """A number for each id, given as the ids come in: texts are counted, whole numbers stay as they are."""
 
     def __init__(self, name: str) -> None:
         self._type = pl.Categorical(pl.Categories.random(name))
         self._hold = pl.Series([], dtype=self._type)  # the texts live as long as a series of them
-        self.count = 0
+        self._whole = False
 
-    def add(self, texts: pl.Series) -> pl.Series:
-        """The number of each text (Int32)."""
-        numbers = texts.cast(self._type).to_physical()
-        self.count = max(self.count, int(numbers.max()) + 1 if len(numbers) else 0)
-        return numbers.cast(pl.Int32)
+    def add(self, ids: pl.Series) -> pl.Series:
+        """The number of each id; what number a text gets means nothing."""
+        self._whole = ids.dtype.is_integer()
+        return ids if self._whole else ids.cast(self._type).to_physical().cast(pl.Int32)
 
     def texts(self, numbers: np.ndarray) -> pl.Series:
-        """The texts of numbers."""
+        """The ids of numbers, as texts."""
+        if self._whole:
+            return pl.Series(numbers).cast(pl.String)
         return pl.Series(numbers, dtype=pl.UInt32).cat.to(self._type).cast(pl.String)
 
 
 @dataclass(frozen=True)
 class Spool:
-    """The rows of a log: ``user i32, item i32, time i64 (seconds), row i64`` and perhaps ``fraction i32``."""
+    """The rows of a log: ``user, item`` (whole numbers), ``time`` (seconds), ``fraction`` of it and ``row``."""
 
     path: Path
     rows: int
@@ -55,17 +58,16 @@ class Spool:
         """Read the blocks of a source (see :class:`genrec_cli.sources.base.Tables`) into a file."""
         users, items = Labels("user"), Labels("item")
         rows, fine, counted = 0, False, True
-        with pq.ParquetWriter(path, _numbered(pl.DataFrame(schema=_BLOCK), users, items).to_arrow().schema) as file:
+        with ExitStack() as stack:
+            file: pq.ParquetWriter | None = None
             for slab in _slabs(blocks):
                 table = _numbered(slab, users, items)
                 fine = fine or bool((table["fraction"] != 0).any())
                 counted = counted and bool((table["time"] == table["row"]).all())
                 rows += table.height
+                file = file or stack.enter_context(pq.ParquetWriter(path, table.to_arrow().schema))
                 file.write_table(table.to_arrow())
         return cls(path, rows, users, items, ("time", "fraction", "row") if fine else ("row",), counted)
-
-
-_BLOCK = {"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64}
 
 
 def _numbered(block: pl.DataFrame, users: Labels, items: Labels) -> pl.DataFrame:
@@ -78,12 +80,13 @@ def _numbered(block: pl.DataFrame, users: Labels, items: Labels) -> pl.DataFrame
 
 
 def _slabs(blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Blocks joined until there are enough rows."""
+    """Blocks joined until there are enough rows; at least one."""
     held: list[pl.DataFrame] = []
+    given = False
     for block in blocks:
-        held.append(block.select(*_BLOCK))
+        held.append(block.select("user", "item", "micros", "row"))
         if sum(part.height for part in held) >= ROWS:
             yield pl.concat(held)
-            held = []
-    if held:
-        yield pl.concat(held)
+            held, given = [], True
+    if held or not given:
+        yield pl.concat(held) if held else pl.DataFrame(schema=EMPTY)

@@ -33,6 +33,7 @@ def estimate(loop: Loop) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(loop.device)
     seconds_of = [_seconds_a_step(loop, number, MEASURE_SECONDS / len(phases)) for number in range(len(phases))]
     validation = _seconds_of_validation(loop)
+    epochs = loop.steps / loop.steps_per_epoch
     told = [
         {
             "name": phase.name, "mask": phase.mask, "granularity": phase.granularity, "ratio": phase.ratio,
@@ -55,9 +56,7 @@ def estimate(loop: Loop) -> dict[str, Any]:
             "on": _device(loop.device),
             "timed_steps": sum(steps for _, steps in seconds_of),
             "validation_seconds": validation,
-            "at_most_seconds": longest(
-                [(t["seconds_an_epoch"], t["max_epochs"]) for t in told], loop.steps / loop.steps_per_epoch
-            ),
+            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], epochs),
         },
     }
 

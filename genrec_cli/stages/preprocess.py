@@ -148,6 +148,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     _write(draft.path / "users.parquet", split_users, schema.USERS)
     _write(draft.path / "items.parquet", described, schema.ITEMS)
     _write(draft.path / "attributes.parquet", attributes, schema.ATTRIBUTES)
+    read = {f"{side}s_read": numbering.distinct(engine, spool, side) for side in ("user", "item")}
     shutil.rmtree(scratch)
     interactions = int(split_users["length"].sum())
     draft.result = {
@@ -161,8 +162,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         "valid_users": int((split_users["valid_at"] >= 0).sum()),
         "test_users": int((split_users["test_at"] >= 0).sum()),
         "interactions_read": spool.rows,
-        "users_read": spool.users.count,
-        "items_read": spool.items.count,
+        **read,
         "duplicates": repeated,
         **metadata,
         "bad_rows": bad.count,
