@@ -62,7 +62,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, ki
     assert resumed.positions == unbroken.positions
 
 
-@pytest.mark.parametrize("limit", [3, 12])
+@pytest.mark.parametrize("limit", [3, 9])
 def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
@@ -74,9 +74,9 @@ def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
                     report=report or Report())  # fmt: skip
 
     loop = limited(whole)
-    assert loop.steps_per_epoch == 8
+    assert loop.steps_per_epoch == 6
     counters = loop.run()
-    assert counters.step == limit and counters.epoch == -(-limit // 8)
+    assert counters.step == limit and counters.epoch == -(-limit // 6)
     assert all(f"valid/{loop.config.metric}" in row for row in counters.rows)
     with pytest.raises(Interrupted):
         limited(broken, stop_at(limit - 1)).run()

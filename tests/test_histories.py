@@ -1,6 +1,7 @@
 """Histories on disk and training rows without a list of them, against the lists; work and memory are counted."""
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,7 @@ def mapped(array: np.ndarray) -> bool:
 
 
 def test_training_holds_nothing_that_grows_with_users(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sequences, "Order", partial(Order, small=0))
     monkeypatch.setattr(sequences, "CHUNK", 4_096)  # what is looked at together is bounded
 
     def peak(users: int) -> int:
