@@ -109,7 +109,7 @@ class Loop:
         """Train to the end, from the last checkpoint if there is one."""
         if (self.folder / LAST).exists():
             self._restore()
-        while self.counters.step < self.steps and not self.curriculum.state.finished:
+        while (self.counters.step < self.steps or self.counters.step_in_epoch) and not self.curriculum.state.finished:
             self._epoch()
             self._finish_epoch()
         return self.counters
