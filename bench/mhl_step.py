@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from comparison import report
 from rpg_step import MAX_LENGTH, alternating, made_up
 
 from genrec_cli.curriculum.masks import Masker
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
@@ -70,8 +72,10 @@ def main() -> None:
         for name, values in times.items():
             ratio = statistics.median(value / other for value, other in zip(values, times["rpg"], strict=True))
             found[f"K {digits}, {name}"] = {"seconds": statistics.median(values), "over_rpg": ratio}
-            print(f"K {digits}  {name:28} {statistics.median(values) * 1e3:8.1f} ms  over RPG {ratio:.2f}")
-    print(json.dumps(found))
+            if not options.json:
+                print(f"K {digits}  {name:28} {statistics.median(values) * 1e3:8.1f} ms  over RPG {ratio:.2f}")
+    if options.json:
+        print(json.dumps(report([], over_rpg=found)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from comparison import Comparison, report
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
     device = resolve_device(options.device)
 
@@ -175,6 +177,16 @@ def main() -> None:
                 spent[name].append(value)
     decode = {name: statistics.median(values) for name, values in spent.items()}
 
+    comparisons = [
+        Comparison.of(f"RPG step, {name.removeprefix('ours ')}, K {options.digits}, batch {options.batch_size}",
+                      "reference (fp32)", times[name], times["reference fp32"])
+        for name in times if options.reference and name.startswith("ours")
+    ]  # fmt: skip
+    what = f"decode, 32 users x {items:,} items, top 10"
+    comparisons.append(Comparison.of(what, "gather and top-k", spent["ours"], spent["gather"]))
+    if options.json:
+        print(json.dumps(report(comparisons, step_seconds=result, decode_seconds=decode)))
+        return
     print(
         f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
         f"K {options.digits}, batch {options.batch_size}"
@@ -184,7 +196,6 @@ def main() -> None:
         print(f"step    {name:15} {value * 1e3:9.1f} ms{ratio}")
     for name, value in decode.items():
         print(f"decode  {name:15} {value * 1e3:9.2f} ms  (32 users x {items:,} items, top 10)")
-    print(json.dumps({"step_seconds": result, "decode_seconds": decode}))
 
 
 if __name__ == "__main__":

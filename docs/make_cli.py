@@ -18,8 +18,8 @@ from genrec_cli import registry
 from genrec_cli.cli import app
 from genrec_cli.cli.common import PANEL
 from genrec_cli.config import Section
+from genrec_cli.curriculum.noise import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
-from genrec_cli.decoders.graph import GraphConfig
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.stages.case_study import CaseStudyConfig
 from genrec_cli.stages.compare import CompareConfig
@@ -111,8 +111,12 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "[[curriculum.phase]]", Phase
     yield "law of a phase", Law
     yield "until of a phase", Until
+    yield "[noise]", NoiseConfig
     yield "[evaluate]", EvaluateConfig
-    yield "[decoder]", GraphConfig
+    for name in registry.TABLE["decoder"]:
+        config = registry.load("decoder", name).Config
+        if config.model_fields:
+            yield f"[decoder] of {name}", config
     yield "[case_study]", CaseStudyConfig
     yield "[compare]", CompareConfig
     yield "[figures]", FiguresConfig

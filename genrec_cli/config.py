@@ -21,7 +21,7 @@ Layer = Mapping[str, Mapping[str, Any]]
 """Section name -> key -> value, as read from one source."""
 
 SECTIONS = frozenset(
-    {"download", "preprocess", "tokenize", "encoder", "tokenizer", "model", "train", "curriculum"}
+    {"download", "preprocess", "tokenize", "encoder", "tokenizer", "model", "train", "curriculum", "noise"}
     | {"evaluate", "decoder", "recommend", "case_study", "compare", "figures", "source", "recipe", "sweep"}
 )
 """Every section that any stage reads. A file may hold all of them; a stage takes its own.

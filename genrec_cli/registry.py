@@ -24,6 +24,9 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "tokenizer": {
         "opq": "genrec_cli.tokenizers.opq:OpqTokenizer",
+        "pq": "genrec_cli.tokenizers.pq:PqTokenizer",
+        "rkmeans": "genrec_cli.tokenizers.rkmeans:RkmeansTokenizer",
+        "rqvae": "genrec_cli.tokenizers.rqvae:RqvaeTokenizer",
         "text": "genrec_cli.tokenizers.text:TextTokenizer",
         "random": "genrec_cli.tokenizers.random:RandomTokenizer",
     },
@@ -32,10 +35,14 @@ TABLE: dict[str, dict[str, str]] = {
         "sasrec": "genrec_cli.models.sasrec:SasRec",
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",
+        "tiger": "genrec_cli.models.tiger:Tiger",
+        "mdgr": "genrec_cli.models.mdgr:Mdgr",
     },
     "decoder": {
         "exhaustive": "genrec_cli.decoders.exhaustive:Exhaustive",
         "graph": "genrec_cli.decoders.graph:Graph",
+        "beam": "genrec_cli.decoders.beam:Beam",
+        "diffusion": "genrec_cli.decoders.diffusion:Diffusion",
     },
 }
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
-from shop import SMALL_SHOP, TINY, Answer, genrec
+from shop import SMALL_SHOP, TINY, TINY_TIGER, Answer, genrec
 
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.checkpoint import BEST, LAST
@@ -31,10 +31,12 @@ PIPELINE = {
     "popular": ["train", "--model", "popular"],
     "sasrec": ["train", "--model", "sasrec", "--epochs", "2", *TINY],
     "rpg": ["train", "--model", "rpg", "--curriculum", "inf", "--epochs", "2", *TINY],
+    "tiger": ["train", "--model", "tiger", "--epochs", "2", *TINY_TIGER],
     "mhl": ["train", "--model", "mhl", "--curriculum", "r-e-inf", "--epochs", "3", *TINY, *SHORT_PHASES],
     "evaluate popular": ["evaluate", "--run", "popular-s0"],
     "evaluate sasrec": ["evaluate", "--run", "sasrec-s0", "--split", "valid", "--exclude-seen"],
     "evaluate rpg": ["evaluate", "--run", "rpg-s0", "--at", "10,5,1"],
+    "evaluate tiger": ["evaluate", "--run", "tiger-s0", "--at", "5,10,20"],
     "evaluate mhl": ["evaluate", "--run", "mhl-s0"],
     "graph": ["evaluate", "--run", "mhl-s0", "--decoder", "graph", *SMALL_GRAPH],
     "case-study": ["case-study", "rpg-s0", "sasrec-s0", "--users", "3"],
@@ -336,7 +338,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(copy, monkeyp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_elsewhere_leaves_nothing_half_made(walk, monkeypatch, number):
     before = {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()}
-    monkeypatch.setattr(Exhaustive, "scores", lambda *given: signal.raise_signal(number))
+    monkeypatch.setattr(Exhaustive, "scored", lambda *given: signal.raise_signal(number))
     answer = genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "3")
     assert (answer.code, answer.out) == (130, "")
     assert {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()} == before
@@ -350,9 +352,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(walk, copy, tmp_path, one_thread):
-    words = [*TRAIN, "--device", "cpu", "--label", "killed", "--epochs", "40", "--set", "curriculum.patience=99"]
-    words += ["--set", "train.checkpoint_minutes=0.001"]
+@pytest.mark.parametrize("command, epochs", [(TRAIN, 40), (["train", "--model", "tiger", *TINY_TIGER], 2)])
+def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(
+    walk, copy, tmp_path, one_thread, command, epochs
+):
+    words = [*command, "--device", "cpu", "--label", "killed", "--epochs", str(epochs)]
+    words += ["--set", "curriculum.patience=99", "--set", "train.checkpoint_minutes=0.001"]
     other = Path(shutil.copytree(walk.root, tmp_path / "other"))
     whole = genrec(other, *words).path
     partial = copy / whole.relative_to(other)
@@ -369,13 +374,13 @@ def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(walk, 
     assert not (partial / "manifest.json").exists()
     with safe_open(partial / LAST, framework="pt") as state:
         counters = json.loads(state.metadata()["state"])["counters"]
-    assert counters["step"] > 0 and counters["epoch"] < 40, "killed in the middle"
+    assert counters["step"] > 0 and counters["epoch"] < epochs, "killed in the middle"
 
     assert genrec(copy, *words).path == partial
     for name in (BEST, "config.json"):
         assert (partial / name).read_bytes() == (whole / name).read_bytes(), name
     logs = [pq.read_table(path / "log.parquet").drop_columns(["seconds", "waited"]) for path in (partial, whole)]
-    assert logs[0].num_rows == 40
+    assert logs[0].num_rows == epochs
     assert logs[0].equals(logs[1])
     states = []
     for path in (partial, whole):

@@ -10,10 +10,11 @@ from genrec_cli import registry
 from genrec_cli.config import validate
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.decoders.beam import Beam, BeamConfig
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.checkpoint import load_weights, save_weights
 from genrec_cli.engine.optim import TrainConfig, make_optimizer
-from genrec_cli.models.base import CodeScorer, ItemScorer, Model
+from genrec_cli.models.base import CodeScorer, ItemScorer, MaskFiller, Model, PrefixScorer
 
 MAX_LENGTH = 8
 SMALL = {"width": 16, "heads": 2, "inner": 32}
@@ -44,6 +45,24 @@ def masker() -> Masker:
     return Masker("random", "token", 0.5, "printed", torch.Generator().manual_seed(0))
 
 
+def windows_of(name: str, otherwise: str) -> str:
+    """The rows that a model learns from by its own defaults."""
+    return registry.load("model", name).defaults.get("train", {}).get("windows", otherwise)
+
+
+@pytest.fixture
+def rows(name, histories) -> Rows:
+    return Rows.of(histories, max_length=MAX_LENGTH, windows=windows_of(name, "sliding"))
+
+
+@torch.no_grad()
+def scores_of(model: Model, batch) -> torch.Tensor:
+    """``score_BI`` of the whole catalogue: by exact decoding, or item by item from a model that generates."""
+    if isinstance(model, (ItemScorer, CodeScorer)):
+        return Exhaustive(make_catalog()).scores(model, batch)
+    return -torch.stack([model.target_loss(batch, torch.full_like(batch.user_B, i)) for i in range(1, 31)], dim=1)
+
+
 every = pytest.mark.parametrize("name", registry.names("model"))
 trained = pytest.mark.parametrize("name", [n for n in registry.names("model") if registry.load("model", n).trainable])
 
@@ -51,10 +70,10 @@ trained = pytest.mark.parametrize("name", [n for n in registry.names("model") if
 @every
 def test_offers_a_face_and_scores_every_item(name, histories):
     model = build(name).eval()
-    assert isinstance(model, (ItemScorer, CodeScorer))
+    assert isinstance(model, (ItemScorer, CodeScorer, PrefixScorer, MaskFiller))
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
-    scores = Exhaustive(make_catalog()).scores(model, known.batch)
+    scores = scores_of(model, known.batch)
     assert scores.shape == (8, 30)
     assert torch.isfinite(scores).all()
 
@@ -73,21 +92,18 @@ def test_save_and_load_give_the_same_scores(name, histories, tmp_path):
     load_weights(tmp_path / "m.safetensors", other)
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
-    decoder = Exhaustive(make_catalog())
-    assert torch.equal(decoder.scores(model, known.batch), decoder.scores(other, known.batch))
+    assert torch.equal(scores_of(model, known.batch), scores_of(other, known.batch))
 
 
 @every
 def test_a_batch_gives_what_each_history_gives_alone(name, histories):
     model = build(name).eval()
     user, at = histories.targets("test")
-    decoder = Exhaustive(make_catalog())
 
     def scores(batch_size: int) -> torch.Tensor:
         found = torch.zeros(len(user), 30)
-        with torch.no_grad():
-            for known in eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=batch_size):
-                found[known.batch.user_B] = decoder.scores(model, known.batch)
+        for known in eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=batch_size):
+            found[known.batch.user_B] = scores_of(model, known.batch)
         return found
 
     torch.testing.assert_close(scores(99), scores(1), atol=1e-5, rtol=1e-5)
@@ -145,7 +161,7 @@ def test_the_future_does_not_leak(name):
 def test_overfits_eight_users(name, histories):
     torch.manual_seed(0)
     model = build(name)
-    rows = Rows.of(histories, max_length=20, windows="recent")
+    rows = Rows.of(histories, max_length=20, windows=windows_of(name, "recent"))
     kind = registry.load("model", name)
     model = kind(validate(kind.Config, "model", settings(name) | {"width": 32}), make_catalog(), max_length=20)
     optimizer = make_optimizer(model, TrainConfig(lr=1e-2))
@@ -157,3 +173,82 @@ def test_overfits_eight_users(name, histories):
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.3 * before
+
+
+def prefix_scorer(name: str, histories):
+    """A model that generates digit after digit, and a batch for it."""
+    model = build(name).eval()
+    if not isinstance(model, PrefixScorer):
+        pytest.skip("does not generate digit after digit")
+    user, at = histories.targets("test")
+    return model, next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99)).batch
+
+
+@every
+def test_digits_after_prefixes_add_up_to_the_loss_of_the_target(name, histories):
+    """A beam as wide as the catalogue lists every item, with the score that the model gives it as a target."""
+    model, batch = prefix_scorer(name, histories)
+    catalog = make_catalog()
+    top, _ = Beam(model, catalog, BeamConfig(beams=30)).decode(batch, 30)
+    assert (top.item_Bk.sort(dim=1).values == torch.arange(1, 31)).all()
+    expected = catalog.digits * scores_of(model, batch).gather(1, top.item_Bk - 1)
+    torch.testing.assert_close(top.score_Bk, expected, atol=1e-4, rtol=1e-5)
+
+
+@every
+def test_probabilities_of_a_digit_add_up_to_one_on_every_beam(name, histories):
+    model, batch = prefix_scorer(name, histories)
+    beams, one = torch.zeros(8, 3, dtype=torch.long), torch.ones(8, 1)
+    with torch.no_grad():
+        prefixes = model.prefixes(batch)
+        torch.testing.assert_close(prefixes.first().exp().sum(-1), one)
+        torch.testing.assert_close(prefixes.extend(beams, beams).exp().sum(-1), one.expand(8, 3))
+
+
+# ---- models that fill in masks -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filler(name, histories):
+    """A model that fills in masks, what it remembers of some histories, and two candidates for each of them."""
+    model = build(name).eval()
+    if not isinstance(model, MaskFiller):
+        pytest.skip("fills in no masks")
+    user, at = histories.targets("test")
+    known = next(eval_batches(histories, user, at, max_length=MAX_LENGTH, batch_size=99))
+    codes_BMK = torch.tensor([[-1, 3, -1, 5], [2, -1, 7, 0]]).repeat(len(user), 1, 1)
+    return model, known, codes_BMK
+
+
+@every
+@torch.no_grad()
+def test_masks_are_filled_by_probabilities_that_depend_on_the_known_digits(name, filler):
+    model, known, codes_BMK = filler
+    logp_BMKV = model.fill(model.read(known.batch), codes_BMK)
+    assert logp_BMKV.shape == (8, 2, 4, 8)
+    torch.testing.assert_close(logp_BMKV.exp().sum(-1), torch.ones(8, 2, 4))
+    other = codes_BMK.clone()
+    other[..., 3] = 6
+    changed = model.fill(model.read(known.batch), other) - logp_BMKV
+    assert (changed[:, :, :2].abs().amax((-1, -2)) > 1e-6).all(), "the open digits 0 and 1"
+
+
+@every
+@torch.no_grad()
+def test_a_candidate_is_filled_alike_among_others_and_alone(name, filler):
+    model, known, codes_BMK = filler
+    memory = model.read(known.batch)
+    both = model.fill(memory, codes_BMK)
+    torch.testing.assert_close(model.fill(memory, codes_BMK[:, 1:]), both[:, 1:])
+    torch.testing.assert_close(model.fill(memory, codes_BMK.flip(1)), both.flip(1))
+
+
+@every
+@torch.no_grad()
+def test_the_loss_of_a_target_is_that_of_filling_it_from_nothing(name, filler):
+    model, known, codes_BMK = filler
+    logp_BKV = model.fill(model.read(known.batch), torch.full_like(codes_BMK[:, :1], -1))[:, 0]
+    code_BK1 = make_catalog().codes_IK[known.target_B - 1][..., None]
+    torch.testing.assert_close(
+        model.target_loss(known.batch, known.target_B), -logp_BKV.gather(2, code_BK1).mean((1, 2))
+    )

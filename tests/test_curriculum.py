@@ -25,10 +25,10 @@ def chooser(mask="entropy", granularity="token", ratio=0.5, budget="rounded", se
 
 def test_entropy_of_known_distributions():
     uniform, certain = torch.zeros(1, 1, 8), torch.tensor([[[50.0] + [0.0] * 7]])
-    assert entropy(uniform).item() == pytest.approx(np.log(8), abs=1e-6)
-    assert entropy(certain).item() == pytest.approx(0.0, abs=1e-6)
+    assert entropy(uniform.log_softmax(-1)).item() == pytest.approx(np.log(8), abs=1e-6)
+    assert entropy(certain.log_softmax(-1)).item() == pytest.approx(0.0, abs=1e-6)
     half = torch.tensor([[[0.0, 0.0] + [-1e9] * 6]])
-    assert entropy(half).item() == pytest.approx(np.log(2), abs=1e-6)
+    assert entropy(half.log_softmax(-1)).item() == pytest.approx(np.log(2), abs=1e-6)
 
 
 def test_entropy_masks_the_highest_tokens():
@@ -220,7 +220,7 @@ def test_clean_pass_leaves_the_next_item_loss_untouched(model):
 def test_entropies_of_both_readings(model):
     histories = make_histories([9, 7], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
-    expected = entropy(model.logits(model.states(model.tokens(batch), batch)))
+    expected = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1))
     for next_on in ("masked", "clean"):
         keep = Always(torch.zeros_like(expected, dtype=torch.bool), needs_entropy=True)
         model.config = model.config.model_copy(update={"next_on": next_on, "entropy_source": "printed"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genrec_cli.engine.diagnosis import Training, diagnose
+from genrec_cli.engine.diagnosis import Training, diagnose, invalid_codes, parallel_below_residual
 
 STEPS = 100
 
@@ -130,3 +130,34 @@ def test_a_loss_that_does_not_fall(loss):
 def test_a_loss_that_rises_with_a_new_phase_is_healthy():
     loss = [*[5 * 0.97**e for e in range(20)], *[4 * 0.99**e for e in range(20)]]
     assert signs(log(RISING, loss=loss, ratio=[0.1] * 20 + [0.0] * 20)) == []
+
+
+# ---- MDGR ------------------------------------------------------------------------------------------------
+
+
+def masked(*means: float, shifts: bool = True) -> list[str]:
+    """Signs in the log of a run of two digits with these mean numbers of masked digits."""
+    rows = [
+        {"epoch": e, "step": 100 * e, "phase": "inference", "ratio": 0.0, "lr": 1e-3, "valid/NDCG@10": 0.01 * e,
+         "loss/next": 5.0 / e, "loss/masked_digits": mean, "loss/masked_1": 2 - mean, "loss/masked_2": mean - 1}
+        for e, mean in enumerate(means, 1)
+    ]  # fmt: skip
+    return [finding.sign for finding in diagnose(Training(rows, "NDCG@10", 99, 10, shifts))]
+
+
+def test_masks_that_stay_easy_are_told():
+    assert "masks did not shift" in masked(1.2, 1.25, 1.3)
+    assert "masks did not shift" not in masked(1.2, 1.4, 1.8)
+    assert "masks did not shift" not in masked(1.5, 1.5, 1.5, shifts=False)
+
+
+def test_invalid_codes_are_told():
+    assert invalid_codes(0.2).sign == "invalid codes" and "20%" in invalid_codes(0.2).seen
+    assert invalid_codes(0.9) is None and invalid_codes(None) is None
+
+
+def test_parallel_codes_that_do_worse_are_told():
+    finding = parallel_below_residual("Recall@5", {"opq": 0.03, "pq": 0.02, "rkmeans": 0.04, "rqvae": 0.035})
+    assert "0.0300 with opq and 0.0400 with rkmeans" in finding.seen
+    assert parallel_below_residual("Recall@5", {"opq": 0.05, "rkmeans": 0.04}) is None
+    assert parallel_below_residual("Recall@5", {"opq": 0.01}) is None

@@ -12,10 +12,14 @@ from conftest import make_catalog, make_histories
 from safetensors.torch import load_file
 
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig
+from genrec_cli.decoders.exhaustive import Exhaustive, ExhaustiveConfig
 from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig, learning_rate
+from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.errors import DataError, DivergedError, Interrupted
+from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.stages.train import write_log
@@ -29,8 +33,10 @@ def make_loop(folder: Path, *, config=CONFIG, curriculum=INF, report=None, seed=
     torch.manual_seed(seed)
     catalog, histories = make_catalog(), make_histories([5, 9, 6, 14, 6, 4, 7, 12] * 4, 30)
     small = {"width": 16, "heads": 2, "inner": 32, "dropout": 0.2, "attention_dropout": 0.2}
-    model = kind({Rpg: RpgConfig, Mhl: MhlConfig}[kind](**small), catalog, max_length=8)
-    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report())
+    model = kind({Rpg: RpgConfig, Mhl: MhlConfig, Mdgr: MdgrConfig}[kind](**small), catalog, max_length=8)
+    search = {Mdgr: (Diffusion, DiffusionConfig(beams=10))}.get(kind, (Exhaustive, ExhaustiveConfig()))
+    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report(),
+                make_ranker=lambda: make_ranker(model, catalog, *search))  # fmt: skip
 
 
 def stop_at(step: int) -> Report:
@@ -43,7 +49,7 @@ def everything(folder: Path) -> dict[str, torch.Tensor]:
     return {**load_file(folder / LAST), **{f"best.{n}": v for n, v in load_file(folder / BEST).items()}}
 
 
-@pytest.mark.parametrize("kind, curriculum", [(Rpg, INF), (Mhl, FULL)])
+@pytest.mark.parametrize("kind, curriculum", [(Rpg, INF), (Mhl, FULL), (Mdgr, INF)])
 @pytest.mark.parametrize("stops", [[3], [5, 4, 1], [1, 1, 1, 1, 1, 1, 1]])
 def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

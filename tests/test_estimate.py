@@ -171,7 +171,7 @@ def test_the_probe_agrees_with_a_loop_over_positions_and_draws_nothing():
     model.eval()
     with torch.no_grad():
         for batch in sample(histories, max_length=8, users=10**6, seed=CONFIG.seed):
-            entropy_NK = entropy(model.logits(model.states(model.tokens(batch), batch)))
+            entropy_NK = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1))
             for position, value in zip(batch.packing.position_N.tolist(), entropy_NK.mean(1).tolist(), strict=True):
                 slow.setdefault(position, []).append(value)
     assert histories.users == 32, "the sample holds all users"

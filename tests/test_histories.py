@@ -27,6 +27,10 @@ def listed(histories: Histories, max_length: int, windows: str) -> list[tuple[in
         pairs = int(end) - 1
         if pairs < 1:
             continue
+        if windows == "each":
+            kept = [(n, min(n, max_length)) for n in range(1, pairs + 1)]
+            first += [(user, int(offset) + n - length, length, length - 1) for n, length in kept]
+            continue
         skipped = max(pairs - max_length, 0)
         start = int(offset) + (skipped if windows == "recent" else 0)
         first.append((user, start, pairs - skipped, 0))
@@ -37,7 +41,9 @@ def listed(histories: Histories, max_length: int, windows: str) -> list[tuple[in
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(1, 14), min_size=1, max_size=200), st.integers(1, 6), st.sampled_from(["sliding", "recent"])
+    st.lists(st.integers(1, 14), min_size=1, max_size=200),
+    st.integers(1, 6),
+    st.sampled_from(["sliding", "recent", "each"]),
 )
 def test_rows_are_those_of_the_list(lengths: list[int], max_length: int, windows: str) -> None:
     histories = make_histories([max(length, 3) for length in lengths], 9)

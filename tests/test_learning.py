@@ -15,7 +15,7 @@ from shop import genrec
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run
 
 SMALL = {
     "model.width": 32, "model.heads": 2, "model.inner": 64, "model.dropout": 0.1,
@@ -67,6 +67,14 @@ def test_order_is_learned(ordered, model):
     """Planted: three of four steps have one right answer, most others a shelf of some ten items."""
     train(ordered, model, "--epochs", "6")
     assert metrics(ordered, model)["NDCG@10"] > 4 * metrics(ordered, "popular")["NDCG@10"]
+
+
+@pytest.mark.slow
+def test_order_is_learned_by_a_model_that_generates(ordered):
+    """In three short epochs: each step of it costs more than one of the models above."""
+    sizes = {"model.layers": 1, "model.head_width": 16, "train.batch_size": 64, "train.valid_users": 100}
+    train(ordered, "tiger", *settings(sizes | {"model.dropout": 0.0, "model.attention_dropout": 0.0}), "--epochs", "3")
+    assert metrics(ordered, "tiger")["NDCG@10"] > 1.5 * metrics(ordered, "popular")["NDCG@10"]
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ from conftest import make_catalog, make_histories
 from sklearn.metrics import ndcg_score
 
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.exhaustive import Exhaustive, exclude_seen
+from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig, starts
 from genrec_cli.engine import metrics
+from genrec_cli.engine.optim import autocast
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.nn.attention import SelfAttention
@@ -118,12 +119,33 @@ def test_grouped_heads_equal_all_heads():
         torch.testing.assert_close(grouped[k], everywhere[k, at_KP[k]])
 
 
-def test_cosine_logits_equal_the_formula():
-    state, vectors = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
-    found = cosine_logits(state, vectors, 0.07)
-    for k in range(3):
-        expected = torch.nn.functional.cosine_similarity(state[k][:, None], vectors[k][None], dim=-1) / 0.07
-        torch.testing.assert_close(found[k], expected, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 5e-2)])
+def test_cosine_logits_and_their_gradients_equal_the_formula(shared, precision, tolerance):
+    """The gradient is written out by hand; autograd's own, by way of the formula, is its slow twin."""
+    torch.manual_seed(0)
+    state_NKD = torch.randn(5, 3, 64, requires_grad=True)
+    vectors = torch.randn(*(() if shared else (3,)), 7, 64, requires_grad=True)
+    weight_KNV = torch.randn(3, 5, 7)
+    with autocast(torch.device("cpu"), precision):
+        found_KNV = cosine_logits(state_NKD.transpose(0, 1), vectors, 0.07)
+    expected_KNV = torch.nn.functional.cosine_similarity(
+        state_NKD.transpose(0, 1)[:, :, None], vectors.expand(3, 7, 64)[:, None], dim=-1
+    ) / 0.07  # fmt: skip
+    assert found_KNV.dtype == torch.float32
+    torch.testing.assert_close(found_KNV, expected_KNV, atol=tolerance, rtol=tolerance)
+    for one, other in zip(
+        torch.autograd.grad((found_KNV * weight_KNV).sum(), (state_NKD, vectors)),
+        torch.autograd.grad((expected_KNV * weight_KNV).sum(), (state_NKD, vectors)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_a_state_of_length_zero_has_a_finite_gradient():
+    state_KND = torch.zeros(1, 2, 4, requires_grad=True)
+    cosine_logits(state_KND, torch.randn(1, 3, 4), 0.07).sum().backward()
+    assert state_KND.grad.isfinite().all()
 
 
 def test_rpg_loss_equals_loops_over_users_and_digits():
@@ -183,7 +205,7 @@ def test_rank_equals_sorting():
     scores[:, 1] = scores[:, 0]
     target = torch.randint(1, 41, (7,))
     rank = Exhaustive(catalog).rank(scores, target)
-    groups = catalog.groups()
+    groups = catalog.groups
     for b in range(7):
         own = scores[b, target[b] - 1]
         assert rank.above_B[b] == sum(s > own for s in scores[b])
@@ -195,12 +217,16 @@ def test_excluding_seen_items_moves_them_behind_everything():
     catalog, histories = make_catalog(), make_histories([6, 9], 30)
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=8, batch_size=9))
-    scores = exclude_seen(torch.zeros(2, 30), known.batch)
+    decoder, last_B = Exhaustive(catalog), known.batch.item_N[known.batch.packing.last_B]
+    found = decoder.judge(torch.zeros(2, 30), last_B, 30, hidden=known.batch.cells)
     for b, u in enumerate(known.batch.user_B):
-        seen = histories.item[histories.offset[u] :][: at[u]][-8:]
-        assert set((scores[b] == -torch.inf).nonzero()[:, 0].add(1).tolist()) == set(seen.tolist())
-    excluded = Exhaustive(catalog).rank(scores, known.batch.item_N[known.batch.packing.last_B])
-    assert (excluded.above_B == 30).all(), "an excluded target is never a hit"
+        seen = set(histories.item[histories.offset[u] :][: at[u]][-8:].tolist())
+        left = [item for item in range(1, 31) if item not in seen]
+        assert found.top.item_Bk[b].tolist() == left + [0] * len(seen), "equal scores stand in order of their ids"
+        assert (found.top.score_Bk[b] == -torch.inf).sum() == len(seen)
+    assert (found.rank.above_B == 30).all(), "an excluded target is never a hit"
+    torch.testing.assert_close(found.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
+    assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.batch.cells).item_Bk)
 
 
 def test_metrics_equal_scikit_learn_and_average_over_ties():

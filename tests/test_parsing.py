@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import threading
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from genrec_cli.errors import DataError
+from genrec_cli.sources import lines as reading
 from genrec_cli.sources.amazon import Amazon2014, read_amazon
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.interactions import Columns, microseconds, read_json_interactions
@@ -85,7 +88,11 @@ def test_what_json_reads_otherwise_is_left_to_the_slow_parser(line: str) -> None
 
 
 def test_ordinary_metadata_takes_the_fast_path() -> None:
-    for record in ({"asin": "B0", "price": 3.5, "categories": [["A", "B"]]}, {"title": "Dr. Scholl's 5\" \\ pad"}):
+    for record in (
+        {"asin": "B0", "price": 3.5, "categories": [["A", "B"]]},
+        {"title": "Dr. Scholl's 5\" \\ pad"},
+        {"a": "x's", "b": '5"'},
+    ):
         assert json.loads(_as_json(repr(record))) == record
 
 
@@ -245,6 +252,26 @@ def test_a_line_of_100_mb_is_a_bad_line_in_bounded_memory(tmp_path: Path, name: 
     assert peak < 64 * 2**20
     assert tables.items is not None
     assert (log if "reviews" in name else tables.items.collect()).height == 2
+
+
+def test_only_a_few_chunks_are_read_ahead_and_a_reader_can_be_left(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(reading, "CHUNK", 64)
+    path = write(tmp_path / "log.json", "0123456\n" * 8_000)
+    read: list[bytes] = []
+    chunks = reading._chunks
+
+    def watched(path: Path, size: int) -> Iterator[bytes]:
+        for chunk in chunks(path, size):
+            read.append(chunk)
+            yield chunk
+
+    monkeypatch.setattr(reading, "_chunks", watched)
+    before = threading.active_count()
+    blocks = read_blocks(path, BadRows())
+    first = next(blocks)
+    assert first == (1, b"0123456\n" * 8) and first.count() == 8
+    blocks.close()
+    assert len(read) <= 2 + reading.AHEAD and threading.active_count() == before
 
 
 def test_gzip_members_are_read_and_damage_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import random
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import test_contracts
 from shop import TINY
+from torch.distributed.run import get_args_parser
 from typer.main import get_group
 
 from genrec_cli import console, registry
@@ -71,6 +73,11 @@ def test_a_command_on_a_page_is_one_that_exists(words: list[str]) -> None:
         case ["genrec", name, *rest]:
             command = get_group(app).commands[name]
             command.make_context(f"genrec {name}", rest)  # raises on an option that does not exist
+        case ["torchrun", *rest]:
+            given = get_args_parser().parse_args(rest)
+            assert given.module and given.training_script == "genrec_cli"
+            name, *rest = given.training_script_args
+            get_group(app).commands[name].make_context(f"genrec {name}", rest)
         case ["make", target]:
             assert re.search(rf"^{target}:", (HOME / "Makefile").read_text("utf-8"), re.M)
         case ["pip", "install", *_] | ["uv", "pip", "install", *_]:
@@ -79,6 +86,13 @@ def test_a_command_on_a_page_is_one_that_exists(words: list[str]) -> None:
             assert (HOME / script).is_file()
         case _:
             assert variables and not words, f"no such command: {shlex.join(words)}"
+
+
+def test_the_job_script_is_a_script_and_its_command_exists(tmp_path: Path) -> None:
+    (script,) = fences(HOME / "docs" / "scaling.md", "bash")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+    (words,) = (words for words in typed(script) if "torchrun" in words)
+    test_a_command_on_a_page_is_one_that_exists(words[words.index("torchrun") :])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,16 +11,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shop import SMALL_SHOP, TINY, Answer, genrec
+from shop import SMALL_SHOP, TINY, TINY_TIGER, Answer, genrec
 
+from genrec_cli.artifacts import Workspace
 from genrec_cli.data.names import Names
-from genrec_cli.data.sequences import Histories
+from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.engine.evaluation import Outcome
-from genrec_cli.engine.lists import code_rank, list_rank
+from genrec_cli.engine.ranking import code_rank, list_rank
 from genrec_cli.stages.case_study import pick, rank_of
+from genrec_cli.stages.load import load_run
 from genrec_cli.stages.recommend import COLUMNS, Recommendations
 
-RUNS = ("popular", "sasrec", "rpg")
+RUNS = {"popular": [], "sasrec": TINY, "rpg": TINY, "tiger": TINY_TIGER}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("stages")
     for words in (SMALL_SHOP, ["preprocess"], ["tokenize", "--codebooks", "4", "--codewords", "8"]):
         assert genrec(root, *words).code == 0
-    for model in RUNS:
-        assert genrec(root, "train", "--model", model, *(["--epochs", "2", *TINY] if model != "popular" else [])).path
+    for model, words in RUNS.items():
+        assert genrec(root, "train", "--model", model, *(["--epochs", "2", *words] if words else [])).path
     return root
 
 
@@ -90,6 +92,8 @@ EVALUATIONS = [
     ["--run", "sasrec-s0", "--exclude-seen", "--at", "3,200"],
     ["--run", "rpg-s0", "--split", "valid"],
     ["--run", "rpg-s0", "--decoder", "graph", *SMALL_GRAPH],
+    ["--run", "tiger-s0"],
+    ["--run", "tiger-s0", "--exclude-seen", "--split", "valid", "--at", "5,20"],
 ]
 
 
@@ -152,6 +156,42 @@ def test_a_graph_that_covers_the_catalogue_finds_what_exact_decoding_finds(root)
 
 def exact_code_ndcg(root: Path, cutoff: int) -> float:
     return evaluated(root, "--run", "rpg-s0", "--at", str(cutoff))[0]["code_metrics"][f"NDCG@{cutoff}"]
+
+
+# ---- a model that generates ------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
+    """Ranks and ties, also of codes that many items share, against the loss of each item as a target."""
+    _, users, lists = evaluated(root, "--run", "tiger-s0", "--set", "decoder.beams=150", "--at", "150")
+    ws = Workspace(root)
+    model, catalog, histories = load_run(ws, ws.find("synthetic", "runs", "tiger-s0"), torch.device("cpu"))
+    assert len(catalog.groups.unique()) < catalog.items
+    few = users["user"][::37] - 1
+    known = next(eval_batches(histories, few, histories.test_at[few], max_length=20, batch_size=99))
+    losses = [model.target_loss(known.batch, torch.full_like(known.target_B, i + 1)) for i in range(catalog.items)]
+    score_BI, digits = -torch.stack(losses, dim=1), catalog.digits
+    for row, user in enumerate(known.batch.user_B.tolist()):
+        at = int(np.flatnonzero(users["user"] == user + 1)[0])
+        target = float(score_BI[row, known.target_B[row] - 1])
+        above, ties = int(users["rank"][at]), int(users["ties"][at])
+        assert (score_BI[row] > target + 1e-5).sum() <= above <= (score_BI[row] >= target - 1e-5).sum() - ties
+        assert ties == (catalog.groups == catalog.groups[known.target_B[row] - 1]).sum()
+        found = score_BI[row, lists["items"][at] - 1] * digits
+        np.testing.assert_allclose(lists["scores"][at], found, atol=1e-4)
+
+
+def test_a_model_that_generates_has_its_own_decoder(root):
+    result = evaluated(root, "--run", "tiger-s0")[0]
+    assert result["decoder"] == "beam" and "exact_metrics" not in result
+    assert result["codes"] >= 20, "each of 20 beams was scored to the end"
+    wrong = genrec(root, "evaluate", "--run", "tiger-s0", "--decoder", "exhaustive")
+    assert wrong.code == 2 and "--decoder beam" in wrong.err
+    wrong = genrec(root, "evaluate", "--run", "tiger-s0", "--at", "30")
+    assert wrong.code == 2 and "--set decoder.beams=30" in wrong.err
+    wrong = genrec(root, "train", "--model", "tiger", *TINY_TIGER, "--set", "train.windows=recent", "--epochs", "1")
+    assert wrong.code == 3 and "--set train.windows=each" in wrong.err
 
 
 # ---- fewer items than a list is long ---------------------------------------------------------------

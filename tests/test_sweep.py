@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from shop import SMALL_SHOP, Answer, genrec
+from shop import SMALL_SHOP, TINY, Answer, genrec
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
@@ -215,6 +215,32 @@ def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     assert "Test numbers: to report what was chosen before" in (answer.path / "table.md").read_text()
 
 
+def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    small = ["--set", "tokenizer.codewords=16", *TINY, "--set", "train.epochs=1"]
+    answer = genrec(root, "sweep", "tokenizers", *small)
+    assert answer.code == 0, answer.err
+    table = {row["row"]: row for row in pq.read_table(answer.path / "table.parquet").to_pylist()}
+    assert list(table) == ["opq", "pq", "rkmeans", "rqvae", "random"]
+    for name, row in table.items():
+        codes = next((root / "synthetic" / "codes").glob(f"{name}4x16-*"))
+        quality = json.loads((codes / "quality.json").read_text())
+        for column in ("colliding_share", "mean_entropy", "neighbours_kept_by_digits", "mutual_information_adjusted"):
+            assert row[column] == pytest.approx(quality[column])
+        evaluation = Workspace(root).find("synthetic", "eval", pq.read_table(answer.path / "runs.parquet").to_pylist()[
+            list(table).index(name)]["evaluation"])  # fmt: skip
+        assert row["code_NDCG@10"] == pytest.approx(evaluation.result["code_metrics"]["NDCG@10"])
+        assert row["NDCG@10"] == pytest.approx(evaluation.result["metrics"]["NDCG@10"])
+        assert row["code_Recall@10"] >= row["Recall@10"]
+    assert table["random"]["neighbours_kept_by_decoded"] is None
+    assert table["random"]["neighbours_kept_by_digits"] < table["opq"]["neighbours_kept_by_digits"]
+    assert "code_NDCG@10" in answer.err and (answer.path / "table.md").read_text().count("| rkmeans |") == 2
+    apart = [*small, "--set", "tokenizer.collisions=reassign"]
+    again = genrec(root, "sweep", "tokenizers", *apart)
+    for row in pq.read_table(again.path / "table.parquet").to_pylist():
+        assert row["colliding_share"] == 0 and row["NDCG@10"] == row["code_NDCG@10"]
+
+
 # ---- what is refused -------------------------------------------------------------------------------
 
 GRID = HEAD + "[sweep.grid]\n"
@@ -269,7 +295,7 @@ def test_codes_that_contradict_the_sweep_are_refused(swept, shop):
 # ---- sweeps that come with the package -------------------------------------------------------------
 
 BEAUTY, TOYS = "amazon-2014-beauty", "amazon-2014-toys-and-games"
-SIZES = {"mhl-table2": 16, "mhl-table6": 15, "mhl-table7": 24, "mhl-table8": 10, "mhl-table13": 3}
+SIZES = {"mhl-table2": 16, "mhl-table6": 15, "mhl-table7": 24, "mhl-table8": 10, "mhl-table13": 3, "tokenizers": 5}
 
 
 @pytest.mark.parametrize("name", sweep_names())
@@ -280,7 +306,8 @@ def test_every_sweep_is_sound_on_any_data_set(name, dataset):
     assert sweep.config.cite and sweep.config.dated
     for column, numbers in zip(sweep.config.columns, zip(*sweep.expected.values(), strict=True), strict=False):
         assert "@" not in column or all(0 < number < 0.2 for number in numbers)
-    assert (sweep.expected == {}) == (dataset == "mine" or (name == "mhl-table13" and dataset != TOYS))
+    ours = name == "tokenizers"
+    assert (sweep.expected == {}) == (ours or dataset == "mine" or (name == "mhl-table13" and dataset != TOYS))
 
 
 def test_the_tables_overlap_where_the_paper_trains_the_same_thing():
@@ -314,7 +341,8 @@ def test_sweeps_are_no_recipes_of_steps():
 
 
 def test_columns_and_cutoffs():
-    assert check_columns(["n@20", "hr@1", "minutes"]) == ("NDCG@20", "Recall@1", "minutes")
+    assert check_columns(["n@20", "code_hr@1", "minutes", "mean_entropy"])[:2] == ("NDCG@20", "code_Recall@1")
+    assert cutoffs(("code_NDCG@20", "mean_entropy")) == [5, 10, 20]
     assert cutoffs(("NDCG@20", "minutes")) == [5, 10, 20] and cutoffs(("minutes",)) == [5, 10]
 
 

@@ -17,8 +17,10 @@ from genrec_cli.cli import main
 from genrec_cli.data.schema import ITEMS, codes_schema, read_table, write_table
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.tokenizers import quality
-from genrec_cli.tokenizers.opq import OpqConfig, OpqTokenizer, check_codebooks, check_codewords
+from genrec_cli.tokenizers.kmeans import check_codewords
+from genrec_cli.tokenizers.opq import OpqConfig, OpqTokenizer
 from genrec_cli.tokenizers.pca import Pca
+from genrec_cli.tokenizers.pq import check_codebooks
 from genrec_cli.tokenizers.random import RandomConfig, RandomTokenizer
 
 

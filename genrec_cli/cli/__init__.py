@@ -1,13 +1,16 @@
 """The command line: parses, calls a stage, prints. Imports typer and the standard library only."""
 
 import importlib
+import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from genrec_cli import __version__
-from genrec_cli.cli.common import fail
+from genrec_cli.cli.common import fail, several
 
 app = typer.Typer(
     name="genrec",
@@ -38,6 +41,11 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``genrec`` command. Every way out has its exit code; see the README."""
     try:
-        app(args=arguments)
+        with ExitStack() as silenced:
+            if several() and os.environ.get("RANK") != "0":  # what there is to say is said by the first process
+                nothing = silenced.enter_context(Path(os.devnull).open("w"))
+                silenced.enter_context(redirect_stdout(nothing))
+                silenced.enter_context(redirect_stderr(nothing))
+            app(args=arguments)
     except Exception as error:
         sys.exit(fail(error))

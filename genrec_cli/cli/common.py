@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,10 +61,19 @@ class Common:
         return {name: values for name, values in merged.items() if name in sections}
 
 
+def several() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def command(
-    app: typer.Typer, name: str, *, panel: str | None = None
+    app: typer.Typer, name: str, *, panel: str | None = None, shared_by_ranks: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command whose function takes ``common`` first; the shared options are added to its own."""
+    """Register a command whose function takes ``common`` first; the shared options are added to its own.
+
+    Args:
+        shared_by_ranks: whether several processes can share its work (torchrun).
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         shared = {
@@ -81,7 +91,8 @@ def command(
             common = Common(**{field: given.pop(field) for field in shared})
             _prepare(common)
             try:
-                function(common, **given)
+                with _together(name, common, shared_by_ranks):
+                    function(common, **given)
             except KeyboardInterrupt:  # a stage that can save something has said so by an error of its own
                 from genrec_cli.errors import Interrupted
 
@@ -98,15 +109,29 @@ def command(
     return register
 
 
+def _together(name: str, common: Common, shared_by_ranks: bool) -> AbstractContextManager[None]:
+    """Joins the other processes, where torchrun started several."""
+    if not several():
+        return nullcontext()
+    from genrec_cli.distributed import joined
+    from genrec_cli.errors import UsageError
+
+    if not shared_by_ranks or common.dry_run:
+        what = "A dry run" if shared_by_ranks else f"'genrec {name}'"
+        raise UsageError(f"{what} is work for one process.", hint="Type it without torchrun")
+    return joined()
+
+
 def make(
     common: Common,
     plan: "Plan",
-    work: Callable[[], "Artifact"],
+    work: Callable[[], "Artifact | None"],
     *,
     forecast: Callable[[], dict[str, Any]] | None = None,
 ) -> "Artifact | None":
     """Run a stage's work unless it is done already; print the artifact's path or its JSON.
 
+    ``work`` gives None in a process that only lends a hand: another one makes the artifact.
     ``forecast`` says what the work would take; a dry run asks it and adds its answer to the JSON.
     """
     from genrec_cli import console
@@ -123,6 +148,8 @@ def make(
     if done:
         console.say(f"{stage}: up to date")
     artifact = done or work()
+    if artifact is None:
+        return None
     console.emit(
         {"schema": 1, "path": str(artifact.path), "key": artifact.key, "digest": artifact.digest,
          "state": "up to date" if done else "made", "result": artifact.result},
@@ -148,9 +175,14 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def fail(error: Exception) -> int:
-    """Print an error the way a person reads it, and return its exit code."""
+    """Print an error the way a person reads it, once for all processes, and return its exit code."""
     from genrec_cli.errors import GenrecError
 
+    if several():
+        from genrec_cli.distributed import speaks
+
+        if not speaks():
+            return error.exit_code if isinstance(error, GenrecError) else 1
     if isinstance(error, GenrecError):
         asked_for = error.exit_code == 130  # stopping is no failure
         print(error.message if asked_for else f"error: {error.message}", file=sys.stderr)

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "evaluate")
+    @command(app, "evaluate", shared_by_ranks=True)
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
-        decoder: Annotated[str | None, typer.Option(help="exhaustive (exact) or graph.")] = None,
+        decoder: Annotated[
+            str | None, typer.Option(help="exhaustive (exact), graph, ...; default: the model's own.")
+        ] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
         exclude_seen: Annotated[
@@ -57,11 +59,13 @@ def _cutoffs(text: str) -> list[int]:
 def show(artifact: "Artifact") -> None:
     """The table of one evaluation."""
     from genrec_cli import console
+    from genrec_cli.cli.train import show_diagnosis
 
     result = artifact.result
     levels = {"items": result["metrics"], "codes": result["code_metrics"]}
     if "exact_metrics" in result:
-        levels = {"items, graph": result["metrics"], "codes, graph": result["code_metrics"],
+        name = result["decoder"]
+        levels = {f"items, {name}": result["metrics"], f"codes, {name}": result["code_metrics"],
                   "items, exact": result["exact_metrics"]}  # fmt: skip
     cutoffs = artifact.config["evaluate"]["at"]
     names = [f"{name}@{cutoff}" for cutoff in cutoffs for name in ("Recall", "NDCG", "MRR")]
@@ -73,5 +77,10 @@ def show(artifact: "Artifact") -> None:
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
             f"{result['visited']:,.0f} items a user; built in {result['build_seconds']:.1f} s"
         )
+    if "neighbour_recall" in result:
+        console.say(f"its inverted file knows {result['neighbour_recall']:.1%} of the items' exact neighbours")
+    if "valid_share" in result:
+        console.say(f"{result['valid_share']:.1%} of what the beams built is in the catalogue")
+    show_diagnosis(artifact)
     if artifact.tainted:
         console.warn("made from stale inputs (--allow-stale): do not report these numbers")

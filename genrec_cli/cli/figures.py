@@ -19,20 +19,29 @@ def register(app: typer.Typer) -> None:
         runs: Annotated[
             list[str] | None, typer.Argument(help="Runs to draw, several of them overlaid. Default: the only one.")
         ] = None,
+        sweep: Annotated[
+            str | None, typer.Option(help="A finished sweep: its first metric against users a second.")
+        ] = None,
         users: Annotated[int | None, typer.Option(help="Users whose histories show entropies and masks.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Draw losses, metric, mask ratio and entropies of trainings as SVG and PNG."""
+        """Draw trainings (losses, metric, masks, entropies) or what a sweep of decoders trades, as SVG and PNG."""
         from genrec_cli import console
         from genrec_cli.config import validate
+        from genrec_cli.errors import UsageError
         from genrec_cli.stages import figures as stage
 
         layers = common.layers("figures", stage.SECTIONS, {"figures": {"users": users}})
         config = validate(stage.FiguresConfig, "figures", layers.get("figures", {}))
         ws = common.workspace()
-        plan = stage.plan(ws, ws.dataset(common.dataset), config, runs or [])
+        if sweep is not None and runs:
+            raise UsageError("Runs and a sweep are drawn apart.", hint="genrec figures --sweep NAME")
+        dataset = ws.dataset(common.dataset)
+        plan = stage.plan_sweep(ws, dataset, sweep) if sweep else stage.plan(ws, dataset, config, runs or [])
 
         def work() -> "Artifact":
+            if sweep:
+                return stage.run_sweep(ws, plan)
             return stage.run(ws, plan, config, device=device, bar=console.user_bar("reading histories"))
 
         artifact = make(common, plan, work)

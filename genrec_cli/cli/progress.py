@@ -10,6 +10,8 @@ import signal
 import time
 from typing import Any, Self
 
+from genrec_cli.cli.common import several
+
 
 class TrainProgress:
     """A progress bar fed by the training loop. SIGTERM and Ctrl-C ask it to stop after the present step."""
@@ -60,7 +62,7 @@ class TrainProgress:
         return Report(step=step, epoch=epoch, stop_requested=lambda: self.asked)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.asked and not several():  # torchrun passes on a signal that may have come here too
             raise KeyboardInterrupt
         self.asked = True
 
@@ -84,11 +86,11 @@ def shown_phase(name: str, ratio: float) -> str:
 
 
 def shown_losses(losses: dict[str, float], *, digits: int = 4) -> str:
-    """The losses by name, and which share of the codes was really masked."""
+    """The losses by name, and which share of the codes was really masked; shares of each number are for the log."""
     words = [
         f"masked {value:.1%}" if name == "masked_share" else f"{name} {value:.{digits}f}"
         for name, value in losses.items()
-        if name != "gradient_norm" and value is not None
+        if name != "gradient_norm" and value is not None and not name.removeprefix("masked_").isdigit()
     ]
     return " ".join(words)
 

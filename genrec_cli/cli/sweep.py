@@ -81,9 +81,11 @@ def _seeds(text: str | None) -> list[int] | None:
 def show(artifact: "Artifact", title: str, notes: list[str]) -> None:
     """The table, and what to know of it."""
     from genrec_cli import console
+    from genrec_cli.cli.train import show_diagnosis
     from genrec_cli.stages.sweep_table import shown
 
     console.table(title, *shown(artifact.result["rows"], artifact.result["columns"]))
+    show_diagnosis(artifact)
     for line in notes:
         console.say(line)
     console.say(f"as files: {artifact.path / 'table.md'}, table.parquet, runs.parquet")

@@ -10,18 +10,32 @@ from genrec_cli.cli.common import Common, command, environment_default, make
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "tokenize")
+    @command(app, "tokenize", shared_by_ranks=True)
     def tokenize(
         common: Common,
         codebooks: Annotated[
-            int | None, typer.Option("--codebooks", metavar="K", help="Codes an item. Default: 32.")
+            int | None,
+            typer.Option("--codebooks", metavar="K", help="Codes an item. Default: 32; of residual tokenizers 4."),
         ] = None,
         codewords: Annotated[
             int | None, typer.Option("--codewords", metavar="V", help="Codewords a codebook. Default: 256.")
         ] = None,
         tokenizer: Annotated[
             str | None,
-            typer.Option("--tokenizer", help="opq, text (subwords of titles), or random as a control. Default: opq."),
+            typer.Option(
+                "--tokenizer",
+                help="opq, pq (no rotation), rkmeans, rqvae (residual), text (subwords of titles), or random as a "
+                "control. Default: opq.",
+            ),
+        ] = None,
+        collisions: Annotated[
+            str | None,
+            typer.Option(
+                "--collisions",
+                metavar="none|digit|reassign",
+                help="Items with equal codes: left so, numbered in one more digit, or moved to the nearest free code. "
+                "Default: none.",
+            ),
         ] = None,
         encoder: Annotated[
             str | None,
@@ -34,7 +48,9 @@ def register(app: typer.Typer) -> None:
         pca: Annotated[
             int | None, typer.Option("--pca", metavar="WIDTH", help="Width after PCA. Default: 128.")
         ] = None,
-        seed: Annotated[int | None, typer.Option("--seed", help="Of k-means, or of the draw. Default: 0.")] = None,
+        seed: Annotated[
+            int | None, typer.Option("--seed", help="Of k-means, weights, or the draw. Default: 0.")
+        ] = None,
         data: Annotated[str | None, typer.Option("--data", help="Data artifact. Default: the only one.")] = None,
         codebook_from: Annotated[
             str | None,
@@ -49,9 +65,11 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
         from genrec_cli.errors import UsageError
+        from genrec_cli.ranks import here
         from genrec_cli.stages import tokenize as stage
 
-        named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}
+        named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "collisions": collisions,
+                 "pca": pca, "seed": seed}  # fmt: skip
         given = common.layers("tokenize", ["encoder", "tokenizer"], {"encoder": {}, "tokenizer": named})
         default = environment_default("GENREC_ENCODER", "sentence-transformers")
 
@@ -59,6 +77,8 @@ def register(app: typer.Typer) -> None:
         dataset = ws.dataset(common.dataset)
         tables = ws.find(dataset, "data", data)
         if stage.reads_titles(given["tokenizer"]):
+            if not here().main:
+                return  # codes are the work of one process
             if encoder or codebook_from:
                 option = "--encoder" if encoder else "--codebook-from"
                 raise UsageError(f"{option} is for vectors; this tokenizer reads titles.", hint="Leave it out")
@@ -79,4 +99,6 @@ def register(app: typer.Typer) -> None:
         elif vectors is None:
             console.say(f"vectors/{plan.name}: making them first")
             vectors = work()
+        if vectors is None or not here().main:
+            return  # codebooks are fitted by the main process alone
         make(common, *stage.codes_stage(ws, tables, vectors, chosen, config, codebook))

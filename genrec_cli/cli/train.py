@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "train")
+    @command(app, "train", shared_by_ranks=True)
     def train(
         common: Common,
         model: Annotated[
@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
 
         artifact = make(common, run.plan, work, forecast=forecast)
         if artifact is not None and not common.dry_run:
+            show_work(artifact)
             show_diagnosis(artifact)
 
 
@@ -94,6 +95,22 @@ def show_forecast(name: str, found: dict[str, Any]) -> None:
          f"{time['how']}: {time['timed_steps']} steps on {time['on']}; "
          f"a validation takes {clock(time['validation_seconds'])}"],
     ])  # fmt: skip
+
+
+def show_work(artifact: "Artifact") -> None:
+    """What the training took, and whether data came fast enough."""
+    from genrec_cli import console
+    from genrec_cli.cli.progress import clock
+
+    result = artifact.result
+    if "steps" not in result:
+        return
+    number = result.get("processes", 1)
+    processes = f" in {number} processes" if number > 1 else ""
+    console.say(
+        f"{result['steps']:,} steps in {clock(result['seconds'])}{processes}, {result['positions_per_second']:,} items "
+        f"a second; {result['waited_share']:.1%} of the time was spent waiting for data"
+    )
 
 
 def show_diagnosis(artifact: "Artifact") -> None:

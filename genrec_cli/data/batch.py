@@ -25,6 +25,11 @@ class Batch:
     learn_M: Tensor | None = None
     """Indices in N of the positions with a target, made on the host."""
 
+    @property
+    def cells(self) -> tuple[Tensor, Tensor]:
+        """The items of the histories and the row of the history that each stands in."""
+        return self.item_N, self.packing.sequence_N
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
 

@@ -4,6 +4,7 @@ Item ids count from 1; row 0 of every table belongs to padding.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Catalog:
         """K."""
         return 0 if self.codes_IK is None else self.codes_IK.shape[1]
 
+    @cached_property
     def groups(self) -> Tensor:
         """``group_I``: items with equal codes have equal numbers, from 0. Without codes, each item is its own."""
         if self.codes_IK is None:

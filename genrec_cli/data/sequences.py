@@ -16,7 +16,7 @@ from genrec_cli.data.histories import CHUNK, read_histories
 from genrec_cli.data.shuffle import Order
 from genrec_cli.nn.packing import Packing
 
-Windows = Literal["sliding", "recent"]
+Windows = Literal["sliding", "recent", "each"]
 Split = Literal["valid", "test"]
 
 BLOCK = 64
@@ -98,14 +98,15 @@ class Rows:
 
         ``sliding`` (RPG's): the first window of at most ``max_length + 1`` items gives all its targets, each
         later item is one row of its own whose last target alone counts; ``recent`` (SASRec's): the last
-        ``max_length + 1`` items of each user, and nothing before them.
+        ``max_length + 1`` items of each user, and nothing before them; ``each`` (TIGER's): a row of its own for
+        every item but the first, its history the last ``max_length`` items before it.
         """
         blocks = -(-histories.users // BLOCK)
         first, later = np.zeros(blocks + 1, np.int64), np.zeros(blocks + 1, np.int64)
         for at in range(0, histories.users, CHUNK):
             end_U = histories.train_end[at : at + CHUNK].astype(np.int64)
             edges, place = np.arange(0, len(end_U), BLOCK), at // BLOCK + 1
-            first[place : place + len(edges)] = np.add.reduceat(_first(end_U), edges)
+            first[place : place + len(edges)] = np.add.reduceat(_first(end_U, windows), edges)
             later[place : place + len(edges)] = np.add.reduceat(_skipped(end_U, max_length), edges)
         return cls(max_length, windows, first.cumsum(), later.cumsum() * (windows == "sliding"))
 
@@ -127,16 +128,20 @@ class Rows:
             rank_R[chosen_R] -= before[block_R[chosen_R]]
         user_RB = block_R[:, None] * BLOCK + np.arange(BLOCK)
         end_RB = np.where(user_RB < histories.users, histories.train_end[user_RB.clip(max=histories.users - 1)], 0)
-        count_RB = np.where(first_R[:, None], _first(end_RB), _skipped(end_RB, self.max_length))
+        count_RB = np.where(first_R[:, None], _first(end_RB, self.windows), _skipped(end_RB, self.max_length))
         upto_RB = count_RB.cumsum(1)
         own_R = (np.arange(len(rows)), (upto_RB <= rank_R[:, None]).sum(1))
         user_R, pairs_R = user_RB[own_R], end_RB[own_R].astype(np.int64) - 1
-        shift_R = np.where(first_R, 0, rank_R - (upto_RB - count_RB)[own_R] + 1)
+        number_R = rank_R - (upto_RB - count_RB)[own_R] + 1  # among the user's first, or later, rows, from 1
+        offset_R = histories.offset[user_R].astype(np.int64)
+        if self.windows == "each":
+            kept_R = np.minimum(number_R, self.max_length)
+            return user_R, offset_R + number_R - kept_R, kept_R, kept_R - 1
+        shift_R = np.where(first_R, 0, number_R)
         if self.windows == "recent":
             shift_R = np.maximum(pairs_R - self.max_length, 0)
-        start_R = histories.offset[user_R].astype(np.int64) + shift_R
         learn_from_R = np.where(first_R, 0, self.max_length - 1)
-        return user_R, start_R, np.minimum(pairs_R, self.max_length), learn_from_R
+        return user_R, offset_R + shift_R, np.minimum(pairs_R, self.max_length), learn_from_R
 
     def lengths(self, histories: Histories, rows: np.ndarray) -> np.ndarray:
         """How many items each row reads."""
@@ -161,9 +166,10 @@ class Rows:
         )
 
 
-def _first(end_U: np.ndarray) -> np.ndarray:
-    """1 for users that have a pair to learn from."""
-    return (end_U >= 2).astype(np.int64)
+def _first(end_U: np.ndarray, windows: Windows) -> np.ndarray:
+    """1 for users that have a pair to learn from; with ``each``, all their pairs."""
+    pairs_U = np.maximum(end_U - 1, 0)
+    return (pairs_U if windows == "each" else np.minimum(pairs_U, 1)).astype(np.int64)
 
 
 def _skipped(end_U: np.ndarray, max_length: int) -> np.ndarray:
@@ -180,18 +186,20 @@ class EvalBatch:
 
 
 def eval_batches(
-    histories: Histories, user: np.ndarray, at: np.ndarray, *, max_length: int, batch_size: int
-) -> Iterator[EvalBatch]:
+    histories: Histories, user: np.ndarray, at: np.ndarray, *, max_length: int, batch_size: int, first: int = 0,
+    every: int = 1,
+) -> Iterator[EvalBatch]:  # fmt: skip
     """Packed histories of users before a position, in batches of similar length.
 
     Args:
         user: rows of the user table.
         at: position of the target; the history is the last ``max_length`` items before it. ``at`` equal to
             the user's length asks for what comes next after everything known (target 0).
+        first, every: batch number ``first`` and every so many-th from there, for processes that take turns.
     """
     length = np.minimum(at, max_length)
     order = np.argsort(length, kind="stable")
-    for begin in range(0, len(order), batch_size):
+    for begin in range(first * batch_size, len(order), every * batch_size):
         chosen = order[begin : begin + batch_size]
         users, ends = user[chosen], histories.offset[user[chosen]] + at[chosen]
         packing = Packing.of(length[chosen])

@@ -27,8 +27,10 @@ class Decoder(Protocol):
     Config: ClassVar[type[Section]]
     """The ``[decoder]`` section."""
     exact: ClassVar[bool]
+    whole_codes: ClassVar[bool]
+    """Whether a list names all items of a code together, so that equal codes can be counted as the tie they are."""
     face: ClassVar[Any]
-    """What the model must be, for example CodeScorer."""
+    """What the model must be, for example CodeScorer; one of several if it is a tuple."""
 
     def __init__(self, model: Any, catalog: Catalog, config: Any) -> None: ...
 
@@ -38,5 +40,5 @@ class Decoder(Protocol):
         ...
 
     def decode(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The k best items found, and figures of each user such as ``visited``."""
+        """The k best items found (k at most ``longest``), and figures of each user such as ``visited``."""
         ...

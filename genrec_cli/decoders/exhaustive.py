@@ -1,34 +1,42 @@
 """Exact decoding: every item of the catalogue is scored. The reference for all other decoders.
 
-A model that gives code distributions scores item i by ``mean over k of log P^k(w_i^k)``. That is a gather
-and a sum: an embedding-bag over the table of log-probabilities, with one column a user, so that each of an
-item's K look-ups reads the numbers of all users of the batch from one cache line.
+One pass over the catalogue, in runs whose scores fit into a cache, answers all that is asked of it: the best k
+items, the rank of a target among all items, and its loss. Memory grows with users and with items, never with
+their product (but for a model that makes such an array itself).
 
-An item of fewer than K codes (text) is scored by the mean over those it has: the others look up a row of zeros.
-
-Legend: B users, I items, K digits, V codewords, k list length.
+Legend: B users, I items, C items of a run, K digits, V codewords, J items with an earlier twin, k list length.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import NO_CODE, Catalog
 from genrec_cli.decoders.base import TopK
-from genrec_cli.models.base import CodeScorer, Model
+from genrec_cli.decoders.leaders import BLOCK, Leaders
+from genrec_cli.decoders.rank import Rank, Standing
+from genrec_cli.decoders.scores import CodeScores, DenseScores, DotScores, Overwrites, Scores
+from genrec_cli.models.base import CodeScorer, DotScorer, ItemScorer, Model
+
+Cells = tuple[Tensor, Tensor]
+"""Item ids (from 1) and the rows of the users they belong to, for example all that stands in the histories."""
+CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Scores that exist at a time, users x items of a run."""
+SHORTEST = 1 << 14
+"""Items of a run for however many users: below, choosing the best of each run costs more than its scores."""
 
 
-class Rank(NamedTuple):
-    """Where the target stands among all items, at the level of items and of distinct codes."""
+class Judgement(NamedTuple):
+    """What one pass over the catalogue says of each user's target."""
 
-    above_B: Tensor
-    ties_B: Tensor
-    code_above_B: Tensor
-    code_ties_B: Tensor
+    rank: Rank
+    loss_B: Tensor
+    """``-log p`` of the target: a code model's score is a mean log-probability already (RPG, equation 1)."""
+    top: TopK
 
 
 class ExhaustiveConfig(Section):
@@ -44,67 +52,104 @@ class Exhaustive:
 
     Config = ExhaustiveConfig
     exact = True
+    face = (ItemScorer, CodeScorer)
 
     def __init__(self, catalog: Catalog) -> None:
-        self.items = catalog.items
+        self.catalog, self.items = catalog, catalog.items
         self.bag_IK = self.number_I = None
         if catalog.codes_IK is not None:
             device = catalog.codes_IK.device
-            offset_K = torch.arange(catalog.digits, device=device) * catalog.codewords
-            self.bag_IK = (catalog.codes_IK + offset_K).to(torch.int32)
+            offset_K = torch.arange(catalog.digits, device=device, dtype=torch.int32) * catalog.codewords
+            self.bag_IK = catalog.codes_IK.to(torch.int32) + offset_K
             if catalog.padded:
                 real_IK = catalog.codes_IK != NO_CODE
                 self.bag_IK.masked_fill_(~real_IK, catalog.digits * catalog.codewords)
                 self.number_I = real_IK.sum(1)
-        group_I = catalog.groups()
+
+    @cached_property
+    def twin_J(self) -> Tensor:
+        """Items (from 0, ascending) whose codes an earlier item has too: what does not count at code level."""
+        group_I = self.catalog.groups
         first_G = torch.full((int(group_I.max()) + 1,), self.items, dtype=torch.long, device=group_I.device)
         first_G.scatter_reduce_(0, group_I, torch.arange(self.items, device=group_I.device), "amin")
         twin_I = torch.ones(self.items, dtype=torch.bool, device=group_I.device)
         twin_I[first_G] = False
-        self.twin_J = twin_I.nonzero()[:, 0]
-        """Items whose codes an earlier item has too: what does not count at code level."""
+        return twin_I.nonzero()[:, 0]
+
+    def scored(self, model: Model, batch: Batch) -> Scores:
+        """The model's scores of the whole catalogue, made run by run when they are asked for."""
+        if isinstance(model, CodeScorer):
+            return self.code_scored(model.code_logprobs(batch))
+        if isinstance(model, DotScorer):
+            return DotScores(model.item_vectors(), model.queries(batch))
+        return DenseScores(model.item_scores(batch))
+
+    def code_scored(self, logp_BKV: Tensor) -> CodeScores:
+        """The same from log-probabilities of codes."""
+        return CodeScores(self.bag_IK, self.number_I, logp_BKV)
 
     def scores(self, model: Model, batch: Batch) -> Tensor:
-        """``score_BI`` of the whole catalogue."""
-        if isinstance(model, CodeScorer):
-            return self.code_scores(model.code_logprobs(batch))
-        return model.item_scores(batch)
+        """``score_BI`` as one array: for a few users."""
+        return self.scored(model, batch).run(0, self.items).t().contiguous()
 
     def code_scores(self, logp_BKV: Tensor) -> Tensor:
-        """``score_BI = mean over k of logp_BKV[b, k, code_i^k]``, k running over the item's own codes."""
-        if self.number_I is not None:
-            table = F.pad(logp_BKV.flatten(1).t(), (0, 0, 0, 1))
-            return (F.embedding_bag(self.bag_IK, table, mode="sum") / self.number_I[:, None]).t().contiguous()
-        # Divided before the sum: only the kernel for sums is fast on every device.
-        table = (logp_BKV.flatten(1).t() / logp_BKV.shape[1]).contiguous()
-        return F.embedding_bag(self.bag_IK, table, mode="sum").t().contiguous()
+        """``score_BI`` as one array, from log-probabilities of codes."""
+        return self.code_scored(logp_BKV).run(0, self.items).t().contiguous()
 
-    def top(self, score_BI: Tensor, k: int) -> TopK:
-        """The k best items of each row; fewer items than k give item 0 with score -inf."""
-        found = min(k, score_BI.shape[1])
-        score_Bk, column_Bk = score_BI.topk(found, dim=1)
-        item_Bk = torch.where(score_Bk > -torch.inf, column_Bk + 1, 0)
-        return TopK(F.pad(item_Bk, (0, k - found)), F.pad(score_Bk, (0, k - found), value=-torch.inf))
+    def top(self, scores: Scores | Tensor, k: int, *, hidden: Cells | None = None) -> TopK:
+        """The k best items of each user, of equals the lowest id first; fewer items than k give item 0, score -inf.
 
-    def target_loss(self, model: Model, score_BI: Tensor, target_B: Tensor) -> Tensor:
-        """``-log p`` of each target: a code model's score is a mean log-probability already (equation 1)."""
-        score_B = score_BI.gather(1, target_B[:, None] - 1)[:, 0]
-        return -score_B if isinstance(model, CodeScorer) else score_BI.logsumexp(1) - score_B
+        Args:
+            scores: by :meth:`scored`, or ``score_BI``.
+            hidden: items that are left out.
+        """
+        scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
+        runs, leaders = _runs(scores), Leaders(scores.users, k, scores.device)
+        fixed = None if hidden is None else Overwrites(runs, *hidden, _nothing(hidden[0]))
+        for begin in runs:
+            score_CB = scores.run(begin, begin + runs.step)
+            if fixed is not None:
+                fixed.write(score_CB, begin)
+            leaders.add(score_CB, begin)
+        return TopK(leaders.item_Bk, leaders.score_Bk)
 
-    def rank(self, score_BI: Tensor, target_B: Tensor) -> Rank:
+    def judge(self, scores: Scores | Tensor, target_B: Tensor, k: int, *, hidden: Cells | None = None) -> Judgement:
+        """Rank and loss of each user's target, and the k best items, in one pass.
+
+        Args:
+            hidden: items that are left out of the ranking, though not out of the loss.
+        """
+        scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
+        runs, leaders = _runs(scores), Leaders(scores.users, k, scores.device)
+        own_B = scores.of(target_B)
+        loss_B, total_B = -own_B, torch.full_like(own_B, -torch.inf)
+        cells = target_B, torch.arange(len(target_B), device=scores.device), own_B
+        if hidden is not None:
+            item_N, user_N = hidden
+            lost_B = torch.zeros_like(own_B).index_add_(0, user_N, (item_N == target_B[user_N]).float()) > 0
+            own_B = own_B.masked_fill(lost_B, -torch.inf)
+            cells = torch.cat([item_N, target_B]), torch.cat([user_N, cells[1]]), torch.cat([_nothing(item_N), own_B])
+        fixed, standing = Overwrites(runs, *cells), Standing(own_B, self.twin_J, runs)
+        for begin in runs:
+            score_CB = scores.run(begin, begin + runs.step)
+            if not scores.logprobs:
+                total_B = torch.logaddexp(total_B, score_CB.logsumexp(0))
+            fixed.write(score_CB, begin)
+            leaders.add(score_CB, begin)
+            standing.add(score_CB, begin)
+        loss_B = loss_B if scores.logprobs else loss_B + total_B
+        return Judgement(standing.rank(), loss_B, TopK(leaders.item_Bk, leaders.score_Bk))
+
+    def rank(self, scores: Scores | Tensor, target_B: Tensor) -> Rank:
         """The target's exact rank. A target with score -inf (excluded, or NaN) stands behind everything."""
-        score_B1 = score_BI.gather(1, target_B[:, None] - 1)
-        lost_B1 = ~(score_B1 > -torch.inf)
-        above_BI = (score_BI > score_B1) | lost_B1
-        equal_BI = (score_BI == score_B1) & ~lost_B1
-        above_B, ties_B = above_BI.sum(1), equal_BI.sum(1)
-        code_above_B = above_B - above_BI[:, self.twin_J].sum(1)
-        code_ties_B = ties_B - equal_BI[:, self.twin_J].sum(1)
-        return Rank(above_B, ties_B.clamp_min(1), code_above_B, code_ties_B.clamp_min(1))
+        return self.judge(scores, target_B, 0).rank
 
 
-def exclude_seen(score_BI: Tensor, batch: Batch) -> Tensor:
-    """The scores with every item of the user's history at -inf."""
-    score_BI = score_BI.clone()
-    score_BI[batch.packing.sequence_N, batch.item_N - 1] = -torch.inf
-    return score_BI
+def _runs(scores: Scores) -> range:
+    """First items of the runs, from 0; the range's step is their length."""
+    length = CELLS[scores.device.type] // max(scores.users, 1) // BLOCK * BLOCK
+    return range(0, scores.items, max(length, SHORTEST))
+
+
+def _nothing(item_N: Tensor) -> Tensor:
+    return torch.full(item_N.shape, -torch.inf, device=item_N.device)

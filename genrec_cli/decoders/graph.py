@@ -5,12 +5,13 @@ Items are nodes; each is linked to the items whose codes are most similar, ``mea
 neighbours of the beam and keeps the best. It visits a fraction of the catalogue and is approximate:
 ``evaluate`` always prints its recall against exact decoding.
 
-Here the graph is built with exact decoding itself: the similarities of one item to all others are a sum
-over digits of look-ups, so an item stands in for a user, in chunks; no I x I array exists. Random starts
-are a hash of (seed, user), so that a result depends neither on batches nor on devices.
+How the neighbours are found is the matter of :mod:`neighbours`. Random starts are a hash of (seed, user), so that
+a result depends neither on batches nor on devices.
 
 Legend: B users, I items, K digits, V codewords, M beams, E edges, C candidates.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,13 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.base import TopK
 from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.decoders.neighbours import Similarity, exact_neighbours, inverted_neighbours, neighbour_recall
 from genrec_cli.models.base import CodeScorer
 
-CHUNK = 256
-"""Items whose neighbours are searched at once: CHUNK x I similarities exist at a time."""
+EXACT_UP_TO = 200_000
+"""Items up to which neighbours are found exactly unless told otherwise: minutes on two processor cores."""
+SAMPLE = 256
+"""Items on which the neighbours of an inverted file are compared with the exact ones."""
 
 
 class GraphConfig(Section):
@@ -37,7 +41,13 @@ class GraphConfig(Section):
     steps: Count = 3
     """Steps of propagation."""
     seed: Natural = 0
-    """Decides each user's random starts."""
+    """Decides each user's random starts, and the lists of the inverted file."""
+    neighbours: Literal["auto", "exact", "inverted"] = "auto"
+    """How neighbours are found: exact; inverted: candidates from an inverted file; auto: that above 200,000 items."""
+    reduced: Count = 256
+    """inverted: width of an item's short vector, shared out among the digits."""
+    probes: Count = 16
+    """inverted: lists searched for the neighbours of one list's items."""
 
 
 class Graph:
@@ -53,6 +63,7 @@ class Graph:
 
     Config = GraphConfig
     exact = False
+    whole_codes = False
     face = CodeScorer
 
     def __init__(self, model: CodeScorer, catalog: Catalog, config: GraphConfig) -> None:
@@ -60,23 +71,22 @@ class Graph:
             raise ValueError("the graph compares items digit by digit, which means nothing for text")
         self.model, self.config = model, config
         self.scorer = Exhaustive(catalog)
-        self.neighbour_IE = self._build(model.code_vectors(), catalog)
+        self.figures: dict[str, float] = {}
+        """What its construction measured: ``neighbour_recall`` of an inverted file."""
+        self.neighbour_IE = self._build(Similarity(model.code_vectors(), catalog, self.scorer))
 
     @torch.no_grad()
-    def _build(self, vectors_KVD: Tensor, catalog: Catalog) -> Tensor:
-        """Rows of the ``edges`` most similar items (from 0), each item first among its own."""
-        edges = min(self.config.edges, catalog.items)
-        unit_KVD = F.normalize(vectors_KVD.float(), dim=-1)
-        similar_KVV = (torch.bmm(unit_KVD, unit_KVD.transpose(1, 2)) + 1) / 2
-        digit_K = torch.arange(catalog.digits, device=vectors_KVD.device)
-        found = []
-        for begin in range(0, catalog.items, CHUNK):
-            codes_CK = catalog.codes_IK[begin : begin + CHUNK]
-            score_CI = self.scorer.code_scores(similar_KVV[digit_K, codes_CK])
-            own_C = torch.arange(begin, begin + len(codes_CK), device=score_CI.device)
-            score_CI[torch.arange(len(own_C), device=own_C.device), own_C] = 2.0  # itself first, also among twins
-            found.append(score_CI.topk(edges, dim=1).indices)
-        return torch.cat(found)
+    def _build(self, similarity: Similarity) -> Tensor:
+        """Rows of the ``edges`` most similar items (from 0, int32), each item first among its own."""
+        config, items = self.config, self.scorer.items
+        edges = min(config.edges, items)
+        if config.neighbours == "exact" or (config.neighbours == "auto" and items <= EXACT_UP_TO):
+            return exact_neighbours(similarity, edges)
+        how = {"width": config.reduced, "probes": config.probes}
+        neighbour_IE = inverted_neighbours(similarity, edges, **how, seed=config.seed)
+        found = neighbour_recall(similarity, neighbour_IE, sample=min(SAMPLE, items), seed=config.seed)
+        self.figures["neighbour_recall"] = found
+        return neighbour_IE
 
     @staticmethod
     def longest(config: GraphConfig) -> int:
@@ -86,7 +96,8 @@ class Graph:
     def decode(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
         """The best k items found for each history, and how many distinct items were ``visited``."""
         top, visited_B = self.search(self.model.code_logprobs(batch), batch.user_B, k)
-        return top, {"visited": visited_B}
+        measured = {name: torch.full(visited_B.shape, value) for name, value in self.figures.items()}
+        return top, {"visited": visited_B, **measured}
 
     @torch.no_grad()
     def search(self, logp_BKV: Tensor, user_B: Tensor, k: int) -> tuple[TopK, Tensor]:
@@ -102,23 +113,26 @@ class Graph:
         table_BX = logp_BKV.flatten(1)
         beam_BM = starts(user_B, beams, items, self.config.seed)
         score_BM = torch.zeros_like(beam_BM, dtype=table_BX.dtype)
-        seen_BI = torch.zeros(len(user_B), items, dtype=torch.bool, device=beam_BM.device)
-        seen_BI.scatter_(1, beam_BM, True)
+        seen = [beam_BM.int()]
         for _ in range(self.config.steps):
             candidate_BC = self.neighbour_IE[beam_BM].flatten(1).sort(dim=1).values
-            seen_BI.scatter_(1, candidate_BC, True)
+            seen.append(candidate_BC)
             token_BCK = self.scorer.bag_IK[candidate_BC].long()
             score_BC = table_BX.gather(1, token_BCK.flatten(1)).view(token_BCK.shape).mean(-1)
-            again_BC = F.pad(candidate_BC[:, 1:] == candidate_BC[:, :-1], (1, 0))
-            score_BC = score_BC.masked_fill(again_BC, -torch.inf)
+            score_BC = score_BC.masked_fill(~new(candidate_BC), -torch.inf)
             score_BM, index_BM = score_BC.topk(min(beams, score_BC.shape[1]), dim=1)
             # A row with fewer distinct candidates than beams is filled with copies of its best one.
             index_BM = torch.where(score_BM > -torch.inf, index_BM, index_BM[:, :1])
-            beam_BM = candidate_BC.gather(1, index_BM)
+            beam_BM = candidate_BC.gather(1, index_BM).long()
         item_BM = torch.where(score_BM > -torch.inf, beam_BM + 1, 0)
         short = max(k - item_BM.shape[1], 0)
         top = TopK(F.pad(item_BM[:, :k], (0, short)), F.pad(score_BM[:, :k], (0, short), value=-torch.inf))
-        return top, seen_BI.sum(1)
+        return top, new(torch.cat(seen, 1).sort(dim=1).values).sum(1)
+
+
+def new(sorted_BC: Tensor) -> Tensor:
+    """Which entries of ascending rows are not the one before again."""
+    return F.pad(sorted_BC[:, 1:] != sorted_BC[:, :-1], (1, 0), value=True)
 
 
 def starts(user_B: Tensor, beams: int, items: int, seed: int) -> Tensor:

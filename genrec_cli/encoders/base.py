@@ -17,6 +17,9 @@ class Encoder(Protocol):
     """The section as it is recorded: without paths, whose content :meth:`external` vouches for."""
     frozen: ClassVar[bool]
     """Whether a text gets the same vector whatever the others are; false where the encoder is fitted."""
+    batch_size: int
+    """Texts encoded together, where a batch is all that a text's vector depends on: several processes can then
+    take batches in turn. 0: one process encodes all."""
     facts: Mapping[str, object]
     """What :meth:`encode` found out and the manifest should tell, such as the commit of a model."""
 

@@ -66,6 +66,7 @@ class SentenceEncoder:
             name = f"sentence-transformers/{name}"  # as the library itself reads a bare name
         self.label = short_name(name)
         self.config = config.model_copy(update={"model": self.label if self.folder else name})
+        self.batch_size = config.batch_size
 
     def external(self) -> Mapping[str, str]:
         """The hash of a local model folder; a hub model is named by its name and revision instead."""
@@ -82,8 +83,7 @@ class SentenceEncoder:
         model = self._load()
         if self.config.max_length:
             model.max_seq_length = self.config.max_length
-        length_I = np.array([len(text.strip()) for text in texts])
-        order = np.argsort(-length_I, kind="stable")[: np.count_nonzero(length_I)]
+        order = longest_first(texts)
         width = model.encode("width", show_progress_bar=False).shape[-1]
         vec_ID = np.zeros((len(texts), width), dtype=np.float32)
         with console.progress(total=len(order), desc=f"encode with {self.label}", unit="item") as bar:
@@ -131,6 +131,12 @@ class SentenceEncoder:
         revision = self.config.revision
         model = SentenceTransformer(name, device=device, revision=revision, local_files_only=local)
         return model.float()  # some models are stored in half precision, which a CPU computes slowly
+
+
+def longest_first(texts: Sequence[str]) -> np.ndarray:
+    """Rows of the texts that are not blank, in the order in which they are encoded."""
+    length_I = np.array([len(text.strip()) for text in texts])
+    return np.argsort(-length_I, kind="stable")[: np.count_nonzero(length_I)]
 
 
 def short_name(model: str) -> str:

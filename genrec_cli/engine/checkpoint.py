@@ -38,15 +38,17 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     counters: dict[str, Any],
-    device: torch.device,
+    random: dict[str, Tensor],
 ) -> None:
-    """Write everything that training needs to go on."""
+    """Write everything that training needs to go on.
+
+    Args:
+        random: random states by name, a row for each process.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    tensors |= {f"random.{name}": state for name, state in random.items()}
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     facts = {"counters": counters, "scaler": scaler.state_dict()}
     path.parent.mkdir(exist_ok=True)
@@ -54,9 +56,9 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, device: torch.device
-) -> dict[str, Any]:
-    """Restore what :func:`save_state` wrote; returns the counters."""
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Restore what :func:`save_state` wrote; returns the counters and the random states."""
     metadata, tensors = _read(path)
     try:
         facts = json.loads(metadata["state"])
@@ -69,10 +71,8 @@ def load_state(
                 moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(facts["scaler"])
-        torch.set_rng_state(tensors["random.cpu"])
-        if device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], device)
-        return dict(facts["counters"])
+        random = {n.removeprefix("random."): v for n, v in tensors.items() if n.startswith("random.")}
+        return dict(facts["counters"]), random
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} is not a checkpoint of this run: {error}.", hint="--force starts anew") from None
 

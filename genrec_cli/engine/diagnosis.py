@@ -1,8 +1,10 @@
 """What a training log says about its training: the failure signatures of the papers, each with its remedy.
 
-Pure functions over the rows of the log; each returns a finding or None. The first three signatures are MHL's
-(validation flat early, unstable entropies, harm by the inference phase); the numbers below are ours. A finding is
-a hint and not a verdict: it changes nothing, and a metric over few users jumps by itself.
+Pure functions over the rows of the log; each returns a finding or None. Three signatures are MHL's (validation
+flat early, unstable entropies, harm by the inference phase) and three MDGR's (masks that do not shift, invalid
+codes, parallel codes that do worse than residual ones; the last two are no matter of the log and stand apart); the
+numbers below are ours. A finding is a hint and not a verdict: it changes nothing, and a metric over few users
+jumps by itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,12 @@ RISE = 0.10
 """A mean entropy that rises by more than this between two evaluations has jumped: learning lowers it."""
 FALL = 0.01
 """A training loss that has not fallen by this share has not fallen."""
+SHIFT = 0.25
+"""The mean number of masked digits has not shifted if it grew by less than this share of the digits."""
+INVALID = 0.5
+"""So many beams that are no item are many."""
+RESIDUAL = {"rqvae", "rkmeans"}
+"""Tokenizers whose digits build on each other; those of the others are parallel."""
 CLIMB = 0.10
 """A training loss this far above its lowest within a phase climbs."""
 
@@ -47,6 +55,8 @@ class Training:
     epochs: int
     """The limit of epochs that the run was given."""
     warmup_steps: int
+    shifts: bool = False
+    """Whether more and more digits of a target were meant to be masked (``noise.counts``)."""
 
     @property
     def measured(self) -> list[tuple[int, float]]:
@@ -64,7 +74,15 @@ def diagnose(training: Training) -> list[Finding]:
     """Every signature that a log shows; an empty list is good news."""
     if not training.measured:
         return []
-    signs = (loss_not_falling, best_in_warm_up, flat_early, entropy_jumps, inference_harms, still_rising)
+    signs = (
+        loss_not_falling,
+        best_in_warm_up,
+        flat_early,
+        entropy_jumps,
+        inference_harms,
+        masks_did_not_shift,
+        still_rising,
+    )
     return [finding for sign in signs if (finding := sign(training)) is not None]
 
 
@@ -170,6 +188,55 @@ def inference_harms(training: Training) -> Finding | None:
         f"phase '{after[0]['phase']}' after them.",
         "Reconstruction has been overfitted: shorter masking phases (--set curriculum.max_epochs), a smaller "
         "model.mask_weight, or a lower rate",
+    )
+
+
+def masks_did_not_shift(training: Training) -> Finding | None:
+    """MDGR: no better than vanilla masking, because the distribution of mask counts stayed where it began."""
+    rows = [row for row in training.rows if row.get("loss/masked_digits") is not None]
+    if not training.shifts or not rows:
+        return None
+    first, last = rows[0]["loss/masked_digits"], rows[-1]["loss/masked_digits"]
+    digits = sum(name.removeprefix("loss/masked_").isdigit() for name in rows[0])
+    if last - first >= SHIFT * digits or digits == 1:
+        return None
+    return Finding(
+        "masks did not shift",
+        f"Of {digits} digits {first:.1f} were masked in the first epoch and {last:.1f} in epoch {rows[-1]['epoch']}: "
+        f"the curriculum goes by the share of all {training.epochs} epochs that is done.",
+        "The run ended before its curriculum did: fewer --epochs, a longer --set curriculum.patience, or "
+        "--set noise.gamma=1",
+    )
+
+
+def invalid_codes(valid_share: float | None) -> Finding | None:
+    """MDGR: what is built without a look at the catalogue is often no item."""
+    if valid_share is None or valid_share >= INVALID:
+        return None
+    return Finding(
+        "invalid codes",
+        f"Only {valid_share:.0%} of what the beams built is in the catalogue; the rest was left out of the lists.",
+        "--set decoder.constraint=true, or more beams (--set decoder.beams); were the codes of this very run used?",
+    )
+
+
+def parallel_below_residual(metric: str, value_of: Mapping[str, float]) -> Finding | None:
+    """MDGR: low recall with parallel codes and high recall with residual ones.
+
+    Args:
+        value_of: the best value that each tokenizer reached under the same model.
+    """
+    residual = {name: value for name, value in value_of.items() if name in RESIDUAL}
+    parallel = {name: value for name, value in value_of.items() if name not in RESIDUAL}
+    if not residual or not parallel:
+        return None
+    high, low = max(residual, key=lambda name: residual[name]), max(parallel, key=lambda name: parallel[name])
+    if parallel[low] >= (1 - GAIN) * residual[high]:
+        return None
+    return Finding(
+        "parallel codes below residual ones",
+        f"{metric} is {parallel[low]:.4f} with {low} and {residual[high]:.4f} with {high}.",
+        f"The items' meaning has levels: keep {high}, or fewer and larger codebooks (--codebooks, --codewords)",
     )
 
 

@@ -152,7 +152,7 @@ def _seconds_of_validation(loop: Loop) -> float:
     )
     began = time.perf_counter()
     with autocast(loop.device, config.precision):
-        evaluate(loop.model, loop.catalog, batches, loop.device)
+        evaluate(loop.make_ranker(), batches, loop.device)
     _wait(loop.device)
     spent = time.perf_counter() - began
     return spent / len(chosen) * min(len(user), config.valid_users or len(user))

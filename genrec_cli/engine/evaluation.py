@@ -1,16 +1,15 @@
 """Scores a model on held-out targets: what training validates with and ``evaluate`` reports."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import EvalBatch
-from genrec_cli.decoders.exhaustive import Exhaustive, exclude_seen
 from genrec_cli.engine import metrics
-from genrec_cli.models.base import Model
+from genrec_cli.engine.ranking import Ranker
+from genrec_cli.ranks import here
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,14 @@ class Outcome:
     item: np.ndarray
     """Best items, best first (users x k)."""
     score: np.ndarray
+    figures: dict[str, np.ndarray] = field(default_factory=dict)
+    """What the decoder tells of each user beside the list."""
+
+    def by_user(self) -> "Outcome":
+        """The same in the order of the user table, so that runs can be laid side by side."""
+        order = np.argsort(self.user, kind="stable")
+        values = {name: value[order] for name, value in vars(self).items() if name != "figures"}
+        return Outcome(**values, figures={name: value[order] for name, value in self.figures.items()})
 
     def means(self, cutoffs: list[int], *, level: str = "item") -> dict[str, float]:
         """Metrics averaged over users; level "code" counts items with equal codes as one."""
@@ -37,10 +44,21 @@ class Outcome:
         return {name: float(value.mean()) for name, value in metrics.table(*pair, cutoffs).items()}
 
 
+def gathered(outcome: Outcome) -> Outcome:
+    """The users of all processes in the order of the user table; a process that is not the main one keeps its own."""
+
+    def whole(value: np.ndarray) -> np.ndarray:
+        parts = here().gather(value)
+        return np.concatenate(parts) if here().main else value
+
+    columns = {name: whole(value) for name, value in vars(outcome).items() if name != "figures"}
+    figures = {name: whole(value) for name, value in outcome.figures.items()}
+    return Outcome(**columns, figures=figures).by_user()
+
+
 @torch.inference_mode()
 def evaluate(
-    model: Model,
-    catalog: Catalog,
+    ranker: Ranker,
     batches: Iterable[EvalBatch],
     device: torch.device,
     *,
@@ -48,37 +66,35 @@ def evaluate(
     exclude: bool = False,
     tick: Callable[[int], object] = lambda users: None,
 ) -> Outcome:
-    """Score every batch exactly over the whole catalogue.
+    """Rank the target of every history.
 
     Args:
-        catalog: on the device.
+        ranker: its model and catalogue are on the device.
         k: length of the lists to keep; 0 keeps none.
         exclude: leave the user's own history out of the ranking.
         tick: told the number of users done after each batch.
     """
-    decoder = Exhaustive(catalog)
-    was_training = model.training
-    model.eval()
+    was_training = ranker.model.training
+    ranker.model.eval()
     parts: list[tuple[torch.Tensor, ...]] = []
+    names: list[str] = []
     for known in batches:
         batch, target = known.batch.to(device), known.target_B.to(device, non_blocking=True)
-        score = decoder.scores(model, batch).float()
-        loss = decoder.target_loss(model, score, target)
-        if exclude:
-            score = exclude_seen(score, batch)
-        top = decoder.top(score, k)
-        parts.append((batch.user_B, target, *decoder.rank(score, target), loss, *top))
+        found = ranker.rank(batch, target, k, exclude=exclude)
+        names = list(found.figures)
+        parts.append((batch.user_B, target, *found.rank, found.loss_B, *found.top, *found.figures.values()))
         tick(len(target))
-    model.train(was_training)
+    ranker.model.train(was_training)
     if not parts:
         raise ValueError("no user has a target in this split")
-    return Outcome(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    own = len(columns) - len(names)
+    return Outcome(*columns[:own], figures=dict(zip(names, columns[own:], strict=True)))
 
 
 @torch.inference_mode()
 def recommend(
-    model: Model,
-    catalog: Catalog,
+    ranker: Ranker,
     batches: Iterable[EvalBatch],
     device: torch.device,
     *,
@@ -87,12 +103,10 @@ def recommend(
     tick: Callable[[int], object] = lambda users: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What comes next: rows of the user table, ``item_Uk`` (0: none) and ``score_Uk``, in table order."""
-    decoder = Exhaustive(catalog)
     parts = []
     for known in batches:
         batch = known.batch.to(device)
-        score = decoder.scores(model, batch).float()
-        parts.append((batch.user_B, *decoder.top(exclude_seen(score, batch) if exclude else score, k)))
+        parts.append((batch.user_B, *ranker.lists(batch, k, exclude=exclude)))
         tick(len(batch.user_B))
     user, item, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     order = np.argsort(user, kind="stable")

@@ -2,6 +2,9 @@
 
 Everything that decides the next bit is either a pure function of the step (order of rows, learning rate)
 or part of the checkpoint (weights, moments, random states, counters, curriculum).
+
+Where several processes train together, each takes its share of every global batch and of the validation users;
+what is added up or agreed upon goes through ``self.ranks``, which does nothing where a process is alone.
 """
 
 import sys
@@ -17,19 +20,23 @@ import torch
 from torch import Tensor
 
 from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.noise import Noise, NoiseConfig
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.data.shuffle import Order
+from genrec_cli.distributed import Gradients
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
+from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.errors import DivergedError, Interrupted
-from genrec_cli.models.base import Choose, Model
+from genrec_cli.models.base import Choose, Hide, Model
 from genrec_cli.nn.losses import Loss
+from genrec_cli.ranks import here
 
 CHECK_EVERY = 50
 """Steps between looks at whether the loss is finite: looking stops the device, a bad loss stays bad."""
@@ -77,12 +84,14 @@ class Loop:
     Args:
         catalog, model: on the device.
         folder: where ``model.safetensors`` (best), ``last/`` and nothing else are written.
-        chooser: makes the mask chooser of a phase from its curriculum.
+        make_ranker: what validation ranks with, made anew for each; default: exactly.
+        noise: how targets lose digits, for a model that fills them in.
     """
 
     def __init__(
         self, model: Model, catalog: Catalog, histories: Histories, config: TrainConfig, curriculum: CurriculumConfig,
-        device: torch.device, folder: Path, *, report: Report,
+        device: torch.device, folder: Path, *, report: Report, make_ranker: Callable[[], Ranker] | None = None,
+        noise: NoiseConfig | None = None,
     ) -> None:  # fmt: skip
         self.model, self.catalog, self.histories, self.config, self.device = (
             model,
@@ -92,23 +101,29 @@ class Loop:
             device,
         )
         self.folder, self.report = folder, report
+        self.make_ranker = make_ranker or (lambda: ExactRanker(model, catalog))
         self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
         self.steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.counters = Counters()
-        self.curriculum_config = curriculum
+        self.curriculum_config, self.noise_config = curriculum, noise or NoiseConfig()
         self.curriculum = Curriculum(curriculum)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.ranks = here()
+        self.gradients = Gradients(model.parameters(), self.ranks)
+        self.generator = torch.Generator(device).manual_seed(self.ranks.seed(config.seed))
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
 
     # ---- the loop ------------------------------------------------------------------------------
 
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""
-        if (self.folder / LAST).exists():
+        if any(self.ranks.agree(self.ranks.main and (self.folder / LAST).exists())):
             self._restore()
+        elif not self.ranks.main:
+            torch.manual_seed(self.ranks.seed(self.config.seed))
+        self.ranks.align(self.model.parameters())
         while (self.counters.step < self.steps or self.counters.step_in_epoch) and not self.curriculum.state.finished:
             self._epoch()
             self._finish_epoch()
@@ -123,17 +138,19 @@ class Loop:
         counters, config = self.counters, self.config
         order = self.rows.order(config.seed, counters.epoch)
         exact = torch.float32 if self.device.type == "mps" else torch.float64
-        running = {n: torch.tensor(pair, dtype=exact, device=self.device) for n, pair in counters.running.items()}
+        before = counters.running if self.ranks.main else {}
+        running = {n: torch.tensor(pair, dtype=exact, device=self.device) for n, pair in before.items()}
         choose = self._masker()
         mark = saved = time.perf_counter()
         self.model.train()
         for batches in self._batches(order, first=counters.step_in_epoch):
             self._step(batches, choose, running)
+            counters.positions += int(self._lengths(self._rows(order, counters.step_in_epoch)).sum())
             counters.step += 1
             counters.step_in_epoch += 1
-            counters.positions += sum(len(batch.item_N) for batch in batches)
-            stop = self.report.stop_requested()
-            due = time.perf_counter() - saved > 60 * config.checkpoint_minutes
+            stop, due = self.ranks.agree(
+                self.report.stop_requested(), time.perf_counter() - saved > 60 * config.checkpoint_minutes
+            )
             if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.epoch_ends:
                 self._check(running)
                 now = time.perf_counter()
@@ -144,34 +161,36 @@ class Loop:
                 saved = time.perf_counter()
             if stop:
                 self._save()
+                self.ranks.barrier()
                 raise Interrupted(
                     f"stopped in epoch {counters.epoch + 1} after step {counters.step}; "
                     f"the checkpoint is in {self.folder / 'last'}",
                     hint="the same command goes on from there",
                 )
 
-    def _step(self, batches: list[Batch], choose: Choose | None, running: dict[str, Tensor]) -> None:
+    def _step(self, batches: list[Batch], choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
         """One optimiser step over the global batch, in as many parts as it takes."""
         rate = learning_rate(self.counters.step, self.steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         parts = [batch.to(self.device) for batch in batches]
-        counts = self._global_counts(parts, choose) if len(parts) > 1 else {}
+        counts = self._global_counts(self._rehearsed(parts, choose)) if len(parts) > 1 else None
         for part in parts:
             losses = self._losses(part, choose)
+            if counts is None:
+                counts = self._global_counts({name: loss.count for name, loss in losses.items()})
             weighted = [
-                loss.weight * loss.sum / counts.get(name, loss.count).clamp_min(1)
-                for name, loss in losses.items()
-                if loss.weight
+                loss.weight * loss.sum / counts[name].clamp_min(1) for name, loss in losses.items() if loss.weight
             ]
-            self.scaler.scale(torch.stack(weighted).sum()).backward()
+            self.gradients.backward(self.scaler.scale(torch.stack(weighted).sum()), last=part is parts[-1])
             for name, loss in losses.items():
                 self._add(running, name, loss.sum.detach(), loss.count)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
         if self.config.precision != "fp16":  # the scaler skips steps whose gradients overflow
-            self._add(running, "gradient_norm", norm.detach(), torch.ones_like(norm))
+            share = 1 / self.ranks.world  # it is the same everywhere
+            self._add(running, "gradient_norm", norm.detach() * share, torch.full_like(norm, share))
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -180,20 +199,37 @@ class Loop:
         pair = torch.stack([total.to(exact), count.to(exact)])
         running[name] = running[name] + pair if name in running else pair
 
-    def _masker(self) -> Masker | None:
+    def _masker(self) -> Masker | Noise | None:
         """What chooses the masks of the present phase; None where nothing is masked."""
+        if self.model.noised:
+            return Noise(self.noise_config, self._progress, self.generator)
         phase, ratio = self.curriculum.phase, self.curriculum.state.ratio
         if phase.mask == "none" or ratio == 0:
             return None
         config = self.curriculum_config
         return Masker(phase.mask, phase.granularity, ratio, config.budget, self.generator, smoothing=config.smoothing)
 
-    def _losses(self, part: Batch, choose: Choose | None) -> dict[str, Loss]:
+    def _progress(self) -> float:
+        """The share of all steps that is done."""
+        return self.counters.step / (self.config.epochs * self.steps_per_epoch)
+
+    def _losses(self, part: Batch, choose: Choose | Hide | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
-            return self.model.losses(part, choose)
+            losses = self.model.losses(part, choose)
+        if self.ranks.rank < len(self.rows) - self.counters.step_in_epoch * self.config.batch_size:
+            return losses
+        # The epoch's last batch has fewer rows than there are processes: this one repeats a row for nothing.
+        return {name: Loss(0 * loss.sum, 0 * loss.count, loss.weight) for name, loss in losses.items()}
+
+    def _global_counts(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The counts over all processes. They are known after the forward pass and needed before the backward."""
+        if self.ranks.alone:
+            return counts
+        total = self.ranks.sum(torch.stack([count.double() for count in counts.values()]))
+        return {name: total[at].to(count.dtype) for at, (name, count) in enumerate(counts.items())}
 
     @torch.no_grad()
-    def _global_counts(self, parts: list[Batch], choose: Choose | None) -> dict[str, Tensor]:
+    def _rehearsed(self, parts: list[Batch], choose: Choose | Hide | None) -> dict[str, Tensor]:
         """The counts over all parts of a step, from a rehearsal that leaves no trace in the random states.
 
         How much a mask hides is drawn inside the model, so only a rehearsal can tell before the gradients.
@@ -208,13 +244,23 @@ class Loop:
         self.generator.set_state(drawn)
         return counts
 
+    def _rows(self, order: Order, step: int) -> np.ndarray:
+        """The rows of a step's global batch."""
+        return order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
+
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        """How many items each row reads."""
+        return self.rows.lengths(self.histories, rows)
+
     def _batches(self, order: Order, *, first: int) -> Iterator[list[Batch]]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
-        config = self.config
 
         def prepare(step: int) -> list[Batch]:
-            rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-            size = config.micro_batch_size or len(rows)
+            rows = self._rows(order, step)
+            if not self.ranks.alone:  # dealt by length, so that no process waits for the one with the long rows
+                rows = rows[np.argsort(self._lengths(rows), kind="stable")]
+                rows = rows[self.ranks.rank :: self.ranks.world] if self.ranks.rank < len(rows) else rows[:1]
+            size = self.config.micro_batch_size or len(rows)
             return [self.rows.batch(self.histories, rows[begin : begin + size]) for begin in range(0, len(rows), size)]
 
         last = self.epoch_ends
@@ -244,10 +290,12 @@ class Loop:
             value = row[f"valid/{config.metric}"]
             if counters.best is None or value > counters.best:
                 counters.best, counters.best_epoch = value, counters.epoch + 1
-                save_weights(self.folder / BEST, self.model)
+                if self.ranks.main:
+                    save_weights(self.folder / BEST, self.model)
         watched = row.get("valid/loss") if self.curriculum_config.watch == "loss" else value
         row["change"] = self.curriculum.after_epoch(watched) or ""
         counters.seconds += time.perf_counter() - began
+        (counters.waited,) = self.ranks.most(counters.waited)
         row |= {"best": counters.best, "seconds": counters.seconds, "waited": counters.waited,
                 "positions": counters.positions}  # fmt: skip
         counters.epoch, counters.step_in_epoch, counters.running = counters.epoch + 1, 0, {}
@@ -258,17 +306,19 @@ class Loop:
     def _validate(self) -> dict[str, Any]:
         name, cutoff = metrics.parse(self.config.metric)
         user, at = self.histories.targets("valid", sample=self.config.valid_users, seed=self.config.seed)
+        size = self.ranks.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
         batches = eval_batches(
-            self.histories, user, at, max_length=self.config.max_length,
-            batch_size=VALIDATION_BATCH.get(self.device.type, 256),
+            self.histories, user, at, max_length=self.config.max_length, batch_size=size,
+            first=self.ranks.rank, every=self.ranks.world,
         )  # fmt: skip
         with autocast(self.device, self.config.precision):
-            outcome = evaluate(self.model, self.catalog, batches, self.device)
-            entropies = self.probe(self.model) if self.probe else {}
+            outcome = evaluate(self.make_ranker(), batches, self.device)
+            entropies = self.probe(self.model) if self.probe and self.ranks.main else {}
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
+        found["valid/loss"] = float(outcome.loss.mean())
+        found = self.ranks.mean(found, len(outcome.user))
         return {
             **found,
-            "valid/loss": float(outcome.loss.mean()),
             f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"],
             **entropies,
         }
@@ -279,7 +329,8 @@ class Loop:
         return {name: total / count for name, (total, count) in self.counters.running.items()}
 
     def _check(self, running: dict[str, Tensor]) -> None:
-        self.counters.running = {name: pair.tolist() for name, pair in running.items()}
+        pairs = self.ranks.sum(torch.stack(list(running.values())))
+        self.counters.running = dict(zip(running, pairs.tolist(), strict=True))
         for name, value in self._means().items():
             if not np.isfinite(value):
                 raise DivergedError(
@@ -289,13 +340,26 @@ class Loop:
 
     def _save(self) -> None:
         self.counters.curriculum = self.curriculum.dump()
-        counters = asdict(self.counters) | {"generator": self.generator.get_state().tolist()}
-        save_state(self.folder / LAST, self.model, self.optimizer, self.scaler, counters, self.device)
+        states = {"cpu": torch.get_rng_state(), "masks": self.generator.get_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        gathered = {name: self.ranks.gather(state[None].numpy()) for name, state in states.items()}
+        if self.ranks.main:
+            random = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in gathered.items()}
+            save_state(self.folder / LAST, self.model, self.optimizer, self.scaler, asdict(self.counters), random)
 
     def _restore(self) -> None:
-        counters = load_state(self.folder / LAST, self.model, self.optimizer, self.scaler, self.device)
-        generator = counters.pop("generator")
-        if len(generator) == len(self.generator.get_state()):
-            self.generator.set_state(torch.tensor(generator, dtype=torch.uint8))
+        counters, random = load_state(self.folder / LAST, self.model, self.optimizer, self.scaler)
         self.counters = Counters(**counters)
         self.curriculum = Curriculum(self.curriculum_config, self.counters.curriculum)
+        if self.ranks.rank >= len(random["cpu"]):  # more processes than before: new streams
+            seed = self.ranks.seed(self.config.seed, self.counters.step)
+            torch.manual_seed(seed)
+            self.generator.manual_seed(seed)
+            return
+        own = {name: rows[self.ranks.rank].clone() for name, rows in random.items()}
+        torch.set_rng_state(own["cpu"])
+        if own["masks"].shape == self.generator.get_state().shape:
+            self.generator.set_state(own["masks"])
+        if self.device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], self.device)

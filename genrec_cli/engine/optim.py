@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from genrec_cli.config import Count, Natural, NonNegative, Positive, Section
+from genrec_cli.data.sequences import Windows
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -37,8 +38,9 @@ class TrainConfig(Section):
     """Decides the start, the order of rows, dropout and masks."""
     max_length: Count = 50
     """T_max: items of a history that the model reads."""
-    windows: Literal["sliding", "recent"] = "sliding"
-    """sliding: every training item of a long history is a target (RPG); recent: only the last T_max (SASRec)."""
+    windows: Windows = "sliding"
+    """sliding: every training item of a long history is a target (RPG); recent: only the last T_max (SASRec); each:
+    every target is a row of its own (TIGER)."""
     metric: str = "NDCG@10"
     """What validation selects the best epoch by."""
     eval_every: Count = 1

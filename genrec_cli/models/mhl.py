@@ -30,7 +30,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.codes import cosine_logits
-from genrec_cli.nn.losses import Loss, code_cross_entropy
+from genrec_cli.nn.losses import Loss, code_likelihood
 from genrec_cli.nn.packing import take
 
 
@@ -65,23 +65,31 @@ class Mhl(Rpg):
         learn_M = batch.packing.last_B if self.config.next_targets == "last" else batch.learn_M
         clean_NK = self.tokens(batch)
         if choose is None:
-            return {"next": self._next(self.logits(self.states(clean_NK, batch, learn_M)), batch, learn_M)}
+            return {"next": self._next(self._logp(self.states(clean_NK, batch, learn_M)), batch, learn_M)}
         if self.config.next_on == "clean":
-            h_ND = self.states(clean_NK, batch)
-            logit_KMV = self.logits(take(h_ND, learn_M))
-            entropy_NK = self._entropies(h_ND, batch, logit_KMV, learn_M) if choose.needs_entropy else None
+            logp_KMV, entropy_NK = self._clean_pass(clean_NK, batch, learn_M, entropies=choose.needs_entropy)
             mask_NK = self._mask(choose, entropy_NK, batch)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
         else:
             entropy_NK = self.entropies(clean_NK, batch) if choose.needs_entropy else None
             mask_NK = self._mask(choose, entropy_NK, batch)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
-            logit_KMV = self.logits(take(masked_ND, learn_M))
+            logp_KMV = self._logp(take(masked_ND, learn_M))
         return {
-            "next": self._next(logit_KMV, batch, learn_M),
+            "next": self._next(logp_KMV, batch, learn_M),
             "mask": self._reconstruction(masked_ND, mask_NK, batch),
             "masked_share": self._share(mask_NK, batch),
         }
+
+    def _clean_pass(
+        self, clean_NK: Tensor, batch: Batch, learn_M: Tensor, *, entropies: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """``logp_KMV`` at the targets from the clean history and, if wanted, the entropies everywhere."""
+        if not entropies:
+            return self._logp(self.states(clean_NK, batch, learn_M)), None
+        h_ND = self.states(clean_NK, batch)
+        logp_KMV = self._logp(take(h_ND, learn_M))  # once, for the loss and for the entropies
+        return logp_KMV, self._entropies(h_ND, batch, logp_KMV, learn_M)
 
     def _mask(self, choose: Choose, entropy_NK: Tensor | None, batch: Batch) -> Tensor:
         """The curriculum's choice, among the codes that are there."""
@@ -101,8 +109,12 @@ class Mhl(Rpg):
         place_NK = self.codes.free + batch.packing.position_N[:, None] * self.digits + digit_K
         return torch.where(mask_NK, place_NK, token_NK)
 
-    def _next(self, logit_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
-        loss = code_cross_entropy(logit_KMV, self.codes_IK[batch.target_N[learn_M]], padded=self.padded)
+    def _logp(self, h_MD: Tensor) -> Tensor:
+        """``logp_KMV`` at the given states."""
+        return self.logits(h_MD).log_softmax(-1)
+
+    def _next(self, logp_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
+        loss = code_likelihood(logp_KMV, self.codes_IK[batch.target_N[learn_M]], padded=self.padded)
         return loss._replace(weight=self.config.next_weight)
 
     def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:
@@ -129,17 +141,17 @@ class Mhl(Rpg):
     @torch.no_grad()
     def entropies(self, clean_NK: Tensor, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats, from a pass of its own over the clean history, without gradient."""
-        return self._source(entropy(self.logits(self.states(clean_NK, batch))), batch)
+        return self._source(entropy(self._logp(self.states(clean_NK, batch))), batch)
 
     @torch.no_grad()
-    def _entropies(self, h_ND: Tensor, batch: Batch, logit_KMV: Tensor, learn_M: Tensor) -> Tensor:
-        """From logits that are there already; only positions without a target cost anything."""
+    def _entropies(self, h_ND: Tensor, batch: Batch, logp_KMV: Tensor, learn_M: Tensor) -> Tensor:
+        """From log-probabilities that are there already; only positions without a target cost anything."""
         rest_N = torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
         rest_N[learn_M] = False
-        entropy_NK = logit_KMV.new_empty(len(h_ND), self.digits)
-        entropy_NK[learn_M] = entropy(logit_KMV)
+        entropy_NK = logp_KMV.new_empty(len(h_ND), self.digits)
+        entropy_NK[learn_M] = entropy(logp_KMV)
         if len(learn_M) < len(h_ND):
-            entropy_NK[rest_N] = entropy(self.logits(h_ND[rest_N]))
+            entropy_NK[rest_N] = entropy(self._logp(h_ND[rest_N]))
         return self._source(entropy_NK, batch)
 
     def _source(self, entropy_NK: Tensor, batch: Batch) -> Tensor:
@@ -159,7 +171,6 @@ class Mhl(Rpg):
         return torch.where(first_N1, mean_BK[packing.sequence_N], entropy_NK.roll(1, 0))
 
 
-def entropy(logit_KNV: Tensor) -> Tensor:
+def entropy(logp_KNV: Tensor) -> Tensor:
     """Shannon entropy in nats of each distribution, ``entropy_NK`` (equation 4)."""
-    logp_KNV = logit_KNV.log_softmax(-1)
-    return -(logp_KNV.exp() * logp_KNV).sum(-1).t()
+    return logp_KNV.exp().mul_(logp_KNV).sum(-1).neg_().t()

@@ -48,7 +48,7 @@ class SasRecConfig(Section):
 
 
 class SasRec(Model):
-    """Face: ItemScorer."""
+    """Face: DotScorer."""
 
     Config: ClassVar[type[Section]] = SasRecConfig
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"train": {"lr": 1e-3, "warmup_steps": 200, "weight_decay": 0.01}}
@@ -83,5 +83,11 @@ class SasRec(Model):
         clash_MS = sampled_MS == column_M[:, None]
         return {"next": sampled_cross_entropy(positive_M, negative_MS.masked_fill(clash_MS, float("-inf")))}
 
+    def queries(self, batch: Batch) -> Tensor:
+        return self.states(batch, batch.packing.last_B)
+
+    def item_vectors(self) -> Tensor:
+        return self.item.weight
+
     def item_scores(self, batch: Batch) -> Tensor:
-        return self.states(batch, batch.packing.last_B) @ self.item.weight.t()
+        return self.queries(batch) @ self.item_vectors().t()

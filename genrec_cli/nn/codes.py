@@ -3,6 +3,8 @@
 Legend: N packed items, K digits, V codewords, D width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,7 +44,8 @@ class CodeEmbedding(nn.Module):
 
     def vectors(self) -> Tensor:
         """``E_KVD``, or ``E_VD`` where it is shared: a view of the table."""
-        codes = self.table.weight[: self.free]
+        table = self.table.weight  # a slice, even of all of it, would cost a copy in its gradient
+        codes = table if len(table) == self.free else table[: self.free]
         return codes if self.shared else codes.view(self.digits, self.codewords, -1)
 
 
@@ -71,14 +74,50 @@ class CodeHeads(nn.Module):
         return h_KPD + F.silu(torch.baddbmm(bias_K1D, h_KPD, weight_KDD.transpose(1, 2)))
 
 
+class _Cosine(torch.autograd.Function):
+    """``cos(state, vector) / temperature`` of all pairs of a digit, with its gradient written out.
+
+    Lengths are divided out after the product, on V columns rather than on D, and the gradient of
+    ``cos(a, b)``, ``(b / |b| - cos(a, b) a / |a|) / |a|``, is the product's own and one multiple of ``a``:
+    autograd would pass over the K x V x D and K x N x D numbers ten times more, and keep copies of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, state_KND: Tensor, vectors_KVD: Tensor, temperature: float) -> Tensor:
+        kind = state_KND.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state_KND.dtype
+        state_KND, low_KVD = state_KND.to(low), vectors_KVD.to(low)
+        length_KN1, length_K1V = _length(state_KND)[..., None], _length(low_KVD)[:, None]
+        logit_KNV = torch.bmm(state_KND, low_KVD.transpose(1, 2)).float()
+        logit_KNV.mul_((length_KN1 * temperature).reciprocal_()).mul_(length_K1V.reciprocal())
+        ctx.save_for_backward(state_KND, low_KVD, logit_KNV, length_KN1, length_K1V)
+        ctx.temperature = temperature
+        return logit_KNV
+
+    @staticmethod
+    def backward(ctx: Any, g_KNV: Tensor) -> tuple[Tensor, Tensor, None]:
+        state_KND, low_KVD, logit_KNV, length_KN1, length_K1V = ctx.saved_tensors
+        along_KNV = g_KNV * logit_KNV
+        along_KN1 = along_KNV.sum(2, keepdim=True) / length_KN1.square()
+        along_KV1 = (along_KNV.sum(1, keepdim=True) / length_K1V.square()).transpose(1, 2)
+        g_KNV = g_KNV * (length_KN1 * ctx.temperature).reciprocal_()
+        g_KNV = g_KNV.mul_(length_K1V.reciprocal()).to(state_KND.dtype)
+        state = torch.bmm(g_KNV, low_KVD).float().addcmul_(state_KND, along_KN1, value=-1)
+        vectors = torch.bmm(g_KNV.transpose(1, 2), state_KND).float().addcmul_(low_KVD, along_KV1, value=-1)
+        return state, vectors, None
+
+
+def _length(x_XYD: Tensor) -> Tensor:
+    """Euclidean lengths in fp32, never zero."""
+    return torch.linalg.vector_norm(x_XYD, dim=-1, dtype=torch.float32).clamp_min_(1e-12)
+
+
 def cosine_logits(state_KND: Tensor, vectors_KVD: Tensor, temperature: float) -> Tensor:
-    """``cos(state^k, E^k_v) / temperature`` as ``logit_KNV`` (MHL, equations 14 and 15).
+    """``cos(state^k, E^k_v) / temperature`` as ``logit_KNV`` in fp32 (MHL, equations 14 and 15).
 
     ``E_VD`` in place of ``E_KVD`` is shared by all digits.
-    The states are normalised after the product, on V columns rather than on D: the same number, less work.
     """
-    unit_KVD = F.normalize(vectors_KVD, dim=-1)
-    scale_KN = state_KND.float().norm(dim=-1).clamp_min(1e-12).reciprocal() / temperature
-    product = torch.matmul if unit_KVD.dim() == 2 else torch.bmm
-    logit_KNV = product(state_KND, unit_KVD.to(state_KND.dtype).transpose(-1, -2))
-    return logit_KNV.float() * scale_KN[..., None]
+    if vectors_KVD.dim() == 3:
+        return _Cosine.apply(state_KND, vectors_KVD, temperature)  # type: ignore[no-any-return]
+    logit_1XV = _Cosine.apply(state_KND.flatten(0, 1)[None], vectors_KVD[None], temperature)
+    return logit_1XV[0].unflatten(0, state_KND.shape[:2])  # type: ignore[no-any-return]

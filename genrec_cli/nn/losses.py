@@ -21,12 +21,23 @@ def _loss(total: Tensor, count: int) -> Loss:
     return Loss(total, torch.full((), float(count), device=total.device))
 
 
-def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False) -> Loss:
+def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False, smoothing: float = 0.0) -> Loss:
     """``-log P^k(w^k)`` summed over positions and digits; the count is M * K (MHL, equation 1).
 
-    Where items are ``padded``, codes of -1 give no loss and do not count.
+    Where items are ``padded``, codes of -1 give no loss and do not count. ``smoothing`` spreads that share of
+    each target evenly over the V codewords.
     """
-    total = F.cross_entropy(logit_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
+    logp_KMV = logit_KMV.log_softmax(-1)
+    loss = code_likelihood(logp_KMV, codes_MK, padded=padded)
+    if not smoothing:
+        return loss
+    even = -torch.where(codes_MK.t() >= 0, logp_KMV.mean(-1), 0.0).sum()
+    return loss._replace(sum=(1 - smoothing) * loss.sum + smoothing * even)
+
+
+def code_likelihood(logp_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False) -> Loss:
+    """The same of log-probabilities that are there already."""
+    total = F.nll_loss(logp_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
     return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else _loss(total, codes_MK.numel())
 
 

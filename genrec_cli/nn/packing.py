@@ -83,6 +83,19 @@ class Grid:
             torch.from_numpy(token.ravel()), len(cell) == token.size,
         )  # fmt: skip
 
+    def spread(self, rows_before: int, digits: int, lead: int) -> "Grid":
+        """This grid where every token becomes ``digits`` tokens and ``lead`` tokens open each sequence."""
+        length_B = self.length_B * digits + lead
+        longest, rows = self.longest * digits + lead, len(length_B)
+        begin, end = (at * digits + lead * before for at, before in (
+            (self.begin, rows_before), (self.end, rows_before + rows)))  # fmt: skip
+        start_B1 = (length_B.cumsum(0) - length_B)[:, None]
+        step_T = torch.arange(longest, device=length_B.device)
+        token_C = torch.where(step_T < length_B[:, None], start_B1 + step_T, 0).flatten()
+        row_N = torch.arange(rows, device=length_B.device).repeat_interleave(length_B, output_size=end - begin)
+        cell_N = torch.arange(end - begin, device=length_B.device) + (row_N * longest - start_B1[row_N, 0])
+        return Grid(begin, end, longest, length_B, cell_N, token_C, self.full)
+
     def to(self, device: torch.device) -> "Grid":
         moved = (x.to(device, non_blocking=True) for x in (self.length_B, self.cell_N, self.token_C))
         return Grid(self.begin, self.end, self.longest, *moved, self.full)
@@ -150,6 +163,22 @@ class Packing:
         grid = self.grid.to(device)
         parts = (grid,) if len(self.parts) == 1 else tuple(part.to(device) for part in self.parts)
         return Packing(*moved, grid, parts)
+
+    def spread(self, digits: int, lead: int = 0) -> "Packing":
+        """The packing of the same sequences at the level of codes: every item becomes ``digits`` tokens, one after
+        the other, and ``lead`` tokens open each sequence. Made on the device of this packing, which is asked for
+        no size: all sizes follow from those that the host knows."""
+        rows, parts = 0, []
+        for part in self.parts:
+            parts.append(part.spread(rows, digits, lead))
+            rows += len(part.length_B)
+        grid = parts[0] if len(parts) == 1 else self.grid.spread(0, digits, lead)
+        length_B = grid.length_B
+        sequence_B = torch.arange(len(length_B), device=length_B.device)
+        sequence_N = sequence_B.repeat_interleave(length_B, output_size=grid.end)
+        end_B = length_B.cumsum(0)
+        position_N = torch.arange(grid.end, device=length_B.device) - (end_B - length_B)[sequence_N]
+        return Packing(length_B, position_N, sequence_N, end_B - 1, grid, tuple(parts))
 
     @property
     def sequences(self) -> int:

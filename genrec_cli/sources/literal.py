@@ -44,9 +44,14 @@ def parse_literal_slowly(line: str) -> Any:
 
 def _as_json(line: str) -> str | None:
     """The JSON text of a simple line, or None."""
-    if '"' not in line and "\\" not in line:  # then every ' delimits a string
-        outside = "".join(line.split("'")[::2])
-        return line.replace("'", '"') if _SIMPLE_OUTSIDE.fullmatch(outside) else None
+    if "\\" not in line:
+        parts = line.split('"')  # outside and inside of "strings", unless a 'string' holds a "
+        outside = parts[::2]
+        if len(parts) % 2 and not any(part.count("'") % 2 for part in outside):
+            if not _SIMPLE_OUTSIDE.fullmatch("".join("".join(part.split("'")[::2]) for part in outside)):
+                return None
+            parts[::2] = [part.replace("'", '"') for part in outside]
+            return '"'.join(parts)
     parts = _STRING.split(line)
     if not _SIMPLE_OUTSIDE.fullmatch("".join(parts[::2])):
         return None

@@ -1,7 +1,8 @@
 """case-study: runs side by side on single users, with titles: history, target, top 5 of each.
 
 For runs of masked history learning also why: how unsure the model is at each item of the history, what it
-puts where the least certain one is hidden, and which item the list depends on most.
+puts where the least certain one is hidden, and which item the list depends on most. For runs on codes: items
+that share digits with the targets.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,17 +17,20 @@ from pydantic import Field
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean
+from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.engine.explain import Why, explain, strongest
+from genrec_cli.engine.ranking import UNLISTED
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.models.mhl import Mhl
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run, own_ranker
+from genrec_cli.stages.shared_digits import described
 
-VERSION = 2
+VERSION = 3
 SECTIONS = ["case_study"]
 MOST_HISTORY = 10
 """Items of a history that are shown; the last ones."""
@@ -78,15 +82,19 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
     names = Names.read(ws.input(runs[0], "data").path)
     outcomes: list[Outcome] = []
     explainers: dict[int, Callable[[int], Why]] = {}
+    catalogs: dict[str, Catalog] = {}
     with ws.build(plan) as draft:
         for number, chosen in enumerate(runs):
             model, catalog, histories = load_run(ws, chosen, where)
+            if "codes" in chosen.manifest["inputs"]:
+                catalogs.setdefault(ws.input(chosen, "codes").path.name, catalog)
             user, at = histories.targets("test")
             longest = chosen.config["train"]["max_length"]
             batches = eval_batches(histories, user, at, max_length=longest, batch_size=256)
             with bar(len(user)) as progress:
-                found = evaluate(model, catalog, batches, where, k=min(config.k, catalog.items), tick=progress.update)
-            outcomes.append(by_user(found))
+                ranker = own_ranker(chosen, model, catalog)
+                found = evaluate(ranker, batches, where, k=min(config.k, catalog.items), tick=progress.update)
+            outcomes.append(found.by_user())
             if isinstance(model, Mhl):
                 explainers[number] = explainer(model, Exhaustive(catalog), histories, longest, outcomes[-1])
         picked = _named(config.user, names, outcomes[0]) if config.user else pick(outcomes, config.users)
@@ -102,6 +110,9 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
             else "Users on whom the runs differ most, each run's best cases in turn.\n\n" if len(runs) > 1
             else "Best and worst predicted users in turn.\n\n"
         )  # fmt: skip
+        for name, catalog in catalogs.items():
+            if shared := described(catalog, names, [case.target for case in cases]):
+                text += f"\n{shared}\nBy {name}; those that share the fewest other digits, the best known first.\n"
         (draft.path / "cases.md").write_text(head + text, encoding="utf-8")
         rows = [row for case in cases for row in _rows(case, names)]
         pq.write_table(pa.Table.from_pylist(rows, COLUMNS), draft.path / "cases.parquet")
@@ -115,15 +126,14 @@ def labels_of(runs: list[Artifact]) -> list[str]:
     return labels if len(set(labels)) == len(labels) else [run.path.name for run in runs]
 
 
-def by_user(outcome: Outcome) -> Outcome:
-    """The same outcome in the order of the user table, so that runs can be laid side by side."""
-    order = np.argsort(outcome.user, kind="stable")
-    return Outcome(**{name: value[order] for name, value in vars(outcome).items()})
-
-
 def rank_of(outcome: Outcome, row: int) -> int:
     """The target's expected rank from 1, ties counted half."""
     return int(outcome.above[row] + (outcome.ties[row] - 1) // 2) + 1
+
+
+def place_of(rank: int) -> str:
+    """A rank in words."""
+    return f"at rank {rank:,}" if rank < UNLISTED else "in no list"
 
 
 def pick(outcomes: list[Outcome], count: int) -> list[int]:
@@ -237,7 +247,7 @@ def _case(case: Case, names: Names) -> str:
     lines += [f"- `{bar}` {names.shown(item)}" if bar else f"- {names.shown(item)}" for item, bar in shown]
     lines += ["", f"Next: **{names.shown(case.target)}**", ""]
     for number, (label, outcome) in enumerate(zip(case.labels, case.outcomes, strict=True)):
-        lines += [f"{label} (target at rank {rank_of(outcome, case.row):,}):", ""]
+        lines += [f"{label} (target {place_of(rank_of(outcome, case.row))}):", ""]
         lines += [*_places(case.listed(number), case.target, names), ""]
         if why := case.why.get(number):
             lines += [*_why(case, number, why, names), ""]

@@ -25,7 +25,7 @@ from genrec_cli.engine import metrics, slices
 from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.stages.compare_table import SCHEMA, Ranks, Slice, shown, table
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run, own_decoder, own_ranker
 
 VERSION = 1
 SECTIONS = ["compare"]
@@ -115,12 +115,12 @@ def _run(ws: Workspace, dataset: str, name: str, config: CompareConfig) -> Artif
 
 
 def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -> Artifact:
-    """The exact evaluation of a run on the split, or the evaluation of that very name."""
+    """The evaluation of a run on the split by its own decoder, or the evaluation of that very name."""
     everything = ws.all(dataset, "eval")
     if any(name in (e.path.name, str(e.path), e.path.name.rpartition("-")[0]) for e in everything):
         return ws.find(dataset, "eval", name)
     chosen = ws.find(dataset, "runs", name)
-    way = {"split": config.split, "decoder": "exhaustive"}
+    way = {"split": config.split, "decoder": own_decoder(chosen)}
     found = [e for e in everything if e.manifest["inputs"]["runs"]["key"] == chosen.key
              and way.items() <= e.config["evaluate"].items()]  # fmt: skip
     if not found:
@@ -141,14 +141,18 @@ def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) 
     if len({run.manifest["inputs"]["data"]["digest"] for run in runs}) > 1:
         raise UsageError("The runs were trained on different data, so their users are not the same.")
     ways = [a.config["evaluate"] for a in flat if a.kind == "eval"]
+    own = [own_decoder(run) for run, a in zip(runs, flat, strict=True) if a.kind == "eval"]
+    told = [
+        way | ({"decoder": "the model's own"} if way["decoder"] == o else {}) for way, o in zip(ways, own, strict=True)
+    ]
     for key in ("split", "decoder", "exclude_seen"):
-        if len(values := {str(way[key]) for way in ways}) > 1:
+        if len(values := {str(way[key]) for way in told}) > 1:
             raise UsageError(f"The evaluations differ in '{key}': {', '.join(sorted(values))}.",
                              hint="Evaluate all in one way")  # fmt: skip
     if ways and ways[0]["split"] != config.split:
         raise UsageError(f"The evaluations are of the {ways[0]['split']} split.", hint=f"--split {ways[0]['split']}")
     deepest = max(metrics.parse(m)[1] for m in config.metrics)
-    if ways and ways[0]["decoder"] != "exhaustive" and deepest > min(max(way["at"]) for way in ways):
+    if any(way["decoder"] != "exhaustive" and deepest > max(way["at"]) for way in ways):
         raise UsageError(f"An approximate list has no rank {deepest}.", hint="Evaluate with a larger --at")
 
 
@@ -232,8 +236,9 @@ def _conditions(ws: Workspace, chosen: Artifact, config: CompareConfig, device: 
     batches += [
         slices.truncated_batches(histories, few, few_at, config.drop, cut, **size) for cut in ("sound", "printed")
     ]
+    ranker = own_ranker(chosen, model, catalog)
     with bar(len(user) + 3 * len(few)) as progress:
-        return [evaluate(model, catalog, part, device, tick=progress.update) for part in batches]
+        return [evaluate(ranker, part, device, tick=progress.update) for part in batches]
 
 
 def _stacked(outcomes: list[Outcome]) -> Ranks:

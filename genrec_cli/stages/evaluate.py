@@ -1,6 +1,8 @@
 """evaluate: a run -> its metrics on a split, user by user."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -10,15 +12,18 @@ import torch
 from pydantic import Field
 
 from genrec_cli import registry
-from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
-from genrec_cli.engine.evaluation import Outcome, evaluate
-from genrec_cli.engine.lists import evaluate_lists
+from genrec_cli.engine.diagnosis import invalid_codes
+from genrec_cli.engine.evaluation import Outcome, evaluate, gathered
+from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.stages.train import load_run
+from genrec_cli.models.base import CodeScorer, ItemScorer
+from genrec_cli.ranks import here
+from genrec_cli.stages.load import load_run, own_decoder
 
 VERSION = 1
 SECTIONS = ["evaluate", "decoder"]
@@ -31,8 +36,8 @@ class EvaluateConfig(Section):
     """valid or test."""
     at: tuple[int, ...] = (5, 10)
     """Cutoffs of Recall, NDCG and MRR."""
-    decoder: str = "exhaustive"
-    """exhaustive: every item is scored; graph: RPG's approximate search, with the section [decoder]."""
+    decoder: str = "auto"
+    """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([decoder])."""
     exclude_seen: bool = False
     """Leave items of the user's own history out of the ranking; the papers do not."""
     users: int | None = Field(None, ge=1)
@@ -51,15 +56,19 @@ def plan(
     config = config.model_copy(update={"at": tuple(sorted(set(config.at)))})
     chosen = ws.find(dataset, "runs", run)
     model = registry.load("model", chosen.config["model"]["name"])
+    own = own_decoder(chosen)
+    if config.decoder == "auto":
+        config = config.model_copy(update={"decoder": own})
     decoder = registry.load("decoder", config.decoder)
-    settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
+    if not issubclass(model, decoder.face):
+        raise UsageError(
+            f"The decoder '{config.decoder}' cannot decode the model '{chosen.config['model']['name']}'.",
+            hint=f"--decoder {own}    is made for it",
+        )
+    as_trained = {k: v for k, v in chosen.config.get("decoder", {}).items() if k != "name"}
+    layer = layers.get("decoder", {})
+    settings = validate(decoder.Config, "decoder", as_trained | layer if config.decoder == own else layer)
     if not decoder.exact:
-        name = chosen.config["model"]["name"]
-        if not issubclass(model, decoder.face):
-            raise UsageError(
-                f"The decoder '{config.decoder}' needs a {decoder.face.__name__}, which '{name}' is not.",
-                hint="--decoder exhaustive",
-            )
         if "codes" in chosen.manifest["inputs"] and ws.input(chosen, "codes").config["tokenizer"].get("shared"):
             raise UsageError(
                 f"The decoder '{config.decoder}' compares items digit by digit, which means nothing for text.",
@@ -71,10 +80,6 @@ def plan(
                 f"which is {decoder.longest(settings)}.",
                 hint=f"--set decoder.beams={max(config.at)}",
             )
-        if config.exclude_seen:
-            raise UsageError(
-                f"The decoder '{config.decoder}' does not leave out seen items.", hint="--decoder exhaustive"
-            )
     left_out = {"batch_size"} | ({"users"} if config.users is None else set())  # keys of before stay as they were
     resolved = {"evaluate": config.model_dump(mode="json", exclude=left_out)}
     if not decoder.exact:
@@ -85,8 +90,11 @@ def plan(
 
 def run(
     ws: Workspace, plan: Plan, config: EvaluateConfig, *, device: str, bar: Callable[[int], Any]
-) -> Artifact:  # fmt: skip
-    """Score every user of the split; write per_user.parquet and topk.parquet."""
+) -> Artifact | None:  # fmt: skip
+    """Score every user of the split; write per_user.parquet and topk.parquet.
+
+    Several processes take the batches in turn; the first one gathers and writes, the others return None.
+    """
     where = resolve_device(device)
     chosen = plan.inputs["runs"]
     model, catalog, histories = load_run(ws, chosen, where)
@@ -94,33 +102,47 @@ def run(
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
     k = min(max(config.at), catalog.items)
+    ranks = here()
+    size = ranks.batch_size(config.batch_size, len(user))
 
     def batches() -> Any:
         max_length = chosen.config["train"]["max_length"]
-        return eval_batches(histories, user, at, max_length=max_length, batch_size=config.batch_size)
+        return eval_batches(
+            histories, user, at, max_length=max_length, batch_size=size, first=ranks.rank, every=ranks.world
+        )
 
-    with ws.build(plan) as draft, bar(len(user)) as progress:
+    kind, cutoffs = registry.load("decoder", config.decoder), list(config.at)
+    settings = validate(kind.Config, "decoder", plan.config.get("decoder", {}))
+    compared = not kind.exact and isinstance(model, (ItemScorer, CodeScorer))
+    making = ws.build(plan) if ranks.main else nullcontext(Draft(ws.path(plan)))
+    with making as draft, bar(len(user) // ranks.world * (1 + compared)) as progress:
+        ranks.barrier()
         clock = Clock(where)
-        outcome = evaluate(model, catalog, batches(), where, k=k, exclude=config.exclude_seen, tick=progress.update)
-        seconds = clock.seconds()
+        ranker = make_ranker(model, catalog, kind, settings)
+        build_seconds, clock = clock.seconds(), Clock(where)
+
+        def ranked(by: Ranker) -> Outcome:
+            own = evaluate(by, batches(), where, k=k, exclude=config.exclude_seen, tick=progress.update)
+            return gathered(own)
+
+        outcome, seconds = ranked(ranker), clock.seconds()
         draft.result |= {
             "model": chosen.config["model"]["name"], "run": chosen.path.name, "split": config.split, "users": len(user),
             "users_per_second": round(len(user) / seconds), "decoder": config.decoder,
-            "metrics": outcome.means(list(config.at)), "code_metrics": outcome.means(list(config.at), level="code"),
+            "metrics": outcome.means(cutoffs), "code_metrics": outcome.means(cutoffs, level="code"),
+            **{name: float(value.mean()) for name, value in outcome.figures.items()},
         }  # fmt: skip
-        kind = registry.load("decoder", config.decoder)
         if not kind.exact:
-            clock = Clock(where)
-            decoder = kind(model, catalog, validate(kind.Config, "decoder", plan.config["decoder"]))
-            draft.result["build_seconds"] = round(clock.seconds(), 3)
-            clock = Clock(where)
-            outcome, found = evaluate_lists(decoder, catalog, batches(), where, outcome, missing=max(config.at))
-            draft.result |= found
-            draft.result["users_per_second"] = round(len(user) / clock.seconds())
-            draft.result["exact_metrics"] = draft.result["metrics"]
-            draft.result["metrics"] = outcome.means(list(config.at))
-            draft.result["code_metrics"] = outcome.means(list(config.at), level="code")
-        _write(draft.path, outcome, histories, list(config.at))
+            draft.result["build_seconds"] = round(build_seconds, 3)
+        if finding := invalid_codes(draft.result.get("valid_share")):
+            draft.result["diagnosis"] = [asdict(finding)]
+        if compared:
+            exact = ranked(ExactRanker(model, catalog))
+            draft.result["recall_against_exact"] = recall_of(outcome.item, exact.item)
+            draft.result["exact_metrics"] = exact.means(cutoffs)
+        if not ranks.main:
+            return None
+        _write(draft.path, outcome, histories, cutoffs)
     return ws.made(plan)
 
 
@@ -142,27 +164,26 @@ class Clock:
 
 def _write(folder: Any, outcome: Outcome, histories: Histories, cutoffs: list[int]) -> None:
     """Users in the order of the user table; ids as everywhere else from 1."""
-    order = np.argsort(outcome.user, kind="stable")
-    user = outcome.user[order]
+    user = outcome.user
     columns: dict[str, Any] = {
         "user": (user + 1).astype("uint32"),
-        "target": outcome.target[order].astype("uint32"),
-        "rank": outcome.above[order].astype("uint32"),
-        "ties": outcome.ties[order].astype("uint32"),
+        "target": outcome.target.astype("uint32"),
+        "rank": outcome.above.astype("uint32"),
+        "ties": outcome.ties.astype("uint32"),
         "history_length": histories.length[user].astype("uint32"),
     }
     for level, above, ties in (
         ("", outcome.above, outcome.ties), ("code_", outcome.code_above, outcome.code_ties),
     ):  # fmt: skip
-        found = metrics.table(above[order], ties[order], cutoffs)
+        found = metrics.table(above, ties, cutoffs)
         columns |= {f"{level}{name}": value.astype("float32") for name, value in found.items()}
     pq.write_table(pa.table(columns), folder / "per_user.parquet", compression="zstd")
     k = outcome.item.shape[1]
     lists = {
         "user": pa.array(columns["user"]),
         "target": pa.array(columns["target"]),
-        "items": _lists(outcome.item[order].astype("uint32"), k),
-        "scores": _lists(outcome.score[order].astype("float32"), k),
+        "items": _lists(outcome.item.astype("uint32"), k),
+        "scores": _lists(outcome.score.astype("float32"), k),
     }
     pq.write_table(pa.table(lists), folder / "topk.parquet", compression="zstd")
 

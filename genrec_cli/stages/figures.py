@@ -21,9 +21,9 @@ from genrec_cli.data.names import Names
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.report import entropy, figures
+from genrec_cli.report import entropy, figures, noise, tradeoff
 from genrec_cli.stages.case_study import labels_of
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run
 
 VERSION = 1
 SECTIONS = ["figures"]
@@ -60,7 +60,8 @@ def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -
 
 
 def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: Callable[[int], Any]) -> Artifact:
-    """Draw: ``training`` for all runs together, ``entropy``, ``entropy-epochs`` and ``masked`` for each MHL run."""
+    """Draw ``training`` for all runs together; for each run of MHL ``entropy``, ``entropy-epochs`` and ``masked``,
+    for each of MDGR ``mask-counts``."""
     where = resolve_device(device)
     runs = list(plan.inputs.values())
     curves = [_curve(run, label) for run, label in zip(runs, labels_of(runs), strict=True)]
@@ -74,7 +75,35 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
                 and registry.load("model", run.config["model"]["name"]).masks
             ):
                 files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
+            if shares := noise.mask_counts(curve.rows):
+                drawn = noise.over_epochs(curve.rows, f"Masked digits of a target while {curve.label} learned")
+                files += figures.save(drawn, draft.path, f"mask-counts{suffix}")
+                table = {"epoch": [row["epoch"] for row in curve.rows]} | {str(k): v for k, v in shares.items()}
+                pq.write_table(pa.table(table), draft.path / f"mask-counts{suffix}.parquet")
         draft.result |= {"runs": [run.path.name for run in runs], "figures": files}
+    return ws.made(plan)
+
+
+def plan_sweep(ws: Workspace, dataset: str, name: str) -> Plan:
+    """Resolve a finished sweep whose table says how fast each row decodes."""
+    figures.require_matplotlib()
+    sweep = ws.find(dataset, "sweeps", name)
+    if tradeoff.SPEED not in sweep.result["columns"] or len(sweep.result["columns"]) < 2:
+        raise UsageError(
+            f"The table of {sweep.path.name} does not hold {tradeoff.SPEED} beside a metric.",
+            hint=f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]',
+        )
+    return Plan(dataset, "figures", sweep.path.name.rpartition("-")[0], VERSION, {"figures": {}}, {"sweeps": sweep})
+
+
+def run_sweep(ws: Workspace, plan: Plan) -> Artifact:
+    """Draw ``tradeoff``: the first metric of the sweep's table against users a second."""
+    sweep = plan.inputs["sweeps"]
+    metric = next(column for column in sweep.result["columns"] if column != tradeoff.SPEED)
+    title = f"{sweep.config['sweep']['title']}: {plan.dataset}, {sweep.result['split']} split"
+    with ws.build(plan) as draft:
+        files = figures.save(tradeoff.tradeoff(sweep.result["rows"], metric, title), draft.path, "tradeoff")
+        draft.result |= {"sweep": sweep.path.name, "figures": files}
     return ws.made(plan)
 
 

@@ -21,7 +21,7 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import recommend as decode
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.files import write_atomically
-from genrec_cli.stages.train import load_run
+from genrec_cli.stages.load import load_run, own_ranker
 
 COLUMNS = ("user", "rank", "item", "title", "score")
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
@@ -97,8 +97,7 @@ def run(
     )
     with bar(len(user)) as progress:
         row, item, score = decode(
-            model,
-            catalog,
+            own_ranker(chosen, model, catalog),
             batches,
             where,
             k=min(k, catalog.items),

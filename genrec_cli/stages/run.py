@@ -30,7 +30,7 @@ READS = {
     "download": ("source",),
     "preprocess": ("preprocess",),
     "tokenize": ("encoder", "tokenizer"),
-    "train": ("train", "model", "curriculum"),
+    "train": ("train", "model", "curriculum", "noise", "decoder"),
     "evaluate": ("evaluate", "decoder"),
     "recommend": (),
     "case-study": ("case_study",),

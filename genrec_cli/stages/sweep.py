@@ -5,7 +5,7 @@ is there is used, under whatever label; what was begun goes on; a kill loses not
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import merge, validate
+from genrec_cli.curriculum.noise import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.engine.diagnosis import parallel_below_residual
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import evaluate, tokenize, train
@@ -56,7 +58,7 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
     for cell in sweep.cells:
         for section in ("encoder", "tokenizer"):
             for key, value in cell.layers.get(section, {}).items():
-                recorded = found.config.get(section, {}).get(key)
+                recorded = {"collisions": "none", **found.config.get(section, {})}.get(key)
                 if recorded != value:
                     raise UsageError(
                         f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}.",
@@ -73,7 +75,7 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
         if codes is None and _needs_codes(cell):
             states.append((cell, "codes would be made first", None))
             continue
-        plan = _train_plan(ws, cell, given, codes).plan
+        plan = _train_plan(ws, sweep, cell, given, codes).plan
         begun = "would go on" if ws.path(plan).is_dir() else "would be made"
         states.append((cell, "up to date" if ws.done(plan) else begun, ws.path(plan)))
     return states
@@ -83,15 +85,16 @@ def run(
     ws: Workspace, sweep: Sweep, given: Inputs, split: Literal["valid", "test"], doing: Doing, *, force: bool
 ) -> tuple[list[Done], list[str]]:
     """Do all cells. Returns the finished ones, and what diverged: a row that fails does not end the others."""
-    plans = [(cell, _train_plan(ws, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
+    plans = [(cell, _train_plan(ws, sweep, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
     at = cutoffs(check_columns(sweep.config.columns))
     done, diverged = [], []
+    made: dict[str, Artifact] = {}
     for number, (cell, plan) in enumerate(plans, 1):
         head = f"[{number}/{len(plans)}] {cell.row}, seed {cell.seed}: runs/{plan.plan.name}"
-        finished = None if force else ws.done(plan.plan)
+        finished = made.get(plan.plan.key) or (None if force else ws.done(plan.plan))
         console.say(f"{head}: up to date" if finished else head)
         try:
-            finished = finished or doing.train(plan)
+            finished = made[plan.plan.key] = finished or doing.train(plan)
         except DivergedError as error:
             console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
             diverged.append(f"{cell.row}, seed {cell.seed}")
@@ -99,7 +102,8 @@ def run(
         settings = merge({"evaluate": {"at": at}}, cell.layers, {"evaluate": {"split": split}})
         measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
         evaluation = (None if force else ws.done(measure)) or doing.evaluate(measure, config)
-        done.append(Done(cell.row, cell.seed, finished, evaluation))
+        codes = ws.input(finished, "codes") if "codes" in finished.manifest["inputs"] else None
+        done.append(Done(cell.row, cell.seed, finished, evaluation, codes))
     if not done:
         raise DivergedError("Every run of the sweep diverged.", hint="Lower the rate: --set train.lr=...")
     return done, diverged
@@ -127,6 +131,8 @@ def table_stage(
             runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
             (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
             draft.result |= {"split": split, "columns": columns, "diverged": diverged, "rows": table}
+            if finding := parallel_below_residual(columns[0], _by_tokenizer(sweep, done, columns[0])):
+                draft.result["diagnosis"] = [asdict(finding)]
         return ws.made(plan)
 
     return plan, work
@@ -168,13 +174,35 @@ def _validate(cell: Cell) -> None:
     validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
     validate(TrainConfig, "train", layers["train"])
     validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})).phases()
-    validate(evaluate.EvaluateConfig, "evaluate", layers.get("evaluate", {}))
+    validate(NoiseConfig, "noise", layers.get("noise", {}))
+    config = validate(evaluate.EvaluateConfig, "evaluate", layers.get("evaluate", {}))
+    decoder = kind.decoder if config.decoder == "auto" else config.decoder
+    validate(registry.load("decoder", decoder).Config, "decoder", layers.get("decoder", {}))
 
 
-def _train_plan(ws: Workspace, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
-    """The plan of a cell, under the label that a run of the same key bears already."""
+def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:
+    """The best value that each tokenizer reached, where that is what the sweep compares."""
+    if "@" not in metric or ("tokenizer", "name") not in sweep.varied:
+        return {}
+    name_of = {cell.row: str(cell.layers["tokenizer"]["name"]) for cell in sweep.cells}
+    best: dict[str, float] = {}
+    for cell in done:
+        name, value = name_of[cell.row], float(cell.value(metric) or 0.0)
+        best[name] = max(value, best.get(name, 0.0))
+    return best
+
+
+def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
+    """The plan of a cell, under the label that a run of the same key bears already.
+
+    Where rows differ in their decoder, they decode one run: it is validated by what the rows have in common.
+    """
+    layers = {name: dict(section) for name, section in cell.layers.items()}
+    for section, key in sweep.varied:
+        if section == "decoder":
+            layers["decoder"].pop(key, None)
     made = train.plan(
-        ws, given.data.dataset, _model(cell), cell.layers, data=str(given.data.path), codes=codes and str(codes.path)
+        ws, given.data.dataset, _model(cell), layers, data=str(given.data.path), codes=codes and str(codes.path)
     )
     plan = made.plan
     there = sorted(ws.path(plan).parent.glob(f"[!.]*-{plan.key[:8]}"))

@@ -29,7 +29,7 @@ from genrec_cli.config import Layer, Natural, Section, did_you_mean, merge, read
 from genrec_cli.errors import ConfigError, UsageError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "sweeps"
-SECTIONS = ["encoder", "tokenizer", "model", "train", "curriculum", "evaluate", "decoder"]
+SECTIONS = ["encoder", "tokenizer", "model", "train", "curriculum", "noise", "evaluate", "decoder"]
 """What the runs of a sweep read."""
 BY_OPTION = {("train", "seed"): "--seeds 0,1,2", ("evaluate", "split"): "--split valid|test"}
 """What the command decides for all cells."""
@@ -62,7 +62,9 @@ class SweepConfig(Section):
     seeds: tuple[Natural, ...] = Field((0,), min_length=1)
     """Every row is trained with each of these."""
     columns: tuple[str, ...] = Field(("Recall@5", "NDCG@5", "Recall@10", "NDCG@10"), min_length=1)
-    """Metrics, and costs: minutes, step_ms, epochs, best_epoch, peak_memory_mib, parameters."""
+    """Metrics (of codes: code_NDCG@10); costs: minutes, step_ms, epochs, best_epoch, peak_memory_mib, parameters;
+    what quality.json says of the codes: colliding_share, mean_entropy, neighbours_kept_by_decoded, ...; and of the
+    decoder: users_per_second, valid_share, recall_against_exact."""
     grid: dict[str, Any] = Field(default_factory=dict)
     """section.key -> values to try, in every combination."""
     run: tuple[RunRow, ...] = ()

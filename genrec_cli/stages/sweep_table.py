@@ -20,6 +20,17 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "parameters": lambda run: run.get("parameters"),
 }
 """What a run cost, from its result. Seconds hold the validations; memory is known on CUDA only."""
+SPEED = "users_per_second"
+DECODING = (SPEED, "valid_share", "recall_against_exact")
+"""What an evaluation says of its decoder."""
+
+QUALITY = (
+    "colliding_share", "largest_group", "mean_entropy", "least_used_share", "mutual_information_adjusted",
+    "neighbours_kept_by_decoded", "neighbours_kept_by_digits", "reconstruction_error",
+)  # fmt: skip
+"""What ``quality.json`` says of a run's codes; a dash for models without codes."""
+CODE_LEVEL = "code_"
+"""Before a metric: measured on distinct codes, so that items of equal codes count as one."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +41,41 @@ class Done:
     seed: int
     run: Artifact
     evaluation: Artifact
+    codes: Artifact | None = None
+    """What the run was made from, if its model reads codes."""
 
     def value(self, column: str) -> float | None:
         """One number of the table."""
-        return COSTS[column](self.run.result) if column in COSTS else self.evaluation.result["metrics"].get(column)
+        if column in DECODING:
+            return self.evaluation.result.get(column)
+        if column in COSTS:
+            return COSTS[column](self.run.result)
+        if column in QUALITY:
+            return self.codes and self.codes.result.get(column)
+        level = "code_metrics" if column.startswith(CODE_LEVEL) else "metrics"
+        return self.evaluation.result[level].get(column.removeprefix(CODE_LEVEL))
 
 
 def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """Columns with metrics spelled as everywhere else. Raises ConfigError for what is neither metric nor cost."""
-    for column in columns:
-        if "@" not in column and column not in COSTS:
-            hint = f"Metrics such as NDCG@10, or: {', '.join(COSTS)}"
-            raise ConfigError(f"sweep.columns: there is no '{column}'.{did_you_mean(column, COSTS)}", hint=hint)
-    return tuple(c if c in COSTS else "{}@{}".format(*metrics.parse(c)) for c in columns)
+    """Columns with metrics spelled as everywhere else. Raises ConfigError for what is no column."""
+    return tuple(_spelled(column) for column in columns)
+
+
+def _spelled(column: str) -> str:
+    known = [*COSTS, *DECODING, *QUALITY]
+    if column in known:
+        return column
+    if "@" not in column:
+        hint = f"Metrics such as NDCG@10, the same of codes as {CODE_LEVEL}NDCG@10, or: {', '.join(known)}"
+        raise ConfigError(f"sweep.columns: there is no '{column}'.{did_you_mean(column, known)}", hint=hint)
+    level = CODE_LEVEL if column.startswith(CODE_LEVEL) else ""
+    return level + "{}@{}".format(*metrics.parse(column.removeprefix(CODE_LEVEL)))
 
 
 def cutoffs(columns: Sequence[str]) -> list[int]:
     """Cutoffs that evaluation needs for the columns; the usual 5 and 10 among them, so that it is the usual one."""
-    return sorted({5, 10} | {metrics.parse(column)[1] for column in columns if column not in COSTS})
+    measured = [column.removeprefix(CODE_LEVEL) for column in columns if "@" in column]
+    return sorted({5, 10} | {metrics.parse(column)[1] for column in measured})
 
 
 def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -101,4 +129,4 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
 
 def _number(column: str, value: float) -> str:
     """A metric with four digits, a cost with one unless it is whole."""
-    return f"{value:,.1f}".removesuffix(".0") if column in COSTS else console.cell(value)
+    return f"{value:,.1f}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)

@@ -9,7 +9,7 @@ Row i is item i + 1 in both.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean, validate
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table, write_table
 from genrec_cli.encoders.base import Encoder
+from genrec_cli.encoders.sentence import longest_first
 from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
+from genrec_cli.ranks import here
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
-from genrec_cli.tokenizers.opq import check_codewords, one_thread
+from genrec_cli.tokenizers.collisions import Policy, settle
+from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
 from genrec_cli.tokenizers.quality import measure, of_codes
 
 VECTORS_VERSION = 1
@@ -33,8 +36,8 @@ FILE = "vectors.safetensors"
 DIGITS_A_ROW = 8
 """Digits in a row of the printed table."""
 
-Stage = tuple[Plan, Callable[[], Artifact]]
-"""A plan, and the work that makes its artifact."""
+Stage = tuple[Plan, Callable[[], Artifact | None]]
+"""A plan, and the work that makes its artifact; None in a process that only lends the main one a hand."""
 
 
 # ---- what to use ---------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ def frozen_config(
     if reads_titles(recorded):
         raise UsageError(f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again.")
     for key, value in given.items():
-        if recorded.get(key) != value:
+        if key != "collisions" and recorded.get(key) != value:
             raise UsageError(
                 f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}.",
                 hint="Leave the option out: --codebook-from fixes it",
@@ -116,7 +119,15 @@ def frozen_config(
             f"{encoder.label} vectors are fitted on the texts of one data artifact, so a codebook fits no other.",
             hint="Use a sentence-transformers model or your own vectors for both",
         )
-    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", recorded)
+    settings = {**recorded, "collisions": given.get("collisions", recorded.get("collisions", "none"))}
+    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", settings)
+
+
+def settings(config: Section) -> dict[str, Any]:
+    """``[tokenizer]`` as it enters the key. ``collisions = "none"`` is left out: there were codes before policies."""
+    return {
+        key: value for key, value in config.model_dump(mode="json").items() if (key, value) != ("collisions", "none")
+    }
 
 
 # ---- vectors -------------------------------------------------------------------------------------
@@ -134,14 +145,19 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         external=encoder.external(),
     )
 
-    def work() -> Artifact:
+    def work() -> Artifact | None:
         from safetensors.numpy import save_file
 
         items = read_table(data.path / "items.parquet", ITEMS, ["raw_id", "text"])
         texts = [text or "" for text in items["text"].to_pylist()]
         raw_ids = items["raw_id"].to_pylist()
+        if not here().main:
+            here().barrier()
+            _encode(encoder, texts, raw_ids)
+            return None
         with ws.build(plan) as draft:
-            vec_ID = encoder.encode(texts, raw_ids)
+            here().barrier()
+            vec_ID = _encode(encoder, texts, raw_ids)
             _check_finite(vec_ID, raw_ids)
             zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
             if zero:
@@ -151,6 +167,26 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         return ws.verified(_made(ws, plan))
 
     return plan, work
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
+    """``vec_ID``; processes take batches in turn, the batches of one process alone, so the vectors are its own.
+
+    Any process but the main one returns only what it encoded itself.
+    """
+    ranks, size = here(), encoder.batch_size
+    if ranks.alone or not size:
+        return encoder.encode(texts, raw_ids) if ranks.main else np.empty((0, 0), np.float32)
+    order = longest_first(texts)
+    row_S = order[np.arange(len(order)) // size % ranks.world == ranks.rank]
+    vec_SD = encoder.encode([texts[row] for row in row_S], [raw_ids[row] for row in row_S])
+    row_parts, vec_parts = ranks.gather(row_S), ranks.gather(vec_SD)
+    if not ranks.main:
+        return vec_SD
+    vec_ID = np.zeros((len(texts), vec_SD.shape[1]), dtype=np.float32)
+    for row_S, vec_SD in zip(row_parts, vec_parts, strict=True):
+        vec_ID[row_S] = vec_SD
+    return vec_ID
 
 
 def read_vectors(vectors: Artifact) -> np.ndarray:
@@ -176,8 +212,10 @@ def codes_stage(
     codebook: Artifact | None = None,
 ) -> Stage:
     """Vectors to codes; with ``codebook`` the PCA and codebooks of other codes are used as they are."""
-    values = config.model_dump(mode="json")
-    label = f"{values['name']}{values['codebooks']}x{values['codewords']}-{encoder.label}"
+    values = settings(config)
+    policy = values.get("collisions", "none")
+    own = f"{values['name']}{values['codebooks']}x{values['codewords']}" + (f"-{policy}" if policy != "none" else "")
+    label = f"{own}-{encoder.label}"
     plan = Plan(
         dataset=data.dataset,
         kind="codes",
@@ -198,7 +236,7 @@ def codes_stage(
                 tokenizer = kind(config)
                 console.say(f"making {label} from {np.count_nonzero(counts):,} training items")
                 tokenizer.fit(vec_ID, counts > 0)
-            codes_IK, quality = _assign(tokenizer, vec_ID, values["codewords"], values["seed"])
+            codes_IK, quality = _assign(tokenizer, vec_ID, values["codewords"], policy, values["seed"])
             _write(draft, tokenizer, codes_IK, quality)
         show(quality)
         return ws.verified(_made(ws, plan))
@@ -232,6 +270,9 @@ def show(quality: Mapping[str, Any]) -> None:
     """Print what ``quality.json`` holds, for people."""
     shares = {
         "items that share all codes with another": "colliding_share",
+        "the same before the collision policy": "colliding_share_before",
+        "items that were moved to a free code": "moved_share",
+        "information that digits share, beyond chance": "mutual_information_adjusted",
         "relative reconstruction error": "reconstruction_error",
         "10 nearest text neighbours kept, by decoded vectors": "neighbours_kept_by_decoded",
         "10 nearest text neighbours kept, by equal digits": "neighbours_kept_by_digits",
@@ -266,12 +307,15 @@ def show(quality: Mapping[str, Any]) -> None:
     )
 
 
-def _assign(tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _assign(
+    tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, policy: Policy, seed: int
+) -> tuple[np.ndarray, dict[str, Any]]:
     """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores."""
-    codes_IK = tokenizer.codes(vec_ID)
+    found_IK = tokenizer.codes(vec_ID)
     with one_thread():
-        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK)
-        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed)
+        codes_IK, facts = settle(policy, tokenizer, vec_ID, found_IK, codewords)
+        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK[:, : found_IK.shape[1]])
+        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed) | facts
 
 
 def _write(draft: Draft, tokenizer: Tokenizer | TitleTokenizer, codes_IK: np.ndarray, quality: dict[str, Any]) -> None:

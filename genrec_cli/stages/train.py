@@ -14,23 +14,26 @@ import torch
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, merge, validate
+from genrec_cli.curriculum.noise import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
-from genrec_cli.data.catalog import NO_CODE, Catalog
-from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
+from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
-from genrec_cli.engine.checkpoint import BEST, load_weights, save_weights
+from genrec_cli.engine.checkpoint import BEST, save_weights
 from genrec_cli.engine.diagnosis import Training, diagnose
 from genrec_cli.engine.estimate import estimate
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
+from genrec_cli.ranks import here
+from genrec_cli.stages.load import load_catalog, on_device
 
 VERSION = 1
-SECTIONS = ["model", "train", "curriculum"]
+SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
 
@@ -44,6 +47,9 @@ class TrainPlan:
     model_config: Section
     train: TrainConfig
     curriculum: CurriculumConfig
+    noise: NoiseConfig
+    decoder: Section
+    """Settings of the model's own decoder, which validates."""
 
 
 def plan(
@@ -58,12 +64,19 @@ def plan(
     model_config = validate(kind.Config, "model", settings)
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
+    noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
     metrics.parse(train.metric)
+    search, decoder = own_search(kind, layers)
     masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
     if masked and not kind.masks:
         raise UsageError(
             f"The model '{model}' cannot mask, and the curriculum has the phase '{masked[0]}'.",
             hint="--curriculum inf    trains without masks",
+        )
+    if not getattr(model_config, "causal", True) and train.windows != "each":
+        raise UsageError(
+            "An encoder that reads both directions (model.causal = false) learns one target a row.",
+            hint="--set train.windows=each",
         )
     if "codes" in kind.needs:
         found = ws.find(dataset, "codes", codes, made_from=data and ws.find(dataset, "data", data))
@@ -82,60 +95,41 @@ def plan(
                 "phase": [phase.model_dump(mode="json") for phase in curriculum.phases()],
             },
         }
+        if kind.noised:
+            config["noise"] = noise.resolved()
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
+    if not search.exact:
+        config["decoder"] = {"name": kind.decoder, **decoder.model_dump(mode="json")}
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", label):
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'")
     label = label or f"{model}-s{train.seed}"
-    return TrainPlan(Plan(dataset, "runs", label, VERSION, config, inputs), model, model_config, train, curriculum)
+    plan = Plan(dataset, "runs", label, VERSION, config, inputs)
+    return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
 
 
-def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
-    """The catalogue of a data artifact, with codes where they are given."""
-    counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"]).column(0).to_numpy()
-    train_count = torch.from_numpy(counts.astype("int64"))
-    if codes is None:
-        return Catalog(len(train_count), train_count)
-    settings = codes.config["tokenizer"]
-    digits, codewords, shared = settings["codebooks"], settings["codewords"], settings.get("shared", False)
-    column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
-    table = torch.from_numpy(column.flatten().to_numpy().astype("int64")).view(-1, digits)
-    if len(table) != len(train_count):
-        raise DataError(f"{codes.path} holds codes of {len(table):,} items, the data {len(train_count):,}.")
-    if shared:
-        table.masked_fill_(table == CODE_PADDING, NO_CODE)
-        if bool((table == NO_CODE).all(1).any()):
-            raise DataError(f"{codes.path / 'codes.parquet'} holds an item without any code.")
-    if int(table.max()) >= codewords:
-        raise DataError(f"{codes.path / 'codes.parquet'} holds the code {int(table.max())}, but V is {codewords}.")
-    return Catalog(len(train_count), train_count, table, codewords, shared)
-
-
-def on_device(catalog: Catalog, device: torch.device) -> Catalog:
-    """The same catalogue with its tensors on a device."""
-    codes = None if catalog.codes_IK is None else catalog.codes_IK.to(device)
-    return replace(catalog, train_count_I=catalog.train_count_I.to(device), codes_IK=codes)
-
-
-def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:
-    """A trained model, its catalogue and the histories it was trained on, ready to decode."""
-    data = ws.input(run, "data")
-    codes = ws.input(run, "codes") if "codes" in run.manifest["inputs"] else None
-    catalog = on_device(load_catalog(data, codes), device)
-    settings = dict(run.config["model"])
-    kind = registry.load("model", settings.pop("name"))
-    config = validate(kind.Config, "model", settings)
-    model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
-    load_weights(run.path / BEST, model)
-    return model.eval(), catalog, Histories.read(data.path)
+def own_search(kind: type[Model], layers: dict[str, dict[str, Any]]) -> tuple[Any, Section]:
+    """A model's own decoder and its settings. Exact decoding has none, so [decoder] is not for it."""
+    search = registry.load("decoder", kind.decoder)
+    return search, validate(search.Config, "decoder", {} if search.exact else layers.get("decoder", {}))
 
 
 def train(
     ws: Workspace, run: TrainPlan, *, device: str, force: bool, report_to: "Callable[[Loop], Report]"
-) -> Artifact:
-    """Train, from the last checkpoint if the run was begun before."""
+) -> Artifact | None:
+    """Train, from the last checkpoint if the run was begun before.
+
+    Where several processes train together, the first one writes the artifact; the others return None.
+    """
     where = resolve_device(device)
     model, catalog, histories = _assemble(run, where)
+    if not here().main:
+        if model.trainable:
+            here().barrier()
+            loop = _loop(model, catalog, histories, run, where, ws.path(run.plan))
+            loop.report = report_to(loop)
+            loop.run()
+        return None
     if not force and _of_other_inputs(ws.path(run.plan), run.plan):
         console.warn(f"{run.plan.name} was begun on inputs that have changed since; it starts anew.")
         force = True
@@ -149,6 +143,7 @@ def train(
             model.fit(catalog)
             save_weights(draft.path / BEST, model)
         else:
+            here().barrier()  # the others may look at the folder: what is not to be resumed is gone
             draft.result |= _train(model, catalog, histories, run, where, draft.path, report_to)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(_card(run, draft.result), encoding="utf-8")
@@ -184,7 +179,9 @@ def _loop(
     if len(user) == 0:
         raise DataError("No user has a validation target, so nothing can select the best epoch.",
                         hint="Preprocess with users of at least 3 interactions")  # fmt: skip
-    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report())
+    search = registry.load("decoder", model.decoder)
+    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report(), noise=run.noise,
+                make_ranker=lambda: make_ranker(model, catalog, search, run.decoder))  # fmt: skip
     if len(loop.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
@@ -212,13 +209,18 @@ def _train(
         "seconds": round(counters.seconds, 3),
         "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
         "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
+        "processes": here().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }  # fmt: skip
-    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps)
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, _shifts(model, run))
     result["diagnosis"] = [asdict(finding) for finding in diagnose(log)]
     if device.type == "cuda":
         result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result
+
+
+def _shifts(model: Model, run: TrainPlan) -> bool:
+    return model.noised and run.noise.laws[0] == "curriculum"
 
 
 def _digests(plan: Plan) -> dict[str, str]:

@@ -26,6 +26,13 @@ class Tokenizer(Protocol):
         """The vectors after PCA, as they are quantised."""
         ...
 
+    def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+        """For items that must move: ``codes_NMK``, up to ``many`` different codes, and ``cost_NM``, best first.
+
+        Once ``many`` is V^K, all codes there are. ``codes_NK`` are those that the items have.
+        """
+        ...
+
     def save(self, folder: Path) -> None:
         """Write ``codebook.safetensors``; reading it needs no pickle."""
         ...

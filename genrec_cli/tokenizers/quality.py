@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from genrec_cli.tokenizers.information import mutual_information
+
 NEIGHBOURS = 10
 SAMPLE = 2000
 """Items whose neighbours are compared, at most."""
@@ -36,6 +38,7 @@ def measure(
     text_N = nearest(rows, unit(vec_ID))
     quality: dict[str, Any] = {
         **of_codes(codes_IK, codewords),
+        **mutual_information(codes_IK, codewords, seed=seed),
         "reconstruction_error": None,
         "neighbour_sample": len(rows),
         "neighbours_kept_by_decoded": None,
@@ -49,27 +52,35 @@ def measure(
 
 def of_codes(codes_IK: np.ndarray, codewords: int) -> dict[str, Any]:
     """What the codes tell by themselves. -1 pads an item of fewer than K."""
+    digits = digit_usage(codes_IK, codewords)
     return {
         "items": len(codes_IK),
         "codebooks": codes_IK.shape[1],
         "codewords": codewords,
         **collisions(codes_IK),
-        "digits": digit_usage(codes_IK, codewords),
+        "least_used_share": min(digit["used"] for digit in digits) / codewords,
+        "mean_entropy": float(np.mean([digit["entropy"] for digit in digits])),
+        "digits": digits,
     }
 
 
 def collisions(codes_IK: np.ndarray) -> dict[str, Any]:
     """Items that share all K codes with another, as a count and a share; tuples; the largest group."""
-    rows = np.ascontiguousarray(codes_IK)
-    tuples = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    sizes = np.unique(tuples, return_counts=True)[1]
+    sizes = np.bincount(groups(codes_IK))
     colliding = int(sizes[sizes > 1].sum())
     return {
         "distinct_codes": len(sizes),
         "colliding_items": colliding,
-        "colliding_share": colliding / len(rows),
+        "colliding_share": colliding / len(codes_IK),
         "largest_group": int(sizes.max()),
     }
+
+
+def groups(row_IC: np.ndarray) -> np.ndarray:
+    """``group_I``: equal rows have equal numbers, from 0."""
+    rows = np.ascontiguousarray(row_IC)
+    one_a_row = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    return np.unique(one_a_row, return_inverse=True)[1]
 
 
 def digit_usage(codes_IK: np.ndarray, codewords: int) -> list[dict[str, Any]]:

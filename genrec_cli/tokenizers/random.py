@@ -8,7 +8,10 @@ from pydantic import Field
 
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError
-from genrec_cli.tokenizers.opq import FILE, check_codewords
+from genrec_cli.tokenizers.codebook import FILE, read_tensors
+from genrec_cli.tokenizers.collisions import Policy
+from genrec_cli.tokenizers.kmeans import check_codewords
+from genrec_cli.tokenizers.pq import smallest_sums
 
 
 class RandomConfig(Section):
@@ -19,6 +22,8 @@ class RandomConfig(Section):
     """K: codes an item."""
     codewords: int = 256
     """V: codewords a codebook, within the limits of opq, so that one can stand for the other."""
+    collisions: Policy = "none"
+    """Items with equal codes: none leaves them, digit numbers them in one more digit, reassign moves them apart."""
     seed: int = Field(0, ge=0)
     """Seed of the draw."""
 
@@ -49,6 +54,17 @@ class RandomTokenizer:
         """Random codes stand for no vectors."""
         return None
 
+    def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+        """``codes_NMK`` and ``cost_NM``: codes that differ in as few digits as can be, which ones by the seed."""
+        generator = np.random.default_rng(self.config.seed)
+
+        def cost_NV(code_N: np.ndarray) -> np.ndarray:
+            drawn_NV = 1 + generator.random((len(code_N), self.config.codewords)) / self.config.codebooks
+            drawn_NV[np.arange(len(code_N)), code_N] = 0
+            return drawn_NV
+
+        return smallest_sums(map(cost_NV, codes_NK.T), many)
+
     def save(self, folder: Path) -> None:
         """Write ``codebook.safetensors`` with K, V and the seed."""
         from safetensors.numpy import save_file
@@ -59,11 +75,9 @@ class RandomTokenizer:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The tokenizer that :meth:`save` wrote."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
+        stored = read_tensors(folder / FILE).get("random", np.empty(0))
         try:
-            codebooks, codewords, seed = (int(value) for value in load_file(folder / FILE)["random"])
+            codebooks, codewords, seed = stored.tolist()
             return cls(RandomConfig(codebooks=codebooks, codewords=codewords, seed=seed))
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise DataError(f"{folder / FILE} is not the record of random codes: {error}.") from None

@@ -1,0 +1,60 @@
+"""One training and evaluation of ours, timed: ``python ours.py INPUT.npz SETTINGS``. See bench/peers.py."""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.sequences import Histories, eval_batches
+from genrec_cli.engine.evaluation import evaluate
+from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.engine.ranking import ExactRanker
+from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.models.sasrec import SasRec, SasRecConfig
+
+
+def main() -> None:
+    data, asked = np.load(sys.argv[1]), json.loads(sys.argv[2])
+    length = data["length"]
+    histories = Histories(data["item"], data["offset"], length, length - 2, length - 2, length - 1)
+    items, codes_IK = int(histories.item.max()), torch.from_numpy(data["codes"])
+    shape = {"width": asked["width"], "layers": asked["layers"], "heads": asked["heads"], "inner": asked["inner"],
+             "dropout": asked["dropout"], "attention_dropout": asked["dropout"]}  # fmt: skip
+    torch.manual_seed(asked["seed"])
+    if asked["model"] == "rpg":
+        catalog = Catalog(items, torch.ones(items, dtype=torch.long), codes_IK, 256)
+        model = Rpg(RpgConfig(**shape, temperature=asked["temperature"]), catalog, max_length=asked["max_length"])
+    else:
+        catalog = Catalog(items, torch.ones(items, dtype=torch.long))
+        model = SasRec(SasRecConfig(**shape, activation="relu"), catalog, max_length=asked["max_length"])
+    config = TrainConfig(
+        epochs=asked["epochs"], batch_size=asked["batch_size"], lr=asked["lr"], warmup_steps=asked["warmup_steps"],
+        seed=asked["seed"], max_length=asked["max_length"], eval_every=asked["epochs"],
+        windows="sliding" if asked["model"] == "rpg" else "recent", precision=asked["precision"],
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        curriculum = CurriculumConfig(preset="inf")
+        Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), Path(folder), report=Report()).run()
+        trained = time.perf_counter()
+        user, at = histories.targets("test")
+        batches = eval_batches(histories, user, at, max_length=asked["max_length"], batch_size=256)
+        outcome = evaluate(ExactRanker(model, catalog), batches, torch.device("cpu"), k=10)
+        ended = time.perf_counter()
+    found = outcome.means([10])
+    print(json.dumps({
+        "train": trained - began, "evaluate": ended - trained, "NDCG@10": found["NDCG@10"],
+        "Recall@10": found["Recall@10"], "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Ours against other libraries: whole training and evaluation on the same histories, in alternating runs.
+
+    python bench/peers.py --data ARTIFACT --codes ARTIFACT --peers FOLDER [--users 2000] [--rounds 3] [--json]
+
+RPG against cornac's, with the same codes, and SASRec against RecTools': the same users, batch, width, layers,
+epochs and exact ranking of the whole catalogue. Each run is a process of its own; imports and reading are not
+timed. Metrics of both are printed, so that equal work is visible. A peer lives in an environment of its own:
+``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is
+there. An absent peer is skipped with a line.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from comparison import Comparison, report
+
+from genrec_cli.data.sequences import Histories
+
+CONTENDERS = Path(__file__).parent / "contenders"
+TORCH = "torch==2.13.0"
+PEERS = {
+    "cornac": {
+        "model": "rpg", "script": "cornac_rpg.py", "pins": ["cornac==3.0.1", "transformers==4.57.1"],
+        "settings": {"width": 448, "layers": 2, "heads": 4, "inner": 1024, "dropout": 0.3, "lr": 5e-4,
+                     "temperature": 0.07},
+    },
+    "rectools": {
+        "model": "sasrec", "script": "rectools_sasrec.py", "pins": ["rectools[torch]==0.19.0"],
+        "settings": {"width": 128, "layers": 2, "heads": 2, "inner": 128, "dropout": 0.2, "lr": 1e-3},
+    },
+}  # fmt: skip
+
+
+def interpreter(name: str, folder: Path | None, given: dict[str, str], install: bool) -> Path | None:
+    """The peer's python, made first if that was asked for; None where there is none."""
+    if name in given:
+        return Path(given[name])
+    if folder is None:
+        return None
+    python = folder / name / "bin" / "python"
+    if not python.exists() and install:
+        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
+        for pins in ([TORCH], PEERS[name]["pins"]):  # torch first and alone: what is there is kept
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
+    return python if python.exists() else None
+
+
+def subset(histories: Histories, codes_IK: np.ndarray, users: int, path: Path) -> int:
+    """Some users' histories with items and codes numbered anew; returns the number of items."""
+    chosen = np.sort(np.random.default_rng(0).permutation(histories.users)[:users])
+    length = histories.length[chosen]
+    offset = np.cumsum(length) - length
+    flat = np.repeat(histories.offset[chosen] - offset, length) + np.arange(int(length.sum()))
+    raw, item = np.unique(histories.item[flat], return_inverse=True)
+    np.savez(path, item=(item + 1).astype("uint32"), offset=offset, length=length, codes=codes_IK[raw - 1])
+    return len(raw)
+
+
+def contend(python: Path, script: str, data: Path, settings: dict[str, Any], threads: int) -> dict[str, Any]:
+    """One run in a process of its own."""
+    import os
+
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    if python != Path(sys.executable):
+        environment.pop("PYTHONPATH", None)
+    command = [str(python), str(CONTENDERS / script), str(data), json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{script} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def compared(name: str, rounds: list[dict[str, dict[str, Any]]]) -> list[Comparison]:
+    """Training and evaluation of one peer and of ours."""
+    peaks = {f"{side}_peak_mib": statistics.median(r[side]["peak_mib"] for r in rounds) for side in ("ours", "other")}
+    label = f"{PEERS[name]['model'].upper()}, {{}}"
+    return [
+        Comparison.of(
+            label.format(part), name, [r["ours"][part] for r in rounds], [r["other"][part] for r in rounds], **peaks
+        )
+        for part in ("train", "evaluate")
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--codes", type=Path, required=True)
+    parser.add_argument("--peers", type=Path, help="folder of their environments")
+    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--install", action="store_true", help="make absent environments under --peers")
+    parser.add_argument("--only", nargs="+", choices=sorted(PEERS), default=sorted(PEERS))
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    options = parser.parse_args()
+    given = dict(pair.split("=", 1) for pair in options.peer_python)
+    codes_IK = np.stack(pq.read_table(options.codes / "codes.parquet").column("codes").to_numpy()).astype("int64")
+    comparisons: list[Comparison] = []
+    runs: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "input.npz"
+        items = subset(Histories.read(options.data), codes_IK, options.users, data)
+        for name in options.only:
+            python = interpreter(name, options.peers, given, options.install)
+            if python is None:
+                print(f"{name}: no environment of its own, skipped (--peers FOLDER --install)", file=sys.stderr)
+                continue
+            peer = PEERS[name]
+            settings = peer["settings"] | {
+                "model": peer["model"], "epochs": options.epochs, "batch_size": options.batch_size,
+                "warmup_steps": 20, "max_length": 50, "precision": "fp32",
+            }  # fmt: skip
+            rounds = []
+            for number in range(options.rounds):
+                asked = settings | {"seed": number}
+                rounds.append({
+                    "ours": contend(Path(sys.executable), "ours.py", data, asked, options.threads),
+                    "other": contend(python, peer["script"], data, asked, options.threads),
+                })  # fmt: skip
+                print(f"{name}, round {number}: {json.dumps(rounds[-1])}", file=sys.stderr, flush=True)
+            runs[name] = rounds
+            comparisons += compared(name, rounds)
+    if options.json:
+        print(json.dumps(report(comparisons, users=options.users, items=items, runs=runs)))
+        return
+    for line in comparisons:
+        print(line.line(), f" peak {line.ours_peak_mib:.0f} and {line.other_peak_mib:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

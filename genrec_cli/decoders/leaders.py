@@ -1,0 +1,47 @@
+"""The k best of many, found in runs: best score first, and of equal scores the lowest item id first.
+
+A run of items is cut into blocks of neighbours. The k best items stand in the k blocks of the highest peaks
+(of equal peaks the first): an item of another block has k items before it, one in each of these. So one pass
+over the scores takes maxima, and only k blocks a user are looked into.
+
+Legend: B users, C items of a run, P blocks, L = BLOCK items of a block, k list length.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 64
+
+
+class Leaders:
+    """The k best items so far. Runs must come in order of their items."""
+
+    def __init__(self, users: int, k: int, device: torch.device) -> None:
+        self.k = k
+        self.score_Bk = torch.full((users, k), -torch.inf, device=device)
+        self.item_Bk = torch.zeros(users, k, dtype=torch.long, device=device)
+        """Ids from 1; 0 where there is no item."""
+
+    def add(self, score_CB: Tensor, begin: int) -> None:
+        """Consider a run whose first item is ``begin`` (from 0)."""
+        if self.k == 0 or score_CB.numel() == 0:
+            return
+        users = score_CB.shape[1]
+        blocks_PLB = F.pad(score_CB, (0, 0, 0, -len(score_CB) % BLOCK), value=-torch.inf).view(-1, BLOCK, users)
+        block_Bp = first(blocks_PLB.amax(1).t(), min(self.k, len(blocks_PLB))).sort(1).values
+        place_Bn = (block_Bp[:, :, None] * BLOCK + torch.arange(BLOCK, device=score_CB.device)).flatten(1)
+        score_Bn = torch.cat([self.score_Bk, blocks_PLB.view(-1, users).t().gather(1, place_Bn)], 1)
+        item_Bn = torch.cat([self.item_Bk, place_Bn + begin + 1], 1)
+        best_Bk = first(score_Bn, self.k)
+        self.score_Bk = score_Bn.gather(1, best_Bk)
+        self.item_Bk = item_Bn.gather(1, best_Bk).masked_fill_(~(self.score_Bk > -torch.inf), 0)
+
+
+def first(score_Bn: Tensor, k: int) -> Tensor:
+    """Columns of the k highest scores of each row (float32), of equal scores the first ones first."""
+    bits_Bn = (score_Bn + 0.0).view(torch.int32)  # adding 0 turns -0 into 0
+    # The bits of a float order like an integer once those of negative numbers, all but the sign, are turned.
+    order_Bn = (bits_Bn ^ ((bits_Bn >> 31) & 0x7FFFFFFF)).long()
+    column_n = torch.arange(score_Bn.shape[1], device=score_Bn.device)
+    return ((order_Bn << 32) - column_n).topk(k, dim=1).indices

@@ -1,0 +1,148 @@
+"""Where the target of each history stands: exactly, or within the lists of a decoder.
+
+Two rankers with one face: :class:`ExactRanker` scores the whole catalogue, :class:`ListRanker` knows only what
+a decoder lists. Training validates with the one that the model's own decoder asks for, and so do all commands
+that rank.
+
+Legend: B histories, k length of a list, L items that a decoder lists.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.decoders.base import Decoder, TopK
+from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.decoders.rank import Rank
+from genrec_cli.models.base import CodeGenerator, Model
+
+UNLISTED = 1 << 30
+"""Rank of a target that a decoder does not list: behind every cutoff."""
+
+
+class Ranked(NamedTuple):
+    """What is known of a batch's targets."""
+
+    rank: Rank
+    loss_B: Tensor
+    """``-log p`` of each target, the mean over digits for a model of codes; NaN where nothing tells it."""
+    top: TopK
+    figures: dict[str, Tensor]
+    """Figures of each history that the decoder adds, such as ``visited``."""
+
+
+class Ranker(Protocol):
+    """Ranks targets and makes lists with one model."""
+
+    model: Model
+
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
+        """The targets' ranks and the k best items; ``exclude`` leaves out what the history holds."""
+        ...
+
+    def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
+        """The k best items."""
+        ...
+
+
+class ExactRanker:
+    """Scores every item of the catalogue."""
+
+    def __init__(self, model: Model, catalog: Catalog) -> None:
+        self.model, self.decoder = model, Exhaustive(catalog)
+
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
+        scores, hidden = self.decoder.scored(self.model, batch), batch.cells if exclude else None
+        found = self.decoder.judge(scores, target_B, k, hidden=hidden)
+        return Ranked(found.rank, found.loss_B, found.top, {})
+
+    def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
+        return self.decoder.top(self.decoder.scored(self.model, batch), k, hidden=batch.cells if exclude else None)
+
+
+class ListRanker:
+    """Asks a decoder. A target that it does not list has the rank UNLISTED."""
+
+    def __init__(self, model: Model, decoder: Decoder, longest: int, catalog: Catalog) -> None:
+        self.model, self.decoder, self.longest = model, decoder, longest
+        self.items, self.group_I = catalog.items, catalog.groups
+        self.size_G = torch.bincount(self.group_I)
+
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
+        top, figures = self._decode(batch, k, exclude)
+        loss_B = torch.full(target_B.shape, torch.nan, device=target_B.device)
+        if isinstance(self.model, CodeGenerator):
+            loss_B = self.model.target_loss(batch, target_B).float()
+        code_BL = torch.where(top.item_Bk > 0, self.group_I[top.item_Bk - 1], -1)
+        target_code_B = self.group_I[target_B - 1]
+        code_above_B = code_rank(code_BL, target_code_B, UNLISTED)
+        one_B = torch.ones_like(code_above_B)
+        if self.decoder.whole_codes:
+            above_B, ties_B = among_whole_codes(code_BL, target_code_B, UNLISTED)
+            if not exclude:  # the end of the list may cut its last code
+                ties_B = self.size_G[target_code_B]
+        else:
+            above_B, ties_B = list_rank(top.item_Bk, target_B, UNLISTED), one_B
+        cut = TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
+        return Ranked(Rank(above_B, ties_B, code_above_B, one_B), loss_B, cut, figures)
+
+    def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
+        top, _ = self._decode(batch, k, exclude)
+        return TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
+
+    def _decode(self, batch: Batch, k: int, exclude: bool) -> tuple[TopK, dict[str, Tensor]]:
+        """All that the decoder lists, at least k wide, what the history holds moved out."""
+        top, figures = self.decoder.decode(batch, self.longest)
+        top = without_seen(top, batch, self.items) if exclude else top
+        short = max(k - top.item_Bk.shape[1], 0)
+        return TopK(F.pad(top.item_Bk, (0, short)), F.pad(top.score_Bk, (0, short), value=-torch.inf)), figures
+
+
+def make_ranker(model: Model, catalog: Catalog, kind: Any, config: Any) -> Ranker:
+    """The ranker of a decoder class with its settings."""
+    if kind.exact:
+        return ExactRanker(model, catalog)
+    return ListRanker(model, kind(model, catalog, config), kind.longest(config), catalog)
+
+
+def without_seen(top: TopK, batch: Batch, items: int) -> TopK:
+    """The lists without items of their own history, the others moved up."""
+    row_B1 = torch.arange(len(top.item_Bk), device=top.item_Bk.device)[:, None] * (items + 1)
+    seen_Bk = torch.isin(row_B1 + top.item_Bk, batch.packing.sequence_N * (items + 1) + batch.item_N)
+    order_Bk = seen_Bk.to(torch.int8).argsort(dim=1, stable=True)
+    item_Bk = top.item_Bk.masked_fill(seen_Bk, 0).gather(1, order_Bk)
+    return TopK(item_Bk, top.score_Bk.masked_fill(seen_Bk, -torch.inf).gather(1, order_Bk))
+
+
+def list_rank(item_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
+    """Position of the target in each list, from 0; ``missing`` where it is not there."""
+    hit_Bk = item_Bk == target_B[:, None]
+    return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), missing)
+
+
+def code_rank(code_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
+    """The same at code level: items with equal codes count as one. A code of -1 stands for no item."""
+    hit_Bk = code_Bk == target_B[:, None]
+    new_Bk = torch.ones_like(hit_Bk)
+    new_Bk[:, 1:] = ~(code_Bk[:, 1:, None] == code_Bk[:, None, :]).tril().any(-1)
+    place_Bk = new_Bk.cumsum(1) - 1
+    position_B = hit_Bk.int().argmax(1, keepdim=True)
+    return torch.where(hit_Bk.any(1), place_Bk.gather(1, position_B)[:, 0], missing)
+
+
+def among_whole_codes(code_Bk: Tensor, target_B: Tensor, missing: int) -> tuple[Tensor, Tensor]:
+    """Items above the target and items that tie with it, in lists that name all items of a code together."""
+    hit_Bk = code_Bk == target_B[:, None]
+    found_B = hit_Bk.any(1)
+    return torch.where(found_B, hit_Bk.int().argmax(1), missing), hit_Bk.sum(1).clamp_min(1)
+
+
+def recall_of(item_Uk: np.ndarray, exact_Uk: np.ndarray) -> float:
+    """Share of the exact lists' places that the lists find."""
+    hit_Ukk = (item_Uk[:, :, None] == exact_Uk[:, None, :]) & (item_Uk[:, :, None] > 0)
+    return float(hit_Ukk.any(1).mean())

@@ -1,0 +1,173 @@
+"""TIGER: recommender systems with generative retrieval (Rajput et al., NeurIPS 2023, arXiv 2305.05065).
+
+T5's encoder reads the codes of the history, the K digits of each item one after the other; its decoder writes
+the codes of the next item, digit after digit. Digits are told apart by their rows of the one vocabulary.
+
+Legend: B histories, N packed items, X packed tokens of the encoder, M beams, K digits, V codewords, D width.
+
+Readings and deviations:
+
+* User tokens are on: in the paper each history opens with one of 2,000 tokens to which users are hashed, and its
+  tables are of the model with them. A user is his row in the user table, which says nothing of him, so the
+  remainder is hash enough; someone whom training never saw shares the token of others. ``user_tokens = 0``
+  leaves them out.
+* Logits of digit k are over the V codewords of that digit: the paper's softmax is over the whole vocabulary, of
+  which all else can never be right. Output and input vocabulary are one table, as in T5.
+* AdamW and half a cosine in place of Adafactor and an inverse square root.
+* The paper says nothing of label smoothing: 0, but an option.
+
+Every training item is the one target of a row of its own (``train.windows = "each"``): an encoder that sees
+both directions would show a later target to an earlier place. Recipes: beauty-tiger, toys-tiger, sports-tiger.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from genrec_cli.config import Count, Dropout, Natural, Section
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.errors import ConfigError
+from genrec_cli.models.base import Choose, Model
+from genrec_cli.nn.codes import CodeEmbedding
+from genrec_cli.nn.losses import Loss, code_cross_entropy
+from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.t5 import Cache, Decoder, Encoder, Memory, Sizes, initialise
+
+
+class TigerConfig(Section):
+    """TIGER's two stacks; the defaults are the paper's."""
+
+    width: Count = 128
+    """D, the width of embeddings and states."""
+    layers: Count = 4
+    """Blocks of the encoder, and as many of the decoder."""
+    heads: Count = 6
+    """Attention heads."""
+    head_width: Count = 64
+    """Width of a head; heads times this need not be the width."""
+    inner: Count = 1024
+    """Width inside the feed-forward of a block."""
+    dropout: Dropout = 0.1
+    """Of embeddings, of what each half of a block adds, and inside the feed-forward."""
+    attention_dropout: Dropout = 0.1
+    """Of the attention weights."""
+    user_tokens: Natural = 2000
+    """Tokens to which users are hashed, one in front of each history; 0: none."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target spread evenly over the codewords of its digit."""
+
+
+class Tiger(Model):
+    """Face: PrefixScorer."""
+
+    Config: ClassVar[type[Section]] = TigerConfig
+    needs: ClassVar[frozenset[str]] = frozenset({"codes"})
+    causal: ClassVar[bool] = False
+    decoder: ClassVar[str] = "beam"
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {
+        "train": {"windows": "each", "max_length": 20, "batch_size": 256, "lr": 1e-3}
+    }
+
+    def __init__(self, config: TigerConfig, catalog: Catalog, *, max_length: int) -> None:
+        super().__init__(config, catalog, max_length=max_length)
+        if catalog.padded:
+            raise ValueError("tiger writes all K digits of an item, and some items of these codes have fewer")
+        self.config = config
+        self.digits = catalog.digits
+        self.codes = CodeEmbedding(
+            catalog.digits, catalog.codewords, config.width, extra=config.user_tokens + 1, shared=catalog.shared
+        )
+        """Rows beyond the codes: the token that begins a target, then the users'."""
+        sizes = Sizes(
+            config.width, config.layers, config.heads, config.head_width, config.inner, config.dropout,
+            config.attention_dropout,
+        )  # fmt: skip
+        self.encoder, self.writer = Encoder(sizes), Decoder(sizes)
+        torch.nn.init.normal_(self.codes.table.weight)
+        initialise(self.encoder)
+        initialise(self.writer)
+        nothing = torch.zeros_like(catalog.codes_IK[:1])
+        self.register_buffer("codes_IK", torch.cat([nothing, catalog.codes_IK]), persistent=False)
+
+    # ---- both stacks ---------------------------------------------------------------------------
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Packing]:
+        """States ``h_XD`` of the codes of the histories and of the user tokens, and how they are packed."""
+        users = self.config.user_tokens
+        packing = batch.packing.spread(self.digits, int(users > 0))
+        token_X = self.codes.tokens(self.codes_IK[batch.item_N]).flatten()
+        if users:
+            code_X = torch.arange(len(packing.position_N), device=token_X.device) - packing.sequence_N - 1
+            user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
+            token_X = torch.where(packing.position_N == 0, user_X, token_X[code_X.clamp_min(0)])
+        return self.encoder(self.codes.table(token_X), packing), packing
+
+    def remember(self, batch: Batch) -> Memory:
+        """The histories as keys and values for the decoder."""
+        return self.writer.remember(*self.encode(batch))
+
+    def begin(self, rows: int) -> Tensor:
+        """Vocabulary rows of the token before the first digit, ``token_B1``."""
+        return torch.full((rows, 1), self.codes.free, device=self.codes_IK.device)
+
+    def states(self, memory: Memory, codes_BK: Tensor) -> Tensor:
+        """``h_BKD``: place k sees the digits before k of the target, and predicts digit k."""
+        begin_B1 = self.begin(len(codes_BK))
+        token_BK = torch.cat([begin_B1, self.codes.tokens(codes_BK)[:, :-1]], dim=1)
+        return self.writer(self.codes.table(token_BK), memory)
+
+    def logits(self, h_BKD: Tensor) -> Tensor:
+        """``logit_KBV``: digit k against the codewords of digit k, scaled as in T5."""
+        vectors = self.codes.vectors().to(h_BKD.dtype)
+        product = torch.matmul if vectors.dim() == 2 else torch.bmm
+        return product(h_BKD.transpose(0, 1) * self.config.width**-0.5, vectors.transpose(-1, -2)).float()
+
+    # ---- learning ------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
+        if len(batch.learn_M) != batch.packing.sequences:
+            raise ConfigError(
+                "tiger learns one target a row, the item after the last that it reads, and these rows have more.",
+                hint="--set train.windows=each",
+            )
+        target_BK = self.codes_IK[batch.target_N[batch.learn_M]]
+        logit_KBV = self.logits(self.states(self.remember(batch), target_BK))
+        return {"next": code_cross_entropy(logit_KBV, target_BK, smoothing=self.config.label_smoothing)}
+
+    def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
+        codes_BK = self.codes_IK[target_B]
+        logit_KBV = self.logits(self.states(self.remember(batch), codes_BK))
+        return F.cross_entropy(logit_KBV.permute(1, 2, 0), codes_BK, reduction="none").mean(1)
+
+    # ---- generating ----------------------------------------------------------------------------
+
+    def prefixes(self, batch: Batch) -> "TigerPrefixes":
+        return TigerPrefixes(self, self.remember(batch), batch.packing.sequences)
+
+
+class TigerPrefixes:
+    """Beams with cached keys and values: a step works on one token a beam."""
+
+    def __init__(self, model: Tiger, memory: Memory, rows: int) -> None:
+        self.model, self.memory, self.rows = model, memory, rows
+        self.cache = Cache()
+        self.digit = 0
+
+    def first(self) -> Tensor:
+        token_B1 = self.model.begin(self.rows)
+        return self._step(torch.zeros_like(token_B1), token_B1)
+
+    def extend(self, parent_BM: Tensor, code_BM: Tensor) -> Tensor:
+        return self._step(parent_BM, code_BM + self.model.codes.offset_K[self.digit - 1])
+
+    def _step(self, parent_BM: Tensor, token_BM: Tensor) -> Tensor:
+        model = self.model
+        h_BMD = model.writer.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
+        vectors = model.codes.vectors()
+        vectors_VD = (vectors if vectors.dim() == 2 else vectors[self.digit]).to(h_BMD.dtype)
+        self.digit += 1
+        return (h_BMD * model.config.width**-0.5 @ vectors_VD.t()).float().log_softmax(-1)

@@ -1,0 +1,155 @@
+"""A bidirectional Transformer decoder over the K digits of an item, with cross-attention to packed histories.
+
+In training all targets of a history are decoded in one pass: the digits of a target at position t look at the
+history's states up to t. Linear layers see M x K digits and N items; only the attention product is a grid, of
+B x (T K) queries and B x T keys, whose mask is the same for every history, since padding stands on the right.
+
+At inference the keys and values of a history are computed once and kept (:class:`Memory`); M candidates of each
+history then ask as M x K queries.
+
+Legend: B histories, N packed items, T longest history, M targets or candidates, K digits, D width, H heads.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genrec_cli.nn.packing import Packing, take
+from genrec_cli.nn.transformer import Activation, activation
+
+
+class Memory(NamedTuple):
+    """Histories as a decoder reads them."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    """``k_BHTd`` and ``v_BHTd`` of each layer."""
+    seen_B11T: Tensor | None
+    """Which of them are no padding; None: all."""
+
+
+class Heads(nn.Module):
+    """The product that both attentions share: ``softmax(q k) v`` with H heads, then the output's linear layer."""
+
+    def __init__(self, width: int, heads: int, dropout: float, output_dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"the number of heads ({heads}) must divide the width ({width})")
+        self.heads, self.dropout = heads, dropout
+        self.output = nn.Linear(width, width)
+        self.output_dropout = nn.Dropout(output_dropout)
+
+    def split(self, x_BQD: Tensor) -> Tensor:
+        """``x_BHQd``"""
+        return x_BQD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def mix(self, q_BHQd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, seen: Tensor | None = None) -> Tensor:
+        """``mixed_BQD``, before the output's linear layer."""
+        mixed_BHQd = F.scaled_dot_product_attention(
+            q_BHQd, k_BHTd, v_BHTd, attn_mask=seen, dropout_p=self.dropout if self.training else 0.0
+        )
+        return mixed_BHQd.transpose(1, 2).flatten(2)
+
+    def close(self, mixed: Tensor) -> Tensor:
+        return self.output_dropout(self.output(mixed))
+
+
+class DigitAttention(Heads):
+    """Every digit of a target sees all digits of it: ``x_MKD -> x_MKD``."""
+
+    def __init__(self, width: int, heads: int, dropout: float, output_dropout: float) -> None:
+        super().__init__(width, heads, dropout, output_dropout)
+        self.qkv = nn.Linear(width, 3 * width)
+
+    def forward(self, x_MKD: Tensor) -> Tensor:
+        return self.close(self.mix(*(self.split(part) for part in self.qkv(x_MKD).chunk(3, dim=-1))))
+
+
+class CrossAttention(Heads):
+    """Digits look at histories."""
+
+    def __init__(self, width: int, heads: int, dropout: float, output_dropout: float) -> None:
+        super().__init__(width, heads, dropout, output_dropout)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+
+    def remember(self, h_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Keys and values of whole histories, ``k_BHTd`` and ``v_BHTd``."""
+        k_BTD, v_BTD = packing.grid.pad(self.key_value(h_ND)).chunk(2, dim=-1)
+        return self.split(k_BTD), self.split(v_BTD)
+
+    def whole(self, x_MKD: Tensor, memory: tuple[Tensor, Tensor], seen_B11T: Tensor | None) -> Tensor:
+        """Each history's M / B targets see all of it."""
+        x_BQD = x_MKD.reshape(len(memory[0]), -1, x_MKD.shape[-1])
+        return self.close(self.mix(self.split(self.query(x_BQD)), *memory, seen_B11T)).view_as(x_MKD)
+
+    def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
+        """The target at packed item ``at_M[m]`` sees its history up to that item."""
+        digits = x_MKD.shape[1]
+        q_NKD, kv_ND = self.query(x_MKD), self.key_value(h_ND)
+        everywhere = len(at_M) == len(h_ND)
+        if not everywhere:
+            q_NKD = q_NKD.new_zeros(len(h_ND), *q_NKD.shape[1:]).index_copy(0, at_M, q_NKD)
+        mixed = []
+        for part in packing.parts:
+            q_BQD = part.pad(q_NKD).flatten(1, 2)
+            k_BTD, v_BTD = part.pad(kv_ND).chunk(2, dim=-1)
+            step_T = torch.arange(part.longest, device=h_ND.device)
+            seen_QT = step_T.repeat_interleave(digits)[:, None] >= step_T
+            mixed_BQD = self.mix(self.split(q_BQD), self.split(k_BTD), self.split(v_BTD), seen_QT)
+            mixed.append(part.pack(mixed_BQD.unflatten(1, (-1, digits))))
+        mixed_NKD = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return self.close(mixed_NKD if everywhere else take(mixed_NKD, at_M))
+
+
+class FillerBlock(nn.Module):
+    """Digits among themselves, digits to the history, MLP; each behind a LayerNorm and added."""
+
+    def __init__(
+        self, width: int, heads: int, inner: int, *, dropout: float, attention_dropout: float, act: Activation
+    ) -> None:
+        super().__init__()
+        self.norm_digits, self.norm_cross, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
+        self.digits = DigitAttention(width, heads, attention_dropout, dropout)
+        self.cross = CrossAttention(width, heads, attention_dropout, dropout)
+        self.mlp = nn.Sequential(nn.Linear(width, inner), activation(act), nn.Linear(inner, width), nn.Dropout(dropout))
+
+
+class Filler(nn.Module):
+    """Digit vectors in, digit states out: ``x_MKD -> state_MKD``."""
+
+    def __init__(
+        self, *, width: int, layers: int, heads: int, inner: int, dropout: float, attention_dropout: float,
+        act: Activation,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            FillerBlock(width, heads, inner, dropout=dropout, attention_dropout=attention_dropout, act=act)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
+        """Whole histories, read once for any number of candidates."""
+        seen_B11T = None if packing.grid.full else packing.grid.real_BT()[:, None, None]
+        return Memory(tuple(block.cross.remember(h_ND, packing) for block in self.blocks), seen_B11T)
+
+    def whole(self, x_MKD: Tensor, memory: Memory) -> Tensor:
+        """Targets of whole histories, the same number of each, in their order."""
+        x = self.dropout(x_MKD)
+        for block, kept in zip(self.blocks, memory.layers, strict=True):
+            x = x + block.digits(block.norm_digits(x))
+            x = x + block.cross.whole(block.norm_cross(x), kept, memory.seen_B11T)
+            x = x + block.mlp(block.norm_mlp(x))
+        return self.norm(x)
+
+    def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
+        """Targets anywhere in the histories; each sees what stands up to its item, ``at_M``."""
+        x = self.dropout(x_MKD)
+        for block in self.blocks:
+            x = x + block.digits(block.norm_digits(x))
+            x = x + block.cross.past(block.norm_cross(x), h_ND, packing, at_M)
+            x = x + block.mlp(block.norm_mlp(x))
+        return self.norm(x)

@@ -1,0 +1,301 @@
+"""T5's encoder and decoder (Raffel et al., JMLR 2020, arXiv 1910.10683), packed and cached.
+
+Pre-norm blocks with RMS norm, no biases, attention logits that are not scaled, ReLU inside the feed-forward,
+and a learned bias for each head and bucket of relative positions in place of position embeddings; one table
+serves all blocks of a stack. Parity with ``transformers.T5ForConditionalGeneration`` is tested weight for weight.
+
+The encoder's linear layers see N packed tokens. The decoder reads L tokens of every row at once (training), or
+one token of each of M beams, whose earlier keys and values lie in a :class:`Cache`. Queries of one row, places
+or beams, share its :class:`Memory`: no beam has a copy of the history.
+
+Legend: B rows, N packed tokens, T tokens of the longest history, L places of a target, M beams, H heads,
+d head width, D width.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genrec_cli.nn.packing import Grid, Packing
+
+BUCKETS, FARTHEST = 32, 128
+"""T5's buckets of relative positions, and the distance from which all share the last one."""
+
+
+class RelativeBias(nn.Module):
+    """A number for each head and bucket of distances; short distances have buckets of their own."""
+
+    def __init__(self, heads: int, *, both_sides: bool) -> None:
+        super().__init__()
+        self.both_sides = both_sides
+        self.table = nn.Embedding(BUCKETS, heads)
+
+    def forward(self, longest: int) -> Tensor:
+        """``bias_HLL``: row is the place that looks, column the place looked at."""
+        place_L = torch.arange(longest, device=self.table.weight.device)
+        return self.table(self.buckets(place_L - place_L[:, None])).permute(2, 0, 1)
+
+    def buckets(self, ahead: Tensor) -> Tensor:
+        """The bucket of each relative position (place looked at minus place that looks)."""
+        number = BUCKETS // 2 if self.both_sides else BUCKETS
+        distance = ahead.abs() if self.both_sides else (-ahead).clamp_min(0)
+        near = number // 2
+        stretch = (distance.clamp_min(1).float() / near).log() / math.log(FARTHEST / near)
+        far = (near + (stretch * (number - near)).long()).clamp_max(number - 1)
+        bucket = torch.where(distance < near, distance, far)
+        return bucket + number * (ahead > 0) if self.both_sides else bucket
+
+
+class Attention(nn.Module):
+    """Queries of one side, keys and values of the same or another."""
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, heads * head_width, bias=False)
+        self.memory = nn.Linear(width, 2 * heads * head_width, bias=False)
+        self.output = nn.Linear(heads * head_width, width, bias=False)
+
+    def reset(self) -> None:
+        """T5's start: as if logits had been scaled."""
+        width, inner = self.query.in_features, self.query.out_features
+        nn.init.normal_(self.query.weight, std=(width * inner / self.heads) ** -0.5)
+        nn.init.normal_(self.memory.weight, std=width**-0.5)
+        nn.init.normal_(self.output.weight, std=inner**-0.5)
+
+    def split(self, x_BLD: Tensor) -> Tensor:
+        """``x_BHLd``."""
+        return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def keys(self, memory_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values by head from what ``memory`` made of a grid."""
+        k_BTD, v_BTD = memory_BTD.chunk(2, dim=-1)
+        return self.split(k_BTD), self.split(v_BTD)
+
+    def mix(self, q_BHLd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None) -> Tensor:
+        """Values by the softmax of ``q k + bias``, heads side by side: ``x_BLD``."""
+        mixed_BHLd = F.scaled_dot_product_attention(
+            q_BHLd, k_BHTd, v_BHTd, attn_mask=bias if bias is None or bias.dtype == torch.bool else bias.to(q_BHLd),
+            dropout_p=self.dropout if self.training else 0.0, scale=1.0,
+        )  # fmt: skip
+        return mixed_BHLd.transpose(1, 2).flatten(2)
+
+    def packed(self, x_ND: Tensor, parts: list[tuple[Grid, Tensor]]) -> Tensor:
+        """Self-attention within packed sequences, grid by grid with its bias."""
+        q_ND, memory_ND = self.query(x_ND), self.memory(x_ND)
+        mixed = [
+            grid.pack(self.mix(self.split(grid.pad(q_ND)), *self.keys(grid.pad(memory_ND)), bias))
+            for grid, bias in parts
+        ]
+        return self.output(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.inward = nn.Linear(width, inner, bias=False)
+        self.outward = nn.Linear(inner, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def reset(self) -> None:
+        """T5's start."""
+        nn.init.normal_(self.inward.weight, std=self.inward.in_features**-0.5)
+        nn.init.normal_(self.outward.weight, std=self.outward.in_features**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outward(self.dropout(self.inward(x).relu_()))
+
+
+class Sizes(NamedTuple):
+    """The sizes of a stack."""
+
+    width: int
+    layers: int
+    heads: int
+    head_width: int
+    inner: int
+    dropout: float
+    attention_dropout: float
+
+
+def _norm(width: int) -> nn.Module:
+    return nn.RMSNorm(width, eps=1e-6)
+
+
+class EncoderBlock(nn.Module):
+    """Norm, self-attention, residual; norm, feed-forward, residual."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.norm_self = _norm(sizes.width)
+        self.self_attention = Attention(sizes.width, sizes.heads, sizes.head_width, sizes.attention_dropout)
+        self.norm_feed = _norm(sizes.width)
+        self.feed = FeedForward(sizes.width, sizes.inner, sizes.dropout)
+        self.dropout = nn.Dropout(sizes.dropout)
+
+    def forward(self, x_ND: Tensor, parts: list[tuple[Grid, Tensor]]) -> Tensor:
+        x_ND = x_ND + self.dropout(self.self_attention.packed(self.norm_self(x_ND), parts))
+        return x_ND + self.dropout(self.feed(self.norm_feed(x_ND)))
+
+
+class Encoder(nn.Module):
+    """Packed token embeddings to packed states, every token seeing its whole sequence: ``x_ND -> h_ND``."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.bias = RelativeBias(sizes.heads, both_sides=True)
+        self.blocks = nn.ModuleList(EncoderBlock(sizes) for _ in range(sizes.layers))
+        self.norm = _norm(sizes.width)
+        self.dropout = nn.Dropout(sizes.dropout)
+
+    def forward(self, x_ND: Tensor, packing: Packing) -> Tensor:
+        bias_HTT = self.bias(max(grid.longest for grid in packing.parts))
+        parts = [(grid, self._bias(bias_HTT[None, :, : grid.longest, : grid.longest], grid)) for grid in packing.parts]
+        h_ND = self.dropout(x_ND)
+        for block in self.blocks:
+            h_ND = block(h_ND, parts)
+        return self.dropout(self.norm(h_ND))
+
+    @staticmethod
+    def _bias(bias_1HTT: Tensor, grid: Grid) -> Tensor:
+        """With -inf where a key is padding."""
+        return bias_1HTT if grid.full else bias_1HTT.masked_fill(~grid.real_BT()[:, None, None], -torch.inf)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder's blocks look up of the histories: computed once, read at every place and by every beam."""
+
+    rows: list[slice]
+    """Rows of each grid."""
+    real: list[Tensor | None]
+    """``real_B11T`` of each grid, None where nothing is padding."""
+    keys: list[list[tuple[Tensor, Tensor]]]
+    """For each block and grid ``k_BHTd`` and ``v_BHTd``."""
+
+
+class Cache:
+    """Keys and values of all beams' tokens so far, and which of them each beam stems from.
+
+    Beams that branch, die or change places move nothing: S tokens of a row stay where they were written, and a
+    beam's newest token sees its own ancestors among them.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[tuple[Tensor, Tensor]] = []
+        """For each block ``k_BHSd`` and ``v_BHSd``."""
+        self.ancestor_BMl: Tensor | None = None
+        """Where among the S tokens each beam's l tokens lie, the newest last."""
+
+    def grow(self, parent_BM: Tensor) -> None:
+        """One more token a beam: beam m goes on from what beam ``parent_BM[b, m]`` was (no matter, at first)."""
+        newest_BM1 = torch.arange(parent_BM.shape[1], device=parent_BM.device).expand_as(parent_BM)[..., None]
+        if self.ancestor_BMl is None:
+            self.ancestor_BMl = newest_BM1
+            return
+        parents_BMl = parent_BM[..., None].expand(-1, -1, self.ancestor_BMl.shape[2])
+        older_BMl = self.ancestor_BMl.gather(1, parents_BMl)
+        self.ancestor_BMl = torch.cat([older_BMl, newest_BM1 + self.keys[0][0].shape[2]], dim=2)
+
+    def bias(self, bias_H1l: Tensor) -> Tensor:
+        """``bias_BHMS``: relative positions' for a beam's own tokens, -inf for those of others."""
+        beams, places = self.ancestor_BMl.shape[1:]
+        tokens = beams + (self.keys[0][0].shape[2] if self.keys else 0)
+        at_BHMl = self.ancestor_BMl[:, None].expand(-1, len(bias_H1l), -1, -1)
+        nothing_BHMS = bias_H1l.new_full((*at_BHMl.shape[:3], tokens), -torch.inf)
+        return nothing_BHMS.scatter(3, at_BHMl, bias_H1l.expand(len(at_BHMl), -1, beams, places))
+
+    def append(self, block: int, k_BHMd: Tensor, v_BHMd: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a block, with those of the newest tokens behind the rest."""
+        if block == len(self.keys):
+            self.keys.append((k_BHMd, v_BHMd))
+        else:
+            k_BHSd, v_BHSd = self.keys[block]
+            self.keys[block] = torch.cat([k_BHSd, k_BHMd], dim=2), torch.cat([v_BHSd, v_BHMd], dim=2)
+        return self.keys[block]
+
+
+class DecoderBlock(EncoderBlock):
+    """An encoder block with attention to the memory between its two halves."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.norm_cross = _norm(sizes.width)
+        self.cross_attention = Attention(sizes.width, sizes.heads, sizes.head_width, sizes.attention_dropout)
+
+    def forward(  # type: ignore[override]
+        self, x_BLD: Tensor, bias: Tensor, memory: Memory, block: int, cache: Cache | None = None
+    ) -> Tensor:
+        """L places of a target, or the newest places of L beams and the cached ones before them."""
+        attention, normal_BLD = self.self_attention, self.norm_self(x_BLD)
+        keys = attention.keys(attention.memory(normal_BLD))
+        if cache is not None:
+            keys = cache.append(block, *keys)
+        mixed_BLD = attention.mix(attention.split(attention.query(normal_BLD)), *keys, bias)
+        x_BLD = x_BLD + self.dropout(attention.output(mixed_BLD))
+        x_BLD = x_BLD + self.dropout(self._recall(self.norm_cross(x_BLD), memory, block))
+        return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
+
+    def _recall(self, x_BLD: Tensor, memory: Memory, block: int) -> Tensor:
+        """Attention to the memory, grid by grid."""
+        attention = self.cross_attention
+        q_BHLd = attention.split(attention.query(x_BLD))
+        parts = zip(memory.rows, memory.real, memory.keys[block], strict=True)
+        mixed = [attention.mix(q_BHLd[rows], *keys, real) for rows, real, keys in parts]
+        return attention.output(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+
+
+class Decoder(nn.Module):
+    """Embeddings of the digits so far and the memory of the histories to states."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.bias = RelativeBias(sizes.heads, both_sides=False)
+        self.blocks = nn.ModuleList(DecoderBlock(sizes) for _ in range(sizes.layers))
+        self.norm = _norm(sizes.width)
+        self.dropout = nn.Dropout(sizes.dropout)
+
+    def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
+        """Keys and values of the encoder's states, for all blocks."""
+        rows, begin = [], 0
+        for grid in packing.parts:
+            rows.append(slice(begin, begin + len(grid.length_B)))
+            begin = rows[-1].stop
+        keys = []
+        for block in self.blocks:
+            memory_ND = block.cross_attention.memory(h_ND)
+            keys.append([block.cross_attention.keys(grid.pad(memory_ND)) for grid in packing.parts])
+        return Memory(rows, [None if g.full else g.real_BT()[:, None, None] for g in packing.parts], keys)
+
+    def forward(self, x_BLD: Tensor, memory: Memory) -> Tensor:
+        """``h_BLD``: the state of each place, which sees the places up to itself."""
+        places = x_BLD.shape[1]
+        later_LL = torch.ones(places, places, dtype=torch.bool, device=x_BLD.device).triu(1)
+        bias_HLL = self.bias(places).masked_fill(later_LL, -torch.inf)
+        return self._blocks(x_BLD, bias_HLL[None], memory)
+
+    def step(self, x_BMD: Tensor, parent_BM: Tensor, memory: Memory, cache: Cache) -> Tensor:
+        """``h_BMD`` of one more token a beam; its keys and values go into the cache."""
+        cache.grow(parent_BM)
+        bias_H1l = self.bias(cache.ancestor_BMl.shape[2])[:, -1:]
+        return self._blocks(x_BMD, cache.bias(bias_H1l), memory, cache)
+
+    def _blocks(self, x_BLD: Tensor, bias: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
+        h_BLD = self.dropout(x_BLD)
+        for number, block in enumerate(self.blocks):
+            h_BLD = block(h_BLD, bias, memory, number, cache)
+        return self.dropout(self.norm(h_BLD))
+
+
+def initialise(stack: Encoder | Decoder) -> None:
+    """T5's start of a stack."""
+    for part in stack.modules():
+        if isinstance(part, (Attention, FeedForward)):
+            part.reset()
+    nn.init.normal_(stack.bias.table.weight, std=stack.norm.weight.shape[0] ** -0.5)

@@ -1,0 +1,69 @@
+"""What later stages need of a finished run: its catalogue, its model, its histories, its decoder."""
+
+from dataclasses import replace
+
+import torch
+
+from genrec_cli import registry
+from genrec_cli.artifacts import Artifact, Workspace
+from genrec_cli.config import validate
+from genrec_cli.data.catalog import NO_CODE, Catalog
+from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
+from genrec_cli.data.sequences import Histories
+from genrec_cli.engine.checkpoint import BEST, load_weights
+from genrec_cli.engine.ranking import Ranker, make_ranker
+from genrec_cli.errors import DataError
+from genrec_cli.models.base import Model
+
+
+def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
+    """The catalogue of a data artifact, with codes where they are given."""
+    counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"]).column(0).to_numpy()
+    train_count = torch.from_numpy(counts.astype("int64"))
+    if codes is None:
+        return Catalog(len(train_count), train_count)
+    settings = codes.config["tokenizer"]
+    digits = settings["codebooks"] + (settings.get("collisions") == "digit")
+    codewords, shared = settings["codewords"], settings.get("shared", False)
+    column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
+    table = torch.from_numpy(column.flatten().to_numpy().astype("int64")).view(-1, digits)
+    if len(table) != len(train_count):
+        raise DataError(f"{codes.path} holds codes of {len(table):,} items, the data {len(train_count):,}.")
+    if shared:
+        table.masked_fill_(table == CODE_PADDING, NO_CODE)
+        if bool((table == NO_CODE).all(1).any()):
+            raise DataError(f"{codes.path / 'codes.parquet'} holds an item without any code.")
+    if int(table.max()) >= codewords:
+        raise DataError(f"{codes.path / 'codes.parquet'} holds the code {int(table.max())}, but V is {codewords}.")
+    return Catalog(len(train_count), train_count, table, codewords, shared)
+
+
+def on_device(catalog: Catalog, device: torch.device) -> Catalog:
+    """The same catalogue with its tensors on a device."""
+    codes = None if catalog.codes_IK is None else catalog.codes_IK.to(device)
+    return replace(catalog, train_count_I=catalog.train_count_I.to(device), codes_IK=codes)
+
+
+def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:
+    """A trained model, its catalogue and the histories it was trained on, ready to decode."""
+    data = ws.input(run, "data")
+    codes = ws.input(run, "codes") if "codes" in run.manifest["inputs"] else None
+    catalog = on_device(load_catalog(data, codes), device)
+    settings = dict(run.config["model"])
+    kind = registry.load("model", settings.pop("name"))
+    config = validate(kind.Config, "model", settings)
+    model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
+    load_weights(run.path / BEST, model)
+    return model.eval(), catalog, Histories.read(data.path)
+
+
+def own_decoder(run: Artifact) -> str:
+    """Name of the decoder that a run was validated with."""
+    return run.config.get("decoder", {}).get("name", "exhaustive")
+
+
+def own_ranker(run: Artifact, model: Model, catalog: Catalog) -> Ranker:
+    """What ranks with a run's model where nothing else is asked for."""
+    settings = dict(run.config.get("decoder", {"name": "exhaustive"}))
+    kind = registry.load("decoder", settings.pop("name"))
+    return make_ranker(model, catalog, kind, validate(kind.Config, "decoder", settings))

@@ -1,0 +1,178 @@
+"""What every tokenizer with codebooks does: PCA, a space to quantise in, codes there, and one safe file.
+
+    vec_ID -> PCA -> reduced_IP -> to_space -> x_IS -> K codes        and back: codes -> x_IS -> from_space
+
+A tokenizer fills in how the space is learned (``learn``), the way into it and back, and the shapes of its
+tensors. How codes are found in the space is product quantisation (``pq.py``) or residual (``residual.py``).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from genrec_cli.config import Section
+from genrec_cli.errors import DataError
+from genrec_cli.tokenizers.collisions import Policy
+from genrec_cli.tokenizers.kmeans import MOST, check_codewords, one_thread
+from genrec_cli.tokenizers.pca import Pca
+
+FILE = "codebook.safetensors"
+PCA_SHAPES = {"pca.mean": "D", "pca.components": "PD", "pca.scale": "P"}
+
+
+class CodebookConfig(Section):
+    """Settings that all tokenizers with codebooks share."""
+
+    codebooks: int = Field(32, ge=1)
+    """K: codes an item."""
+    codewords: int = 256
+    """V: codewords a codebook, 2 to 4,096 and at most the number of training items."""
+    collisions: Policy = "none"
+    """Items with equal codes: none leaves them, digit numbers them in one more digit, reassign moves them apart."""
+    pca: int = Field(128, ge=1)
+    """Width after PCA, if the vectors have that rank."""
+    pca_fit: Literal["train", "all"] = "train"
+    """Items that PCA is fitted on: those with training interactions, or all (as in RPG's code)."""
+    seed: int = Field(0, ge=0)
+    """Seed of all k-means."""
+
+
+class CodebookTokenizer:
+    """The frame. Runs on one thread, since sums over several depend on their number."""
+
+    Config: ClassVar[type[CodebookConfig]]
+    what: ClassVar[str]
+    """What the file holds, for messages: ``an OPQ codebook``."""
+
+    def __init__(self, config: CodebookConfig) -> None:
+        self.config = config
+
+    # ---- what a tokenizer fills in ---------------------------------------------------------------
+
+    centroids_KVS: np.ndarray
+    """The codebooks (float32)."""
+
+    def learn(self, train_NP: np.ndarray) -> None:
+        """Fit the space and ``centroids_KVS`` on training items after PCA."""
+        raise NotImplementedError
+
+    def to_space(self, reduced_IP: np.ndarray) -> np.ndarray:
+        """``x_IS``: into the space that is quantised. Without a method of its own, the space after PCA."""
+        return reduced_IP
+
+    def from_space(self, x_IS: np.ndarray) -> np.ndarray:
+        """``reduced_IP``: the way back."""
+        return x_IS
+
+    def assign(self, x_IS: np.ndarray) -> np.ndarray:
+        """``codes_IK`` as uint16."""
+        raise NotImplementedError
+
+    def meant(self, codes_IK: np.ndarray) -> np.ndarray:
+        """``x_IS`` that the codes stand for."""
+        raise NotImplementedError
+
+    def ranked(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+        """``codes_NMK`` of up to ``many`` nearest codes, best first, and ``cost_NM``: their squared distances."""
+        raise NotImplementedError
+
+    @classmethod
+    def shapes(cls, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Tensors beside PCA and centroids, with their dimensions as letters; ``names`` are those in the file."""
+        return {}
+
+    @classmethod
+    def fits(cls, size: Mapping[str, int]) -> bool:
+        """Whether the sizes behind the letters go together."""
+        raise NotImplementedError
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What to store beside PCA and centroids."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Take over what :meth:`tensors` gave."""
+
+    # ---- what all do -----------------------------------------------------------------------------
+
+    def fit(self, vec_ID: np.ndarray, train_I: np.ndarray) -> None:
+        """Fit on the rows where ``train_I`` is true.
+
+        Raises:
+            UsageError: V is out of range, or K and the width after PCA do not go together.
+        """
+        check_codewords(self.config.codewords, int(np.count_nonzero(train_I)))
+        with one_thread():
+            self.pca = Pca.fit(vec_ID if self.config.pca_fit == "all" else vec_ID[train_I], self.config.pca)
+            self.learn(self.pca.transform(vec_ID[train_I]))
+
+    def reduced(self, vec_ID: np.ndarray) -> np.ndarray:
+        """``reduced_IP``: the vectors after PCA."""
+        return self.pca.transform(vec_ID)
+
+    def codes(self, vec_ID: np.ndarray) -> np.ndarray:
+        """``codes_IK`` as uint16."""
+        with one_thread():
+            return self.assign(self.to_space(self.reduced(vec_ID)))
+
+    def decode(self, codes_IK: np.ndarray) -> np.ndarray:
+        """``reduced_IP``: the vectors after PCA that the codes stand for."""
+        return self.from_space(self.meant(codes_IK))
+
+    def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+        """``codes_NMK`` and ``cost_NM`` of the codes nearest to each vector, whatever codes it has."""
+        return self.ranked(self.to_space(self.reduced(vec_ND)), many)
+
+    def save(self, folder: Path) -> None:
+        """Write ``codebook.safetensors``: PCA, space and centroids, all float32."""
+        from safetensors.numpy import save_file
+
+        tensors = {**self.pca.tensors(), **self.tensors(), "centroids": self.centroids_KVS}
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The tokenizer that :meth:`save` wrote, able to assign codes; its fitting options are not kept.
+
+        Raises:
+            DataError: not such a file, or tensors that do not fit together.
+        """
+        tensors = read_tensors(folder / FILE)
+        shapes = {**PCA_SHAPES, **cls.shapes(list(tensors)), "centroids": "KVS"}
+        sound = all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
+        if set(tensors) != set(shapes) or not sound:
+            raise DataError(f"{folder / FILE} is not {cls.what}: it needs {', '.join(sorted(shapes))}, finite float32.")
+        size = sizes(tensors, shapes)
+        if size is None or not 2 <= size["V"] <= MOST or not cls.fits(size):
+            found = ", ".join(f"{name} {tensor.shape}" for name, tensor in sorted(tensors.items()))
+            raise DataError(f"{folder / FILE} holds tensors that do not fit together: {found}.")
+        loaded = cls(cls.Config(codebooks=size["K"], codewords=size["V"], pca=size["P"]))
+        loaded.pca, loaded.centroids_KVS = Pca.from_tensors(tensors), tensors["centroids"]
+        loaded.restore(tensors)
+        return loaded
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a file, as yet unchecked. Raises DataError if it is no safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+
+
+def sizes(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[str]]) -> dict[str, int] | None:
+    """The size behind each letter; None if a letter would need two, or a tensor has another number of dimensions."""
+    size: dict[str, int] = {}
+    for name, letters in shapes.items():
+        if tensors[name].ndim != len(letters) or not tensors[name].size:
+            return None
+        for letter, length in zip(letters, tensors[name].shape, strict=True):
+            if size.setdefault(letter, length) != length:
+                return None
+    return size

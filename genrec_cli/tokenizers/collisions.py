@@ -1,0 +1,174 @@
+"""What to do about items with equal codes: leave them, number them in one more digit, or move them apart.
+
+* ``none``: leave them. Metrics correct for it exactly (docs/evaluate.md).
+* ``digit``: one more digit counts the items that share a code, in the order of the catalogue (TIGER, Rajput et
+  al., NeurIPS 2023, section 3.1). V is one for all digits, so V must hold the largest group.
+* ``reassign``: one item of a group stays, the one that the code fits best; each other goes to the nearest code
+  that is free, by distance in the tokenizer's own space. No two items are equal.
+
+How codes move apart: in each round every item bids for its nearest free code and the closest bidder of each code
+gets it. Items of the same vector bid as one for as many codes as they are, so a thousand items without text need
+no thousand rounds. In the end no item would be nearer to a code that nobody has.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from genrec_cli.errors import UsageError
+from genrec_cli.tokenizers.base import Tokenizer
+from genrec_cli.tokenizers.quality import collisions, groups
+
+Policy = Literal["none", "digit", "reassign"]
+
+FIRST = 8
+"""Nearest codes looked up at first; four times as many for those who find none free."""
+CELLS = 2_000_000
+"""Candidate codes times codewords held in memory at a time."""
+
+
+def settle(
+    policy: Policy, tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The codes under a policy, with one digit more under ``digit``; and what ``quality.json`` says of it.
+
+    Raises:
+        UsageError: a group that V cannot number, or more items than codes.
+    """
+    facts: dict[str, Any] = {"collision_policy": policy}
+    if policy == "none":
+        return codes_IK, facts
+    facts["colliding_share_before"] = collisions(codes_IK)["colliding_share"]
+    if policy == "digit":
+        return with_digit(codes_IK, codewords), facts
+    settled_IK = reassign(tokenizer, vec_ID, codes_IK, codewords)
+    return settled_IK, facts | {"moved_share": float((settled_IK != codes_IK).any(axis=1).mean())}
+
+
+def with_digit(codes_IK: np.ndarray, codewords: int) -> np.ndarray:
+    """One more digit: 0 for the first item of a code in the order of rows, 1 for the second, ..."""
+    group_I = groups(codes_IK)
+    order_I = np.argsort(group_I, kind="stable")
+    size_G = np.bincount(group_I)
+    if size_G.max() > codewords:
+        raise UsageError(
+            f"{size_G.max()} items share the same codes, and a digit counts to {codewords} (V is one for all digits).",
+            hint=f"--codewords {size_G.max()}    or --collisions reassign, or more --codebooks",
+        )
+    digit_I = np.empty(len(codes_IK), dtype=np.uint16)
+    digit_I[order_I] = np.arange(len(codes_IK)) - np.repeat(np.cumsum(size_G) - size_G, size_G)
+    return np.column_stack([codes_IK, digit_I])
+
+
+def reassign(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int) -> np.ndarray:
+    """Codes of which no two are equal; those that stood alone are kept."""
+    items, digits = codes_IK.shape
+    if codewords**digits < items:
+        raise UsageError(
+            f"{items:,} items do not fit into {codewords}^{digits} = {codewords**digits:,} codes.",
+            hint="More --codebooks or --codewords, or another --collisions",
+        )
+    moving = _surplus(tokenizer, vec_ID, codes_IK)
+    if not len(moving):
+        return codes_IK
+    settled_IK = codes_IK.copy()
+    taken = np.unique(numbers(np.delete(codes_IK, moving, axis=0), codewords))
+    # Items of the same vector and codes have the same wishes: one bidder B for as many codes as they are.
+    same = np.concatenate([_bytes(vec_ID[moving]), _bytes(codes_IK[moving])], axis=1)
+    bidder_N = groups(same)
+    first_B = moving[np.unique(bidder_N, return_index=True)[1]]
+    wants_B = np.bincount(bidder_N)
+    won: list[tuple[np.ndarray, np.ndarray]] = []
+    many = FIRST
+    while wants_B.any():
+        many = min(many, codewords**digits)
+        waiting = np.flatnonzero(wants_B)
+        step = max(1, CELLS // (many * codewords))
+        for some in (waiting[start : start + step] for start in range(0, len(waiting), step)):
+            rows = first_B[some]
+            near_NMK, cost_NM = tokenizer.nearest(vec_ID[rows], codes_IK[rows], many)
+            key_NM = numbers(near_NMK.reshape(-1, digits), codewords).reshape(cost_NM.shape)
+            taken, bidder, place = _auction(key_NM, cost_NM, wants_B[some], taken)
+            won.append((some[bidder], near_NMK[bidder, place]))
+            wants_B[some] -= np.bincount(bidder, minlength=len(some))
+        many *= 4
+    bidder = np.concatenate([who for who, _ in won])
+    code = np.concatenate([what for _, what in won])
+    settled_IK[moving[np.argsort(bidder_N, kind="stable")]] = code[np.argsort(bidder, kind="stable")]
+    return settled_IK
+
+
+def numbers(codes_NK: np.ndarray, codewords: int) -> np.ndarray:
+    """Each row as one uint64. Equal rows have equal numbers; different ones different numbers if V^K <= 2^64.
+
+    Beyond that two free codes may be taken for one, once in 2^64, and a nearest code be passed over.
+    """
+    digits = codes_NK.shape[1]
+    if codewords**digits <= 2**64:
+        weight_K = np.array([codewords**k for k in range(digits)], dtype=np.uint64)
+    else:
+        weight_K = np.random.default_rng(0).integers(2**63, size=digits, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return (codes_NK.astype(np.uint64) * weight_K).sum(axis=1, dtype=np.uint64)
+
+
+def cheapest(cost_NC: np.ndarray, many: int) -> np.ndarray:
+    """Columns of up to ``many`` least costs of each row, the least first; of equal ones the first column first."""
+    if many >= cost_NC.shape[1]:
+        return np.argsort(cost_NC, axis=1, kind="stable")
+    some_NM = np.sort(np.argpartition(cost_NC, many - 1, axis=1)[:, :many], axis=1)
+    order_NM = np.argsort(np.take_along_axis(cost_NC, some_NM, 1), axis=1, kind="stable")
+    return np.take_along_axis(some_NM, order_NM, 1)
+
+
+def _surplus(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray) -> np.ndarray:
+    """Rows that have to move: of each group all but the one that the code fits best, the first of equals."""
+    group_I = groups(codes_IK)
+    shared = np.flatnonzero(np.bincount(group_I)[group_I] > 1)
+    if not len(shared):
+        return shared
+    decoded_NP = tokenizer.decode(codes_IK[shared])
+    error_N = np.zeros(len(shared))
+    if decoded_NP is not None:
+        error_N = np.square(tokenizer.reduced(vec_ID[shared]) - decoded_NP, dtype=np.float64).sum(1)
+    order_N = np.lexsort((error_N, group_I[shared]))
+    stays_N = np.diff(group_I[shared][order_N], prepend=-1) != 0
+    return np.sort(shared[order_N[~stays_N]])
+
+
+def _auction(
+    key_NM: np.ndarray, cost_NM: np.ndarray, wants_N: np.ndarray, taken: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rounds of bids until no bidder has a free code on its list or wants one.
+
+    Returns: what is taken now (sorted), and the bidder and the place on its list of every code won.
+    """
+    wants_N = wants_N.copy()
+    free_NM = ~_contains(taken, key_NM)
+    winners, places = [], []
+    while True:
+        bids_NM = free_NM & (np.cumsum(free_NM, axis=1) <= wants_N[:, None])
+        bidder, place = np.nonzero(bids_NM)
+        if not len(bidder):
+            break
+        key = key_NM[bidder, place]
+        order = np.lexsort((bidder, cost_NM[bidder, place], key))
+        best = order[np.concatenate([[True], key[order][1:] != key[order][:-1]])]
+        winners.append(bidder[best])
+        places.append(place[best])
+        wants_N -= np.bincount(bidder[best], minlength=len(wants_N))
+        free_NM &= ~_contains(key[best], key_NM)
+        taken = np.insert(taken, np.searchsorted(taken, key[best]), key[best])
+    if not winners:
+        return taken, np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
+    return taken, np.concatenate(winners), np.concatenate(places)
+
+
+def _contains(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Which of ``asked`` stand in the sorted ``known``."""
+    if not len(known):
+        return np.zeros(asked.shape, dtype=bool)
+    return known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked
+
+
+def _bytes(row_NC: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(row_NC).view(np.uint8).reshape(len(row_NC), -1)

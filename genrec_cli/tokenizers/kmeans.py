@@ -1,0 +1,58 @@
+"""k-means as FAISS runs it, on one thread, and the limits that it sets to V."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from genrec_cli.errors import UsageError
+
+FAISS_SEED = 1234
+"""FAISS's own seed of k-means; ours counts from it, so that seed 0 is the factory's result."""
+MOST = 4096
+"""Largest V."""
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold FAISS and NumPy to one thread, so that no sum depends on the number of cores."""
+    import faiss  # noqa: F401  only libraries that are loaded already can be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
+def check_codewords(codewords: int, training_items: int) -> None:
+    """V must lie in 2..4,096 and not exceed the training items; else a usage error with the largest V."""
+    largest = min(MOST, training_items)
+    if not 2 <= codewords <= largest:
+        raise UsageError(
+            f"{codewords} codewords a codebook do not fit {training_items} training items: 2 to {largest} do.",
+            hint=f"--codewords {max(2, min(codewords, largest))}",
+        )
+
+
+def kmeans(row_NS: np.ndarray, count: int, seed: int, iterations: int | None = None) -> np.ndarray:
+    """``centroid_VS``, exactly as FAISS trains a product quantiser's subspace.
+
+    FAISS draws a sample of 256 rows a centroid where there are more.
+    """
+    import faiss
+
+    clustering = faiss.Clustering(row_NS.shape[1], count)
+    clustering.seed = seed
+    clustering.min_points_per_centroid = 1  # no warning on a small catalogue
+    if iterations:
+        clustering.niter = iterations
+    clustering.train(np.ascontiguousarray(row_NS), faiss.IndexFlatL2(row_NS.shape[1]))
+    return faiss.vector_to_array(clustering.centroids).reshape(count, -1)
+
+
+def squared_distances(x_NS: np.ndarray, centroid_VS: np.ndarray) -> np.ndarray:
+    """``cost_NV`` in float64."""
+    wide_VS = centroid_VS.astype(np.float64)
+    cost_NV = x_NS.astype(np.float64) @ (-2 * wide_VS.T)
+    cost_NV += np.square(wide_VS).sum(1)
+    cost_NV += np.square(x_NS, dtype=np.float64).sum(1, keepdims=True)
+    return cost_NV

@@ -1,0 +1,116 @@
+"""Product quantisation: K codes of V codewords, one for each stretch of the vector after PCA.
+
+Jégou et al., "Product Quantization for Nearest Neighbor Search", PAMI 2011. OPQ (``opq.py``) is the same in a
+learned rotation; the difference between the two is what the rotation is worth. Whitening gives all stretches
+the same variance, so that no digit is idle, but the first ones hold what distinguishes texts most.
+
+k-means takes any V, so V need not be a power of two.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from genrec_cli.errors import UsageError
+from genrec_cli.tokenizers.codebook import CodebookConfig, CodebookTokenizer
+from genrec_cli.tokenizers.collisions import cheapest
+from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans, one_thread, squared_distances
+
+FAR = np.float32(1e15)
+"""Coordinate of codewords that only fill a codebook up to a power of two; never the nearest."""
+
+
+class PqConfig(CodebookConfig):
+    """``[tokenizer]`` of pq."""
+
+    name: Literal["pq"] = "pq"
+    codebooks: int = 32
+    """K: codes an item. Must divide the width after PCA."""
+
+
+class PqTokenizer(CodebookTokenizer):
+    """PCA and K codebooks."""
+
+    Config: ClassVar[type[CodebookConfig]] = PqConfig
+    what = "a PQ codebook"
+
+    def learn(self, train_NP: np.ndarray) -> None:
+        """k-means in each stretch."""
+        check_codebooks(self.config.codebooks, train_NP.shape[1], self.config.pca)
+        self.learn_centroids(train_NP)
+
+    def learn_centroids(self, x_NP: np.ndarray) -> None:
+        """``centroids_KVS`` by k-means in each of the K subspaces of x."""
+        sub_NKS = x_NP.reshape(len(x_NP), self.config.codebooks, -1)
+        seed, codewords = FAISS_SEED + self.config.seed, self.config.codewords
+        self.centroids_KVS = np.stack([kmeans(sub_NKS[:, k], codewords, seed) for k in range(sub_NKS.shape[1])])
+
+    def assign(self, x_IS: np.ndarray) -> np.ndarray:
+        """``codes_IK`` as uint16: the nearest codeword in each subspace, found by FAISS."""
+        import faiss
+
+        digits, codewords, sub = self.centroids_KVS.shape
+        bits = (codewords - 1).bit_length()
+        filled_KVS = np.full((digits, 1 << bits, sub), FAR, dtype=np.float32)
+        filled_KVS[:, :codewords] = self.centroids_KVS
+        quantizer = faiss.ProductQuantizer(digits * sub, digits, bits)
+        faiss.copy_array_to_vector(filled_KVS.ravel(), quantizer.centroids)
+        with one_thread():
+            packed = quantizer.compute_codes(np.ascontiguousarray(x_IS))
+        return faiss.unpack_bitstrings(packed, digits, bits).astype(np.uint16)
+
+    def meant(self, codes_IK: np.ndarray) -> np.ndarray:
+        """The codewords side by side."""
+        digits = np.arange(codes_IK.shape[1])
+        return self.centroids_KVS[digits, codes_IK].reshape(len(codes_IK), -1)
+
+    def ranked(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest codes, exactly: distances are sums over digits."""
+        x_KNS = x_NS.reshape(len(x_NS), len(self.centroids_KVS), -1).swapaxes(0, 1)
+        pairs = zip(x_KNS, self.centroids_KVS, strict=True)
+        return smallest_sums((squared_distances(sub_NS, centroid_VS) for sub_NS, centroid_VS in pairs), many)
+
+    @classmethod
+    def fits(cls, size: Mapping[str, int]) -> bool:
+        """K subspaces of width S make up P."""
+        return size["K"] * size["S"] == size["P"]
+
+
+def check_codebooks(codebooks: int, width: int, asked: int) -> None:
+    """K must divide the width after PCA; else a usage error with the nearest K that does."""
+    divisors = [k for k in range(1, width + 1) if width % k == 0]
+    if codebooks not in divisors:
+        nearest = min(divisors, key=lambda k: (abs(k - codebooks), k))
+        rank = f" (--pca {asked}, but the vectors have rank {width})" if width < asked else ""
+        fitting = width - width % codebooks if codebooks > 0 else 0
+        other = f"    or keep it with --pca {fitting}" if fitting else ""
+        raise UsageError(
+            f"{codebooks} codebooks do not divide the width {width} after PCA{rank}; the nearest that does: {nearest}.",
+            hint=f"--codebooks {nearest}{other}",
+        )
+
+
+def smallest_sums(costs: Iterable[np.ndarray], many: int) -> tuple[np.ndarray, np.ndarray]:
+    """The codes whose costs, summed over digits, are least: ``codes_NMK`` and ``cost_NM``, best first.
+
+    Exact without trying all V^K: a sum among the M smallest over k digits is made of one of the M smallest over
+    k - 1 digits and one of the M smallest costs of digit k.
+
+    Args:
+        costs: ``cost_NV`` digit by digit.
+    """
+    codes_NMK, cost_NM = None, None
+    for cost_NV in costs:
+        code_NC = cheapest(cost_NV, many)
+        least_NC = np.take_along_axis(cost_NV, code_NC, 1)
+        if codes_NMK is None:
+            codes_NMK, cost_NM = code_NC[:, :, None].astype(np.uint16), least_NC
+            continue
+        sum_NB = (cost_NM[:, :, None] + least_NC[:, None, :]).reshape(len(cost_NV), -1)
+        best_NM = cheapest(sum_NB, many)
+        before_NM, next_NM = np.divmod(best_NM, code_NC.shape[1])
+        last_NM1 = np.take_along_axis(code_NC, next_NM, 1)[:, :, None].astype(np.uint16)
+        codes_NMK = np.concatenate([np.take_along_axis(codes_NMK, before_NM[:, :, None], 1), last_NM1], axis=2)
+        cost_NM = np.take_along_axis(sum_NB, best_NM, 1)
+    return codes_NMK, cost_NM

@@ -1,0 +1,48 @@
+"""Residual k-means: at each level k-means over what the levels before have left. Nothing is trained.
+
+RQ-VAE without its networks, and the usual control for what they add (Ju et al., "Generative Recommendation with
+Semantic IDs", arXiv 2507.22224, compares both). 4 levels of 256 codewords as in DiffGRM
+(arXiv 2510.21805).
+
+Deviation: PCA with whitening comes first, as for the other tokenizers. In a trial on Beauty (MiniLM, 8 levels, fitted
+on all items) 287 items shared codes with it and 382 without; equal digits kept 22.8 % of text neighbours and 20.6 %.
+"""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from genrec_cli.tokenizers.codebook import CodebookConfig
+from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans, squared_distances
+from genrec_cli.tokenizers.residual import ResidualTokenizer
+
+
+class RkmeansConfig(CodebookConfig):
+    """``[tokenizer]`` of rkmeans."""
+
+    name: Literal["rkmeans"] = "rkmeans"
+    codebooks: int = Field(4, ge=1)
+    """K: levels, usually 3 to 8."""
+
+
+class RkmeansTokenizer(ResidualTokenizer):
+    """PCA and K levels of k-means."""
+
+    Config: ClassVar[type[CodebookConfig]] = RkmeansConfig
+    what = "a codebook of residual k-means"
+
+    def learn(self, train_NP: np.ndarray) -> None:
+        """k-means, subtract, and again."""
+        self.centroids_KVS = residual_kmeans(
+            train_NP, self.config.codebooks, self.config.codewords, FAISS_SEED + self.config.seed
+        )
+
+
+def residual_kmeans(x_NS: np.ndarray, levels: int, codewords: int, seed: int) -> np.ndarray:
+    """``centroids_KVS``: k-means of the rows, then of what it leaves over, ``levels`` times."""
+    rest_NS, centroids = x_NS.copy(), []
+    for _ in range(levels):
+        centroids.append(kmeans(rest_NS, codewords, seed))
+        rest_NS -= centroids[-1][squared_distances(rest_NS, centroids[-1]).argmin(1)]
+    return np.stack(centroids)

@@ -1,0 +1,255 @@
+"""RQ-VAE: an encoder, residual quantisation of its output, a decoder, learned together.
+
+Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER), NeurIPS 2023, section 3.1; the quantiser is
+that of Lee et al., CVPR 2022, equations 1 to 4. With z = encoder(x), r_1 = z and e_k the codeword of level k:
+
+    loss = |x - decoder(z + sg[sum_k e_k - z])|^2 + sum_k |sg[r_k] - e_k|^2 + commitment |r_k - sg[e_k]|^2
+
+sg stops the gradient, so the decoder's gradient passes straight through the quantiser to the encoder. Each level
+starts from k-means of the first residuals. A codeword that no item chose for an epoch starts again at the residual
+of an item drawn at random, but not in the last fifth of the epochs, in which all settle.
+
+Legend: N items of a batch, P width after PCA, S latent width, K levels, V codewords.
+
+Deviations from TIGER: PCA with whitening comes first, as for the other tokenizers; AdamW with a cosine in place of
+Adagrad at .4; 150 epochs in place of 20,000.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from genrec_cli import console
+from genrec_cli.config import Count, NonNegative, Positive
+from genrec_cli.tokenizers.codebook import CodebookConfig
+from genrec_cli.tokenizers.kmeans import FAISS_SEED
+from genrec_cli.tokenizers.residual import ResidualTokenizer
+from genrec_cli.tokenizers.rkmeans import residual_kmeans
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+SETTLED = 0.8
+"""Share of the epochs after which no codeword is revived."""
+CHUNK = 8192
+"""Items that pass through a network at once when codes are assigned."""
+Layers = list[tuple[np.ndarray, np.ndarray]]
+"""``weight_OH`` and ``bias_O`` of each linear layer; ReLU between them."""
+
+
+class RqvaeConfig(CodebookConfig):
+    """``[tokenizer]`` of rqvae."""
+
+    name: Literal["rqvae"] = "rqvae"
+    codebooks: int = Field(4, ge=1)
+    """K: levels, usually 3 to 8 (TIGER: 3, and a digit against collisions)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the weights, the order of the items and all k-means."""
+    hidden: tuple[Count, ...] = (512, 256, 128)
+    """Widths of the encoder's hidden layers; the decoder has them in reverse (TIGER, section 4)."""
+    latent: Count = 32
+    """S, the width that is quantised (TIGER)."""
+    commitment: NonNegative = 0.25
+    """Weight of the commitment loss (TIGER's beta)."""
+    epochs: Count = 150
+    """Passes over the training items; what training takes grows with both."""
+    batch_size: Count = 1024
+    """Items a step (TIGER)."""
+    lr: Positive = 1e-3
+    """Learning rate of AdamW, falling to 0 by a cosine."""
+
+
+class RqvaeTokenizer(ResidualTokenizer):
+    """PCA, encoder, K levels, decoder."""
+
+    Config: ClassVar[type[CodebookConfig]] = RqvaeConfig
+    what = "a codebook of RQ-VAE"
+    config: RqvaeConfig
+
+    def learn(self, train_NP: np.ndarray) -> None:
+        """Train on all training items; ``history`` keeps the losses of every epoch."""
+        import torch
+
+        config = self.config
+        with _one_torch_thread():
+            random = torch.Generator().manual_seed(config.seed)
+            x_NP = torch.from_numpy(train_NP)
+            widths = [x_NP.shape[1], *config.hidden, config.latent]
+            encoder, decoder = network(widths, random), network(widths[::-1], random)
+            with torch.no_grad():
+                first_NS = encoder(x_NP).numpy()
+            start_KVS = residual_kmeans(first_NS, config.codebooks, config.codewords, FAISS_SEED + config.seed)
+            centroids_KVS = torch.nn.Parameter(torch.from_numpy(start_KVS))
+            self.history = train(config, x_NP, encoder, decoder, centroids_KVS, random)
+        self.encoder, self.decoder = layers(encoder), layers(decoder)
+        self.centroids_KVS = centroids_KVS.detach().numpy().copy()
+
+    def to_space(self, reduced_IP: np.ndarray) -> np.ndarray:
+        """Through the encoder."""
+        return passed(reduced_IP, self.encoder)
+
+    def from_space(self, x_IS: np.ndarray) -> np.ndarray:
+        """Through the decoder."""
+        return passed(x_IS, self.decoder)
+
+    @classmethod
+    def shapes(cls, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Both networks, as deep as the file says: widths P, h1, h2, ..., S and back."""
+        depth = max(1, sum(name.startswith("encoder.") and name.endswith(".bias") for name in names))
+        widths = ["P", *(f"h{layer}" for layer in range(1, depth)), "S"]
+        found: dict[str, Sequence[str]] = {}
+        for part, way in (("encoder", widths), ("decoder", widths[::-1])):
+            for layer, (into, out) in enumerate(itertools.pairwise(way)):
+                found |= {f"{part}.{layer}.weight": (out, into), f"{part}.{layer}.bias": (out,)}
+        return found
+
+    @classmethod
+    def fits(cls, size: Mapping[str, int]) -> bool:
+        """Any widths do; that they meet is in the letters."""
+        return True
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Both networks."""
+        return {
+            f"{part}.{layer}.{name}": value
+            for part, stack in (("encoder", self.encoder), ("decoder", self.decoder))
+            for layer, pair in enumerate(stack)
+            for name, value in zip(("weight", "bias"), pair, strict=True)
+        }
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Both networks."""
+        depth = sum(name.startswith("encoder.") for name in tensors) // 2
+        self.encoder, self.decoder = (
+            [(tensors[f"{part}.{layer}.weight"], tensors[f"{part}.{layer}.bias"]) for layer in range(depth)]
+            for part in ("encoder", "decoder")
+        )
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def train(
+    config: RqvaeConfig, x_NP: "Tensor", encoder: "nn.Module", decoder: "nn.Module", centroids_KVS: "nn.Parameter",
+    random: "torch.Generator",
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train in place. Returns what each epoch came to: reconstruction and quantisation loss, codewords revived."""
+    import torch
+
+    parameters = [*encoder.parameters(), *decoder.parameters(), centroids_KVS]
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0)
+    steps = config.epochs * -(-len(x_NP) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    history = []
+    with console.progress(range(config.epochs), unit="epoch", desc="RQ-VAE") as bar:
+        for epoch in bar:
+            used_KV = torch.zeros(centroids_KVS.shape[:2], dtype=torch.bool)
+            total = {"reconstruction": 0.0, "quantisation": 0.0}
+            for rows in torch.randperm(len(x_NP), generator=random).split(config.batch_size):
+                z_NS = encoder(x_NP[rows])
+                code_NK, rest_KNS, chosen_KNS = quantise(z_NS, centroids_KVS)
+                used_KV[torch.arange(len(used_KV)), code_NK] = True
+                straight_NS = z_NS + (chosen_KNS.sum(0) - z_NS).detach()
+                reconstruction = (decoder(straight_NS) - x_NP[rows]).square().sum()
+                pull = (rest_KNS.detach() - chosen_KNS).square().sum()
+                commit = (rest_KNS - chosen_KNS.detach()).square().sum()
+                loss = (reconstruction + pull + config.commitment * commit) / len(rows)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                total["reconstruction"] += float(reconstruction.detach())
+                total["quantisation"] += float(pull.detach())
+            dead_KV = ~used_KV
+            if epoch + 1 < SETTLED * config.epochs:
+                revive(centroids_KVS, dead_KV, encoder, x_NP, random)
+            history.append({name: value / len(x_NP) for name, value in total.items()} | {"dead": int(dead_KV.sum())})
+            bar.set_postfix(loss=f"{history[-1]['reconstruction']:.3g}", dead=history[-1]["dead"])
+    return history
+
+
+def quantise(z_NS: "Tensor", centroids_KVS: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
+    """``code_NK``; ``rest_KNS``, what each level was given; ``chosen_KNS``, its codewords, with their gradient."""
+    import torch
+
+    codes, rests, chosens, rest_NS = [], [], [], z_NS
+    for centroid_VS in centroids_KVS:
+        with torch.no_grad():
+            cost_NV = centroid_VS.square().sum(1) - 2 * rest_NS @ centroid_VS.T
+            code_N = cost_NV.argmin(1)
+        chosen_NS = centroid_VS[code_N]
+        codes.append(code_N)
+        rests.append(rest_NS)
+        chosens.append(chosen_NS)
+        rest_NS = rest_NS - chosen_NS
+    return torch.stack(codes, 1), torch.stack(rests), torch.stack(chosens)
+
+
+def revive(
+    centroids_KVS: "Tensor", dead_KV: "Tensor", encoder: "nn.Module", x_NP: "Tensor", random: "torch.Generator"
+) -> None:
+    """Put every dead codeword where some item's residual is, level by level, since a level changes the next."""
+    import torch
+
+    if not dead_KV.any():
+        return
+    with torch.no_grad():
+        rest_NS = encoder(x_NP)
+        for level, dead_V in enumerate(dead_KV):
+            drawn = torch.randperm(len(rest_NS), generator=random)[: int(dead_V.sum())]
+            centroids_KVS[level, dead_V.nonzero()[: len(drawn), 0]] = rest_NS[drawn]
+            _, _, chosen_1NS = quantise(rest_NS, centroids_KVS[level : level + 1])
+            rest_NS = rest_NS - chosen_1NS[0]
+
+
+# ---- networks ------------------------------------------------------------------------------------
+
+
+def network(widths: Sequence[int], random: "torch.Generator") -> "nn.Sequential":
+    """Linear layers with ReLU between them; torch's own distribution of weights, drawn from ``random``."""
+    from torch import nn
+
+    modules: list[nn.Module] = []
+    for into, out in itertools.pairwise(widths):
+        linear = nn.Linear(into, out)
+        for parameter in (linear.weight, linear.bias):
+            nn.init.uniform_(parameter, -(into**-0.5), into**-0.5, generator=random)
+        modules += [linear, nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def layers(module: "nn.Sequential") -> Layers:
+    """The weights of a network as arrays."""
+    linears = [part for part in module if hasattr(part, "weight")]
+    return [(part.weight.detach().numpy().copy(), part.bias.detach().numpy().copy()) for part in linears]
+
+
+def passed(row_IH: np.ndarray, stack: Layers) -> np.ndarray:
+    """Rows through a network, in float64, so that a row's result does not depend on its neighbours."""
+    wide = [(weight_OH.astype(np.float64), bias_O.astype(np.float64)) for weight_OH, bias_O in stack]
+    out_IO = np.empty((len(row_IH), len(stack[-1][1])), dtype=np.float32)
+    for start in range(0, len(row_IH), CHUNK):
+        h_NH = row_IH[start : start + CHUNK].astype(np.float64)
+        for number, (weight_OH, bias_O) in enumerate(wide, 1):
+            h_NH = h_NH @ weight_OH.T + bias_O
+            h_NH = np.maximum(h_NH, 0, out=h_NH) if number < len(wide) else h_NH
+        out_IO[start : start + CHUNK] = h_NH
+    return out_IO
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """One thread for torch too, which counts its own."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,63 @@
+"""The command for all benchmarks: what it tables, draws and skips. Nothing is timed here."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+@pytest.fixture
+def everything(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.delitem(sys.modules, "all", raising=False)
+    return importlib.import_module("all")
+
+
+LINE = {"what": "RPG step", "other": "reference", "ours_seconds": 0.3, "other_seconds": 1.95, "ratio": 6.5,
+        "ours_peak_mib": 900.0, "other_peak_mib": 2000.0}  # fmt: skip
+PARSED = {"files": {"reviews.json.gz": {"sides": {
+    "ours": {"seconds": 2.0, "times_ours": 1.0, "peak_mib": 100.0},
+    "loop of json.loads": {"seconds": 7.0, "times_ours": 3.5, "peak_mib": 90.0},
+}}}}  # fmt: skip
+
+
+def test_results_become_one_table(everything):
+    lines = everything.comparisons({"rpg_step": {"comparisons": [LINE]}, "parse": PARSED})
+    text = everything.table(lines).splitlines()
+    assert text[2] == "| RPG step | 300.0 ms | reference | 1.9 s | 6.5 | 900 and 2,000 MiB |"
+    assert text[3].startswith("| parsing reviews.json.gz | 2.0 s | loop of json.loads | 7.0 s | 3.5 |")
+    assert len(text) == 4
+
+
+def test_the_figure_is_the_same_bytes_again(everything, tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("one.svg", "two.svg"):
+        everything.figure([LINE, LINE | {"ratio": 0.5}], tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert b"reference" in (tmp_path / "one.svg").read_bytes() or (tmp_path / "one.svg").stat().st_size > 2000
+
+
+@pytest.mark.parametrize(
+    "name, why", [("peers", "it needs --data --codes --peers"), ("nothing", "no bench/nothing.py")]
+)
+def test_what_cannot_run_is_skipped_with_a_line(everything, capsys, name, why):
+    assert everything.run(name, {}, []) is None
+    assert why in capsys.readouterr().err
+
+
+def test_a_ratio_is_the_median_over_neighbouring_runs(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    comparison = importlib.import_module("comparison")
+    line = comparison.Comparison.of("step", "other", [1.0, 2.0, 4.0], [5.0, 10.0, 40.0])
+    assert (line.ours_seconds, line.other_seconds, line.ratio) == (2.0, 10.0, 5.0)
+
+
+def test_an_absent_peer_has_no_interpreter(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    peers = importlib.import_module("peers")
+    assert peers.interpreter("cornac", None, {}, install=False) is None
+    assert peers.interpreter("cornac", tmp_path, {}, install=False) is None
+    assert peers.interpreter("cornac", None, {"cornac": "python"}, install=False) == Path("python")

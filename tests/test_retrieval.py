@@ -1,0 +1,218 @@
+"""Exact decoding in runs against slow twins, the inverted file against exact neighbours, memory by counting."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.decoders import exhaustive
+from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.decoders.graph import Graph, GraphConfig
+from genrec_cli.decoders.leaders import BLOCK, first
+from genrec_cli.decoders.scores import DenseScores, DotScores
+from genrec_cli.models.base import DotScorer, ItemScorer
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest storage that any operation made, views and arguments left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes, self.by = 0, ""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [x.untyped_storage().data_ptr() for x in args if isinstance(x, torch.Tensor)]
+        made = func(*args, **(kwargs or {}))
+        for x in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in given:
+                size = x.untyped_storage().nbytes()
+                self.bytes, self.by = max((self.bytes, self.by), (size, str(func)))
+        return made
+
+
+@pytest.fixture
+def short_runs(monkeypatch):
+    monkeypatch.setattr(exhaustive, "SHORTEST", 2 * BLOCK)
+    monkeypatch.setattr(exhaustive, "CELLS", {"cpu": 1})
+
+
+def catalog_of(items: int, digits: int, codewords: int, seed: int, *, padded: bool, shared: bool) -> Catalog:
+    draw = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, codewords, (items, digits), generator=draw)
+    if padded:
+        codes[torch.arange(digits) >= torch.randint(1, digits + 1, (items, 1), generator=draw)] = -1
+    return Catalog(items, torch.ones(items, dtype=torch.long), codes, codewords, shared)
+
+
+def plain(score_BI: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The list by a stable sort of everything."""
+    score, column = score_BI.sort(dim=1, descending=True, stable=True)
+    item = torch.where(score > -torch.inf, column + 1, 0)
+    short = max(k - score.shape[1], 0)
+    return torch.nn.functional.pad(item[:, :k], (0, short)), torch.nn.functional.pad(
+        score[:, :k], (0, short), value=-torch.inf
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_runs_equal_the_whole_array(seed, short_runs):
+    draw = torch.Generator().manual_seed(seed)
+    items, users = int(torch.randint(1, 700, (1,), generator=draw)), int(torch.randint(1, 40, (1,), generator=draw))
+    k = int(torch.randint(0, 90, (1,), generator=draw))
+    catalog = catalog_of(items, 3, 4, seed, padded=seed % 2 == 1, shared=seed % 4 == 1)
+    decoder = Exhaustive(catalog)
+    logp_BKV = (torch.randn(users, 3, 4, generator=draw) * 2).round().log_softmax(-1)
+    score_BI = decoder.code_scores(logp_BKV)
+    target_B = torch.randint(1, items + 1, (users,), generator=draw)
+    hidden = torch.randint(1, items + 1, (50,), generator=draw), torch.randint(0, users, (50,), generator=draw)
+    for cells in (None, hidden):
+        left_BI, loss_B = score_BI.clone(), -score_BI[torch.arange(users), target_B - 1]
+        if cells:
+            left_BI[cells[1], cells[0] - 1] = -torch.inf
+        found = decoder.judge(decoder.code_scored(logp_BKV), target_B, k, hidden=cells)
+        item_Bk, score_Bk = plain(left_BI, k)
+        assert torch.equal(found.top.item_Bk, item_Bk), "of equal scores the lowest id stands first"
+        assert torch.equal(found.top.score_Bk, score_Bk)
+        assert torch.equal(found.loss_B, loss_B)
+        assert torch.equal(decoder.top(decoder.code_scored(logp_BKV), k, hidden=cells).item_Bk, item_Bk)
+        group_I = catalog.groups
+        for user, target in enumerate(target_B.tolist()):
+            row, own = left_BI[user], left_BI[user, target - 1]
+            above = row > own if own > -torch.inf else torch.ones_like(row, dtype=torch.bool)
+            assert found.rank.above_B[user] == above.sum()
+            if not cells:  # equal codes may be seen in part
+                assert found.rank.ties_B[user] == (row == own).sum()
+                assert found.rank.code_above_B[user] == len(group_I[above].unique())
+                assert found.rank.code_ties_B[user] == len(group_I[row == own].unique())
+
+
+@pytest.mark.parametrize("users", [1, 7, 70])
+def test_dot_products_in_runs_equal_the_whole_array(users, short_runs):
+    draw = torch.Generator().manual_seed(users)
+    item_ID, query_BD = torch.randn(500, 16, generator=draw), torch.randn(users, 16, generator=draw)
+    decoder = Exhaustive(Catalog(500, torch.ones(500, dtype=torch.long)))
+    target_B = torch.randint(1, 501, (users,), generator=draw)
+    found = decoder.judge(DotScores(item_ID, query_BD), target_B, 10)
+    score_BI = query_BD @ item_ID.t()
+    twin = decoder.judge(score_BI, target_B, 10)
+    torch.testing.assert_close(
+        found.loss_B, torch.nn.functional.cross_entropy(score_BI, target_B - 1, reduction="none")
+    )
+    assert torch.equal(found.top.item_Bk, twin.top.item_Bk)
+    assert torch.equal(found.rank.above_B, twin.rank.above_B)
+    assert (found.rank.ties_B == 1).all(), "a target's score is the same number in its run"
+
+
+def test_a_model_of_dot_products_scores_by_them():
+    from tests.test_contracts import build
+
+    sasrec = build("sasrec")
+    assert isinstance(sasrec, DotScorer) and isinstance(sasrec, ItemScorer)
+    assert not isinstance(build("popular"), DotScorer)
+
+
+def test_order_of_floats():
+    value = torch.tensor([[0.0, -0.0, -1.5, 2.0, -torch.inf, 2.0, 1e-40, -1e-40, torch.inf]])
+    assert first(value, 9).tolist() == [[8, 3, 5, 6, 0, 1, 7, 2, 4]]
+
+
+def test_given_scores_are_not_written_to():
+    score_BI = torch.zeros(1, 9)
+    Exhaustive(Catalog(9, torch.ones(9, dtype=torch.long))).judge(
+        score_BI, torch.tensor([2]), 3, hidden=(torch.tensor([2]), torch.tensor([0]))
+    )
+    assert torch.equal(score_BI, torch.zeros(1, 9)) and DenseScores(score_BI).run(0, 9).shape == (9, 1)
+
+
+@pytest.mark.parametrize("kind", ["codes", "dot"])
+def test_no_array_of_users_times_items(kind, short_runs):
+    items, users, digits = 4000, 300, 4
+    catalog = catalog_of(items, digits, 8, 0, padded=False, shared=False)
+    decoder = Exhaustive(catalog)
+    assert len(decoder.twin_J) < items
+    scores = DotScores(torch.randn(items, 8), torch.randn(users, 8))
+    if kind == "codes":
+        scores = decoder.code_scored(torch.randn(users, digits, 8).log_softmax(-1))
+    hidden = torch.randint(1, items + 1, (2000,)), torch.randint(0, users, (2000,))
+    with Largest() as most:
+        decoder.judge(scores, torch.randint(1, items + 1, (users,)), 2, hidden=hidden)
+    assert most.bytes < users * items / 2, f"{most.by} made {most.bytes:,} bytes: a bool a cell is 1,200,000"
+    with Largest() as dense:
+        decoder.judge(scores.run(0, items).t(), torch.randint(1, items + 1, (users,)), 2)
+    assert dense.bytes >= 4 * users * items, "the counter sees such an array"
+
+
+def clustered(items: int, digits: int, codewords: int) -> tuple[Catalog, "Vectors"]:
+    """Items that share most codes with the others of their cluster; each code has a vector of its own direction."""
+    draw = torch.Generator().manual_seed(0)
+    centre_CK = torch.randint(0, codewords, (items // 20, digits), generator=draw)
+    codes_IK = centre_CK[torch.randint(0, len(centre_CK), (items,), generator=draw)]
+    other_IK = torch.rand(items, digits, generator=draw) < 0.2
+    codes_IK = torch.where(other_IK, torch.randint(0, codewords, (items, digits), generator=draw), codes_IK)
+    return Catalog(items, torch.ones(items, dtype=torch.long), codes_IK, codewords), Vectors(
+        torch.randn(digits, codewords, 24, generator=draw)
+    )
+
+
+class Vectors:
+    """A model that is only its code vectors."""
+
+    def __init__(self, vectors_KVD):
+        self.vectors_KVD = vectors_KVD
+
+    def code_vectors(self):
+        return self.vectors_KVD
+
+
+def test_the_inverted_file_finds_the_neighbours():
+    catalog, model = clustered(3000, 8, 32)
+    how = {"edges": 15, "reduced": 64, "probes": 12}
+    exact = Graph(model, catalog, GraphConfig(**how, neighbours="exact"))
+    graph = Graph(model, catalog, GraphConfig(**how, neighbours="inverted"))
+    assert torch.equal(graph.neighbour_IE[:, 0].long(), torch.arange(3000)), "each item is first among its own"
+    hits = (graph.neighbour_IE[:, 1:, None] == exact.neighbour_IE[:, None, 1:]).any(2).float().mean()
+    assert hits >= 0.9
+    assert graph.figures["neighbour_recall"] == pytest.approx(float(hits), abs=0.03) and exact.figures == {}
+    assert (graph.neighbour_IE >= 0).all() and (graph.neighbour_IE < 3000).all()
+
+
+def test_an_inverted_file_that_proposes_everything_is_exact():
+    catalog, model = clustered(60, 4, 6)
+    one = Graph(model, catalog, GraphConfig(edges=12, neighbours="exact")).neighbour_IE
+    other = Graph(model, catalog, GraphConfig(edges=12, neighbours="inverted", probes=60, beams=60)).neighbour_IE
+    assert (one == other).float().mean() > 0.95, "but for rounding among near equals"
+
+
+@pytest.mark.parametrize("neighbours", ["exact", "inverted"])
+def test_the_graph_makes_no_array_of_items_times_items_or_users(neighbours, short_runs, monkeypatch):
+    for name, value in {"inverted.CELLS": 1 << 16, "neighbours.LOOK_UPS": 1 << 14, "neighbours.CHUNK": 64}.items():
+        monkeypatch.setattr(f"genrec_cli.decoders.{name}", value)
+    catalog, model = clustered(4000, 4, 16)
+    config = GraphConfig(edges=5, beams=5, steps=2, neighbours=neighbours, probes=4, reduced=16)
+    with Largest() as most:
+        graph = Graph(model, catalog, config)
+    assert most.bytes < 4000 * 4000 / 8, f"{most.by} made {most.bytes:,} bytes: a bit for each two items is 2,000,000"
+    logp_BKV = torch.randn(300, 4, 16).log_softmax(-1)
+    with Largest() as most:
+        top, visited_B = graph.search(logp_BKV, torch.arange(300), 5)
+    assert most.bytes < 300 * 4000, f"{most.by} made {most.bytes:,} bytes"
+    assert (visited_B <= 5 + 2 * 25).all() and (visited_B > 5).all()
+    assert top.item_Bk.shape == (300, 5)
+
+
+def test_visited_counts_distinct_items():
+    catalog, model = clustered(40, 3, 5)
+    graph = Graph(model, catalog, GraphConfig(edges=4, beams=6, steps=2))
+    from genrec_cli.decoders.graph import starts
+
+    logp_BKV = torch.randn(3, 3, 5).log_softmax(-1)
+    beam_BM = starts(torch.arange(3), 6, 40, 0)
+    score_BI = graph.scorer.code_scores(logp_BKV)
+    visited_B = graph.search(logp_BKV, torch.arange(3), 6)[1]
+    for user in range(3):
+        beam, seen = set(beam_BM[user].tolist()), set(beam_BM[user].tolist())
+        for _ in range(2):
+            near = {int(other) for item in beam for other in graph.neighbour_IE[item]}
+            seen |= near
+            beam = set(sorted(near, key=lambda item, user=user: -float(score_BI[user, item]))[:6])
+        assert visited_B[user] == len(seen)
