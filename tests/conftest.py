@@ -1,6 +1,9 @@
 """Shared fixtures: small catalogues and histories made in memory, and a small finished workspace."""
 
+from collections.abc import Iterable
+
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -28,6 +31,17 @@ def make_catalog(
         codes[torch.arange(digits) >= length] = -1
     codes[1] = codes[0]
     return Catalog(items, torch.arange(items), codes, codewords, shared)
+
+
+def whole(blocks: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """``user, item, time (seconds), row`` of a source's blocks; times finer than seconds number the rows anew."""
+    rows = pl.concat([pl.DataFrame(schema={"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64}),
+                      *blocks])  # fmt: skip
+    time = rows["micros"] // 1_000_000
+    if (time * 1_000_000 != rows["micros"]).any():
+        rows = rows.sort("micros", "row").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
+        time = rows["micros"] // 1_000_000
+    return rows.select("user", "item", time.alias("time"), "row")
 
 
 @pytest.fixture

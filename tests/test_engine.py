@@ -68,6 +68,29 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, ki
     assert resumed.positions == unbroken.positions
 
 
+@pytest.mark.parametrize("limit", [3, 9])
+def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+
+    def limited(folder: Path, report: Report | None = None):
+        loop = make_loop(folder, report=report)
+        config = loop.config.model_copy(update={"max_steps": limit})
+        return Loop(loop.model, loop.catalog, loop.histories, config, loop.curriculum_config, loop.device, folder,
+                    report=report or Report())  # fmt: skip
+
+    loop = limited(whole)
+    assert loop.steps_per_epoch == 6
+    counters = loop.run()
+    assert counters.step == limit and counters.epoch == -(-limit // 6)
+    assert all(f"valid/{loop.config.metric}" in row for row in counters.rows)
+    with pytest.raises(Interrupted):
+        limited(broken, stop_at(limit - 1)).run()
+    limited(broken).run()
+    one, two = everything(whole), everything(broken)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_a_phase_is_logged_with_its_ratio(tmp_path):
     counters = make_loop(tmp_path, kind=Mhl, curriculum=FULL).run()
     assert [(row["phase"], row["ratio"]) for row in counters.rows] == [

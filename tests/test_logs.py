@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,14 +38,14 @@ def test_every_format_gives_the_same_log(tmp_path: Path) -> None:
     paths = sorted(tmp_path.iterdir())
     assert len(paths) == 8
     for path in paths:
-        log = source.read_files(path, None, BadRows()).interactions.collect()
+        log = whole(source.read_files(path, None, BadRows()).interactions)
         assert log.select("user", "item", "time").rows() == TABLE.rows(), path
         assert log["row"].is_sorted() and log["row"].n_unique() == 3
 
 
 def test_row_order_is_the_time_without_a_time_column(tmp_path: Path) -> None:
     path = write(tmp_path / "log.csv", "user_id,item_id\nu,b\nu,a\n")
-    log = Logs(Logs.Config()).read_files(path, None, BadRows()).interactions.collect()
+    log = whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions)
     assert log.sort("time")["item"].to_list() == ["b", "a"]
 
 
@@ -66,7 +67,7 @@ def test_csv_empty_and_header_only(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the file is empty"):
         source.read_files(write(tmp_path / "a.csv", ""), None, BadRows())
     only = write(tmp_path / "b.csv", "user_id,item_id,timestamp\n")
-    assert source.read_files(only, None, BadRows()).interactions.collect().height == 0
+    assert whole(source.read_files(only, None, BadRows()).interactions).height == 0
 
 
 def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
     )
     path = write(tmp_path / "log.csv.gz", content)
     bad = BadRows(skip=True)
-    log = Logs(Logs.Config()).read_files(path, None, bad).interactions.collect()
+    log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
     assert log.rows() == [("u", "i", 1, 2), ("u", "j", 2, 10)]
     assert bad.count == 6 and bad.first == f"{path}, line 3: another number of columns than the header"
     assert bad.by_reason["not UTF-8"] == bad.by_reason["a NUL byte"] == bad.by_reason["no item"] == 1
@@ -85,17 +86,49 @@ def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(ids, ids), max_size=6))
 def test_careful_csv_equals_columnar_csv(tmp_path_factory, rows: list) -> None:
     from genrec_cli.sources.interactions import checked
+    from genrec_cli.sources.lines import read_blocks
     from genrec_cli.sources.separated import _fast, _slowly
 
     path = tmp_path_factory.mktemp("csv") / "log.csv"
     rows = [row for row in rows if not any("\r" in cell or "\n" in cell for cell in row)]
     pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String}, orient="row").write_csv(path)
-    columns = Columns("user_id", "item_id", None)
-    fast = _fast(path, ",", columns)
-    slow = pl.concat([checked(s, columns, path, BadRows()) for s in _slowly(path, ",", columns, BadRows())])
-    assert fast is not None
-    assert checked(fast, columns, path, BadRows()).equals(slow)
+    columns, header = Columns("user_id", "item_id", None), ["user_id", "item_id"]
+    slabs = _slowly(read_blocks(path, BadRows()), header, ",", columns, begins=True)
+    slow = pl.concat([checked(slab, columns, path, BadRows()) for slab in slabs])
     assert slow.select("user", "item").rows() == rows
+    fast = _fast(next(read_blocks(path, BadRows())), header, ",", columns, path)
+    assert fast is not None if rows else fast is None
+    assert fast is None or fast.equals(slow)
+
+
+ODD = b'u,"a\nb",1\n\nv,"say ""hi""",2\nw,,3\nx,c\n'
+"""A quoted line break, a blank line, quotes within quotes, no item, and a missing cell."""
+
+
+@pytest.mark.parametrize("chunk", [7, 64, 4096])
+def test_blocks_of_any_size_give_the_same_rows(tmp_path: Path, monkeypatch, chunk: int) -> None:
+    plain = b"".join(b"u%d,i%d,%d\n" % (n % 7, n % 5, n) for n in range(40))
+    path = write(tmp_path / "log.csv", b"user_id,item_id,timestamp\n" + plain + ODD + plain)
+    monkeypatch.setattr("genrec_cli.sources.lines.CHUNK", chunk)
+    bad = BadRows(skip=True)
+    log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
+    expected = [(f"u{n % 7}", f"i{n % 5}", n) for n in range(40)]
+    assert log.drop("row").rows() == [*expected, ("u", "a\nb", 1), ("v", 'say "hi"', 2), *expected]
+    assert bad.by_reason == {"no item": 1, "another number of columns than the header": 1}
+    assert bad.first == f"{path}, line 46: no item"
+    assert log["row"].to_list() == [*range(2, 42), 42, 45, *range(48, 88)]
+
+
+def test_integers_of_a_parquet_file_need_no_parsing(tmp_path: Path, monkeypatch) -> None:
+    table = pl.DataFrame({"user_id": [5, 7, 5], "item_id": [1, 1, 2], "timestamp": [30, -20, 10]})
+    table.write_parquet(tmp_path / "whole.parquet")
+    table.with_columns(pl.col("timestamp").cast(pl.String)).write_parquet(tmp_path / "texts.parquet")
+    source = Logs(Logs.Config(time_unit="ms"))
+    slow = pl.concat(source.read_files(tmp_path / "texts.parquet", None, BadRows()).interactions)
+    monkeypatch.setattr("genrec_cli.sources.columnar.checked", lambda *_: pytest.fail("looked at each value"))
+    fast = pl.concat(source.read_files(tmp_path / "whole.parquet", None, BadRows()).interactions)
+    assert fast.schema["user"] == slow.schema["user"] == pl.Int64
+    assert fast.equals(slow) and fast["micros"].to_list() == [30_000, -20_000, 10_000]
 
 
 def test_item_files_in_every_format(tmp_path: Path) -> None:
@@ -122,7 +155,7 @@ def test_unknown_formats_and_damaged_parquet(tmp_path: Path) -> None:
 
 def test_order_within_a_second_is_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "interactions.csv", "user_id,item_id,timestamp\nu,late,1000900\nu,early,1000100\n")
-    log = Logs(Logs.Config(time_unit="ms")).read(tmp_path, BadRows()).interactions.collect()
+    log = whole(Logs(Logs.Config(time_unit="ms")).read(tmp_path, BadRows()).interactions)
     assert path.exists() and log["time"].to_list() == [1000, 1000]
     assert log.sort("time", "row")["item"].to_list() == ["early", "late"]
 
@@ -130,5 +163,5 @@ def test_order_within_a_second_is_kept(tmp_path: Path) -> None:
 def test_a_column_that_the_first_json_lines_lack_is_found(tmp_path: Path) -> None:
     lines = '{"user_id":"u","item_id":"a"}\n{"user_id":"u","item_id":"b","timestamp":4}\n'
     bad = BadRows(skip=True)
-    log = Logs(Logs.Config()).read_files(write(tmp_path / "log.jsonl", lines), None, bad).interactions.collect()
+    log = whole(Logs(Logs.Config()).read_files(write(tmp_path / "log.jsonl", lines), None, bad).interactions)
     assert log.rows() == [("u", "b", 4, 2)] and bad.by_reason == {"no time": 1}

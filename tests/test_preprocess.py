@@ -1,9 +1,11 @@
 """preprocess: k-core, split, texts, ids and the artifact, against slow twins and small logs by hand."""
 
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import validate
 from genrec_cli.data import schema, split
+from genrec_cli.data.engines import PolarsEngine
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.text import clean, joined
 from genrec_cli.errors import ConfigError, DataError
@@ -61,28 +64,39 @@ def test_k_core_equals_the_slow_twin(rows: list[tuple[int, int]], k: int) -> Non
     expected = slow_core(rows, max(k, 1))
     if not expected:
         with pytest.raises(DataError):
-            k_core(log.lazy(), k)
+            core_of(log, k)
         return
-    core = k_core(log.lazy(), k)
-    assert core.sort("row").select("user", "item").rows() == expected
+    assert core_of(log, k).sort("row").select("user", "item").rows() == expected
+
+
+def core_of(log: pl.DataFrame, k: int) -> pl.DataFrame:
+    with tempfile.TemporaryDirectory() as folder:
+        engine = PolarsEngine(Path(folder))
+        return engine.collect(engine.scan(k_core(engine, engine.write(lazy(log)), k)))
+
+
+def lazy(frame: pl.DataFrame) -> nw.LazyFrame:
+    return nw.from_native(frame.lazy())
 
 
 def test_k_core_needs_more_than_one_round() -> None:
     rows = [(u, u + step) for u in range(30) for step in (0, 1)] + [(100, 0)]  # a chain that unravels from its end
     rows += [(u, i) for u in (200, 201) for i in (300, 301)]
     log = pl.DataFrame(rows, schema=["user", "item"], orient="row")
-    assert sorted(k_core(log.lazy(), 2).rows()) == [(200, 300), (200, 301), (201, 300), (201, 301)]
+    assert sorted(core_of(log, 2).rows()) == [(200, 300), (200, 301), (201, 300), (201, 301)]
 
 
 def test_an_empty_k_core_says_the_numbers() -> None:
     log = pl.DataFrame({"user": ["a", "a", "b"], "item": ["x", "y", "x"]})
     with pytest.raises(DataError, match=r"5-core is empty: none of 3 .* 2 users and 2 items.* user has 2,") as caught:
-        k_core(log.lazy(), 5)
+        core_of(log, 5)
     assert "--k-core 2" in str(caught.value.hint)
 
 
 # ---- split -------------------------------------------------------------------------------------
 
+HERE = PolarsEngine(Path())
+"""An engine that keeps nothing."""
 logs = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 30)), min_size=1, max_size=40)
 
 
@@ -96,7 +110,7 @@ def as_log(rows: list[tuple[int, int]]) -> pl.DataFrame:
 @given(logs)
 def test_leave_one_out(rows: list[tuple[int, int]]) -> None:
     log = as_log(rows)
-    users = split.leave_one_out(log).to_dicts()
+    users = split.leave_one_out(HERE, lazy(log)).to_dicts()
     assert [u["user"] for u in users] == sorted(set(log["user"]))
     for user in users:
         assert log["user"][user["offset"] : user["offset"] + user["length"]].unique().to_list() == [user["user"]]
@@ -126,9 +140,9 @@ def test_split_by_time_leaks_nothing_and_equals_the_definition(rows, valid_from:
         )
     if not all((sum(e[0] for e in expected), max(e[1] for e in expected) >= 0, max(e[2] for e in expected) >= 0)):
         with pytest.raises(DataError, match="leaves no"):
-            split.by_time(log, valid_from, test_from)
+            split.by_time(HERE, lazy(log), valid_from, test_from)
         return
-    users = split.by_time(log, valid_from, test_from)
+    users = split.by_time(HERE, lazy(log), valid_from, test_from)
     assert users.select("train_end", "valid_at", "test_at").rows() == expected
     for user in users.to_dicts():
         times = log["time"][user["offset"] : user["offset"] + user["length"]].to_list()
@@ -138,22 +152,28 @@ def test_split_by_time_leaks_nothing_and_equals_the_definition(rows, valid_from:
 
 
 def test_shares_and_dates_become_seconds() -> None:
-    times = pl.Series([50, 10, 20, 30, 40, 60, 70, 80, 90, 100])
-    assert split.seconds_of(0.8, times, "x") == 90
-    assert split.seconds_of("1970-01-02", times, "x") == 86_400
+    log = lazy(pl.DataFrame({"time": [50, 10, 20, 30, 40, 60, 70, 80, 90, 100]}))
+    assert split.seconds_of(HERE, 0.8, log, "x") == 90
+    assert split.seconds_of(HERE, "1970-01-02", log, "x") == 86_400
     for wrong in ("soon", 1.5, 0.0):
         with pytest.raises(ConfigError, match=r"preprocess\.valid_from"):
-            split.seconds_of(wrong, times, "preprocess.valid_from")
+            split.seconds_of(HERE, wrong, log, "preprocess.valid_from")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=50), st.floats(0.01, 0.99))
+def test_a_share_of_the_times_equals_sorting_them(times: list[int], share: float) -> None:
+    log = lazy(pl.DataFrame({"time": times}))
+    assert split.seconds_of(HERE, share, log, "x") == sorted(times)[int(share * len(times))]
 
 
 def test_positions_are_not_times() -> None:
-    def log(user: list[int], time: list[int]) -> pl.DataFrame:
-        return pl.DataFrame({"user": user, "time": time, "row": range(2, 2 + len(user))})
+    def log(user: list[int], time: list[int]) -> nw.LazyFrame:
+        return lazy(pl.DataFrame({"user": user, "time": time}))
 
-    assert split.times_are_positions(log([1, 1, 2, 2], [0, 1, 0, 1]))
-    assert split.times_are_positions(log([1, 1, 2, 2], [1, 2, 1, 3]))
-    assert split.times_are_positions(log([1, 2, 1, 2], [2, 3, 4, 5]))
-    assert not split.times_are_positions(log([1, 1, 2, 2], [16_000, 16_001, 16_000, 16_005]))
+    assert split.times_are_positions(HERE, log([1, 1, 2, 2], [0, 1, 0, 1]))
+    assert split.times_are_positions(HERE, log([1, 1, 2, 2], [1, 2, 1, 3]))
+    assert not split.times_are_positions(HERE, log([1, 1, 2, 2], [16_000, 16_001, 16_000, 16_005]))
 
 
 # ---- text --------------------------------------------------------------------------------------

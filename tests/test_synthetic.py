@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from conftest import whole
 
 from genrec_cli.config import validate
 from genrec_cli.errors import ConfigError
@@ -141,7 +142,7 @@ def test_most_items_have_five_interactions(default):
 def test_the_reader_of_amazon_2014_reads_it_without_a_bad_line(default):
     bad = BadRows()
     interactions, items = Synthetic(Config()).read(default, bad)
-    found = interactions.collect().sort("row")
+    found = whole(interactions).sort("row")
     assert bad.count == 0
     assert found["user"].to_list() == labels(default)["user"].to_list()
     assert found["item"].to_list() == labels(default)["item"].to_list()

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 for _module in (
-    "download", "preprocess", "tokenize", "train", "figures", "evaluate",
+    "download", "preprocess", "adopt", "tokenize", "train", "figures", "evaluate",
     "compare", "sweep", "recommend", "case_study", "run", "inspect",
 ):  # fmt: skip
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)

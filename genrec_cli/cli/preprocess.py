@@ -45,6 +45,9 @@ def register(app: typer.Typer) -> None:
         skip_bad_rows: Annotated[
             bool | None, typer.Option("--skip-bad-rows", help="Leave out lines that cannot be read.")
         ] = None,
+        engine: Annotated[
+            str, typer.Option("--engine", help="polars, or spark with genrec-cli[spark]; the tables are the same.")
+        ] = "polars",
         raw: Annotated[str | None, typer.Option("--raw", help="Raw artifact. Default: the only one.")] = None,
         interactions: Annotated[
             Path | None,
@@ -123,9 +126,9 @@ def register(app: typer.Typer) -> None:
             dataset = ws.dataset(common.dataset)
             origin = from_raw(ws, dataset, raw)
         else:
-            dataset = _new_name(common.dataset, raw)
+            dataset = new_name(common.dataset, raw)
             origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
-        make(common, *stage(ws, dataset, config, origin))
+        make(common, *stage(ws, dataset, config, origin, engine=engine))
 
 
 def _words(text: str) -> list[str]:
@@ -145,7 +148,7 @@ def _moment(text: str | None) -> float | str | None:
         return text
 
 
-def _new_name(name: str | None, raw: str | None) -> str:
+def new_name(name: str | None, raw: str | None) -> str:
     import re
 
     from genrec_cli.errors import UsageError

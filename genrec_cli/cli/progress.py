@@ -37,7 +37,7 @@ class TrainProgress:
         from genrec_cli.engine.loop import Report
 
         epochs, metric = loop.config.epochs, loop.config.metric
-        total = epochs * loop.steps_per_epoch
+        total = loop.steps
         self.bar = console.progress(total=total, unit="step", bar_format="{bar:6} {desc}")
         first: tuple[int, float] | None = None
 

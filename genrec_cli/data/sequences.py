@@ -12,21 +12,25 @@ import numpy as np
 import torch
 
 from genrec_cli.data.batch import Batch
-from genrec_cli.data.schema import INTERACTIONS, USERS, read_table
+from genrec_cli.data.histories import CHUNK, read_histories
+from genrec_cli.data.shuffle import Order
 from genrec_cli.nn.packing import Packing
 
 Windows = Literal["sliding", "recent", "each"]
 Split = Literal["valid", "test"]
 
+BLOCK = 64
+"""Users between two entries of the index of rows: small enough to search, large enough to need no memory."""
+
 
 @dataclass(frozen=True)
 class Histories:
-    """All users' items, one after the other. Row u of each array is user u + 1."""
+    """All users' items, one after the other, where they lie on disk. Row u of each array is user u + 1."""
 
     item: np.ndarray
-    """Item ids from 1, by user and then time (uint32)."""
+    """Item ids from 1, by user and then time."""
     offset: np.ndarray
-    """Where each user's items begin (int64)."""
+    """Where each user's items begin."""
     length: np.ndarray
     train_end: np.ndarray
     """The first so many items of a user are for training."""
@@ -36,33 +40,57 @@ class Histories:
 
     @classmethod
     def read(cls, folder: Path) -> "Histories":
-        """From a data artifact."""
-        users = read_table(folder / "users.parquet", USERS, [n for n in USERS.names if n not in ("user", "raw_id")])
-        item = read_table(folder / "interactions.parquet", INTERACTIONS, ["item"]).column("item").to_numpy()
-        columns = {name: users.column(name).to_numpy().astype(np.int64) for name in users.column_names}
-        return cls(item=item, **columns)
+        """From a data artifact; its files are mapped into memory, not loaded."""
+        item, user = read_histories(folder)
+        return cls(item, *(user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at")))
 
     @property
     def users(self) -> int:
         return len(self.offset)
 
-    def targets(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Users (rows) that have a target in a split, and its position among their items."""
+    def targets(self, split: Split, *, sample: int | None = None, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Users (rows) that have a target in a split, and its position among their items.
+
+        Args:
+            sample: at most so many users, drawn by the seed, in the order in which they are drawn.
+        """
         at = self.valid_at if split == "valid" else self.test_at
-        user = np.flatnonzero(at > 0)
-        return user, at[user]
+        user = np.flatnonzero(at > 0) if sample is None else drawn(at, 1, sample, seed)
+        return user, at[user].astype(np.int64)
+
+
+def drawn(value_U: np.ndarray, least: int, sample: int, seed: int) -> np.ndarray:
+    """Rows of users with a value of at least ``least``: all of them, or ``sample`` in a random order.
+
+    Goes through the users chunk by chunk and keeps the sample alone.
+    """
+    chunks = range(0, len(value_U), CHUNK)
+    ends = np.cumsum([0, *(np.count_nonzero(value_U[at : at + CHUNK] >= least) for at in chunks)])
+    if sample >= ends[-1]:
+        return np.flatnonzero(value_U >= least)
+    rank = Order(int(ends[-1]), seed)[:sample]
+    user = np.empty(sample, np.int64)
+    for number in np.unique(chunk_S := np.searchsorted(ends, rank, side="right") - 1).tolist():
+        here = chunk_S == number
+        at = chunks[number]
+        user[here] = at + np.flatnonzero(value_U[at : at + CHUNK] >= least)[rank[here] - ends[number]]
+    return user
 
 
 @dataclass(frozen=True)
 class Rows:
     """Training rows: a stretch of items, each but the last predicting its successor.
 
-    Row r reads ``length[r]`` items from ``start[r]``; positions from ``learn_from[r]`` on have a target.
+    No list of the rows exists, only how many there are before each block of users; what a row reads is found
+    when it is asked for. First come the first rows of all users, then the later rows, each by user.
     """
 
-    start: np.ndarray
-    length: np.ndarray
-    learn_from: np.ndarray
+    max_length: int
+    windows: Windows
+    first_before: np.ndarray
+    """First rows of the users before each block, and their number in all."""
+    later_before: np.ndarray
+    """The same for later rows."""
 
     @classmethod
     def of(cls, histories: Histories, *, max_length: int, windows: Windows) -> "Rows":
@@ -73,48 +101,80 @@ class Rows:
         ``max_length + 1`` items of each user, and nothing before them; ``each`` (TIGER's): a row of its own for
         every item but the first, its history the last ``max_length`` items before it.
         """
-        user = np.flatnonzero(histories.train_end >= 2)
-        start, pairs = histories.offset[user], histories.train_end[user] - 1
-        if windows == "each":
-            begin = np.repeat(start, pairs)
-            length = np.arange(len(begin)) - np.repeat(np.cumsum(pairs) - pairs, pairs) + 1
-            kept = np.minimum(length, max_length)
-            return cls(begin + length - kept, kept, kept - 1)
-        skipped = np.maximum(pairs - max_length, 0)
-        if windows == "recent":
-            return cls(start + skipped, pairs - skipped, np.zeros_like(start))
-        first = cls(start, pairs - skipped, np.zeros_like(start))
-        shift = np.arange(int(skipped.sum())) - np.repeat(np.cumsum(skipped) - skipped, skipped) + 1
-        later = np.full_like(shift, max_length)
-        return cls(
-            np.concatenate([first.start, np.repeat(start, skipped) + shift]),
-            np.concatenate([first.length, later]),
-            np.concatenate([first.learn_from, later - 1]),
-        )
+        blocks = -(-histories.users // BLOCK)
+        first, later = np.zeros(blocks + 1, np.int64), np.zeros(blocks + 1, np.int64)
+        for at in range(0, histories.users, CHUNK):
+            end_U = histories.train_end[at : at + CHUNK].astype(np.int64)
+            edges, place = np.arange(0, len(end_U), BLOCK), at // BLOCK + 1
+            first[place : place + len(edges)] = np.add.reduceat(_first(end_U, windows), edges)
+            later[place : place + len(edges)] = np.add.reduceat(_skipped(end_U, max_length), edges)
+        return cls(max_length, windows, first.cumsum(), later.cumsum() * (windows == "sliding"))
 
     def __len__(self) -> int:
-        return len(self.start)
+        return int(self.first_before[-1] + self.later_before[-1])
 
-    def order(self, seed: int, epoch: int) -> np.ndarray:
+    def order(self, seed: int, epoch: int) -> Order:
         """The order of an epoch; it depends on nothing but these two numbers, so resuming needs no state."""
-        return np.random.default_rng([seed, epoch]).permutation(len(self))
+        return Order(len(self), [seed, epoch])
+
+    def stretches(self, histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Of each row its user, where its items start, how many it reads, and from which position on it learns."""
+        firsts = self.first_before[-1]
+        first_R = rows < firsts
+        rank_R = np.where(first_R, rows, rows - firsts)
+        block_R = np.empty_like(rank_R)
+        for chosen_R, before in ((first_R, self.first_before), (~first_R, self.later_before)):
+            block_R[chosen_R] = np.searchsorted(before, rank_R[chosen_R], side="right") - 1
+            rank_R[chosen_R] -= before[block_R[chosen_R]]
+        user_RB = block_R[:, None] * BLOCK + np.arange(BLOCK)
+        end_RB = np.where(user_RB < histories.users, histories.train_end[user_RB.clip(max=histories.users - 1)], 0)
+        count_RB = np.where(first_R[:, None], _first(end_RB, self.windows), _skipped(end_RB, self.max_length))
+        upto_RB = count_RB.cumsum(1)
+        own_R = (np.arange(len(rows)), (upto_RB <= rank_R[:, None]).sum(1))
+        user_R, pairs_R = user_RB[own_R], end_RB[own_R].astype(np.int64) - 1
+        number_R = rank_R - (upto_RB - count_RB)[own_R] + 1  # among the user's first, or later, rows, from 1
+        offset_R = histories.offset[user_R].astype(np.int64)
+        if self.windows == "each":
+            kept_R = np.minimum(number_R, self.max_length)
+            return user_R, offset_R + number_R - kept_R, kept_R, kept_R - 1
+        shift_R = np.where(first_R, 0, number_R)
+        if self.windows == "recent":
+            shift_R = np.maximum(pairs_R - self.max_length, 0)
+        learn_from_R = np.where(first_R, 0, self.max_length - 1)
+        return user_R, offset_R + shift_R, np.minimum(pairs_R, self.max_length), learn_from_R
+
+    def lengths(self, histories: Histories, rows: np.ndarray) -> np.ndarray:
+        """How many items each row reads."""
+        return self.stretches(histories, rows)[2]
 
     def batch(self, histories: Histories, rows: np.ndarray) -> Batch:
         """The packed training batch of some rows, on the host, in the order of their length (it pads least)."""
-        rows = rows[np.argsort(self.length[rows], kind="stable")]
-        start, length = self.start[rows], self.length[rows]
+        user, start, length, learn_from = self.stretches(histories, rows)
+        order = np.argsort(length, kind="stable")
+        user, start, length, learn_from = (each[order] for each in (user, start, length, learn_from))
         packing = Packing.of(length)
         position = packing.position_N.numpy()
         flat = np.repeat(start, length) + position
-        learned = position >= np.repeat(self.learn_from[rows], length)
+        learned = position >= np.repeat(learn_from, length)
         target = np.where(learned, histories.item[flat + 1], 0)
         return Batch(
             item_N=torch.from_numpy(histories.item[flat].astype(np.int64)),
             packing=packing,
-            user_B=torch.from_numpy(np.searchsorted(histories.offset, start, side="right") - 1),
+            user_B=torch.from_numpy(user),
             target_N=torch.from_numpy(target.astype(np.int64)),
             learn_M=torch.from_numpy(np.flatnonzero(learned)),
         )
+
+
+def _first(end_U: np.ndarray, windows: Windows) -> np.ndarray:
+    """1 for users that have a pair to learn from; with ``each``, all their pairs."""
+    pairs_U = np.maximum(end_U - 1, 0)
+    return (pairs_U if windows == "each" else np.minimum(pairs_U, 1)).astype(np.int64)
+
+
+def _skipped(end_U: np.ndarray, max_length: int) -> np.ndarray:
+    """Training pairs of each user beyond the first window."""
+    return np.maximum(end_U - 1 - max_length, 0)
 
 
 @dataclass(frozen=True)

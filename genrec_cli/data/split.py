@@ -8,49 +8,45 @@ target is always everything before it, so a test history holds the validation pe
 
 from datetime import UTC, datetime
 
+import narwhals as nw
 import polars as pl
 
+from genrec_cli.data.engines import Engine
 from genrec_cli.errors import ConfigError, DataError
 
+DAY = 86_400
 Moment = float | str
 """A share of the interactions in order of time, between 0 and 1, or an ISO 8601 date (UTC)."""
 
 
-def leave_one_out(interactions: pl.DataFrame) -> pl.DataFrame:
+def leave_one_out(engine: Engine, interactions: nw.LazyFrame) -> pl.DataFrame:
     """One row a user: ``user, offset, length, train_end, valid_at, test_at``; see the users' schema.
 
     Args:
-        interactions: ``user`` (from 1, every id there), ``time``; ordered by user.
+        interactions: ``user`` (from 1, every id there), ``time``.
     """
     long = pl.col("length") >= 3
-    return _users(interactions).with_columns(
+    return _users(engine, interactions).with_columns(
         train_end=pl.when(long).then(pl.col("length") - 2).otherwise("length"),
         valid_at=pl.when(long).then(pl.col("length") - 2).otherwise(-1),
         test_at=pl.when(long).then(pl.col("length") - 1).otherwise(-1),
     )
 
 
-def by_time(interactions: pl.DataFrame, valid_from: int, test_from: int) -> pl.DataFrame:
+def by_time(engine: Engine, interactions: nw.LazyFrame, valid_from: int, test_from: int) -> pl.DataFrame:
     """The same for a split at two times in seconds.
-
-    Args:
-        interactions: ``user``, ``time``; ordered by user, then time.
 
     Raises:
         DataError: nothing is left to train on, or a period has no target.
     """
-    before = (
-        interactions.lazy()
-        .group_by("user")
-        .agg(
-            train_end=(pl.col("time") < valid_from).sum().cast(pl.Int64),
-            test_at=(pl.col("time") < test_from).sum().cast(pl.Int64),
-        )
-    )
+    before = {
+        name: (nw.col("time") < moment).cast(nw.Int64)
+        for name, moment in (("train_end", valid_from), ("test_at", test_from))
+    }
+    users = _users(engine, interactions.with_columns(**before), *before)
     first_valid, first_test = pl.col("train_end"), pl.col("test_at")
     has_valid = (first_valid >= 1) & (first_valid < first_test)
     has_test = (first_test >= 1) & (first_test < pl.col("length"))
-    users = _users(interactions).lazy().join(before, on="user", how="left").sort("user").collect()
     users = users.with_columns(
         valid_at=pl.when(has_valid).then(first_valid).otherwise(-1),
         test_at=pl.when(has_test).then(first_test).otherwise(-1),
@@ -62,15 +58,17 @@ def by_time(interactions: pl.DataFrame, valid_from: int, test_from: int) -> pl.D
     }
     for what, count in counts.items():
         if not count:
+            times = nw.col("time")
+            ends = engine.collect(interactions.select(first=times.min(), last=times.max()))
             raise DataError(
                 f"The split at {date_of(valid_from)} and {date_of(test_from)} leaves no {what}; the times run "
-                f"from {date_of(interactions['time'].min())} to {date_of(interactions['time'].max())}.",
+                f"from {date_of(ends['first'].item())} to {date_of(ends['last'].item())}.",
                 hint="Choose others with --valid-from and --test-from (a share or a date)",
             )
     return users
 
 
-def seconds_of(moment: Moment, times: pl.Series, option: str) -> int:
+def seconds_of(engine: Engine, moment: Moment, interactions: nw.LazyFrame, option: str) -> int:
     """The time in seconds of a share of the interactions or of a date.
 
     Raises:
@@ -84,25 +82,41 @@ def seconds_of(moment: Moment, times: pl.Series, option: str) -> int:
         return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
     if not 0 < moment < 1:
         raise ConfigError(f"{option}: a share lies between 0 and 1, and {moment} does not.")
-    return int(times.sort()[int(moment * len(times))])
+    times = interactions.select("time", day=nw.col("time") // DAY)
+    days = _counts(engine, times, "day")
+    place = int(moment * days["n"].sum())
+    day, skipped = _at(days, place)
+    return _at(_counts(engine, times.filter(nw.col("day") == day), "time"), place - skipped)[0]
 
 
-def times_are_positions(interactions: pl.DataFrame) -> bool:
-    """Whether times only number the rows, or count each user's interactions from 0 or 1.
+def times_are_positions(engine: Engine, log: nw.LazyFrame) -> bool:
+    """Whether times count each user's interactions from 0 or 1.
 
     Args:
-        interactions: ``user, time, row`` as read, before any filter.
+        log: ``user, time`` as read, before any filter.
     """
-    if (interactions["time"] == interactions["row"]).all():
-        return True
-    starts = interactions.lazy().group_by("user").agg(pl.col("time").min()).collect()["time"]
+    starts = engine.collect(log.group_by("user").agg(nw.col("time").min()))["time"]
     return bool(starts.is_in([0, 1]).mean() >= 0.9)
 
 
-def _users(interactions: pl.DataFrame) -> pl.DataFrame:
-    """``user, offset, length`` of rows that are ordered by user."""
-    users = interactions.lazy().group_by("user").agg(pl.len().cast(pl.Int64).alias("length")).sort("user")
-    return users.with_columns(offset=pl.col("length").cum_sum() - pl.col("length")).collect()
+def _users(engine: Engine, interactions: nw.LazyFrame, *sums: str) -> pl.DataFrame:
+    """``user, offset, length`` of rows that stand by user, and sums of columns."""
+    counts = interactions.group_by("user").agg(nw.len().alias("length"), *(nw.col(name).sum() for name in sums))
+    users = engine.collect(counts).cast(pl.Int64).sort("user")
+    return users.with_columns(offset=pl.col("length").cum_sum() - pl.col("length")).select(
+        "user", "offset", "length", *sums
+    )
+
+
+def _counts(engine: Engine, rows: nw.LazyFrame, name: str) -> pl.DataFrame:
+    return engine.collect(rows.group_by(name).agg(nw.len().alias("n"))).cast(pl.Int64).sort(name)
+
+
+def _at(counts: pl.DataFrame, place: int) -> tuple[int, int]:
+    """The value that stands at a place when every value is repeated ``n`` times, and the rows before the value."""
+    ends = counts["n"].cum_sum()
+    found = int(ends.search_sorted(place, side="right"))
+    return counts.item(found, 0), ends[found] - counts.item(found, "n")
 
 
 def date_of(seconds: int) -> str:

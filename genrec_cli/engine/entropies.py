@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genrec_cli.data.batch import Batch
-from genrec_cli.data.sequences import Histories, eval_batches
+from genrec_cli.data.sequences import Histories, drawn, eval_batches
 from genrec_cli.engine.optim import TrainConfig
 
 SHARE, LEAST, MOST = 1 / 40, 32, 256
@@ -39,9 +39,9 @@ class Unsure(Protocol):
 
 def sample(histories: Histories, *, max_length: int, users: int, seed: int) -> list[Batch]:
     """Training histories (their last ``max_length`` items) of users drawn by the seed, packed, on the host."""
-    user = np.flatnonzero(histories.train_end >= 2)
-    user = np.sort(np.random.default_rng(seed).permutation(user)[:users])
-    known = eval_batches(histories, user, histories.train_end[user], max_length=max_length, batch_size=BATCH)
+    user = np.sort(drawn(histories.train_end, 2, users, seed))
+    at = histories.train_end[user].astype(np.int64)
+    known = eval_batches(histories, user, at, max_length=max_length, batch_size=BATCH)
     return [each.batch for each in known]
 
 

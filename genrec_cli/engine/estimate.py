@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genrec_cli.curriculum.phases import Curriculum, CurriculumState, Phase
 from genrec_cli.data.sequences import eval_batches
+from genrec_cli.data.shuffle import Order
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
 from genrec_cli.engine.optim import autocast
@@ -32,6 +33,7 @@ def estimate(loop: Loop) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(loop.device)
     seconds_of = [_seconds_a_step(loop, number, MEASURE_SECONDS / len(phases)) for number in range(len(phases))]
     validation = _seconds_of_validation(loop)
+    epochs = loop.steps / loop.steps_per_epoch
     told = [
         {
             "name": phase.name, "mask": phase.mask, "granularity": phase.granularity, "ratio": phase.ratio,
@@ -44,7 +46,7 @@ def estimate(loop: Loop) -> dict[str, Any]:
         "rows": len(loop.rows),
         "epochs": config.epochs,
         "steps_per_epoch": loop.steps_per_epoch,
-        "steps": config.epochs * loop.steps_per_epoch,
+        "steps": loop.steps,
         "warmup_steps": config.warmup_steps,
         "phases": told,
         "parameters": sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
@@ -54,12 +56,12 @@ def estimate(loop: Loop) -> dict[str, Any]:
             "on": _device(loop.device),
             "timed_steps": sum(steps for _, steps in seconds_of),
             "validation_seconds": validation,
-            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], config.epochs),
+            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], epochs),
         },
     }
 
 
-def longest(phases: list[tuple[float, int | None]], epochs: int) -> float:
+def longest(phases: list[tuple[float, int | None]], epochs: float) -> float:
     """The most seconds that so many epochs can take.
 
     Args:
@@ -162,7 +164,7 @@ def _enter(loop: Loop, phase: int) -> None:
     loop.curriculum.state = CurriculumState(phase=phase, ratio=loop.curriculum.phases[phase].ratio)
 
 
-def _order(loop: Loop) -> np.ndarray:
+def _order(loop: Loop) -> Order:
     return loop.rows.order(loop.config.seed, 0)
 
 

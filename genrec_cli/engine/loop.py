@@ -7,6 +7,7 @@ Where several processes train together, each takes its share of every global bat
 what is added up or agreed upon goes through ``self.ranks``, which does nothing where a process is alone.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
+from genrec_cli.data.shuffle import Order
 from genrec_cli.distributed import Gradients
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
@@ -102,6 +104,7 @@ class Loop:
         self.make_ranker = make_ranker or (lambda: ExactRanker(model, catalog))
         self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
+        self.steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.counters = Counters()
@@ -121,10 +124,15 @@ class Loop:
         elif not self.ranks.main:
             torch.manual_seed(self.ranks.seed(self.config.seed))
         self.ranks.align(self.model.parameters())
-        while self.counters.epoch < self.config.epochs and not self.curriculum.state.finished:
+        while (self.counters.step < self.steps or self.counters.step_in_epoch) and not self.curriculum.state.finished:
             self._epoch()
             self._finish_epoch()
         return self.counters
+
+    @property
+    def epoch_ends(self) -> int:
+        """Steps in this epoch; the last one ends early where the steps of the run are limited."""
+        return min(self.steps_per_epoch, self.steps - self.counters.step + self.counters.step_in_epoch)
 
     def _epoch(self) -> None:
         counters, config = self.counters, self.config
@@ -143,12 +151,12 @@ class Loop:
             stop, due = self.ranks.agree(
                 self.report.stop_requested(), time.perf_counter() - saved > 60 * config.checkpoint_minutes
             )
-            if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.steps_per_epoch:
+            if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.epoch_ends:
                 self._check(running)
                 now = time.perf_counter()
                 counters.seconds, mark = counters.seconds + now - mark, now
-                self.report.step(counters, self.steps_per_epoch, self._means())
-            if due and not stop and counters.step_in_epoch < self.steps_per_epoch:
+                self.report.step(counters, self.epoch_ends, self._means())
+            if due and not stop and counters.step_in_epoch < self.epoch_ends:
                 self._save()
                 saved = time.perf_counter()
             if stop:
@@ -162,7 +170,7 @@ class Loop:
 
     def _step(self, batches: list[Batch], choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
         """One optimiser step over the global batch, in as many parts as it takes."""
-        rate = learning_rate(self.counters.step, self.config.epochs * self.steps_per_epoch, self.config)
+        rate = learning_rate(self.counters.step, self.steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -236,15 +244,15 @@ class Loop:
         self.generator.set_state(drawn)
         return counts
 
-    def _rows(self, order: np.ndarray, step: int) -> np.ndarray:
+    def _rows(self, order: Order, step: int) -> np.ndarray:
         """The rows of a step's global batch."""
         return order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
 
     def _lengths(self, rows: np.ndarray) -> np.ndarray:
         """How many items each row reads."""
-        return self.rows.length[rows]
+        return self.rows.lengths(self.histories, rows)
 
-    def _batches(self, order: np.ndarray, *, first: int) -> Iterator[list[Batch]]:
+    def _batches(self, order: Order, *, first: int) -> Iterator[list[Batch]]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
 
         def prepare(step: int) -> list[Batch]:
@@ -255,13 +263,14 @@ class Loop:
             size = self.config.micro_batch_size or len(rows)
             return [self.rows.batch(self.histories, rows[begin : begin + size]) for begin in range(0, len(rows), size)]
 
+        last = self.epoch_ends
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(prepare, first)
-            for step in range(first, self.steps_per_epoch):
+            for step in range(first, last):
                 began = time.perf_counter()
                 batches = ahead.result()
                 self.counters.waited += time.perf_counter() - began
-                if step + 1 < self.steps_per_epoch:
+                if step + 1 < last:
                     ahead = pool.submit(prepare, step + 1)
                 yield batches
 
@@ -275,7 +284,7 @@ class Loop:
             **{f"loss/{n}": v for n, v in self._means().items()},
         }  # fmt: skip
         value = None
-        due = (counters.epoch + 1) % config.eval_every == 0 or counters.epoch + 1 == config.epochs
+        due = (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps
         if due:
             row |= self._validate()
             value = row[f"valid/{config.metric}"]
@@ -296,10 +305,7 @@ class Loop:
 
     def _validate(self) -> dict[str, Any]:
         name, cutoff = metrics.parse(self.config.metric)
-        user, at = self.histories.targets("valid")
-        if self.config.valid_users is not None and self.config.valid_users < len(user):
-            chosen = np.random.default_rng(self.config.seed).permutation(len(user))[: self.config.valid_users]
-            user, at = user[chosen], at[chosen]
+        user, at = self.histories.targets("valid", sample=self.config.valid_users, seed=self.config.seed)
         size = self.ranks.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
         batches = eval_batches(
             self.histories, user, at, max_length=self.config.max_length, batch_size=size,

@@ -18,6 +18,8 @@ class TrainConfig(Section):
 
     epochs: Count = 150
     """Upper limit of passes over the training rows; the cosine runs over all of them."""
+    max_steps: Count | None = None
+    """Upper limit of optimiser steps, for a first look at large data; then the cosine runs over them."""
     batch_size: Count = 64
     """Training rows an optimiser step, over all devices and accumulation steps together."""
     micro_batch_size: Count | None = None

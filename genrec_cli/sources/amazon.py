@@ -55,9 +55,9 @@ def read_amazon(raw: Path, bad: BadRows) -> Tables:
     reviews, metadata = only_file(raw, "reviews_"), only_file(raw, "meta_", needed=False)
     interactions = read_json_interactions(reviews, Columns("reviewerID", "asin", "unixReviewTime"), bad)
     if metadata is None:
-        return Tables(interactions.lazy(), None)
+        return Tables(interactions, None)
     items = item_table(read_records(metadata, parse_literal, bad), "asin", metadata, bad, fields=TEXT_FIELDS)
-    return Tables(interactions.lazy(), items.lazy())
+    return Tables(interactions, items.lazy())
 
 
 def only_file(folder: Path, prefix: str, *, needed: bool = True) -> Path | None:

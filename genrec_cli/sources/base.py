@@ -1,6 +1,6 @@
 """What a source offers: files to fetch, and a reader that turns them into two frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -23,12 +23,15 @@ class RemoteFile(NamedTuple):
 class Tables(NamedTuple):
     """What a source reads from its files.
 
-    ``interactions``: ``user str, item str, time i64 (seconds), row i64`` (``row``: original order).
+    ``interactions``: blocks of rows in the order of the file, read while they are asked for, so that the log
+    is never held as a whole: ``user str, item str, micros i64 (microseconds since 1970), row i64``. Where all
+    users (or all items) of a file are whole numbers, the column may be ``i64``. No value is null, and ``row``
+    counts upwards. Bad lines are known when the last block has been read.
     ``items``: ``raw_id str, title str | null``, one ``str`` column for each further text field in the
     field's own name, and ``attributes list[str]`` such as ``brand: Canon``; may be None.
     """
 
-    interactions: "pl.LazyFrame"
+    interactions: "Iterable[pl.DataFrame]"
     items: "pl.LazyFrame | None"
 
 

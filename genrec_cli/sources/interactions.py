@@ -6,7 +6,7 @@ Every reader brings the rows as strings with their line numbers and, for those i
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,11 +33,10 @@ class Columns(NamedTuple):
     unit: Unit = "s"
 
 
-def read_json_interactions(path: Path, columns: Columns, bad: BadRows) -> pl.DataFrame:
-    """Interactions of a JSON lines file, plain or gzip: ``user, item, time, row``; see :func:`checked`."""
-    parts = [checked(pl.DataFrame(schema=ROWS), columns, path, bad)]
-    parts += [checked(_json_rows(block, columns), columns, path, bad) for block in read_blocks(path, bad)]
-    return ordered(pl.concat(parts))
+def read_json_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:
+    """Interactions of a JSON lines file, plain or gzip, block by block; see :func:`checked`."""
+    for block in read_blocks(path, bad):
+        yield checked(_json_rows(block, columns), columns, path, bad)
 
 
 def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> pl.DataFrame:
@@ -65,19 +64,6 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> p
             bad.add(path, line, reason, count)
         rows = rows.filter(pl.col("reason").is_null())
     return rows.select("user", "item", "micros", row="line")
-
-
-def ordered(rows: pl.DataFrame) -> pl.DataFrame:
-    """``user, item, time, row`` from the rows of a whole file, ``time`` in seconds.
-
-    Where times are finer than seconds, ``row`` counts the rows in order of the exact time, so that the order
-    within a second is kept.
-    """
-    time = rows["micros"] // 1_000_000
-    if (time * 1_000_000 != rows["micros"]).any():
-        rows = rows.sort("micros", "row").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
-        time = rows["micros"] // 1_000_000
-    return rows.select("user", "item", time.alias("time"), "row")
 
 
 def microseconds(times: pl.Series, unit: Unit) -> pl.Series:

@@ -16,8 +16,6 @@ from genrec_cli.sources.base import BadRows, RemoteFile, Tables
 if TYPE_CHECKING:
     import polars as pl
 
-    from genrec_cli.sources.interactions import Columns
-
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
@@ -66,12 +64,13 @@ class Logs:
 
         log = self._interactions(interactions, bad)
         if items is None:
-            return Tables(log.lazy(), None)
+            return Tables(log, None)
         table = item_table(self._records(items, bad), self.config.item_id_col, items, bad)
-        return Tables(log.lazy(), table.lazy())
+        return Tables(log, table.lazy())
 
-    def _interactions(self, path: Path, bad: BadRows) -> "pl.DataFrame":
-        from genrec_cli.sources.interactions import Columns, checked, ordered, read_json_interactions
+    def _interactions(self, path: Path, bad: BadRows) -> "Iterator[pl.DataFrame]":
+        from genrec_cli.sources.columnar import parquet_interactions
+        from genrec_cli.sources.interactions import Columns, read_json_interactions
         from genrec_cli.sources.separated import separated_interactions
 
         kind, config = format_of(path), self.config
@@ -85,8 +84,8 @@ class Logs:
         if kind in JSON_LINES:
             return read_json_interactions(path, columns, bad)
         if kind in PARQUET:
-            return ordered(checked(_parquet_rows(path, columns), columns, path, bad))
-        return ordered(separated_interactions(path, SEPARATORS[kind], columns, bad))
+            return parquet_interactions(path, columns, bad)
+        return separated_interactions(path, SEPARATORS[kind], columns, bad)
 
     def _records(self, path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
         from genrec_cli.sources.interactions import parse_json
@@ -143,29 +142,3 @@ def column_names(path: Path) -> list[str]:
     from genrec_cli.sources.separated import header_of
 
     return header_of(path, SEPARATORS[kind])
-
-
-def _parquet_rows(path: Path, columns: "Columns") -> "pl.DataFrame":
-    """Rows of a Parquet file as texts; the line is the row's number from 1."""
-    import polars as pl
-
-    file = pl.scan_parquet(path)
-    schema = file.collect_schema()
-
-    def text(name: str | None, to: str) -> pl.Expr:
-        if name is None:
-            return pl.lit(None, pl.String).alias(to)
-        if to == "time" and schema[name].is_temporal():
-            moment = pl.col(name).cast(pl.Datetime("us")).dt.epoch("us")
-            a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[columns.unit]
-            return (moment / (10**6 / a_second)).cast(pl.String).alias(to)
-        return pl.col(name).cast(pl.String).alias(to)
-
-    try:
-        return file.select(
-            pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("line"),
-            *(text(name, to) for name, to in zip(columns[:3], ("user", "item", "time"), strict=True)),
-            pl.lit(None, pl.String).alias("reason"),
-        ).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None

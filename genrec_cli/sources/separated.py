@@ -1,11 +1,13 @@
-"""CSV and TSV, plain or gzip: by columns where the whole file is sound, else record by record.
+"""CSV and TSV, plain or gzip, block by block: by columns where a block is sound, else record by record.
 
 The careful reader (:mod:`csv`) knows the line of each record and the reason why one is bad; it takes quoted
 line breaks and never holds a line longer than the limit.
 """
 
 import csv
+import io
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ import polars as pl
 
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.interactions import ROWS, Columns, as_rows, checked
-from genrec_cli.sources.lines import LONGEST, decoded, read_blocks
+from genrec_cli.sources.lines import LONGEST, Block, decoded, read_blocks
 
 ROWS_AT_A_TIME = 200_000
 
@@ -28,12 +30,13 @@ class Row(NamedTuple):
 
 def header_of(path: Path, separator: str) -> list[str]:
     """Column names: the first record. Empty for an empty file."""
-    return next(_rows(path, separator, BadRows()), Row(1, [])).cells
+    ignored = BadRows()
+    return next(_records(read_blocks(path, ignored), separator), Row(1, [])).cells
 
 
 def separated_records(path: Path, separator: str, bad: BadRows) -> Iterator[tuple[int, dict[str, str]]]:
     """First line and cells by name of each record that is good."""
-    rows = _rows(path, separator, bad)
+    rows = _records(read_blocks(path, bad), separator)
     header = next(rows, Row(1, [])).cells
     for row in rows:
         if row.reason:
@@ -42,38 +45,50 @@ def separated_records(path: Path, separator: str, bad: BadRows) -> Iterator[tupl
             yield row.line, dict(zip(header, row.cells, strict=True))
 
 
-def separated_interactions(path: Path, separator: str, columns: Columns, bad: BadRows) -> pl.DataFrame:
-    """The three columns; see :func:`genrec_cli.sources.interactions.checked`."""
-    trial = BadRows()
-    rows = _fast(path, separator, columns)
-    if rows is not None:
-        good = checked(rows, columns, path, trial)
-        if not trial.count:
-            return good
-    slabs = [checked(slab, columns, path, bad) for slab in _slowly(path, separator, columns, bad)]
-    return pl.concat(slabs)
+def separated_interactions(path: Path, separator: str, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:
+    """The three columns, block by block; see :func:`genrec_cli.sources.interactions.checked`."""
+    header = header_of(path, separator)
+    blocks = read_blocks(path, bad)
+    for block in blocks:
+        good = _fast(block, header, separator, columns, path)
+        if good is not None:
+            yield good
+            continue
+        # A record may go on into the next block only where there are quotes.
+        rest = chain([block], blocks) if b'"' in block.content else iter([block])
+        for slab in _slowly(rest, header, separator, columns, begins=block.first == 1):
+            yield checked(slab, columns, path, bad)
 
 
-def _fast(path: Path, separator: str, columns: Columns) -> pl.DataFrame | None:
-    """All rows by the columnar parser, or None if it refuses the file or the careful one would."""
-    trial = BadRows()
-    if any(b"\0" in block.content for block in read_blocks(path, trial)) or trial.count:
+def _fast(block: Block, header: list[str], separator: str, columns: Columns, path: Path) -> pl.DataFrame | None:
+    """The rows of a block by the columnar parser, or None if it refuses the block or the careful one might."""
+    if b"\0" in block.content or block.content.count(b'"') % 2:
         return None
-    named = [name for name in columns[:3] if name is not None]
+    begins = block.first == 1
+    if begins and not block.content.partition(b"\n")[0].strip():
+        return None
+    named = list(dict.fromkeys(name for name in columns[:3] if name is not None))
     try:
-        found = pl.read_csv(path, separator=separator, columns=list(dict.fromkeys(named)), infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError):
+        found = pl.read_csv(
+            io.BytesIO(block.content), separator=separator, has_header=False, skip_rows=int(begins),
+            columns=[header.index(name) for name in named], new_columns=named, infer_schema=False,
+        )  # fmt: skip
+    except pl.exceptions.PolarsError:
         return None
-    return as_rows(found, columns, first=2)
+    if found.height != block.count() - begins:  # blank lines, or line breaks within quotes
+        return None
+    trial = BadRows()
+    good = checked(as_rows(found, columns, first=block.first + begins), columns, path, trial)
+    return None if trial.count else good
 
 
-def _slowly(path: Path, separator: str, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:
-    """The same record by record, with reasons, some at a time; at least one frame."""
-    rows = _rows(path, separator, bad)
-    header = next(rows, Row(1, [])).cells
+def _slowly(
+    blocks: Iterator[Block], header: list[str], separator: str, columns: Columns, *, begins: bool
+) -> Iterator[pl.DataFrame]:
+    """The same record by record, with reasons, some at a time. ``begins``: the first record is the header."""
     places = [None if name is None else header.index(name) for name in columns[:3]]
     held = []
-    for row in rows:
+    for row in islice(_records(blocks, separator, width=len(header)), int(begins), None):
         cells = [None if place is None or row.reason else row.cells[place] for place in places]
         held.append((row.line, *cells, row.reason))
         if len(held) == ROWS_AT_A_TIME:
@@ -82,13 +97,13 @@ def _slowly(path: Path, separator: str, columns: Columns, bad: BadRows) -> Itera
     yield pl.DataFrame(held, schema=ROWS, orient="row")
 
 
-def _rows(path: Path, separator: str, bad: BadRows) -> Iterator[Row]:
-    """Every record, the header first. A line that is no text is a bad row of its own."""
+def _records(blocks: Iterator[Block], separator: str, *, width: int | None = None) -> Iterator[Row]:
+    """Every record, a header too. A line that is no text is a bad row of its own."""
     taken: list[int] = []
     refused: list[Row] = []
 
     def lines() -> Iterator[str]:
-        for block in read_blocks(path, bad):
+        for block in blocks:
             for number, line in block.lines():
                 try:
                     text = decoded(line) + "\n"
@@ -100,7 +115,6 @@ def _rows(path: Path, separator: str, bad: BadRows) -> Iterator[Row]:
 
     csv.field_size_limit(LONGEST)
     records = csv.reader(lines(), delimiter=separator, strict=True)
-    width = None
     while True:
         taken.clear()
         try:

@@ -40,6 +40,8 @@ class EvaluateConfig(Section):
     """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([decoder])."""
     exclude_seen: bool = False
     """Leave items of the user's own history out of the ranking; the papers do not."""
+    users: int | None = Field(None, ge=1)
+    """Measure on so many users, always the same ones; none: all."""
     batch_size: int = Field(256, ge=1)
     """Users scored at once."""
 
@@ -78,7 +80,8 @@ def plan(
                 f"which is {decoder.longest(settings)}.",
                 hint=f"--set decoder.beams={max(config.at)}",
             )
-    resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
+    left_out = {"batch_size"} | ({"users"} if config.users is None else set())  # keys of before stay as they were
+    resolved = {"evaluate": config.model_dump(mode="json", exclude=left_out)}
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
     label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
@@ -95,7 +98,7 @@ def run(
     where = resolve_device(device)
     chosen = plan.inputs["runs"]
     model, catalog, histories = load_run(ws, chosen, where)
-    user, at = histories.targets(config.split)
+    user, at = histories.targets(config.split, sample=config.users)
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
     k = min(max(config.at), catalog.items)

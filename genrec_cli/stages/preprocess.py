@@ -4,19 +4,24 @@ Users and items get ids from 1 in the order in which the k-core's rows first nam
 Interactions stand by user, then time, then original row, so ties in time keep the order of the file.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
-from genrec_cli.data import schema, split
+from genrec_cli.data import numbering, schema, split
+from genrec_cli.data.engines import Engine, batches, open_engine
+from genrec_cli.data.histories import USER, write_interactions
 from genrec_cli.data.kcore import k_core
+from genrec_cli.data.spool import Spool
 from genrec_cli.data.text import clean, joined
 from genrec_cli.errors import DataError
 from genrec_cli.files import sha256_file
@@ -81,12 +86,12 @@ def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> O
 
 
 def preprocess(
-    ws: Workspace, dataset: str, config: PreprocessConfig, origin: Origin
+    ws: Workspace, dataset: str, config: PreprocessConfig, origin: Origin, *, engine: str = "polars"
 ) -> tuple[Plan, Callable[[], Artifact]]:
     """The plan of the data artifact, and the work that makes it.
 
-    The work raises :class:`DataError` for bad lines (unless skipped), an empty k-core, a named field that is
-    absent, and a split by time where there are no times.
+    ``engine`` runs the work and changes nothing in what it makes. The work raises :class:`DataError` for bad
+    lines (unless skipped), an empty k-core, a named field that is absent, and a split by time where there are no times.
     """
     plan = Plan(
         dataset=dataset,
@@ -100,59 +105,65 @@ def preprocess(
 
     def work() -> Artifact:
         with ws.build(plan) as draft:
-            make_tables(draft, config, origin)
+            make_tables(draft, config, origin, engine)
         return ws.made(plan)
 
     return plan, work
 
 
-def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin) -> None:
+def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str) -> None:
     """Read, filter, number, split and write; the statistics go to the draft's result."""
     bad = BadRows(skip=config.skip_bad_rows)
     tables = origin.read(bad)
+    scratch = draft.path / "scratch"
+    scratch.mkdir()
+    engine = open_engine(engine_name, scratch)
+    spool = Spool.of(tables.interactions, scratch / "log.parquet")
     bad.check()
     if bad.count:
         console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
-    log = tables.interactions.collect()
-    if config.split == "time" and log.height and split.times_are_positions(log):
+    log = engine.scan(spool.path)
+    if config.split == "time" and spool.rows and (spool.times_are_rows or split.times_are_positions(engine, log)):
         raise DataError(
             "The times of this data set are positions (each user's begin at 0 or 1, or they number the "
             "rows), so it cannot be split by time.",
             hint="Use --split leave-one-out, or name a column of real times with --time-col",
         )
-    distinct = log.unique(["user", "item", "time"], keep="first", maintain_order=True)
-    core = k_core((distinct if config.drop_duplicates else log).lazy(), config.k_core)
-    users, items = first_seen(core, "user"), first_seen(core, "item")
-    interactions = numbered(core, users, items)
-    split_users, bounds = divided(interactions, config)
-    train_count = count_training(interactions, split_users)
+    repeated = numbering.repeated(engine, spool)
+    source = numbering.without_repeated(engine, spool) if config.drop_duplicates and repeated else spool.path
+    core = k_core(engine, source, config.k_core)
+    user_labels, item_labels = (numbering.first_seen(engine, core, side, spool.by) for side in ("user", "item"))
+    users, items = named("user", spool.users.texts(user_labels)), named("item", spool.items.texts(item_labels))
+    ordered = numbering.ordered(engine, core, user_labels, item_labels, spool.by)
+    split_users, bounds = divided(engine, ordered, config)
+    train_count = write_interactions(draft.path, batches(ordered), user_records(split_users), items.height)
 
     texts, names, metadata = describe(items, tables.items)
     attributes, attribute_ids = number_attributes(names)
     fields, absent = choose_fields(texts, config.fields)
     described = items.with_columns(texts["title"], joined(texts, fields), attribute_ids)
-    described = described.join(train_count, on="item", how="left", maintain_order="left")
-    described = described.with_columns(pl.col("train_count").fill_null(0))
+    described = described.with_columns(pl.Series("train_count", train_count))
     split_users = users.join(split_users, on="user", maintain_order="left")
 
-    _write(draft.path / "interactions.parquet", interactions, schema.INTERACTIONS)
     _write(draft.path / "users.parquet", split_users, schema.USERS)
     _write(draft.path / "items.parquet", described, schema.ITEMS)
     _write(draft.path / "attributes.parquet", attributes, schema.ATTRIBUTES)
+    read = {f"{side}s_read": numbering.distinct(engine, spool, side) for side in ("user", "item")}
+    shutil.rmtree(scratch)
+    interactions = int(split_users["length"].sum())
     draft.result = {
         "users": users.height,
         "items": items.height,
-        "interactions": interactions.height,
-        "mean_length": interactions.height / users.height,
-        "density": interactions.height / users.height / items.height,
+        "interactions": interactions,
+        "mean_length": interactions / users.height,
+        "density": interactions / users.height / items.height,
         "with_text": float((described["text"] != "").mean()),
         "attributes": attributes.height,
         "valid_users": int((split_users["valid_at"] >= 0).sum()),
         "test_users": int((split_users["test_at"] >= 0).sum()),
-        "interactions_read": log.height,
-        "users_read": log["user"].n_unique(),
-        "items_read": log["item"].n_unique(),
-        "duplicates": log.height - distinct.height,
+        "interactions_read": spool.rows,
+        **read,
+        "duplicates": repeated,
         **metadata,
         "bad_rows": bad.count,
         "bad_rows_by_reason": bad.by_reason,
@@ -164,26 +175,18 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin) -> None:
     report(draft.result)
 
 
-def first_seen(core: pl.DataFrame, name: str) -> pl.DataFrame:
-    """``name`` (ids from 1) and ``raw_id``, in order of first appearance."""
-    seen = core.lazy().group_by(pl.col(name).alias("raw_id")).agg(pl.col("row").min()).sort("row").collect()
-    return seen.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(name), "raw_id")
+def named(name: str, raw_ids: pl.Series) -> pl.DataFrame:
+    """``name`` (ids from 1) and ``raw_id``."""
+    return pl.DataFrame({name: np.arange(1, len(raw_ids) + 1), "raw_id": raw_ids})
 
 
-def numbered(core: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """``user, item, time`` with ids, by user, then time, then original row."""
-    rows = core.lazy().rename({"user": "raw_user", "item": "raw_item"})
-    rows = rows.join(users.lazy(), left_on="raw_user", right_on="raw_id")
-    rows = rows.join(items.lazy(), left_on="raw_item", right_on="raw_id")
-    return rows.sort("user", "time", "row").select("user", "item", "time").collect()
-
-
-def divided(interactions: pl.DataFrame, config: PreprocessConfig) -> tuple[pl.DataFrame, dict[str, int]]:
+def divided(engine: Engine, ordered: Path, config: PreprocessConfig) -> tuple[pl.DataFrame, dict[str, int]]:
     """The users' table without raw ids, and the times (in seconds) of a split by time."""
+    interactions = engine.scan(ordered)
     if config.split == "leave-one-out":
-        return split.leave_one_out(interactions), {}
+        return split.leave_one_out(engine, interactions), {}
     bounds = {
-        name: split.seconds_of(getattr(config, name), interactions["time"], f"preprocess.{name}")
+        name: split.seconds_of(engine, getattr(config, name), interactions, f"preprocess.{name}")
         for name in ("valid_from", "test_from")
     }
     if bounds["valid_from"] >= bounds["test_from"]:
@@ -192,15 +195,15 @@ def divided(interactions: pl.DataFrame, config: PreprocessConfig) -> tuple[pl.Da
             f"{bounds['test_from']} (seconds): there is nothing between them.",
             hint="Choose others with --valid-from and --test-from",
         )
-    return split.by_time(interactions, **bounds), bounds
+    return split.by_time(engine, interactions, **bounds), bounds
 
 
-def count_training(interactions: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """``item, train_count``: training interactions of each item that has any."""
-    ends = users.lazy().select("user", "offset", "train_end")
-    rows = interactions.lazy().with_row_index("place").join(ends, on="user")
-    train = rows.filter(pl.col("place").cast(pl.Int64) - pl.col("offset") < pl.col("train_end"))
-    return train.group_by("item").agg(train_count=pl.len()).collect()
+def user_records(users: pl.DataFrame) -> np.ndarray:
+    """The users' table as records of :data:`genrec_cli.data.histories.USER`."""
+    user_U = np.empty(users.height, USER)
+    for name in USER.names or ():
+        user_U[name] = users[name].to_numpy()
+    return user_U
 
 
 def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:

@@ -86,7 +86,8 @@ def plan(
     config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         config |= {
-            "train": train.model_dump(mode="json"),
+            # a limit that is not set is not in the key, so runs of before it existed keep theirs
+            "train": train.model_dump(mode="json", exclude={"max_steps"} if train.max_steps is None else None),
             "curriculum": {
                 "watch": curriculum.watch,
                 "budget": curriculum.budget,
@@ -174,7 +175,7 @@ def _loop(
     model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path
 ) -> Loop:
     """A loop that has something to learn from and something to select by."""
-    user, _ = histories.targets("valid")
+    user, _ = histories.targets("valid", sample=1)
     if len(user) == 0:
         raise DataError("No user has a validation target, so nothing can select the best epoch.",
                         hint="Preprocess with users of at least 3 interactions")  # fmt: skip

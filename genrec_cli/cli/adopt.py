@@ -1,0 +1,34 @@
+"""genrec adopt: tables made by anything else."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, make
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "adopt")
+    def adopt(
+        common: Common,
+        folder: Annotated[
+            Path | None,
+            typer.Argument(help="Holds interactions, users, items and perhaps attributes, each .parquet or a folder."),
+        ] = None,
+        interactions: Annotated[Path | None, typer.Option(help="By user and time: user, item, time.")] = None,
+        users: Annotated[Path | None, typer.Option(help="raw_id, train_end, valid_at, test_at.")] = None,
+        items: Annotated[Path | None, typer.Option(help="raw_id; title and text if there are.")] = None,
+        attributes: Annotated[Path | None, typer.Option(help="attribute, name.")] = None,
+    ) -> None:
+        """Take data tables made by Spark, SQL or anything else, after checking them."""
+        from genrec_cli.cli.preprocess import new_name
+        from genrec_cli.stages.adopt import adopt as stage
+        from genrec_cli.stages.adopt import find_tables
+
+        named = {"interactions": interactions, "users": users, "items": items, "attributes": attributes}
+        common.layers("adopt", [], {})  # nothing to set
+        dataset = new_name(common.dataset, None)
+        make(common, *stage(common.workspace(), dataset, find_tables(folder, named)))

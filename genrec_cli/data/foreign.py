@@ -1,0 +1,214 @@
+"""Data tables that something else has made, checked before anything trusts them.
+
+The interactions are gone through batch by batch, the users and items are held as columns; nothing loops over rows.
+Every check that fails is one error that says where and what was expected.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from genrec_cli.data.histories import USER
+from genrec_cli.data.schema import ATTRIBUTES, INTERACTIONS, ITEMS, USERS
+from genrec_cli.errors import DataError
+
+SCHEMAS = {"interactions": INTERACTIONS, "users": USERS, "items": ITEMS, "attributes": ATTRIBUTES}
+DERIVED = {"users": ("user", "offset", "length"), "items": ("item", "title", "text", "attributes", "train_count")}
+"""Columns that may be left out: they follow from the others, or there is nothing in them."""
+BATCH = 2**20
+HINT = "docs/data.md, Tables, says what each column holds"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Checked tables. ``user_U`` has the records of :data:`genrec_cli.data.histories.USER`."""
+
+    interactions: Path
+    users: pa.Table
+    items: pa.Table
+    attributes: pa.Table
+    user_U: np.ndarray
+
+    def blocks(self) -> Iterator[pa.RecordBatch]:
+        """The interactions, batch by batch."""
+        return read_batches(self.interactions)
+
+
+def check_tables(paths: dict[str, Path]) -> Foreign:
+    """Check the tables and fill in what follows from them.
+
+    Args:
+        paths: ``interactions``, ``users``, ``items`` and perhaps ``attributes``: Parquet files, or folders of them.
+
+    Raises:
+        DataError: a column is missing or of a wrong type, ids are not 1, 2, 3, ..., rows are out of order, or the
+            tables contradict each other.
+    """
+    users, items = _read(paths["users"], "users"), _read(paths["items"], "items")
+    attributes = ATTRIBUTES.empty_table()
+    if "attributes" in paths:
+        attributes = _read(paths["attributes"], "attributes")
+        _ids(attributes, "attribute", paths["attributes"])
+    items = _check_items(items, len(attributes), paths["items"])
+    length_U = _check_interactions(paths["interactions"], len(users), len(items))
+    user_U = _check_users(users, length_U, paths["users"])
+    columns = {"user": np.arange(1, len(users) + 1), "raw_id": users["raw_id"]}
+    columns |= {name: user_U[name] for name in USER.names or ()}
+    return Foreign(paths["interactions"], pa.table(columns, USERS), items, attributes, user_U)
+
+
+def check_train_counts(items: pa.Table, train_count_I: np.ndarray, path: Path) -> pa.Table:
+    """The items with the counts of their training interactions; a column of them must say the same."""
+    if "train_count" in items.column_names:
+        _equal(items["train_count"].to_numpy(), train_count_I, "train_count", "training interactions", path)
+        items = items.drop_columns("train_count")
+    return items.append_column("train_count", pa.array(train_count_I, pa.uint32())).select(ITEMS.names)
+
+
+def parts(path: Path) -> list[Path]:
+    """The Parquet files of a table: itself, or those of a folder by name."""
+    found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not found or not all(part.is_file() for part in found):
+        raise DataError(f"There is no Parquet file {path}, and no folder of them.", hint=HINT)
+    return found
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """``user, item, time`` of the interactions, batch by batch, in the types of their schema."""
+    for part in parts(path):
+        try:
+            with pq.ParquetFile(part) as file:
+                _require(file.schema_arrow.names, "interactions", part)
+                for batch in file.iter_batches(BATCH, columns=INTERACTIONS.names):
+                    yield from _typed(pa.Table.from_batches([batch]), "interactions", part).to_batches()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{part} cannot be read as Parquet: {error}.") from None
+
+
+def _read(path: Path, name: str) -> pa.Table:
+    """A table with the columns of its schema that are there."""
+    tables = []
+    for part in parts(path):
+        try:
+            there = _require(pq.read_schema(part).names, name, part)
+            tables.append(_typed(pq.read_table(part, columns=there), name, part))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{part} cannot be read as Parquet: {error}.") from None
+    try:
+        table = pa.concat_tables(tables).combine_chunks()
+    except pa.ArrowInvalid:
+        raise DataError(f"The files of {path} have different columns.") from None
+    for column in table.column_names:
+        if table[column].null_count and column not in ("title", "text", "attributes"):
+            raise DataError(f"{path}: the column '{column}' has {table[column].null_count:,} null(s).", hint=HINT)
+    if name in ("users", "items"):
+        if len(pc.unique(table["raw_id"])) < len(table):
+            counts = pc.value_counts(table["raw_id"])
+            twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+            raise DataError(f"{path}: {len(twice):,} raw id(s) stand more than once, such as '{twice[0]}'.")
+        _ids(table, name[:-1], path)
+    return table
+
+
+def _require(there: list[str], name: str, path: Path) -> list[str]:
+    """The columns of the schema that a file has. Raises for one that it lacks and that cannot be filled in."""
+    for column in SCHEMAS[name].names:
+        if column not in there and column not in DERIVED.get(name, ()):
+            raise DataError(f"{path} has no column '{column}'; it has: {', '.join(there)}.", hint=HINT)
+    return [column for column in SCHEMAS[name].names if column in there]
+
+
+def _typed(table: pa.Table, name: str, path: Path) -> pa.Table:
+    for column in table.column_names:
+        wanted = SCHEMAS[name].field(column).type
+        try:
+            table = table.set_column(table.column_names.index(column), column, table[column].cast(wanted))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(f"{path}: the column '{column}' is no {wanted}: {error}.", hint=HINT) from None
+    return table
+
+
+def _ids(table: pa.Table, column: str, path: Path) -> None:
+    """Ids, where they are given, are 1, 2, 3, ... in this order."""
+    if column in table.column_names:
+        _equal(table[column].to_numpy(), np.arange(1, len(table) + 1), column, "ids from 1 without a gap", path)
+
+
+def _equal(found: np.ndarray, expected: np.ndarray, column: str, what: str, path: Path) -> None:
+    wrong = np.flatnonzero(found != expected)
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{path}, row {row + 1}: '{column}' is {found[row]}, and by the {what} it must be {expected[row]} "
+            f"({len(wrong):,} such row(s)).",
+            hint=HINT,
+        )
+
+
+def _check_interactions(path: Path, users: int, items: int) -> np.ndarray:
+    """``length_U``, after checking ids, order by user and order by time."""
+    length_U, row, last = np.zeros(users, np.int64), 0, (0, 0)
+    for batch in read_batches(path):
+        if any(column.null_count for column in batch.columns):
+            raise DataError(f"{path} has nulls behind row {row:,}.", hint=HINT)
+        user, item, time = (batch.column(name).to_numpy().astype(np.int64) for name in INTERACTIONS.names)
+        step = np.diff(user, prepend=last[0])
+        earlier = (step == 0) & (np.diff(time, prepend=last[1]) < 0)
+        _refuse(earlier, path, row, "the time is before that of the row above; rows of a user stand by time")
+        _refuse((step < 0) | (step > 1), path, row, "users stand one after the other, 1, 2, 3, ...; user is", user)
+        _refuse(user > users, path, row, f"there are {users:,} users; user is", user)
+        _refuse((item < 1) | (item > items), path, row, f"items go from 1 to {items:,}; item is", item)
+        length_U += np.bincount(user - 1, minlength=users)
+        row, last = row + len(user), (int(user[-1]), int(time[-1]))
+    if last[0] != users or not users:
+        raise DataError(f"{path} ends with user {last[0]:,}, and there are {users:,} users.", hint=HINT)
+    return length_U
+
+
+def _refuse(wrong: np.ndarray, path: Path, row: int, why: str, value: np.ndarray | None = None) -> None:
+    if wrong.any():
+        at = int(wrong.argmax())
+        found = "" if value is None else f" {value[at]}"
+        raise DataError(f"{path}, row {row + at + 1:,}: {why}{found}.", hint=HINT)
+
+
+def _check_users(users: pa.Table, length_U: np.ndarray, path: Path) -> np.ndarray:
+    user_U = np.empty(len(users), USER)
+    user_U["length"], user_U["offset"] = length_U, np.cumsum(length_U) - length_U
+    for name in ("length", "offset"):
+        if name in users.column_names:
+            _equal(users[name].to_numpy(), user_U[name], name, "interactions", path)
+    end_U, valid_U, test_U = (users[n].to_numpy().astype(np.int64) for n in ("train_end", "valid_at", "test_at"))
+    _refuse(end_U > length_U, path, 0, "the training part is longer than the user's items; train_end is", end_U)
+    for name, at_U, least_U in (("valid_at", valid_U, end_U), ("test_at", test_U, np.maximum(end_U, valid_U + 1))):
+        wrong = (at_U != -1) & ((at_U < np.maximum(least_U, 1)) | (at_U >= length_U))
+        _refuse(wrong, path, 0, f"a target stands behind the training part and is not the first item; {name} is", at_U)
+        user_U[name] = at_U
+    user_U["train_end"] = end_U
+    return user_U
+
+
+def _check_items(items: pa.Table, attributes: int, path: Path) -> pa.Table:
+    """The items with empty columns where there were none; ids of attributes are checked."""
+    there, number = items.column_names, len(items)
+    columns = {"item": pa.array(np.arange(1, number + 1), pa.uint32()), "raw_id": items["raw_id"]}
+    for name in ("title", "text", "attributes"):
+        columns[name] = items[name] if name in there else pa.nulls(number, ITEMS.field(name).type)
+    columns["text"] = pc.fill_null(columns["text"], "")
+    lists = columns["attributes"]
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    lists = pc.fill_null(lists, pa.scalar([], lists.type))
+    ids = pc.list_flatten(lists)
+    if len(ids) and (ids.null_count or pc.min(ids).as_py() < 1 or pc.max(ids).as_py() > attributes):
+        raise DataError(
+            f"{path}: 'attributes' holds ids from {pc.min(ids)} to {pc.max(ids)}, and there are {attributes:,} "
+            "attributes, counted from 1.",
+            hint="Give the table of attributes too, or leave the column out",
+        )
+    columns["attributes"] = lists
+    return pa.table(columns | ({"train_count": items["train_count"]} if "train_count" in there else {}))

@@ -1,0 +1,53 @@
+"""Shuffling without a list: the place of any row in a random order, computed when it is asked for.
+
+Up to :data:`SMALL` rows the order is NumPy's permutation. Beyond, a list of all rows would cost eight bytes each,
+so the order is a Feistel network over the row numbers: four rounds of a keyed hash of one half, mixed into the
+other, are a bijection of 2b bits, and walking along it until the value is a row number makes it one of the rows
+(Black and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SMALL = 2**20
+ROUNDS = 4
+
+
+class Order:
+    """A random order of 0 .. count - 1. The same seeds give the same order."""
+
+    def __init__(self, count: int, seed: int | Sequence[int], *, small: int = SMALL) -> None:
+        self.count = count
+        random = np.random.default_rng(seed)
+        self.listed = random.permutation(count) if count <= small else None
+        self.half = np.uint64(max(1, -(-max(count - 1, 1).bit_length() // 2)))
+        self.keys = random.integers(0, 2**64, ROUNDS, dtype=np.uint64) if self.listed is None else None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, places: slice) -> np.ndarray:
+        """The rows at a slice of places (int64)."""
+        if self.listed is not None:
+            return self.listed[places]
+        value = self._once(np.arange(*places.indices(self.count), dtype=np.uint64))
+        while len(outside := np.flatnonzero(value >= self.count)):
+            value[outside] = self._once(value[outside])
+        return value.astype(np.int64)
+
+    def _once(self, value: np.ndarray) -> np.ndarray:
+        """The bijection of the numbers of ``2 * half`` bits."""
+        low_bits = np.uint64((1 << int(self.half)) - 1)
+        high, low = value >> self.half, value & low_bits
+        for key in self.keys:
+            high, low = low, high ^ (mixed(low + key) & low_bits)
+        return (high << self.half) | low
+
+
+def mixed(value: np.ndarray) -> np.ndarray:
+    """A hash of 64-bit numbers, unsigned (the finaliser of SplitMix64, Steele et al., OOPSLA 2014)."""
+    value = value.astype(np.uint64)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
