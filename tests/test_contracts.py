@@ -208,8 +208,7 @@ def test_probabilities_of_a_digit_add_up_to_one_on_every_beam(name, histories):
 # ---- models that fill in masks -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def filler(name, histories):
+def mask_filler(name, histories):
     """A model that fills in masks, what it remembers of some histories, and two candidates for each of them."""
     model = build(name).eval()
     if not isinstance(model, MaskFiller):
@@ -222,8 +221,8 @@ def filler(name, histories):
 
 @every
 @torch.no_grad()
-def test_masks_are_filled_by_probabilities_that_depend_on_the_known_digits(name, filler):
-    model, known, codes_BMK = filler
+def test_masks_are_filled_by_probabilities_that_depend_on_the_known_digits(name, histories):
+    model, known, codes_BMK = mask_filler(name, histories)
     logp_BMKV = model.fill(model.read(known.batch), codes_BMK)
     assert logp_BMKV.shape == (8, 2, 4, 8)
     torch.testing.assert_close(logp_BMKV.exp().sum(-1), torch.ones(8, 2, 4))
@@ -235,8 +234,8 @@ def test_masks_are_filled_by_probabilities_that_depend_on_the_known_digits(name,
 
 @every
 @torch.no_grad()
-def test_a_candidate_is_filled_alike_among_others_and_alone(name, filler):
-    model, known, codes_BMK = filler
+def test_a_candidate_is_filled_alike_among_others_and_alone(name, histories):
+    model, known, codes_BMK = mask_filler(name, histories)
     memory = model.read(known.batch)
     both = model.fill(memory, codes_BMK)
     torch.testing.assert_close(model.fill(memory, codes_BMK[:, 1:]), both[:, 1:])
@@ -245,8 +244,8 @@ def test_a_candidate_is_filled_alike_among_others_and_alone(name, filler):
 
 @every
 @torch.no_grad()
-def test_the_loss_of_a_target_is_that_of_filling_it_from_nothing(name, filler):
-    model, known, codes_BMK = filler
+def test_the_loss_of_a_target_is_that_of_filling_it_from_nothing(name, histories):
+    model, known, codes_BMK = mask_filler(name, histories)
     logp_BKV = model.fill(model.read(known.batch), torch.full_like(codes_BMK[:, :1], -1))[:, 0]
     code_BK1 = make_catalog().codes_IK[known.target_B - 1][..., None]
     torch.testing.assert_close(

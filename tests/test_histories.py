@@ -20,7 +20,7 @@ from genrec_cli.errors import DataError
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def listed(histories: Histories, max_length: int, windows: str) -> list[tuple[int, int, int, int]]:
+def listed(histories: Histories, max_length: int, windows: str, stride: int = 1) -> list[tuple[int, int, int, int]]:
     """Slow twin: user, start, length and first learned position of every row, in a list."""
     first, later = [], []
     for user, (offset, end) in enumerate(zip(histories.offset, histories.train_end, strict=True)):
@@ -35,7 +35,10 @@ def listed(histories: Histories, max_length: int, windows: str) -> list[tuple[in
         start = int(offset) + (skipped if windows == "recent" else 0)
         first.append((user, start, pairs - skipped, 0))
         if windows == "sliding":
-            later += [(user, int(offset) + n, max_length, max_length - 1) for n in range(1, skipped + 1)]
+            stride = min(stride, max_length)
+            ends = [min(n + stride, skipped) for n in range(0, skipped, stride)]
+            pairs_of = zip([0, *ends], ends, strict=False)
+            later += [(user, int(offset) + end, max_length, max_length - (end - before)) for before, end in pairs_of]
     return first + later
 
 
@@ -44,17 +47,21 @@ def listed(histories: Histories, max_length: int, windows: str) -> list[tuple[in
     st.lists(st.integers(1, 14), min_size=1, max_size=200),
     st.integers(1, 6),
     st.sampled_from(["sliding", "recent", "each"]),
+    st.integers(1, 7),
 )
-def test_rows_are_those_of_the_list(lengths: list[int], max_length: int, windows: str) -> None:
+def test_rows_are_those_of_the_list(lengths: list[int], max_length: int, windows: str, stride: int) -> None:
     histories = make_histories([max(length, 3) for length in lengths], 9)
     histories.train_end[:] = np.minimum(np.array(lengths) - 1, histories.length)
-    rows = Rows.of(histories, max_length=max_length, windows=windows)
-    expected = listed(histories, max_length, windows)
+    rows = Rows.of(histories, max_length=max_length, windows=windows, stride=stride)
+    expected = listed(histories, max_length, windows, stride)
     assert len(rows) == len(expected)
     if expected:
         number = np.random.default_rng(0).permutation(len(rows))
         found = np.stack(rows.stretches(histories, number), 1)
         assert found.tolist() == [list(expected[n]) for n in number]
+    if windows != "recent":
+        learned = sum(length - learn_from for _, _, length, learn_from in expected)
+        assert learned == sum(max(int(end) - 1, 0) for end in histories.train_end), "every target is learned once"
 
 
 def test_rows_of_users_over_several_chunks(monkeypatch) -> None:

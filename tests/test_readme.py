@@ -4,6 +4,7 @@ A fence ``sh`` holds commands that must parse; a fence ``sh run`` is typed line 
 """
 
 import importlib.util
+import inspect
 import os
 import random
 import re
@@ -237,7 +238,7 @@ CONTRACTS = [name for name in vars(test_contracts) if name.startswith("test_")]
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_the_example_model_keeps_the_contracts(contract: str, average: str, request: pytest.FixtureRequest) -> None:
     function = getattr(test_contracts, contract)
-    wanted = function.__code__.co_varnames[: function.__code__.co_argcount]
+    wanted = inspect.signature(function).parameters
     function(**{name: average if name == "name" else request.getfixturevalue(name) for name in wanted})
 
 

@@ -87,28 +87,30 @@ class Rows:
 
     max_length: int
     windows: Windows
+    stride: int
     first_before: np.ndarray
     """First rows of the users before each block, and their number in all."""
     later_before: np.ndarray
     """The same for later rows."""
 
     @classmethod
-    def of(cls, histories: Histories, *, max_length: int, windows: Windows) -> "Rows":
+    def of(cls, histories: Histories, *, max_length: int, windows: Windows, stride: int = 1) -> "Rows":
         """Rows of the training part.
 
-        ``sliding`` (RPG's): the first window of at most ``max_length + 1`` items gives all its targets, each
-        later item is one row of its own whose last target alone counts; ``recent`` (SASRec's): the last
-        ``max_length + 1`` items of each user, and nothing before them; ``each`` (TIGER's): a row of its own for
-        every item but the first, its history the last ``max_length`` items before it.
+        ``sliding``: the first window of at most ``max_length + 1`` items gives all its targets, each later one
+        its last ``stride`` targets (RPG's: 1); ``recent`` (SASRec's): the last ``max_length + 1`` items of each
+        user, and nothing before them; ``each`` (TIGER's): a row of its own for every item but the first, its
+        history the last ``max_length`` items before it.
         """
+        stride = min(stride, max_length)
         blocks = -(-histories.users // BLOCK)
         first, later = np.zeros(blocks + 1, np.int64), np.zeros(blocks + 1, np.int64)
         for at in range(0, histories.users, CHUNK):
             end_U = histories.train_end[at : at + CHUNK].astype(np.int64)
             edges, place = np.arange(0, len(end_U), BLOCK), at // BLOCK + 1
             first[place : place + len(edges)] = np.add.reduceat(_first(end_U, windows), edges)
-            later[place : place + len(edges)] = np.add.reduceat(_skipped(end_U, max_length), edges)
-        return cls(max_length, windows, first.cumsum(), later.cumsum() * (windows == "sliding"))
+            later[place : place + len(edges)] = np.add.reduceat(_later(end_U, max_length, stride), edges)
+        return cls(max_length, windows, stride, first.cumsum(), later.cumsum() * (windows == "sliding"))
 
     def __len__(self) -> int:
         return int(self.first_before[-1] + self.later_before[-1])
@@ -128,7 +130,9 @@ class Rows:
             rank_R[chosen_R] -= before[block_R[chosen_R]]
         user_RB = block_R[:, None] * BLOCK + np.arange(BLOCK)
         end_RB = np.where(user_RB < histories.users, histories.train_end[user_RB.clip(max=histories.users - 1)], 0)
-        count_RB = np.where(first_R[:, None], _first(end_RB, self.windows), _skipped(end_RB, self.max_length))
+        count_RB = np.where(
+            first_R[:, None], _first(end_RB, self.windows), _later(end_RB, self.max_length, self.stride)
+        )
         upto_RB = count_RB.cumsum(1)
         own_R = (np.arange(len(rows)), (upto_RB <= rank_R[:, None]).sum(1))
         user_R, pairs_R = user_RB[own_R], end_RB[own_R].astype(np.int64) - 1
@@ -137,10 +141,12 @@ class Rows:
         if self.windows == "each":
             kept_R = np.minimum(number_R, self.max_length)
             return user_R, offset_R + number_R - kept_R, kept_R, kept_R - 1
-        shift_R = np.where(first_R, 0, number_R)
+        skipped_R = np.maximum(pairs_R - self.max_length, 0)
         if self.windows == "recent":
-            shift_R = np.maximum(pairs_R - self.max_length, 0)
-        learn_from_R = np.where(first_R, 0, self.max_length - 1)
+            return user_R, offset_R + skipped_R, np.minimum(pairs_R, self.max_length), np.zeros_like(pairs_R)
+        shift_R = np.where(first_R, 0, np.minimum(number_R * self.stride, skipped_R))
+        learned_R = shift_R - (number_R - 1) * self.stride  # targets that no earlier row has
+        learn_from_R = np.where(first_R, 0, self.max_length - learned_R)
         return user_R, offset_R + shift_R, np.minimum(pairs_R, self.max_length), learn_from_R
 
     def lengths(self, histories: Histories, rows: np.ndarray) -> np.ndarray:
@@ -172,9 +178,9 @@ def _first(end_U: np.ndarray, windows: Windows) -> np.ndarray:
     return (pairs_U if windows == "each" else np.minimum(pairs_U, 1)).astype(np.int64)
 
 
-def _skipped(end_U: np.ndarray, max_length: int) -> np.ndarray:
-    """Training pairs of each user beyond the first window."""
-    return np.maximum(end_U - 1 - max_length, 0)
+def _later(end_U: np.ndarray, max_length: int, stride: int) -> np.ndarray:
+    """Windows of each user beyond the first."""
+    return -(-np.maximum(end_U - 1 - max_length, 0) // stride)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Loop:
         )
         self.folder, self.report = folder, report
         self.make_ranker = make_ranker or (lambda: ExactRanker(model, catalog))
-        self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows)
+        self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows, stride=config.stride)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
         self.steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
         self.optimizer = make_optimizer(model, config)

@@ -41,6 +41,9 @@ class TrainConfig(Section):
     windows: Windows = "sliding"
     """sliding: every training item of a long history is a target (RPG); recent: only the last T_max (SASRec); each:
     every target is a row of its own (TIGER)."""
+    stride: Count = 25
+    """sliding: how many targets each window behind the first adds. 1 (RPG's own): each has T_max items before it, and
+    a long history is read once a target; s: at least T_max - s + 1, in a s-th of the work."""
     metric: str = "NDCG@10"
     """What validation selects the best epoch by."""
     eval_every: Count = 1
