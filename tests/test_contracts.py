@@ -208,8 +208,8 @@ def test_probabilities_of_a_digit_add_up_to_one_on_every_beam(name, histories):
 # ---- models that fill in masks -------------------------------------------------------------------------
 
 
-def mask_filler(name, histories):
-    """A model that fills in masks, what it remembers of some histories, and two candidates for each of them."""
+def mask_filler(name: str, histories):
+    """A model that fills in masks, some histories with their targets, and two candidates for each of them."""
     model = build(name).eval()
     if not isinstance(model, MaskFiller):
         pytest.skip("fills in no masks")
@@ -220,34 +220,33 @@ def mask_filler(name, histories):
 
 
 @every
-@torch.no_grad()
 def test_masks_are_filled_by_probabilities_that_depend_on_the_known_digits(name, histories):
     model, known, codes_BMK = mask_filler(name, histories)
-    logp_BMKV = model.fill(model.read(known.batch), codes_BMK)
-    assert logp_BMKV.shape == (8, 2, 4, 8)
-    torch.testing.assert_close(logp_BMKV.exp().sum(-1), torch.ones(8, 2, 4))
     other = codes_BMK.clone()
     other[..., 3] = 6
-    changed = model.fill(model.read(known.batch), other) - logp_BMKV
-    assert (changed[:, :, :2].abs().amax((-1, -2)) > 1e-6).all(), "the open digits 0 and 1"
+    with torch.no_grad():
+        logp_BMKV = model.fill(model.read(known.batch), codes_BMK)
+        changed = model.fill(model.read(known.batch), other) - logp_BMKV
+    assert logp_BMKV.shape == (8, 2, 4, 8)
+    torch.testing.assert_close(logp_BMKV.exp().sum(-1), torch.ones(8, 2, 4))
+    assert (changed[:, :, :2].abs().amax((-1, -2)) > 1e-6).all(), "digits 0 and 1"
 
 
 @every
-@torch.no_grad()
 def test_a_candidate_is_filled_alike_among_others_and_alone(name, histories):
     model, known, codes_BMK = mask_filler(name, histories)
-    memory = model.read(known.batch)
-    both = model.fill(memory, codes_BMK)
-    torch.testing.assert_close(model.fill(memory, codes_BMK[:, 1:]), both[:, 1:])
-    torch.testing.assert_close(model.fill(memory, codes_BMK.flip(1)), both.flip(1))
+    with torch.no_grad():
+        memory = model.read(known.batch)
+        both = model.fill(memory, codes_BMK)
+        torch.testing.assert_close(model.fill(memory, codes_BMK[:, 1:]), both[:, 1:])
+        torch.testing.assert_close(model.fill(memory, codes_BMK.flip(1)), both.flip(1))
 
 
 @every
-@torch.no_grad()
 def test_the_loss_of_a_target_is_that_of_filling_it_from_nothing(name, histories):
     model, known, codes_BMK = mask_filler(name, histories)
-    logp_BKV = model.fill(model.read(known.batch), torch.full_like(codes_BMK[:, :1], -1))[:, 0]
+    with torch.no_grad():
+        logp_BKV = model.fill(model.read(known.batch), torch.full_like(codes_BMK[:, :1], -1))[:, 0]
+        loss_B = model.target_loss(known.batch, known.target_B)
     code_BK1 = make_catalog().codes_IK[known.target_B - 1][..., None]
-    torch.testing.assert_close(
-        model.target_loss(known.batch, known.target_B), -logp_BKV.gather(2, code_BK1).mean((1, 2))
-    )
+    torch.testing.assert_close(loss_B, -logp_BKV.gather(2, code_BK1).mean((1, 2)))

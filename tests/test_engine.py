@@ -24,7 +24,7 @@ from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.stages.train import write_log
 
-CONFIG = TrainConfig(epochs=4, batch_size=8, lr=1e-2, warmup_steps=5, max_length=8)
+CONFIG = TrainConfig(epochs=4, batch_size=8, lr=1e-2, warmup_steps=5, max_length=8, stride=1)
 INF = CurriculumConfig(preset="inf")
 FULL = CurriculumConfig(preset="r-e-inf", max_epochs=1, ratio=0.3)
 

@@ -135,7 +135,9 @@ def test_the_live_line_fits_a_hundred_columns(monkeypatch):
     state = SimpleNamespace(ratio=0.135)
     curriculum = SimpleNamespace(state=state, phase=SimpleNamespace(name="entropy"))
     config = SimpleNamespace(epochs=150, metric="NDCG@10")
-    report = TrainProgress().attach(SimpleNamespace(config=config, steps_per_epoch=348, curriculum=curriculum))
+    report = TrainProgress().attach(
+        SimpleNamespace(config=config, steps=150 * 348, steps_per_epoch=348, curriculum=curriculum)
+    )
     losses = {name.removeprefix("loss/"): value for name, value in ROW.items() if name.startswith("loss/")}
     for step in (38_000, 38_100):
         report.step(SimpleNamespace(epoch=111, step=step, rows=[ROW]), 348, losses)
