@@ -1,6 +1,6 @@
 """What masked history learning costs over RPG: training steps of both, in alternating runs.
 
-    python bench/mhl_step.py [--data ARTIFACT] [--digits 16 32] [--device cpu]
+    python bench/mhl_step.py [--data ARTIFACT] [--digits 16 32] [--stride 25] [--device cpu]
 
 The same batches, codes and sizes; the paper's own overhead is 1.86 (its Table 13).
 """
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--digits", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--stride", type=int, default=TrainConfig().stride, help="train.stride; 1: RPG's own rows")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
@@ -58,7 +59,7 @@ def main() -> None:
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
     items = int(histories.item.max())
-    rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
+    rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding", stride=options.stride)
     found = {}
     for digits in options.digits:
         codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
