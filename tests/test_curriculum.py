@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_catalog, make_histories
+from hypothesis import given
+from hypothesis import strategies as st
 
 from genrec_cli.curriculum.masks import Masker, smooth
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig, Law, Phase, Until
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows
 from genrec_cli.errors import ConfigError
-from genrec_cli.models.mhl import Mhl, MhlConfig, entropy
+from genrec_cli.models.mhl import Mhl, MhlConfig, entropy, even_runs
 from genrec_cli.nn.packing import Packing
 
 
@@ -193,17 +195,29 @@ def test_a_masked_code_never_reaches_its_own_target_through_the_input(model):
     assert torch.equal(seen["tokens"][~mask], own[~mask])
 
 
-def test_reconstruction_at_pairs_equals_a_loop(model):
+@pytest.mark.parametrize("share_K", [[0.4] * 4, [1.0, 0.1, 0.1, 0.6], [0.0, 0.9, 0.0, 0.0], [0.0] * 4])
+def test_reconstruction_at_pairs_equals_a_loop(model, share_K):
     histories = make_histories([9, 7], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
-    mask = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(3)) < 0.4
+    draw = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(3))
+    mask = draw < torch.tensor(share_K)
     loss = model.losses(batch, Always(mask))["mask"]
     h = model.states(model.hide(model.tokens(batch), mask, batch), batch)
     logits = model.logits(h).log_softmax(-1)
     codes = model.codes_IK[batch.item_N]
-    expected = -sum(logits[k, n, codes[n, k]] for n, k in mask.nonzero().tolist())
+    expected = -sum((logits[k, n, codes[n, k]] for n, k in mask.nonzero().tolist()), torch.zeros(()))
     torch.testing.assert_close(loss.sum, expected, atol=1e-4, rtol=1e-5)
     assert loss.count == mask.sum()
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40))
+def test_runs_of_digits_waste_at_most_a_quarter(number):
+    runs, first = even_runs(number), 0
+    assert sum(runs) == len(number) and min(runs) >= 1
+    for size in runs:
+        part, first = number[first : first + size], first + size
+        assert 0.75 * size * max(part) <= sum(part)
+    assert even_runs([7] * 16) == [16], "even digits are one product"
 
 
 def test_clean_pass_leaves_the_next_item_loss_untouched(model):

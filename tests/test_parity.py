@@ -114,9 +114,11 @@ def test_grouped_heads_equal_all_heads():
     h_ND = torch.randn(5, 8)
     everywhere = heads(h_ND)
     at_KP = torch.tensor([[0, 4], [1, 1], [3, 2]])
-    grouped = heads.grouped(h_ND[at_KP])
-    for k in range(3):
-        torch.testing.assert_close(grouped[k], everywhere[k, at_KP[k]])
+    for runs in ([3], [1, 2], [1, 1, 1]):
+        parts = zip(heads.split(runs), at_KP.split(runs), strict=True)
+        grouped = torch.cat([own(h_ND[at_kP]) for own, at_kP in parts])
+        for k in range(3):
+            torch.testing.assert_close(grouped[k], everywhere[k, at_KP[k]])
 
 
 @pytest.mark.parametrize("shared", [False, True])

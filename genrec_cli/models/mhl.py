@@ -19,6 +19,7 @@ Readings where the paper is silent or contradicts itself, each an option:
 Reconstruction heads run at masked (t, k) pairs only. Recipes: beauty-mhl, toys-mhl, sports-mhl.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,7 +30,7 @@ from genrec_cli.config import NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
-from genrec_cli.nn.codes import cosine_logits
+from genrec_cli.nn.codes import cosine_logits, split_digits
 from genrec_cli.nn.losses import Loss, code_likelihood
 from genrec_cli.nn.packing import take
 
@@ -122,18 +123,24 @@ class Mhl(Rpg):
         digit_X, item_X = mask_NK.t().nonzero(as_tuple=True)  # sorted by digit
         number_K = mask_NK.sum(0)
         place_X = torch.arange(len(digit_X), device=h_ND.device) - (number_K.cumsum(0) - number_K)[digit_X]
-        widest = max(int(number_K.max()), 1)
-        at_KP = item_X.new_zeros(self.digits, widest)
+        number = number_K.tolist()
+        at_KP = item_X.new_zeros(self.digits, max(*number, 1))
         at_KP[digit_X, place_X] = item_X
-        real_KP = torch.arange(widest, device=h_ND.device) < number_K[:, None]
-        # A look-up, not an index: only its gradient adds up repeated positions in a fixed order on many threads.
-        logit_KPV = cosine_logits(
-            self.heads.grouped(F.embedding(at_KP, h_ND)), self.codes.vectors(), self.config.temperature
-        )
-        codes_KP = self.codes_IK[batch.item_N].t().gather(1, at_KP)
-        loss_X = F.cross_entropy(logit_KPV.flatten(0, 1), codes_KP.flatten(), ignore_index=-1, reduction="none")
-        loss_KP = loss_X.view_as(real_KP)
-        total = torch.where(real_KP, loss_KP, 0.0).sum()
+        real_KP = torch.arange(at_KP.shape[1], device=h_ND.device) < number_K[:, None]
+        codes_KP = self.codes_IK[batch.item_N].t().gather(1, at_KP).masked_fill(~real_KP, -1)
+        runs = even_runs(number)
+        vectors = self.codes.vectors()
+        vectors_of_runs = split_digits(vectors, runs) if vectors.dim() == 3 else [vectors] * len(runs)
+        parts = zip(at_KP.split(runs), codes_KP.split(runs), self.heads.split(runs), vectors_of_runs, strict=True)
+        total, first = h_ND.new_zeros((), dtype=torch.float32), 0
+        for size, (at_kP, codes_kP, heads, vectors_kVD) in zip(runs, parts, strict=True):
+            widest, first = max(number[first : first + size]), first + size
+            if widest:
+                # A look-up, not an index: only its gradient adds up repeated positions in a fixed order.
+                state_kPD = heads(F.embedding(at_kP[:, :widest], h_ND))
+                logit_kPV = cosine_logits(state_kPD, vectors_kVD, self.config.temperature)
+                target_X = codes_kP[:, :widest].flatten()
+                total = total + F.cross_entropy(logit_kPV.flatten(0, 1), target_X, ignore_index=-1, reduction="sum")
         return Loss(total, number_K.sum().to(total.dtype), weight=self.config.mask_weight)
 
     # ---- entropies (equation 4) ----------------------------------------------------------------
@@ -174,3 +181,21 @@ class Mhl(Rpg):
 def entropy(logp_KNV: Tensor) -> Tensor:
     """Shannon entropy in nats of each distribution, ``entropy_NK`` (equation 4)."""
     return logp_KNV.exp().mul_(logp_KNV).sum(-1).neg_().t()
+
+
+def even_runs(number: Sequence[int]) -> list[int]:
+    """Lengths of runs of neighbouring digits whose numbers of pairs are about equal.
+
+    A run is one matrix product, as wide as its widest digit; at most a quarter of it is empty. Entropy singles out
+    digits, and one run for all of them would be as wide as the favourite.
+    """
+    runs: list[int] = []
+    pairs = widest = 0
+    for count in number:
+        pairs, widest = pairs + count, max(widest, count)
+        if runs and 0.75 * (runs[-1] + 1) * widest <= pairs:
+            runs[-1] += 1
+        else:
+            runs.append(1)
+            pairs = widest = count
+    return runs

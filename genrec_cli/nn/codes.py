@@ -3,6 +3,8 @@
 Legend: N packed items, K digits, V codewords, D width.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,12 +68,21 @@ class CodeHeads(nn.Module):
         """All K states of each position: ``state_KND``."""
         return (h_ND[:, None] + F.silu(self.linear(h_ND)).unflatten(-1, (self.digits, -1))).transpose(0, 1)
 
-    def grouped(self, h_KPD: Tensor) -> Tensor:
-        """Head k on its own P positions only: ``state_KPD``. The work of K * P pairs, not of all."""
-        width = h_KPD.shape[-1]
-        weight_KDD = self.linear.weight.view(self.digits, width, width)
-        bias_K1D = self.linear.bias.view(self.digits, 1, width)
-        return h_KPD + F.silu(torch.baddbmm(bias_K1D, h_KPD, weight_KDD.transpose(1, 2)))
+    def split(self, runs: Sequence[int]) -> list[Callable[[Tensor], Tensor]]:
+        """The heads of each run of neighbouring digits, for states of that digit alone: ``h_kPD -> state_kPD``."""
+        weight_KDD = self.linear.weight.unflatten(0, (self.digits, -1))
+        bias_K1D = self.linear.bias.unflatten(0, (self.digits, 1, -1))
+        pairs = zip(split_digits(weight_KDD, runs), split_digits(bias_K1D, runs), strict=True)
+        return [partial(_heads, weight_kDD, bias_k1D) for weight_kDD, bias_k1D in pairs]
+
+
+def split_digits(x_K: Tensor, runs: Sequence[int]) -> Sequence[Tensor]:
+    """Views of each run of neighbouring digits. One split, as the gradient of each slice would be as large as x."""
+    return x_K.split(runs) if len(runs) > 1 else [x_K]
+
+
+def _heads(weight_kDD: Tensor, bias_k1D: Tensor, h_kPD: Tensor) -> Tensor:
+    return h_kPD + F.silu(torch.baddbmm(bias_k1D, h_kPD, weight_kDD.transpose(1, 2)))
 
 
 class _Cosine(torch.autograd.Function):
