@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--graph-up-to", type=int, default=10**9, help="larger catalogues are decoded exactly only")
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", nargs="?", const="-", help="a file, written after each size; without one: printed")
     parser.add_argument("--output", type=Path, help="an SVG figure")
     options = parser.parse_args()
     rows = []
@@ -205,6 +205,8 @@ def main() -> None:
             for row in curve(options, items, kind):
                 row["enough"] = row.get("recall", 0) >= options.recall
                 rows.append(row)
+                if options.json not in (None, "-"):
+                    Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
                 work = f"{row['beams']}/{row['edges']}/{row['steps']}" if "beams" in row else "-"
                 print(
                     f"{kind:9s} {items:9,d} {row['users']:6d} {row['exact_ms']:10.2f} {row.get('graph_ms', '-'):>9} "
@@ -216,8 +218,8 @@ def main() -> None:
     print(floor(options.digits, last["users"], last["items"], last["exact_ms"]))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.json == "-":
+        print(json.dumps({"rows": rows}))
     if options.output:
         draw(rows, options.output)
 

@@ -14,7 +14,8 @@ import numpy as np
 from comparison import Comparison, alternate, report
 from safetensors.numpy import load_file
 
-from genrec_cli.tokenizers.opq import OpqConfig, OpqTokenizer, one_thread
+from genrec_cli.tokenizers.kmeans import one_thread
+from genrec_cli.tokenizers.opq import OpqConfig, OpqTokenizer
 from genrec_cli.tokenizers.pca import Pca
 
 WIDTH = 128
