@@ -8,7 +8,6 @@ Legend: B users, C items of a run, P blocks, L = BLOCK items of a block, k list 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 64
@@ -27,11 +26,15 @@ class Leaders:
         """Consider a run whose first item is ``begin`` (from 0)."""
         if self.k == 0 or score_CB.numel() == 0:
             return
-        users = score_CB.shape[1]
-        blocks_PLB = F.pad(score_CB, (0, 0, 0, -len(score_CB) % BLOCK), value=-torch.inf).view(-1, BLOCK, users)
-        block_Bp = first(blocks_PLB.amax(1).t(), min(self.k, len(blocks_PLB))).sort(1).values
+        items, users = score_CB.shape
+        whole = items // BLOCK * BLOCK
+        peak_PB = score_CB[:whole].view(-1, BLOCK, users).amax(1)
+        if whole < items:
+            peak_PB = torch.cat([peak_PB, score_CB[whole:].amax(0, keepdim=True)])
+        block_Bp = first(peak_PB.t(), min(self.k, len(peak_PB))).sort(1).values
         place_Bn = (block_Bp[:, :, None] * BLOCK + torch.arange(BLOCK, device=score_CB.device)).flatten(1)
-        score_Bn = torch.cat([self.score_Bk, blocks_PLB.view(-1, users).t().gather(1, place_Bn)], 1)
+        found_Bn = score_CB.t().gather(1, place_Bn.clamp_max(items - 1)).masked_fill(place_Bn >= items, -torch.inf)
+        score_Bn = torch.cat([self.score_Bk, found_Bn], 1)
         item_Bn = torch.cat([self.item_Bk, place_Bn + begin + 1], 1)
         best_Bk = first(score_Bn, self.k)
         self.score_Bk = score_Bn.gather(1, best_Bk)

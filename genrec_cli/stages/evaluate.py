@@ -25,7 +25,7 @@ from genrec_cli.models.base import CodeScorer, ItemScorer
 from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_run, own_decoder
 
-VERSION = 1
+VERSION = 2
 SECTIONS = ["evaluate", "decoder"]
 
 

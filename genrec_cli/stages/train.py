@@ -32,7 +32,7 @@ from genrec_cli.models.base import Model
 from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_catalog, on_device
 
-VERSION = 1
+VERSION = 2
 SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
