@@ -85,7 +85,7 @@ def decode_floor(catalog: Catalog, peak: dict[str, float], device: torch.device,
     """Look-ups and the top 10 of one batch."""
     decoder = Exhaustive(catalog)
     logp = torch.randn(users, catalog.digits, catalog.codewords, device=device).log_softmax(-1)
-    seconds = statistics.median(timed(lambda: decoder.top(decoder.code_scores(logp), 10), device) for _ in range(20))
+    seconds = statistics.median(timed(lambda: decoder.top(decoder.code_scored(logp), 10), device) for _ in range(20))
     looked_up = 4.0 * users * catalog.items * catalog.digits
     return {
         "seconds": seconds, "looked_up_mb": looked_up / 1e6, "gb_per_second": looked_up / seconds / 1e9,

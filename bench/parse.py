@@ -110,8 +110,9 @@ def ours_reviews(path: Path) -> int:
 
     bad = BadRows()
     found = read_json_interactions(path, Columns("reviewerID", "asin", "unixReviewTime"), bad)
+    rows = sum(block.height for block in found)
     bad.check()
-    return found.height
+    return rows
 
 
 def ours_metadata(path: Path) -> int:

@@ -168,7 +168,7 @@ def main() -> None:
         chosen = flat[:, None].expand(-1, items, -1).gather(-1, token[None].expand(32, -1, -1))
         chosen.mean(-1).topk(10)
 
-    decoders = {"ours": lambda: decoder.top(decoder.code_scores(logp), 10), "gather": gather}
+    decoders = {"ours": lambda: decoder.top(decoder.code_scored(logp), 10), "gather": gather}
     spent = {name: [] for name in decoders}
     for number in range(20 + 3):
         for name, work in decoders.items():
