@@ -6,6 +6,7 @@ A tokenizer fills in how the space is learned (``learn``), the way into it and b
 tensors. How codes are found in the space is product quantisation (``pq.py``) or residual (``residual.py``).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -40,7 +41,7 @@ class CodebookConfig(Section):
     """Seed of all k-means."""
 
 
-class CodebookTokenizer:
+class CodebookTokenizer(ABC):
     """The frame. Runs on one thread, since sums over several depend on their number."""
 
     Config: ClassVar[type[CodebookConfig]]
@@ -55,9 +56,9 @@ class CodebookTokenizer:
     centroids_KVS: np.ndarray
     """The codebooks (float32)."""
 
+    @abstractmethod
     def learn(self, train_NP: np.ndarray) -> None:
         """Fit the space and ``centroids_KVS`` on training items after PCA."""
-        raise NotImplementedError
 
     def to_space(self, reduced_IP: np.ndarray) -> np.ndarray:
         """``x_IS``: into the space that is quantised. Without a method of its own, the space after PCA."""
@@ -67,17 +68,17 @@ class CodebookTokenizer:
         """``reduced_IP``: the way back."""
         return x_IS
 
+    @abstractmethod
     def assign(self, x_IS: np.ndarray) -> np.ndarray:
         """``codes_IK`` as uint16."""
-        raise NotImplementedError
 
+    @abstractmethod
     def meant(self, codes_IK: np.ndarray) -> np.ndarray:
         """``x_IS`` that the codes stand for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ranked(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
         """``codes_NMK`` of up to ``many`` nearest codes, best first, and ``cost_NM``: their squared distances."""
-        raise NotImplementedError
 
     @classmethod
     def shapes(cls, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -85,15 +86,15 @@ class CodebookTokenizer:
         return {}
 
     @classmethod
+    @abstractmethod
     def fits(cls, size: Mapping[str, int]) -> bool:
         """Whether the sizes behind the letters go together."""
-        raise NotImplementedError
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What to store beside PCA and centroids."""
         return {}
 
-    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:  # noqa: B027  PQ has nothing to take over
         """Take over what :meth:`tensors` gave."""
 
     # ---- what all do -----------------------------------------------------------------------------
