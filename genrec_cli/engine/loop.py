@@ -211,7 +211,7 @@ class Loop:
 
     def _progress(self) -> float:
         """The share of all steps that is done."""
-        return self.counters.step / (self.config.epochs * self.steps_per_epoch)
+        return self.counters.step / self.steps
 
     def _losses(self, part: Batch, choose: Choose | Hide | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
