@@ -8,7 +8,7 @@ Legend: B histories, N packed items, X packed tokens of the encoder, M beams, K 
 Readings and deviations:
 
 * User tokens are on: in the paper each history opens with one of 2,000 tokens to which users are hashed, and its
-  tables are of the model with them. A user is his row in the user table, which says nothing of him, so the
+  tables are of the model with them. A user is a row of the user table, and its number says nothing, so the
   remainder is hash enough; someone whom training never saw shares the token of others. ``user_tokens = 0``
   leaves them out.
 * Logits of digit k are over the V codewords of that digit: the paper's softmax is over the whole vocabulary, of
