@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from comparison import Comparison, alternate, report
-from rpg_step import MAX_LENGTH, made_up, padded, reference_model
+from rpg_step import MAX_LENGTH, made_up, padded, random_codes, reference_model
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import EvalBatch, Histories, eval_batches
@@ -60,9 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
-    items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 256, (items, options.digits), generator=generator).to(device)
-    catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+    catalog = random_codes(histories, options.digits, device)
     user, at = histories.targets("test")
     rpg = Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device)
     sasrec = SasRec(SasRecConfig(width=256), catalog, max_length=MAX_LENGTH).to(device)
@@ -73,7 +71,7 @@ def main() -> None:
 
     sides = {"RPG": lambda: whole(rpg), "SASRec": lambda: whole(sasrec)}
     if options.reference:
-        chosen = torch.randperm(len(user), generator=generator)[: options.sample].numpy()
+        chosen = torch.randperm(len(user), generator=torch.Generator().manual_seed(0))[: options.sample].numpy()
         sample = list(eval_batches(histories, user[chosen], at[chosen], max_length=MAX_LENGTH, batch_size=32))
         sides["reference"] = reference_side(options.reference, catalog, sample, device)
     else:

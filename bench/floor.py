@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from comparison import report
 from mhl_step import stepper
-from rpg_step import MAX_LENGTH, made_up, timed
+from rpg_step import MAX_LENGTH, made_up, random_codes, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -106,9 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
-    items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 256, (items, options.digits), generator=generator).to(device)
-    catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+    catalog = random_codes(histories, options.digits, device)
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
     order, size = rows.order(0, 0), options.batch_size
     batches = [rows.batch(histories, order[n * size : (n + 1) * size]) for n in range(options.batches)]

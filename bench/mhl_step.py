@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 from comparison import report
-from rpg_step import MAX_LENGTH, alternating, made_up
+from rpg_step import MAX_LENGTH, alternating, made_up, random_codes
 
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.data.batch import Batch
-from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.optim import Precision, TrainConfig, autocast, make_optimizer
@@ -58,12 +57,10 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
-    items = int(histories.item.max())
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding", stride=options.stride)
     found = {}
     for digits in options.digits:
-        codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
-        catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+        catalog = random_codes(histories, digits, device)
         sides = {"rpg": stepper(Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH), None, options.precision, device)}
         for next_on in ("masked", "clean"):
             for mask in ("random", "entropy"):

@@ -40,6 +40,13 @@ def made_up(users: int = 22_363, items: int = 12_101) -> Histories:
     return Histories(item, offset, length, length - 2, length - 2, length - 1)
 
 
+def random_codes(histories: Histories, digits: int, device: torch.device) -> Catalog:
+    """The histories' items with random codes of 256 codewords: a step costs the same whatever they mean."""
+    items = int(histories.item.max())
+    codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
+    return Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+
+
 def reference_model(checkout: Path, catalog: Catalog, device: torch.device):
     """The authors' model class on our catalogue, with MHL's dropout."""
     sys.path.insert(0, str(checkout))
@@ -116,9 +123,7 @@ def main() -> None:
     device = resolve_device(options.device)
 
     histories = Histories.read(options.data) if options.data else made_up()
-    items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 256, (items, options.digits), generator=generator).to(device)
-    catalog = Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+    catalog = random_codes(histories, options.digits, device)
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
     config = TrainConfig()
 
@@ -161,11 +166,11 @@ def main() -> None:
 
     decoder = Exhaustive(catalog)
     logp = torch.randn(32, options.digits, 256, device=device).log_softmax(-1)
-    token = codes + torch.arange(options.digits, device=device) * 256
+    token = catalog.codes_IK + torch.arange(options.digits, device=device) * 256
     flat = logp.flatten(1)
 
     def gather() -> None:  # what the authors validate with
-        chosen = flat[:, None].expand(-1, items, -1).gather(-1, token[None].expand(32, -1, -1))
+        chosen = flat[:, None].expand(-1, catalog.items, -1).gather(-1, token[None].expand(32, -1, -1))
         chosen.mean(-1).topk(10)
 
     decoders = {"ours": lambda: decoder.top(decoder.code_scored(logp), 10), "gather": gather}
@@ -182,7 +187,7 @@ def main() -> None:
                       "reference (fp32)", times[name], times["reference fp32"])
         for name in times if options.reference and name.startswith("ours")
     ]  # fmt: skip
-    what = f"decode, 32 users x {items:,} items, top 10"
+    what = f"decode, 32 users x {catalog.items:,} items, top 10"
     comparisons.append(Comparison.of(what, "gather and top-k", spent["ours"], spent["gather"]))
     if options.json:
         print(json.dumps(report(comparisons, step_seconds=result, decode_seconds=decode)))
@@ -195,7 +200,7 @@ def main() -> None:
         ratio = f"  reference / ours {result['reference fp32'] / value:.2f}" if options.reference else ""
         print(f"step    {name:15} {value * 1e3:9.1f} ms{ratio}")
     for name, value in decode.items():
-        print(f"decode  {name:15} {value * 1e3:9.2f} ms  (32 users x {items:,} items, top 10)")
+        print(f"decode  {name:15} {value * 1e3:9.2f} ms  (32 users x {catalog.items:,} items, top 10)")
 
 
 if __name__ == "__main__":

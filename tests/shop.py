@@ -57,3 +57,14 @@ def genrec(root: Path, *words: str | Path) -> Answer:
             signal.signal(signal.SIGTERM, terminate)
             console.configure()
     return Answer(code, out.getvalue(), err.getvalue())
+
+
+def small_codes(root: Path) -> Path:
+    """The small shop up to its codes, 4 digits of 16."""
+    for words in (
+        SMALL_SHOP,
+        ["preprocess", "--k-core", "2"],
+        ["tokenize", "--encoder", "lsa", "--codebooks", "4", "--codewords", "16"],
+    ):
+        assert genrec(root, *words).code == 0
+    return root

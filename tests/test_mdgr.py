@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import make_catalog, make_histories
-from shop import SMALL_SHOP, TINY, genrec
+from shop import TINY, genrec, small_codes
 
 from genrec_cli.config import validate
 from genrec_cli.curriculum.noise import PRESETS
@@ -146,14 +146,7 @@ SMALL = [*TINY, "--set", "model.layers=1", "--set", "model.decoder_layers=1", "-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mdgr")
-    for words in (
-        SMALL_SHOP,
-        ["preprocess", "--k-core", "2"],
-        ["tokenize", "--encoder", "lsa", "--codebooks", "4", "--codewords", "16"],
-    ):
-        assert genrec(folder, *words).code == 0
-    return folder
+    return small_codes(tmp_path_factory.mktemp("mdgr"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from shop import SMALL_SHOP, TINY, genrec
+from shop import TINY, genrec, small_codes
 
 RATIO = 0.4
 PHASES = {
@@ -21,14 +21,7 @@ CASES = [(p, g) for p in PHASES for g in ("token", "item", "mixed") if p != "inf
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("presets")
-    for words in (
-        SMALL_SHOP,
-        ["preprocess", "--k-core", "2"],
-        ["tokenize", "--encoder", "lsa", "--codebooks", "4", "--codewords", "16"],
-    ):
-        assert genrec(folder, *words).code == 0
-    return folder
+    return small_codes(tmp_path_factory.mktemp("presets"))
 
 
 @pytest.mark.parametrize("preset, granularity", CASES)
