@@ -6,9 +6,10 @@ sees it and no padding mask is needed at all.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genrec_cli.nn.attend import attend
+from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Grid, Packing, take
 
 
@@ -31,22 +32,16 @@ class SelfAttention(nn.Module):
         self.heads, self.dropout, self.causal = heads, dropout, causal
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
-        self.output_dropout = nn.Dropout(output_dropout)
+        self.output_dropout = Dropout(output_dropout)
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
         qkv_ND = self.qkv(x_ND)
-        mixed = [part.pack(self._mix(part.pad(qkv_ND), part)) for part in packing.parts]
+        mixed = [self._mix(qkv_ND, part) for part in packing.parts]
         mixed_ND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         return self.output_dropout(self.output(mixed_ND if at_M is None else take(mixed_ND, at_M)))
 
-    def _mix(self, qkv_BTD: Tensor, grid: Grid) -> Tensor:
-        """Attention within each row of one grid."""
-        q_BHTd, k_BHTd, v_BHTd = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv_BTD.chunk(3, dim=-1)
-        )
+    def _mix(self, qkv_ND: Tensor, grid: Grid) -> Tensor:
+        """Attention within each row of one grid, packed."""
         seen_B11T = None if self.causal or grid.full else grid.real_BT()[:, None, None]
-        mixed_BHTd = F.scaled_dot_product_attention(
-            q_BHTd, k_BHTd, v_BHTd, attn_mask=seen_B11T, dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal,
-        )  # fmt: skip
-        return mixed_BHTd.transpose(1, 2).flatten(2)
+        share = self.dropout if self.training else 0.0
+        return grid.join(attend(*grid.sides(qkv_ND, self.heads, 3), seen_B11T, share=share, causal=self.causal))

@@ -13,10 +13,11 @@ Legend: B histories, N packed items, T longest history, M targets or candidates,
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.nn.packing import Packing, take
+from genrec_cli.nn.attend import attend
+from genrec_cli.nn.dropout import Dropout
+from genrec_cli.nn.packing import Packing, by_head, take
 from genrec_cli.nn.transformer import Activation, activation
 
 
@@ -38,21 +39,21 @@ class Heads(nn.Module):
             raise ValueError(f"the number of heads ({heads}) must divide the width ({width})")
         self.heads, self.dropout = heads, dropout
         self.output = nn.Linear(width, width)
-        self.output_dropout = nn.Dropout(output_dropout)
+        self.output_dropout = Dropout(output_dropout)
 
     def split(self, x_BQD: Tensor) -> Tensor:
         """``x_BHQd``"""
-        return x_BQD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return by_head(x_BQD, self.heads)
 
     def mix(self, q_BHQd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, seen: Tensor | None = None) -> Tensor:
-        """``mixed_BQD``, before the output's linear layer."""
-        mixed_BHQd = F.scaled_dot_product_attention(
-            q_BHQd, k_BHTd, v_BHTd, attn_mask=seen, dropout_p=self.dropout if self.training else 0.0
-        )
-        return mixed_BHQd.transpose(1, 2).flatten(2)
+        """``mixed_BHQd``, before the output's linear layer."""
+        return attend(q_BHQd, k_BHTd, v_BHTd, seen, share=self.dropout if self.training else 0.0)
 
     def close(self, mixed: Tensor) -> Tensor:
         return self.output_dropout(self.output(mixed))
+
+    def close_whole(self, mixed_BHQd: Tensor) -> Tensor:
+        return self.close(mixed_BHQd.transpose(1, 2).flatten(2))
 
 
 class DigitAttention(Heads):
@@ -63,7 +64,7 @@ class DigitAttention(Heads):
         self.qkv = nn.Linear(width, 3 * width)
 
     def forward(self, x_MKD: Tensor) -> Tensor:
-        return self.close(self.mix(*(self.split(part) for part in self.qkv(x_MKD).chunk(3, dim=-1))))
+        return self.close_whole(self.mix(*(self.split(part) for part in self.qkv(x_MKD).chunk(3, dim=-1))))
 
 
 class CrossAttention(Heads):
@@ -76,13 +77,13 @@ class CrossAttention(Heads):
 
     def remember(self, h_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """Keys and values of whole histories, ``k_BHTd`` and ``v_BHTd``."""
-        k_BTD, v_BTD = packing.grid.pad(self.key_value(h_ND)).chunk(2, dim=-1)
-        return self.split(k_BTD), self.split(v_BTD)
+        k_BHTd, v_BHTd = packing.grid.sides(self.key_value(h_ND), self.heads, 2)
+        return k_BHTd, v_BHTd
 
     def whole(self, x_MKD: Tensor, memory: tuple[Tensor, Tensor], seen_B11T: Tensor | None) -> Tensor:
         """Each history's M / B targets see all of it."""
         x_BQD = x_MKD.reshape(len(memory[0]), -1, x_MKD.shape[-1])
-        return self.close(self.mix(self.split(self.query(x_BQD)), *memory, seen_B11T)).view_as(x_MKD)
+        return self.close_whole(self.mix(self.split(self.query(x_BQD)), *memory, seen_B11T)).view_as(x_MKD)
 
     def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
         """The target at packed item ``at_M[m]`` sees its history up to that item."""
@@ -93,12 +94,10 @@ class CrossAttention(Heads):
             q_NKD = q_NKD.new_zeros(len(h_ND), *q_NKD.shape[1:]).index_copy(0, at_M, q_NKD)
         mixed = []
         for part in packing.parts:
-            q_BQD = part.pad(q_NKD).flatten(1, 2)
-            k_BTD, v_BTD = part.pad(kv_ND).chunk(2, dim=-1)
             step_T = torch.arange(part.longest, device=h_ND.device)
             seen_QT = step_T.repeat_interleave(digits)[:, None] >= step_T
-            mixed_BQD = self.mix(self.split(q_BQD), self.split(k_BTD), self.split(v_BTD), seen_QT)
-            mixed.append(part.pack(mixed_BQD.unflatten(1, (-1, digits))))
+            mixed_BHQd = self.mix(part.digits(q_NKD, self.heads), *part.sides(kv_ND, self.heads, 2), seen_QT)
+            mixed.append(part.join(mixed_BHQd, digits))
         mixed_NKD = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
         return self.close(mixed_NKD if everywhere else take(mixed_NKD, at_M))
 
@@ -113,7 +112,7 @@ class FillerBlock(nn.Module):
         self.norm_digits, self.norm_cross, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
         self.digits = DigitAttention(width, heads, attention_dropout, dropout)
         self.cross = CrossAttention(width, heads, attention_dropout, dropout)
-        self.mlp = nn.Sequential(nn.Linear(width, inner), activation(act), nn.Linear(inner, width), nn.Dropout(dropout))
+        self.mlp = nn.Sequential(nn.Linear(width, inner), activation(act), nn.Linear(inner, width), Dropout(dropout))
 
 
 class Filler(nn.Module):
@@ -124,7 +123,7 @@ class Filler(nn.Module):
         act: Activation,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             FillerBlock(width, heads, inner, dropout=dropout, attention_dropout=attention_dropout, act=act)
             for _ in range(layers)

@@ -3,7 +3,7 @@
 Legend: B sequences, N tokens in all, T longest length, C = B x T cells of a padded grid, D width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,16 @@ def take(x_ND: Tensor, index_M: Tensor) -> Tensor:
     return _Scatter.apply(x_ND, index_M)  # type: ignore[no-any-return]
 
 
+def by_head(x_BTD: Tensor, heads: int) -> Tensor:
+    """``x_BHTd``, a view."""
+    return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _rows(x: Tensor, rows: int) -> Tensor:
+    """Every token as so many rows."""
+    return x.reshape(len(x) * rows, -1)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Some neighbouring sequences of a packed batch and their padded layout, padding on the right."""
@@ -69,6 +79,8 @@ class Grid:
     """Token of each cell, counted from ``begin``; a padding cell names the first."""
     full: bool
     """Whether there is no padding at all."""
+    layouts: dict[tuple[int, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    """What :meth:`_layout` has made: the blocks of a model ask for the same."""
 
     @classmethod
     def of(cls, lengths: np.ndarray, begin: int) -> "Grid":
@@ -110,6 +122,47 @@ class Grid:
         """Padded ``x_BTD`` to this grid's packed tokens."""
         cells = x_BTD.flatten(0, 1)
         return cells if self.full else take(cells, self.cell_N)
+
+    # ---- heads: packed tokens to (B, H, T, d) and back -------------------------------------------
+
+    def sides(self, x_ND: Tensor, heads: int, sides: int) -> tuple[Tensor, ...]:
+        """``sides`` tensors ``x_BHTd``, such as queries, keys and values, that lie side by side in ``x_ND``."""
+        if x_ND.device.type != "cpu":  # attention reads views there; indices of heads would be launches
+            return tuple(by_head(x_BTD, heads) for x_BTD in self.pad(x_ND).chunk(sides, dim=-1))
+        there, back = self._layout(sides, heads, (2, 0, 3, 1))
+        cells = _Gather.apply(_rows(x_ND[self.begin : self.end], sides * heads), there, back)
+        return cells.view(sides, -1, heads, self.longest, cells.shape[1]).unbind()  # type: ignore[no-any-return]
+
+    def digits(self, x_NKD: Tensor, heads: int) -> Tensor:
+        """``x_BHQd``: the K vectors of each token as places of their own, Q = T x K."""
+        if x_NKD.device.type != "cpu":
+            return by_head(self.pad(x_NKD).flatten(1, 2), heads)
+        digits = x_NKD.shape[1]
+        there, back = self._layout(digits, heads, (0, 3, 1, 2))
+        cells = _Gather.apply(_rows(x_NKD[self.begin : self.end], digits * heads), there, back)
+        return cells.view(-1, heads, self.longest * digits, cells.shape[1])  # type: ignore[no-any-return]
+
+    def join(self, x_BHQd: Tensor, digits: int = 1) -> Tensor:
+        """The inverse of :meth:`digits`, ``x_NKD``, or ``x_ND`` where there is one place a token."""
+        heads = x_BHQd.shape[1]
+        if x_BHQd.device.type != "cpu":
+            x_BQD = x_BHQd.transpose(1, 2).flatten(2)
+            return self.pack(x_BQD if digits == 1 else x_BQD.unflatten(1, (-1, digits)))
+        _, back = self._layout(digits, heads, (0, 3, 1, 2))
+        x_ND = take(x_BHQd.reshape(-1, x_BHQd.shape[-1]), back).view(len(self.cell_N), digits, -1)
+        return x_ND[:, 0] if digits == 1 else x_ND
+
+    def _layout(self, parts: int, heads: int, order: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Indices between rows (N, parts, H) and cells (B, T, parts, H) in the given order of their axes."""
+        key = parts, heads, *order
+        if key not in self.layouts:
+            row_PH = torch.arange(parts * heads).view(parts, heads)
+            there = (self.token_C.view(-1, self.longest, 1, 1) * (parts * heads) + row_PH).permute(order).contiguous()
+            inverse = [order.index(axis) for axis in range(4)]
+            place_BTPH = torch.arange(there.numel()).view(there.shape).permute(inverse)
+            back = place_BTPH.reshape(-1, parts * heads)[self.cell_N]
+            self.layouts[key] = there.flatten(), back.flatten()
+        return self.layouts[key]
 
     def real_BT(self) -> Tensor:
         """Which cells hold a token."""

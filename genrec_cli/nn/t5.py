@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.nn.packing import Grid, Packing
+from genrec_cli.nn.attend import attend
+from genrec_cli.nn.dropout import Dropout
+from genrec_cli.nn.packing import Grid, Packing, by_head
 
 BUCKETS, FARTHEST = 32, 128
 """T5's buckets of relative positions, and the distance from which all share the last one."""
@@ -69,26 +70,31 @@ class Attention(nn.Module):
 
     def split(self, x_BLD: Tensor) -> Tensor:
         """``x_BHLd``."""
-        return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return by_head(x_BLD, self.heads)
 
     def keys(self, memory_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values by head from what ``memory`` made of a grid."""
+        """Keys and values by head from what ``memory`` made of whole rows."""
         k_BTD, v_BTD = memory_BTD.chunk(2, dim=-1)
         return self.split(k_BTD), self.split(v_BTD)
 
-    def mix(self, q_BHLd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None) -> Tensor:
-        """Values by the softmax of ``q k + bias``, heads side by side: ``x_BLD``."""
-        mixed_BHLd = F.scaled_dot_product_attention(
-            q_BHLd, k_BHTd, v_BHTd, attn_mask=bias if bias is None or bias.dtype == torch.bool else bias.to(q_BHLd),
-            dropout_p=self.dropout if self.training else 0.0, scale=1.0,
-        )  # fmt: skip
-        return mixed_BHLd.transpose(1, 2).flatten(2)
+    def packed_keys(self, memory_ND: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Keys and values by head from what ``memory`` made of packed tokens."""
+        k_BHTd, v_BHTd = grid.sides(memory_ND, self.heads, 2)
+        return k_BHTd, v_BHTd
+
+    def mix(self, q_BHLd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None) -> Tensor:
+        """Values by the softmax of ``q k + mask``: ``mixed_BHLd``."""
+        return attend(q_BHLd, k_BHTd, v_BHTd, mask, share=self.dropout if self.training else 0.0, scale=1.0)
+
+    def close(self, mixed_BHLd: Tensor) -> Tensor:
+        """Heads side by side, and the output's layer."""
+        return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
 
     def packed(self, x_ND: Tensor, parts: list[tuple[Grid, Tensor]]) -> Tensor:
         """Self-attention within packed sequences, grid by grid with its bias."""
         q_ND, memory_ND = self.query(x_ND), self.memory(x_ND)
         mixed = [
-            grid.pack(self.mix(self.split(grid.pad(q_ND)), *self.keys(grid.pad(memory_ND)), bias))
+            grid.join(self.mix(*grid.sides(q_ND, self.heads, 1), *self.packed_keys(memory_ND, grid), bias))
             for grid, bias in parts
         ]
         return self.output(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
@@ -101,7 +107,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.inward = nn.Linear(width, inner, bias=False)
         self.outward = nn.Linear(inner, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def reset(self) -> None:
         """T5's start."""
@@ -137,7 +143,7 @@ class EncoderBlock(nn.Module):
         self.self_attention = Attention(sizes.width, sizes.heads, sizes.head_width, sizes.attention_dropout)
         self.norm_feed = _norm(sizes.width)
         self.feed = FeedForward(sizes.width, sizes.inner, sizes.dropout)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x_ND: Tensor, parts: list[tuple[Grid, Tensor]]) -> Tensor:
         x_ND = x_ND + self.dropout(self.self_attention.packed(self.norm_self(x_ND), parts))
@@ -152,7 +158,7 @@ class Encoder(nn.Module):
         self.bias = RelativeBias(sizes.heads, both_sides=True)
         self.blocks = nn.ModuleList(EncoderBlock(sizes) for _ in range(sizes.layers))
         self.norm = _norm(sizes.width)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x_ND: Tensor, packing: Packing) -> Tensor:
         bias_HTT = self.bias(max(grid.longest for grid in packing.parts))
@@ -237,8 +243,8 @@ class DecoderBlock(EncoderBlock):
         keys = attention.keys(attention.memory(normal_BLD))
         if cache is not None:
             keys = cache.append(block, *keys)
-        mixed_BLD = attention.mix(attention.split(attention.query(normal_BLD)), *keys, bias)
-        x_BLD = x_BLD + self.dropout(attention.output(mixed_BLD))
+        mixed_BHLd = attention.mix(attention.split(attention.query(normal_BLD)), *keys, bias)
+        x_BLD = x_BLD + self.dropout(attention.close(mixed_BHLd))
         x_BLD = x_BLD + self.dropout(self._recall(self.norm_cross(x_BLD), memory, block))
         return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
 
@@ -248,7 +254,7 @@ class DecoderBlock(EncoderBlock):
         q_BHLd = attention.split(attention.query(x_BLD))
         parts = zip(memory.rows, memory.real, memory.keys[block], strict=True)
         mixed = [attention.mix(q_BHLd[rows], *keys, real) for rows, real, keys in parts]
-        return attention.output(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+        return attention.close(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
 
 
 class Decoder(nn.Module):
@@ -259,7 +265,7 @@ class Decoder(nn.Module):
         self.bias = RelativeBias(sizes.heads, both_sides=False)
         self.blocks = nn.ModuleList(DecoderBlock(sizes) for _ in range(sizes.layers))
         self.norm = _norm(sizes.width)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
         """Keys and values of the encoder's states, for all blocks."""
@@ -270,7 +276,7 @@ class Decoder(nn.Module):
         keys = []
         for block in self.blocks:
             memory_ND = block.cross_attention.memory(h_ND)
-            keys.append([block.cross_attention.keys(grid.pad(memory_ND)) for grid in packing.parts])
+            keys.append([block.cross_attention.packed_keys(memory_ND, grid) for grid in packing.parts])
         return Memory(rows, [None if g.full else g.real_BT()[:, None, None] for g in packing.parts], keys)
 
     def forward(self, x_BLD: Tensor, memory: Memory) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genrec_cli.nn.attention import SelfAttention
+from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Packing, take
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
@@ -33,7 +34,7 @@ class Block(nn.Module):
         )
         self.norm_mlp = nn.LayerNorm(width, eps=epsilon)
         self.mlp = nn.Sequential(
-            nn.Linear(width, inner), activation(act), nn.Linear(inner, width), nn.Dropout(residual_dropout)
+            nn.Linear(width, inner), activation(act), nn.Linear(inner, width), Dropout(residual_dropout)
         )
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
@@ -59,7 +60,7 @@ class Transformer(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.position = nn.Embedding(positions, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
                 width, heads, inner, attention_dropout=attention_dropout, residual_dropout=residual_dropout,
