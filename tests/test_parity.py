@@ -272,7 +272,7 @@ def test_graph_neighbours_equal_the_dense_matrix():
     graph = Graph(Fixed(vectors), catalog, GraphConfig(beams=10, edges=7))
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     similar = (torch.einsum("kvd,kwd->kvw", unit, unit) + 1) / 2
-    codes = catalog.codes_IK
+    codes = catalog.codes_IK.long()
     dense = torch.stack([similar[k][codes[:, k]][:, codes[:, k]] for k in range(4)]).mean(0)
     for i in range(60):
         assert graph.neighbour_IE[i, 0] == i

@@ -41,7 +41,7 @@ def catalog_of(items: int, digits: int, codewords: int, seed: int, *, padded: bo
     codes = torch.randint(0, codewords, (items, digits), generator=draw)
     if padded:
         codes[torch.arange(digits) >= torch.randint(1, digits + 1, (items, 1), generator=draw)] = -1
-    return Catalog(items, torch.ones(items, dtype=torch.long), codes, codewords, shared)
+    return Catalog.of(torch.ones(items, dtype=torch.long), codes, codewords, shared=shared)
 
 
 def plain(score_BI: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,7 +149,7 @@ def clustered(items: int, digits: int, codewords: int) -> tuple[Catalog, "Vector
     codes_IK = centre_CK[torch.randint(0, len(centre_CK), (items,), generator=draw)]
     other_IK = torch.rand(items, digits, generator=draw) < 0.2
     codes_IK = torch.where(other_IK, torch.randint(0, codewords, (items, digits), generator=draw), codes_IK)
-    return Catalog(items, torch.ones(items, dtype=torch.long), codes_IK, codewords), Vectors(
+    return Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, codewords), Vectors(
         torch.randn(digits, codewords, 24, generator=draw)
     )
 

@@ -60,7 +60,7 @@ class Exhaustive:
         if catalog.codes_IK is not None:
             device = catalog.codes_IK.device
             offset_K = torch.arange(catalog.digits, device=device, dtype=torch.int32) * catalog.codewords
-            self.bag_IK = catalog.codes_IK.to(torch.int32) + offset_K
+            self.bag_IK = catalog.codes_IK + offset_K
             if catalog.padded:
                 real_IK = catalog.codes_IK != NO_CODE
                 self.bag_IK.masked_fill_(~real_IK, catalog.digits * catalog.codewords)
