@@ -65,7 +65,7 @@ class World:
             shown_KXD = torch.randn(digits, LATENT, WIDTH, generator=draw) / LATENT**0.5
             noise_KVD = torch.randn(digits, CODEWORDS, WIDTH, generator=draw)
             self.vectors_KVD = word_KVX.contiguous() @ shown_KXD + 0.5 * noise_KVD
-        self.catalog = Catalog(items, torch.ones(items, dtype=torch.long), codes_IK, CODEWORDS)
+        self.catalog = Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, CODEWORDS)
 
     def code_vectors(self) -> Tensor:
         return self.vectors_KVD
@@ -74,7 +74,7 @@ class World:
         """``logp_BKV`` of users who want some item."""
         unit_KVD = F.normalize(self.vectors_KVD, dim=-1)
         wanted_B = torch.randint(0, self.catalog.items, (users,), generator=self.draw)
-        code_BK = self.catalog.codes_IK[wanted_B]
+        code_BK = self.catalog.codes_IK[wanted_B].long()
         want_BKD = unit_KVD[torch.arange(len(unit_KVD)), code_BK]
         noise_BKD = F.normalize(torch.randn(want_BKD.shape, generator=self.draw), dim=-1)
         query_BKD = F.normalize(want_BKD + noise_BKD, dim=-1)

@@ -75,7 +75,7 @@ def tiger(items: int, beams: int, device: torch.device) -> dict[str, Callable[[B
     """Three digits and one against collisions, as in the paper."""
     codes = torch.randint(0, CODEWORDS, (items, 4), generator=torch.Generator().manual_seed(0))
     codes[:, 3] = 0
-    catalog = Catalog(items, torch.ones(items, dtype=torch.long).to(device), codes.to(device), CODEWORDS)
+    catalog = Catalog.of(torch.ones(items, dtype=torch.long).to(device), codes.to(device), CODEWORDS)
     model = Tiger(TigerConfig(), catalog, max_length=20).to(device).eval()
     searches = {"tiger, beam": model, "tiger, beam, uncached": UncachedTiger(model)}
     return {name: decode(Beam(face, catalog, BeamConfig(beams=beams))) for name, face in searches.items()}

@@ -20,7 +20,7 @@ WAYS = [(4, 2), (4, 4), (2, 2), (0, 2), (0, 4), (8, 1)]
 def mdgr(items: int, beams: int, device: torch.device) -> dict[str, Callable[[Batch], object]]:
     """Decoders by name, as ``bench/generate.py`` takes them."""
     codes = torch.randint(0, CODEWORDS, (items, DIGITS), generator=torch.Generator().manual_seed(0))
-    catalog = Catalog(items, torch.ones(items, dtype=torch.long).to(device), codes.to(device), CODEWORDS)
+    catalog = Catalog.of(torch.ones(items, dtype=torch.long).to(device), codes.to(device), CODEWORDS)
     model = Mdgr(MdgrConfig(), catalog, max_length=20).to(device).eval()
     sides: dict[str, Callable[[Batch], object]] = {}
     for warmup, parallel in WAYS:

@@ -69,7 +69,7 @@ def main() -> None:
     histories = first(Histories.read(options.data), options.users)
     codes = np.stack(pq.read_table(options.codes / "codes.parquet").column("codes").to_numpy()).astype("int64")
     train_count_I = torch.ones(len(codes), dtype=torch.long, device=device)
-    catalog = Catalog(len(codes), train_count_I, torch.from_numpy(codes).to(device), 256)
+    catalog = Catalog.of(train_count_I, torch.from_numpy(codes).to(device), 256)
     runs = []
     for seed in options.seeds:
         for precision in ("fp32", "bf16"):

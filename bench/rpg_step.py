@@ -44,7 +44,7 @@ def random_codes(histories: Histories, digits: int, device: torch.device) -> Cat
     """The histories' items with random codes of 256 codewords: a step costs the same whatever they mean."""
     items = int(histories.item.max())
     codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
-    return Catalog(items, torch.ones(items, dtype=torch.long, device=device), codes, 256)
+    return Catalog.of(torch.ones(items, dtype=torch.long, device=device), codes, 256)
 
 
 def reference_model(checkout: Path, catalog: Catalog, device: torch.device):

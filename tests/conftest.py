@@ -30,7 +30,7 @@ def make_catalog(
         length = torch.randint(1, digits + 1, (items, 1), generator=generator)
         codes[torch.arange(digits) >= length] = -1
     codes[1] = codes[0]
-    return Catalog(items, torch.arange(items), codes, codewords, shared)
+    return Catalog.of(torch.arange(items), codes, codewords, shared=shared)
 
 
 def whole(blocks: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -82,7 +82,7 @@ class TablePrefixes:
 def test_the_trie_equals_sets_of_prefixes(items, digits, codewords):
     random = torch.Generator().manual_seed(1)
     codes = torch.randint(0, codewords, (items, digits), generator=random)
-    trie = Trie(Catalog(items, torch.arange(items), codes, codewords))
+    trie = Trie(Catalog.of(torch.arange(items), codes, codewords))
     nodes = [()]
     for digit in range(digits):
         child_1MW, code_1MW, real_1MW = trie.children(digit, torch.arange(len(nodes))[None])

@@ -248,5 +248,5 @@ def test_the_loss_of_a_target_is_that_of_filling_it_from_nothing(name, histories
     with torch.no_grad():
         logp_BKV = model.fill(model.read(known.batch), torch.full_like(codes_BMK[:, :1], -1))[:, 0]
         loss_B = model.target_loss(known.batch, known.target_B)
-    code_BK1 = make_catalog().codes_IK[known.target_B - 1][..., None]
+    code_BK1 = make_catalog().codes_IK[known.target_B - 1].long()[..., None]
     torch.testing.assert_close(loss_B, -logp_BKV.gather(2, code_BK1).mean((1, 2)))

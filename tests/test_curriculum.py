@@ -204,7 +204,7 @@ def test_reconstruction_at_pairs_equals_a_loop(model, share_K):
     loss = model.losses(batch, Always(mask))["mask"]
     h = model.states(model.hide(model.tokens(batch), mask, batch), batch)
     logits = model.logits(h).log_softmax(-1)
-    codes = model.codes_IK[batch.item_N]
+    codes = model.codes_of(batch.item_N)
     expected = -sum((logits[k, n, codes[n, k]] for n, k in mask.nonzero().tolist()), torch.zeros(()))
     torch.testing.assert_close(loss.sum, expected, atol=1e-4, rtol=1e-5)
     assert loss.count == mask.sum()

@@ -56,7 +56,7 @@ def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last
     total = torch.zeros(())
     for target in range(len(batch.learn_M)):
         one, item = alone(batch, target)
-        code_K = model.codes_IK[item]
+        code_K = model.codes_of(item)
         known_K = torch.where(mask_MK[target], -1, code_K)
         logp_KV = model.fill(model.read(one), known_K[None, None])[0, 0]
         total = total - logp_KV.gather(1, code_K[:, None])[mask_MK[target]].sum()
@@ -80,7 +80,7 @@ def test_a_masked_code_has_no_influence_and_a_known_one_has() -> None:
     model.filler.dropout.register_forward_hook(lambda module, inputs, out: seen.update(x=out.retain_grad() or out))
     model.losses(batch, lambda target_MK, codes_NK, batch: mask_MK)["next"].sum.backward()
     assert (seen["x"].grad.abs().sum(-1) > 0).all(), "each digit is read, known or not"
-    target_MK = model.codes_IK[batch.target_N[batch.learn_M]]
+    target_MK = model.codes_of(batch.target_N[batch.learn_M])
     other_MK = torch.where(mask_MK, (target_MK + 1) % V, target_MK)
     assert torch.equal(model.embed(target_MK, mask_MK), model.embed(other_MK, mask_MK))
     assert not torch.equal(model.embed(target_MK, mask_MK), model.embed((target_MK + 1) % V, mask_MK))
@@ -89,8 +89,8 @@ def test_a_masked_code_has_no_influence_and_a_known_one_has() -> None:
 def test_a_target_sees_no_history_behind_it_and_no_other_target() -> None:
     """By gradients: of the states that cross-attention reads, and of the digits of the other targets."""
     model, batch = build(), batch_of(make_histories([9, 7], ITEMS))
-    h_ND = model.encode(model.codes_IK[batch.item_N], batch).detach().requires_grad_()
-    target_MK = model.codes_IK[batch.target_N[batch.learn_M]]
+    h_ND = model.encode(model.codes_of(batch.item_N), batch).detach().requires_grad_()
+    target_MK = model.codes_of(batch.target_N[batch.learn_M])
     x_MKD = model.embed(target_MK, torch.ones_like(target_MK).bool()).detach().requires_grad_()
     state_MKD = model.filler.past(x_MKD, h_ND, batch.packing, batch.learn_M)
     chosen = 6
@@ -123,7 +123,7 @@ def test_padding_of_a_memory_is_not_read() -> None:
         torch.testing.assert_close(found[0], logp_BMKV[row])
     loss_B = model.target_loss(known.batch, known.target_B)
     masked_BKV = model.fill(model.read(known.batch), torch.full((3, 1, K), -1))[:, 0]
-    slow = [-masked_BKV[b, torch.arange(K), model.codes_IK[i]].mean() for b, i in enumerate(known.target_B)]
+    slow = [-masked_BKV[b, torch.arange(K), model.codes_of(i)].mean() for b, i in enumerate(known.target_B)]
     torch.testing.assert_close(loss_B, torch.stack(slow))
 
 

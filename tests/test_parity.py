@@ -11,6 +11,7 @@ from sklearn.metrics import ndcg_score
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig, starts
+from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.engine import metrics
 from genrec_cli.engine.optim import autocast
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -226,7 +227,7 @@ def test_excluding_seen_items_moves_them_behind_everything():
         left = [item for item in range(1, 31) if item not in seen]
         assert found.top.item_Bk[b].tolist() == left + [0] * len(seen), "equal scores stand in order of their ids"
         assert (found.top.score_Bk[b] == -torch.inf).sum() == len(seen)
-    assert (found.rank.above_B == 30).all(), "an excluded target is never a hit"
+    assert (found.rank.above_B == UNLISTED).all(), "an excluded target is never a hit"
     torch.testing.assert_close(found.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
     assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.batch.cells).item_Bk)
 
@@ -272,7 +273,7 @@ def test_graph_neighbours_equal_the_dense_matrix():
     graph = Graph(Fixed(vectors), catalog, GraphConfig(beams=10, edges=7))
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     similar = (torch.einsum("kvd,kwd->kvw", unit, unit) + 1) / 2
-    codes = catalog.codes_IK
+    codes = catalog.codes_IK.long()
     dense = torch.stack([similar[k][codes[:, k]][:, codes[:, k]] for k in range(4)]).mean(0)
     for i in range(60):
         assert graph.neighbour_IE[i, 0] == i

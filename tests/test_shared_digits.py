@@ -7,7 +7,7 @@ from genrec_cli.data.names import Names
 from genrec_cli.stages.shared_digits import described, sharing
 
 CODES = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 0], [0, 2]])
-CATALOG = Catalog(5, torch.tensor([9, 1, 8, 2, 5]), CODES, 3)
+CATALOG = Catalog.of(torch.tensor([9, 1, 8, 2, 5]), CODES, 3)
 
 
 def test_others_share_the_digit_and_as_few_others_as_can_be():

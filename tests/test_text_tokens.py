@@ -136,7 +136,8 @@ def test_reconstruction_counts_masked_codes_alone(text, batch):
 @pytest.mark.parametrize("extra", [1, 3])
 def test_more_padding_changes_nothing(text, extra, batch, histories):
     """The same items with more digits that none of them has."""
-    wide = dataclasses.replace(text, codes_IK=torch.nn.functional.pad(text.codes_IK, (0, extra), value=-1))
+    codes_IK = torch.nn.functional.pad(text.codes_IK, (0, extra), value=-1)
+    wide = Catalog.of(text.train_count_I, codes_IK, text.codewords, shared=True)
     small, large = mhl(text).eval(), mhl(wide).eval()
     weights = large.state_dict()
     for name, value in small.state_dict().items():
@@ -297,6 +298,7 @@ def test_titles_become_codes_without_vectors(root):
     codes = ws.find("synthetic", "codes")
     catalog = load_catalog(ws.input(codes, "data"), codes)
     assert catalog.shared and catalog.padded and catalog.codewords == 400
+    assert catalog.code_RK.dtype == torch.int16 and not catalog.code_RK[0].any()
     assert np.array_equal(catalog.codes_IK.numpy(), np.where(stored == CODE_PADDING, -1, stored.astype(int)))
 
 

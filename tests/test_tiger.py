@@ -99,11 +99,11 @@ def test_the_stacks_equal_t5(batch, user_tokens):
     real = torch.arange(padded.shape[1]) < length_B[:, None] * 4 + lead
     for b in range(rows):
         items = batch.item_N[batch.packing.sequence_N == b]
-        tokens = (ours.codes_IK[items] + torch.arange(4) * 8).flatten()
+        tokens = (ours.codes_of(items) + torch.arange(4) * 8).flatten()
         padded[b, lead : lead + len(tokens)] = tokens
         if lead:
             padded[b, 0] = 33 + batch.user_B[b] % 5
-    target_BK = ours.codes_IK[torch.arange(1, rows + 1)]
+    target_BK = ours.codes_of(torch.arange(1, rows + 1))
     begin_BK = torch.cat([torch.full((rows, 1), 32), (target_BK + torch.arange(4) * 8)[:, :-1]], dim=1)
     seen = {}
     ours.encoder.register_forward_hook(lambda module, given, found: seen.update(encoder=found, packing=given[1]))
@@ -183,7 +183,7 @@ def test_target_loss_is_the_loss_of_training(histories):
     loss_B = model.target_loss(batch, batch.target_N[batch.learn_M])
     torch.testing.assert_close(loss_B.mean(), loss.sum / loss.count)
     model.config = model.config.model_copy(update={"label_smoothing": 0.1})
-    target_BK = model.codes_IK[batch.target_N[batch.learn_M]]
+    target_BK = model.codes_of(batch.target_N[batch.learn_M])
     logit_KBV = model.logits(model.states(model.remember(batch), target_BK))
     smooth = torch.nn.functional.cross_entropy(logit_KBV.flatten(0, 1), target_BK.t().flatten(), label_smoothing=0.1)
     smoothed = model.losses(batch)["next"]
@@ -229,7 +229,7 @@ def test_each_pair_of_history_and_next_item_is_one_row():
 def test_the_target_does_not_leak_into_its_own_prediction(batch):
     """Digit k is predicted from the history and digits before k alone."""
     model = build()
-    target_BK = model.codes_IK[torch.arange(1, batch.packing.sequences + 1)]
+    target_BK = model.codes_of(torch.arange(1, batch.packing.sequences + 1))
     memory = model.remember(batch)
     with torch.no_grad():
         before = model.logits(model.states(memory, target_BK))

@@ -30,7 +30,7 @@ def main() -> None:
              "dropout": asked["dropout"], "attention_dropout": asked["dropout"]}  # fmt: skip
     torch.manual_seed(asked["seed"])
     if asked["model"] == "rpg":
-        catalog = Catalog(items, torch.ones(items, dtype=torch.long), codes_IK, 256)
+        catalog = Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, 256)
         model = Rpg(RpgConfig(**shape, temperature=asked["temperature"]), catalog, max_length=asked["max_length"])
     else:
         catalog = Catalog(items, torch.ones(items, dtype=torch.long))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 NO_CODE = -1
-"""Stands in ``codes_IK`` where an item has no code: neither pooled, nor predicted, nor counted."""
+"""Stands in ``code_RK`` where an item has no code: neither pooled, nor predicted, nor counted."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,35 @@ class Catalog:
     """I, the number of items."""
     train_count_I: Tensor
     """How often item i + 1 stands in the training part (int64)."""
-    codes_IK: Tensor | None = None
-    """Codes of item i + 1, 0-based in each digit (int64); -1 (``NO_CODE``) pads an item of fewer than K codes."""
+    code_RK: Tensor | None = None
+    """Codes of item i in row i (R = I + 1), 0-based in each digit; -1 (``NO_CODE``) pads an item of fewer than K.
+    Row 0 is 0. Held once, in two bytes a code where they are enough: models share this tensor."""
     codewords: int = 0
     """V, the same for every digit."""
     shared: bool = False
     """Whether a code means the same in every digit: text, whose digits are places in one sequence."""
 
+    @classmethod
+    def of(cls, train_count_I: Tensor, codes_IK: Tensor, codewords: int, *, shared: bool = False) -> "Catalog":
+        """From codes of any integer type without a row for padding, on the device of the codes."""
+        code_RK = blank_codes(*codes_IK.shape, codewords).to(codes_IK.device)
+        code_RK[1:] = codes_IK
+        return cls(len(codes_IK), train_count_I, code_RK, codewords, shared)
+
+    @property
+    def codes_IK(self) -> Tensor | None:
+        """The codes without padding's row: a view."""
+        return None if self.code_RK is None else self.code_RK[1:]
+
     @property
     def padded(self) -> bool:
         """Whether some items have fewer than K codes. Looks at the codes, so ask once."""
-        return self.codes_IK is not None and bool((self.codes_IK == NO_CODE).any())
+        return self.code_RK is not None and bool((self.code_RK == NO_CODE).any())
 
     @property
     def digits(self) -> int:
         """K."""
-        return 0 if self.codes_IK is None else self.codes_IK.shape[1]
+        return 0 if self.code_RK is None else self.code_RK.shape[1]
 
     @cached_property
     def groups(self) -> Tensor:
@@ -44,3 +57,9 @@ class Catalog:
         if self.codes_IK is None:
             return torch.arange(self.items, device=self.train_count_I.device)
         return torch.unique(self.codes_IK, dim=0, return_inverse=True)[1]
+
+
+def blank_codes(items: int, digits: int, codewords: int) -> Tensor:
+    """``code_RK`` of zeros, in the smallest integer type that holds V codewords and ``NO_CODE``."""
+    kind = torch.int16 if codewords <= torch.iinfo(torch.int16).max + 1 else torch.int32
+    return torch.zeros(items + 1, digits, dtype=kind)

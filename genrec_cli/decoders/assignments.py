@@ -13,6 +13,9 @@ from torch import Tensor
 
 from genrec_cli.data.catalog import Catalog
 
+CHUNK = 1 << 16
+"""Items whose keys are made at once: each digit of each takes 8 bytes on the way."""
+
 
 class Pairs(NamedTuple):
     """The items that each of X candidates may still become, candidate by candidate."""
@@ -36,9 +39,10 @@ class InvertedLists:
         items, digits = self.codes_IK.shape
         device = self.codes_IK.device
         self.offset_K = torch.arange(digits, device=device) * self.codewords
-        flat_X = (self.codes_IK + self.offset_K).t().flatten()
-        self.item_X = flat_X.argsort(stable=True) % items
-        self.number_C = flat_X.bincount(minlength=digits * self.codewords)
+        self.item_X = torch.empty(digits * items, dtype=torch.int32, device=device)
+        for code_I, item_I in zip(self.codes_IK.t(), self.item_X.view(digits, items), strict=True):
+            item_I.copy_(code_I.argsort(stable=True))  # digit by digit: positions come in eight bytes
+        self.number_C = torch.cat([code_I.bincount(minlength=self.codewords) for code_I in self.codes_IK.t()])
         self.start_C = self.number_C.cumsum(0) - self.number_C
         random = torch.Generator().manual_seed(0)
         bits_KV = torch.randint(-(2**63), 2**63 - 1, (digits, self.codewords), generator=random)
@@ -47,7 +51,9 @@ class InvertedLists:
         self.member_I = group_I.argsort(stable=True)
         self.size_G = group_I.bincount()
         self.first_G = self.size_G.cumsum(0) - self.size_G
-        self.group_key, self.group = self.key(self.codes_IK[self.member_I[self.first_G]]).sort()
+        first_G = self.member_I[self.first_G]
+        key_G = torch.cat([self.key(self.codes_IK[item_g]) for item_g in first_G.split(CHUNK)])
+        self.group_key, self.group = key_G.sort()
 
     @property
     def known_KV(self) -> Tensor:
@@ -78,7 +84,7 @@ class InvertedLists:
             begin_X, number_X = (pairs.number_X.cumsum(0) - pairs.number_X)[parent_X], pairs.number_X[parent_X]
             source = pairs.item_P
         candidate_P, at_P = ranges(begin_X, number_X * alive_X)
-        item_P = source[at_P]
+        item_P = source[at_P].long()
         kept_P = (self.codes_IK[item_P].gather(1, digit_Xm[candidate_P]) == code_Xm[candidate_P]).all(1)
         candidate_P = candidate_P[kept_P]
         return Pairs(candidate_P, item_P[kept_P], candidate_P.bincount(minlength=len(parent_X)))
@@ -98,7 +104,7 @@ class InvertedLists:
             return self.known_KV.expand(candidates, -1, -1)
         allowed_XKV = torch.zeros(candidates, digits, self.codewords, dtype=torch.bool, device=self.codes_IK.device)
         for k in range(digits):  # digit by digit: P indices at a time
-            allowed_XKV[pairs.candidate_P, k, self.codes_IK[pairs.item_P, k]] = True
+            allowed_XKV[pairs.candidate_P, k, self.codes_IK[pairs.item_P, k].long()] = True
         return allowed_XKV
 
     def find(self, codes_XK: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ class Diffusion:
         item_BC[user_P, place_P] = pairs.item_P
         real_BC[user_P, place_P] = True
         digit_BCm = pick(digit_BMm, parent_BC)
-        code_BCm = self.index.codes_IK[item_BC].gather(2, digit_BCm)
+        code_BCm = self.index.codes_IK[item_BC].gather(2, digit_BCm).long()
         at_BCm = (parent_BC[..., None] * self.digits + digit_BCm) * self.index.codewords + code_BCm
         logp_BC = logp_BMKV.flatten(1).gather(1, at_BCm.flatten(1)).view(at_BCm.shape).sum(-1)
         score_BC = (beams.score_BM.gather(1, parent_BC) + logp_BC).masked_fill(~real_BC, -torch.inf)

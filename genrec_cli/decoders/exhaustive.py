@@ -4,7 +4,7 @@ One pass over the catalogue, in runs whose scores fit into a cache, answers all 
 items, the rank of a target among all items, and its loss. Memory grows with users and with items, never with
 their product (but for a model that makes such an array itself).
 
-Legend: B users, I items, C items of a run, K digits, V codewords, J items with an earlier twin, k list length.
+Legend: B users, I items, C items of a run, K digits, V codewords, k list length.
 """
 
 from functools import cached_property
@@ -20,10 +20,9 @@ from genrec_cli.decoders.base import TopK
 from genrec_cli.decoders.leaders import BLOCK, Leaders
 from genrec_cli.decoders.rank import Rank, Standing
 from genrec_cli.decoders.scores import CodeScores, DenseScores, DotScores, Overwrites, Scores
+from genrec_cli.decoders.twins import Cells, Twins, hold
 from genrec_cli.models.base import CodeScorer, DotScorer, ItemScorer, Model
 
-Cells = tuple[Tensor, Tensor]
-"""Item ids (from 1) and the rows of the users they belong to, for example all that stands in the histories."""
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Scores that exist at a time, users x items of a run."""
 SHORTEST = 1 << 14
@@ -60,21 +59,16 @@ class Exhaustive:
         if catalog.codes_IK is not None:
             device = catalog.codes_IK.device
             offset_K = torch.arange(catalog.digits, device=device, dtype=torch.int32) * catalog.codewords
-            self.bag_IK = catalog.codes_IK.to(torch.int32) + offset_K
+            self.bag_IK = catalog.codes_IK + offset_K
             if catalog.padded:
                 real_IK = catalog.codes_IK != NO_CODE
                 self.bag_IK.masked_fill_(~real_IK, catalog.digits * catalog.codewords)
                 self.number_I = real_IK.sum(1)
 
     @cached_property
-    def twin_J(self) -> Tensor:
-        """Items (from 0, ascending) whose codes an earlier item has too: what does not count at code level."""
-        group_I = self.catalog.groups
-        first_G = torch.full((int(group_I.max()) + 1,), self.items, dtype=torch.long, device=group_I.device)
-        first_G.scatter_reduce_(0, group_I, torch.arange(self.items, device=group_I.device), "amin")
-        twin_I = torch.ones(self.items, dtype=torch.bool, device=group_I.device)
-        twin_I[first_G] = False
-        return twin_I.nonzero()[:, 0]
+    def twins(self) -> Twins:
+        """Items of equal codes, for ranks at code level."""
+        return Twins(self.catalog.groups)
 
     def scored(self, model: Model, batch: Batch) -> Scores:
         """The model's scores of the whole catalogue, made run by run when they are asked for."""
@@ -117,7 +111,8 @@ class Exhaustive:
         """Rank and loss of each user's target, and the k best items, in one pass.
 
         Args:
-            hidden: items that are left out of the ranking, though not out of the loss.
+            hidden: items that are left out of the ranking, though not out of the loss. A target among them is not
+                found at any level, whatever item has its codes too.
         """
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
         runs, leaders = _runs(scores), Leaders(scores.users, k, scores.device)
@@ -126,14 +121,14 @@ class Exhaustive:
         cells = target_B, torch.arange(len(target_B), device=scores.device), own_B
         if hidden is not None:
             item_N, user_N = hidden
-            lost_B = torch.zeros_like(own_B).index_add_(0, user_N, (item_N == target_B[user_N]).float()) > 0
-            own_B = own_B.masked_fill(lost_B, -torch.inf)
+            own_B = own_B.masked_fill(hold(hidden, target_B), -torch.inf)
             cells = torch.cat([item_N, target_B]), torch.cat([user_N, cells[1]]), torch.cat([_nothing(item_N), own_B])
-        fixed, standing = Overwrites(runs, *cells), Standing(own_B, self.twin_J, runs)
+        fixed, standing = Overwrites(runs, *cells), Standing(own_B, self.twins, runs, hidden)
         for begin in runs:
             score_CB = scores.run(begin, begin + runs.step)
             if not scores.logprobs:
                 total_B = torch.logaddexp(total_B, score_CB.logsumexp(0))
+            standing.before(score_CB, begin)
             fixed.write(score_CB, begin)
             leaders.add(score_CB, begin)
             standing.add(score_CB, begin)
@@ -141,7 +136,7 @@ class Exhaustive:
         return Judgement(standing.rank(), loss_B, TopK(leaders.item_Bk, leaders.score_Bk))
 
     def rank(self, scores: Scores | Tensor, target_B: Tensor) -> Rank:
-        """The target's exact rank. A target with score -inf (excluded, or NaN) stands behind everything."""
+        """The target's exact rank. A target with score -inf (excluded, or NaN) is UNLISTED."""
         return self.judge(scores, target_B, 0).rank
 
 

@@ -44,7 +44,7 @@ class InvertedFile:
     def vectors(self, item_C: Tensor) -> Tensor:
         """``vec_CD`` of some items (from 0)."""
         digit_K = torch.arange(len(self.vec_KVW), device=item_C.device)
-        return self.vec_KVW[digit_K, self.codes_IK[item_C]].flatten(1)
+        return self.vec_KVW[digit_K, self.codes_IK[item_C].long()].flatten(1)
 
 
 def closest(vec_CD: Tensor, centroid_LD: Tensor) -> Tensor:

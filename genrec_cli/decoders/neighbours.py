@@ -43,7 +43,7 @@ class Similarity:
     def exact(self, item_C: Tensor, edges: int) -> Tensor:
         """``neighbour_CE`` of some items (from 0): each first among its own, then by similarity, then by id."""
         digit_K = torch.arange(len(self.cosine_KVV), device=item_C.device)
-        table_CKV = (self.cosine_KVV[digit_K, self.codes_IK[item_C]] + 1) / 2
+        table_CKV = (self.cosine_KVV[digit_K, self.codes_IK[item_C].long()] + 1) / 2
         own = item_C + 1, torch.arange(len(item_C), device=item_C.device)
         top = self.scorer.top(self.scorer.code_scored(table_CKV), edges - 1, hidden=own)
         return torch.cat([item_C[:, None], top.item_Bk - 1], 1)

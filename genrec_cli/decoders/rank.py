@@ -1,6 +1,6 @@
 """The place of a target among all items, counted in runs of items, at the level of items and of distinct codes.
 
-Legend: B users, C items of a run, J items with an earlier twin.
+Legend: B users, C items of a run, J items with an earlier twin, S hidden items whose codes are not.
 """
 
 from typing import NamedTuple
@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from genrec_cli.decoders.scores import bounds
+from genrec_cli.decoders.twins import Cells, Twins
+
+UNLISTED = 1 << 30
+"""Rank of a target that cannot be found: behind every cutoff."""
 
 
 class Rank(NamedTuple):
@@ -25,28 +29,38 @@ class Standing:
 
     Args:
         own_B: the target's scores, equal to the last bit to what it has in its run.
-        twin_J: items (from 0, ascending) with the codes of an earlier one: they do not count at code level.
         runs: first items of the runs.
+        hidden: items that are left out.
     """
 
-    def __init__(self, own_B: Tensor, twin_J: Tensor, runs: range) -> None:
-        self.own_B, self.twin_J, self.runs = own_B, twin_J, runs
-        self.bound = bounds(twin_J, runs)
+    def __init__(self, own_B: Tensor, twins: Twins, runs: range, hidden: Cells | None) -> None:
+        self.own_B, self.twin_J = own_B, twins.twin_J
+        self.bound = bounds(self.twin_J, runs)
         self.item_2B, self.twin_2B = torch.zeros(2, 2, len(own_B), dtype=torch.long, device=own_B.device)
+        self.first: Cells | None = None
+        if hidden is not None and len(self.twin_J):
+            self.first = twins.missed(hidden)
+            self.first_bound = bounds(self.first[0], runs)
+
+    def before(self, score_CB: Tensor, begin: int) -> None:
+        """Look at a run while hidden items still have their scores, which their twins share."""
+        if self.first is None:
+            return
+        item_s, user_s = (x_S[self.first_bound[begin]] for x_S in self.first)
+        score_s, own_s = score_CB[item_s - begin, user_s], self.own_B[user_s]
+        self.twin_2B.index_add_(1, user_s, torch.stack([score_s > own_s, score_s == own_s]).long(), alpha=-1)
 
     def add(self, score_CB: Tensor, begin: int) -> None:
-        """Count a run."""
+        """Count a run, in which hidden items are at -inf."""
         self.item_2B += self._counts(score_CB)
         twin_j = self.twin_J[self.bound[begin]]
         if len(twin_j):
             self.twin_2B += self._counts(score_CB[twin_j - begin])
 
     def rank(self) -> Rank:
-        """The place, once all runs were added. A target without a score (-inf, NaN) stands behind everything."""
+        """The place, once all runs were added. A target without a score (-inf, NaN) is UNLISTED at both levels."""
         lost_B = ~(self.own_B > -torch.inf)
-        items = torch.full_like(self.item_2B[0], self.runs.stop)
-        above_2B = torch.stack([self.item_2B[0], self.item_2B[0] - self.twin_2B[0]])
-        above_2B = torch.where(lost_B, torch.stack([items, items - len(self.twin_J)]), above_2B)
+        above_2B = torch.stack([self.item_2B[0], self.item_2B[0] - self.twin_2B[0]]).masked_fill(lost_B, UNLISTED)
         ties_2B = torch.stack([self.item_2B[1], self.item_2B[1] - self.twin_2B[1]])
         ties_2B = ties_2B.masked_fill(lost_B, 0).clamp_min(1)
         return Rank(above_2B[0], ties_2B[0], above_2B[1], ties_2B[1])

@@ -19,11 +19,11 @@ class Level(NamedTuple):
     """The nodes of one level and their children in the next."""
 
     first: Tensor
-    """First child of each node."""
+    """First child of each node (int32)."""
     number: Tensor
-    """How many children."""
+    """How many children (int32)."""
     code: Tensor
-    """The code that leads to each node of the next level."""
+    """The code that leads to each node of the next level, in the catalogue's type."""
     widest: int
     """W."""
 
@@ -47,7 +47,7 @@ class Trie:
         step_W = torch.arange(level.widest, device=node_BM.device)
         number_BM1 = level.number[node_BM][..., None]
         child_BMW = level.first[node_BM][..., None] + torch.minimum(step_W, number_BM1 - 1)
-        return child_BMW, level.code[child_BMW], step_W < number_BM1
+        return child_BMW, level.code[child_BMW].long(), step_W < number_BM1
 
     def items(self, leaf_BM: Tensor, alive_BM: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The first k items of the leaves of each row in their order, items of a leaf by id: ``item_Bk`` (0 where
@@ -68,7 +68,8 @@ def _level(codes_GK: Tensor, digit: int) -> Level:
     first_child = torch.ones_like(next_G, dtype=torch.bool)
     first_child[1:] = next_G[1:] != next_G[:-1]
     number = torch.bincount(node_G[first_child])
-    return Level(number.cumsum(0) - number, number, codes_GK[first_child, digit], int(number.max()))
+    first = (number.cumsum(0) - number).int()
+    return Level(first, number.int(), codes_GK[first_child, digit], int(number.max()))
 
 
 def _changes(prefix_Gl: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.base import Decoder, TopK
 from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.rank import Rank
+from genrec_cli.decoders.rank import UNLISTED, Rank
+from genrec_cli.decoders.twins import Twins, hold
 from genrec_cli.models.base import CodeGenerator, Model
 
-UNLISTED = 1 << 30
-"""Rank of a target that a decoder does not list: behind every cutoff."""
+NO_ITEM, LEFT_OUT = -1, -2
+"""In place of codes: of a list's empty place, and of a target that is not to be found."""
 
 
 class Ranked(NamedTuple):
@@ -42,7 +43,11 @@ class Ranker(Protocol):
     model: Model
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
-        """The targets' ranks and the k best items; ``exclude`` leaves out what the history holds."""
+        """The targets' ranks and the k best items; ``exclude`` leaves out what the history holds.
+
+        An excluded target has the rank UNLISTED at both levels, though an item that is not excluded may have its
+        codes: what is left out is not found. Other codes count as long as one of their items is left.
+        """
         ...
 
     def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
@@ -70,22 +75,24 @@ class ListRanker:
 
     def __init__(self, model: Model, decoder: Decoder, longest: int, catalog: Catalog) -> None:
         self.model, self.decoder, self.longest = model, decoder, longest
-        self.items, self.group_I = catalog.items, catalog.groups
-        self.size_G = torch.bincount(self.group_I)
+        self.items, self.twins = catalog.items, Twins(catalog.groups)
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
         top, figures = self._decode(batch, k, exclude)
         loss_B = torch.full(target_B.shape, torch.nan, device=target_B.device)
         if isinstance(self.model, CodeGenerator):
             loss_B = self.model.target_loss(batch, target_B).float()
-        code_BL = torch.where(top.item_Bk > 0, self.group_I[top.item_Bk - 1], -1)
-        target_code_B = self.group_I[target_B - 1]
-        code_above_B = code_rank(code_BL, target_code_B, UNLISTED)
+        group_I = self.twins.group_I
+        code_BL = torch.where(top.item_Bk > 0, group_I[top.item_Bk - 1], NO_ITEM)
+        code_B = group_I[target_B - 1]
+        ties_B = self.twins.left(batch.cells, target_B) if exclude else self.twins.size_G[code_B]
+        if exclude:
+            lost_B = hold(batch.cells, target_B)
+            code_B, ties_B = code_B.masked_fill(lost_B, LEFT_OUT), ties_B.masked_fill(lost_B, 1)
+        code_above_B = code_rank(code_BL, code_B, UNLISTED)
         one_B = torch.ones_like(code_above_B)
         if self.decoder.whole_codes:
-            above_B, ties_B = among_whole_codes(code_BL, target_code_B, UNLISTED)
-            if not exclude:  # the end of the list may cut its last code
-                ties_B = self.size_G[target_code_B]
+            above_B = list_rank(code_BL, code_B, UNLISTED)
         else:
             above_B, ties_B = list_rank(top.item_Bk, target_B, UNLISTED), one_B
         cut = TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
@@ -120,26 +127,19 @@ def without_seen(top: TopK, batch: Batch, items: int) -> TopK:
 
 
 def list_rank(item_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
-    """Position of the target in each list, from 0; ``missing`` where it is not there."""
+    """First position of the target in each list, from 0; ``missing`` where it is not there."""
     hit_Bk = item_Bk == target_B[:, None]
     return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), missing)
 
 
 def code_rank(code_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
-    """The same at code level: items with equal codes count as one. A code of -1 stands for no item."""
+    """The same at code level: items with equal codes count as one."""
     hit_Bk = code_Bk == target_B[:, None]
     new_Bk = torch.ones_like(hit_Bk)
     new_Bk[:, 1:] = ~(code_Bk[:, 1:, None] == code_Bk[:, None, :]).tril().any(-1)
     place_Bk = new_Bk.cumsum(1) - 1
     position_B = hit_Bk.int().argmax(1, keepdim=True)
     return torch.where(hit_Bk.any(1), place_Bk.gather(1, position_B)[:, 0], missing)
-
-
-def among_whole_codes(code_Bk: Tensor, target_B: Tensor, missing: int) -> tuple[Tensor, Tensor]:
-    """Items above the target and items that tie with it, in lists that name all items of a code together."""
-    hit_Bk = code_Bk == target_B[:, None]
-    found_B = hit_Bk.any(1)
-    return torch.where(found_B, hit_Bk.int().argmax(1), missing), hit_Bk.sum(1).clamp_min(1)
 
 
 def recall_of(item_Uk: np.ndarray, exact_Uk: np.ndarray) -> float:

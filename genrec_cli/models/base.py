@@ -59,9 +59,17 @@ class Model(nn.Module):
     """Whether ``choose`` is a ``Hide``: the model's targets lose digits as the section [noise] says."""
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Section -> key -> value that suit this model better than the general defaults."""
+    code_RK: Tensor
+    """Of models that need codes: the catalogue's tensor itself."""
 
     def __init__(self, config: Section, catalog: Catalog, *, max_length: int) -> None:
         super().__init__()
+        if "codes" in self.needs:
+            self.register_buffer("code_RK", catalog.code_RK, persistent=False)
+
+    def codes_of(self, item_X: Tensor) -> Tensor:
+        """Codes of items (ids from 1; 0, padding, has zeros) as int64: one dimension more, of K."""
+        return self.code_RK[item_X].long()
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
         """The losses of a training batch by name; the engine weighs and sums them."""

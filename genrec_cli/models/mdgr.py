@@ -98,15 +98,13 @@ class Mdgr(Model):
             dropout=config.dropout, attention_dropout=config.attention_dropout, act=config.activation,
         )  # fmt: skip
         initialise(self)
-        nothing = torch.zeros_like(catalog.codes_IK[:1])
-        self.register_buffer("codes_IK", torch.cat([nothing, catalog.codes_IK]), persistent=False)
 
     # ---- training ------------------------------------------------------------------------------------
 
     def losses(self, batch: Batch, choose: Hide | None = None) -> dict[str, Loss]:
         """Without ``choose`` every digit of every target is hidden."""
-        target_MK = self.codes_IK[batch.target_N[batch.learn_M]]
-        history_NK = self.codes_IK[batch.item_N]
+        target_MK = self.codes_of(batch.target_N[batch.learn_M])
+        history_NK = self.codes_of(batch.item_N)
         all_MK = torch.ones_like(target_MK, dtype=torch.bool)
         mask_MK = all_MK if choose is None else choose(target_MK, history_NK, batch)
         h_ND = self.encode(history_NK, batch)
@@ -151,7 +149,7 @@ class Mdgr(Model):
     # ---- the face ------------------------------------------------------------------------------------
 
     def read(self, batch: Batch) -> tuple[Memory, Tensor]:
-        h_ND = self.encode(self.codes_IK[batch.item_N], batch)
+        h_ND = self.encode(self.codes_of(batch.item_N), batch)
         return self.filler.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B)
 
     def fill(self, memory: tuple[Memory, Tensor], codes_BMK: Tensor) -> Tensor:
@@ -163,6 +161,6 @@ class Mdgr(Model):
         return logp_KXV.transpose(0, 1).unflatten(0, codes_BMK.shape[:2])
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
-        code_BK = self.codes_IK[target_B]
+        code_BK = self.codes_of(target_B)
         logp_BKV = self.fill(self.read(batch), torch.full_like(code_BK[:, None], -1))[:, 0]
         return -logp_BKV.gather(2, code_BK[..., None])[..., 0].mean(1)

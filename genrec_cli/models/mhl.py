@@ -115,7 +115,7 @@ class Mhl(Rpg):
         return self.logits(h_MD).log_softmax(-1)
 
     def _next(self, logp_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
-        loss = code_likelihood(logp_KMV, self.codes_IK[batch.target_N[learn_M]], padded=self.padded)
+        loss = code_likelihood(logp_KMV, self.codes_of(batch.target_N[learn_M]), padded=self.padded)
         return loss._replace(weight=self.config.next_weight)
 
     def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:
@@ -127,7 +127,7 @@ class Mhl(Rpg):
         at_KP = item_X.new_zeros(self.digits, max(*number, 1))
         at_KP[digit_X, place_X] = item_X
         real_KP = torch.arange(at_KP.shape[1], device=h_ND.device) < number_K[:, None]
-        codes_KP = self.codes_IK[batch.item_N].t().gather(1, at_KP).masked_fill(~real_KP, -1)
+        codes_KP = self.codes_of(batch.item_N).t().gather(1, at_KP).masked_fill(~real_KP, -1)
         runs = even_runs(number)
         vectors = self.codes.vectors()
         vectors_of_runs = split_digits(vectors, runs) if vectors.dim() == 3 else [vectors] * len(runs)

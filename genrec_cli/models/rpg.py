@@ -16,7 +16,6 @@ What pads an item is neither pooled nor predicted nor counted. Recipe: beauty-te
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from genrec_cli.config import Count, Dropout, Positive, Section
@@ -71,8 +70,6 @@ class Rpg(Model):
         self.heads = CodeHeads(catalog.digits, config.width)
         initialise(self)
         self.heads.reset()
-        nothing = torch.zeros_like(catalog.codes_IK[:1])
-        self.register_buffer("codes_IK", torch.cat([nothing, catalog.codes_IK]), persistent=False)
 
     def extra_tokens(self, max_length: int) -> int:
         """Rows of the vocabulary beyond the codes; RPG needs none."""
@@ -80,11 +77,11 @@ class Rpg(Model):
 
     def tokens(self, batch: Batch) -> Tensor:
         """Vocabulary rows of the histories' codes, ``token_NK``."""
-        return self.codes.tokens(self.codes_IK[batch.item_N])
+        return self.codes.tokens(self.codes_of(batch.item_N))
 
     def real(self, batch: Batch) -> Tensor | None:
         """``real_NK``: which codes of the histories are there; None where all are."""
-        return self.codes_IK[batch.item_N] >= 0 if self.padded else None
+        return self.code_RK[batch.item_N] >= 0 if self.padded else None
 
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
         """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
@@ -96,7 +93,7 @@ class Rpg(Model):
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
         h_MD = self.states(self.tokens(batch), batch, batch.learn_M)
-        target_MK = self.codes_IK[batch.target_N[batch.learn_M]]
+        target_MK = self.codes_of(batch.target_N[batch.learn_M])
         return {"next": code_cross_entropy(self.logits(h_MD), target_MK, padded=self.padded)}
 
     def code_logprobs(self, batch: Batch) -> Tensor:

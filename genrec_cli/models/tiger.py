@@ -90,8 +90,6 @@ class Tiger(Model):
         torch.nn.init.normal_(self.codes.table.weight)
         initialise(self.encoder)
         initialise(self.writer)
-        nothing = torch.zeros_like(catalog.codes_IK[:1])
-        self.register_buffer("codes_IK", torch.cat([nothing, catalog.codes_IK]), persistent=False)
 
     # ---- both stacks ---------------------------------------------------------------------------
 
@@ -99,7 +97,7 @@ class Tiger(Model):
         """States ``h_XD`` of the codes of the histories and of the user tokens, and how they are packed."""
         users = self.config.user_tokens
         packing = batch.packing.spread(self.digits, int(users > 0))
-        token_X = self.codes.tokens(self.codes_IK[batch.item_N]).flatten()
+        token_X = self.codes.tokens(self.codes_of(batch.item_N)).flatten()
         if users:
             code_X = torch.arange(len(packing.position_N), device=token_X.device) - packing.sequence_N - 1
             user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
@@ -112,7 +110,7 @@ class Tiger(Model):
 
     def begin(self, rows: int) -> Tensor:
         """Vocabulary rows of the token before the first digit, ``token_B1``."""
-        return torch.full((rows, 1), self.codes.free, device=self.codes_IK.device)
+        return torch.full((rows, 1), self.codes.free, device=self.code_RK.device)
 
     def states(self, memory: Memory, codes_BK: Tensor) -> Tensor:
         """``h_BKD``: place k sees the digits before k of the target, and predicts digit k."""
@@ -134,12 +132,12 @@ class Tiger(Model):
                 "tiger learns one target a row, the item after the last that it reads, and these rows have more.",
                 hint="--set train.windows=each",
             )
-        target_BK = self.codes_IK[batch.target_N[batch.learn_M]]
+        target_BK = self.codes_of(batch.target_N[batch.learn_M])
         logit_KBV = self.logits(self.states(self.remember(batch), target_BK))
         return {"next": code_cross_entropy(logit_KBV, target_BK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
-        codes_BK = self.codes_IK[target_B]
+        codes_BK = self.codes_of(target_B)
         logit_KBV = self.logits(self.states(self.remember(batch), codes_BK))
         return F.cross_entropy(logit_KBV.permute(1, 2, 0), codes_BK, reduction="none").mean(1)
 

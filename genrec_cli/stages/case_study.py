@@ -166,7 +166,7 @@ def explainer(
     """What answers, for a row of the outcome, why the model lists what it lists."""
 
     def ask(row: int) -> Why:
-        device = model.codes_IK.device
+        device = model.code_RK.device
         item_T = torch.from_numpy(history_of(histories, outcome, row)[-longest:]).to(device)
         list_k = torch.from_numpy(outcome.item[row]).to(device)
         return explain(model, decoder, item_T, int(outcome.target[row]), list_k)

@@ -26,6 +26,8 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_run, own_decoder
 
 VERSION = 2
+EXCLUDING_VERSION = 3
+"""With ``exclude_seen``: raised alone when its rule for targets in the history changed."""
 SECTIONS = ["evaluate", "decoder"]
 
 
@@ -85,7 +87,8 @@ def plan(
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
     label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
-    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen}), config
+    version = EXCLUDING_VERSION if config.exclude_seen else VERSION
+    return Plan(dataset, "eval", label, version, resolved, {"runs": chosen}), config
 
 
 def run(

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import validate
-from genrec_cli.data.catalog import NO_CODE, Catalog
+from genrec_cli.data.catalog import NO_CODE, Catalog, blank_codes
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
 from genrec_cli.data.sequences import Histories
 from genrec_cli.engine.checkpoint import BEST, load_weights
@@ -26,22 +27,26 @@ def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
     digits = settings["codebooks"] + (settings.get("collisions") == "digit")
     codewords, shared = settings["codewords"], settings.get("shared", False)
     column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
-    table = torch.from_numpy(column.flatten().to_numpy().astype("int64")).view(-1, digits)
-    if len(table) != len(train_count):
-        raise DataError(f"{codes.path} holds codes of {len(table):,} items, the data {len(train_count):,}.")
+    stored_IK = column.flatten().to_numpy().reshape(-1, digits)
+    if len(stored_IK) != len(train_count):
+        raise DataError(f"{codes.path} holds codes of {len(stored_IK):,} items, the data {len(train_count):,}.")
+    code_RK = blank_codes(*stored_IK.shape, codewords)
+    np.copyto(code_RK.numpy()[1:], stored_IK, casting="unsafe")
     if shared:
-        table.masked_fill_(table == CODE_PADDING, NO_CODE)
-        if bool((table == NO_CODE).all(1).any()):
+        missing_IK = stored_IK == CODE_PADDING
+        if missing_IK.all(1).any():
             raise DataError(f"{codes.path / 'codes.parquet'} holds an item without any code.")
-    if int(table.max()) >= codewords:
-        raise DataError(f"{codes.path / 'codes.parquet'} holds the code {int(table.max())}, but V is {codewords}.")
-    return Catalog(len(train_count), train_count, table, codewords, shared)
+        code_RK[1:].masked_fill_(torch.from_numpy(missing_IK), NO_CODE)
+        stored_IK = np.where(missing_IK, 0, stored_IK)
+    if (highest := int(stored_IK.max())) >= codewords:
+        raise DataError(f"{codes.path / 'codes.parquet'} holds the code {highest}, but V is {codewords}.")
+    return Catalog(len(train_count), train_count, code_RK, codewords, shared)
 
 
 def on_device(catalog: Catalog, device: torch.device) -> Catalog:
     """The same catalogue with its tensors on a device."""
-    codes = None if catalog.codes_IK is None else catalog.codes_IK.to(device)
-    return replace(catalog, train_count_I=catalog.train_count_I.to(device), codes_IK=codes)
+    code_RK = None if catalog.code_RK is None else catalog.code_RK.to(device)
+    return replace(catalog, train_count_I=catalog.train_count_I.to(device), code_RK=code_RK)
 
 
 def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:

@@ -5,8 +5,6 @@ digits is a number for that (quality.json); this is the other half: if digit k s
 that share its code have that attribute in common, and items that share another digit have another.
 """
 
-import torch
-
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 
@@ -36,7 +34,7 @@ def sharing(catalog: Catalog, item: int, examples: int = EXAMPLES) -> list[tuple
 
 def described(catalog: Catalog, names: Names, items: list[int]) -> str:
     """The same of some items as Markdown; an empty text where digits have no codebooks of their own."""
-    if catalog.codes_IK is None or catalog.shared or torch.any(catalog.codes_IK < 0):
+    if catalog.codes_IK is None or catalog.shared or catalog.padded:
         return ""
     lines = ["## Items that share digits", ""]
     for item in dict.fromkeys(items):
