@@ -8,7 +8,7 @@ that is written last. No manifest = not finished.
 * **digest**: hash of the key, the file hashes and the digests of the inputs; it vouches for all history.
 
 A folder is built in a temporary sibling and renamed when complete; a *resumable* one (a download, a
-training run) is built in place and counts as partial until its manifest is there.
+training run, vectors of a sentence encoder) is built in place and counts as partial until its manifest is there.
 """
 
 import contextlib
@@ -36,6 +36,8 @@ STAGE_OF = {
     "figures": "figures",
 }  # fmt: skip
 MANIFEST = "manifest.json"
+SCRATCH = "unfinished"
+"""Folder in a draft for what only its making needs: not part of the artifact, and gone once that is there."""
 FIELDS = ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted")
 """What every manifest holds; one without them is damaged."""
 
@@ -113,6 +115,7 @@ class Draft:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.scratch = path / SCRATCH
         self.result: dict[str, Any] = {}
 
 
@@ -315,6 +318,7 @@ class Workspace:
             manifest = canonical_json(self._manifest(plan, draft, started))
             pretty = json.dumps(json.loads(manifest), indent=2) + "\n"
             write_atomically(draft.path / MANIFEST, pretty.encode("utf-8"))
+            shutil.rmtree(draft.scratch, ignore_errors=True)
             if not resumable:
                 if final.exists():
                     shutil.rmtree(final)
@@ -323,6 +327,8 @@ class Workspace:
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = {}
         for path in sorted(p for p in draft.path.rglob("*") if p.is_file() and p.name != MANIFEST):
+            if path.is_relative_to(draft.scratch):
+                continue
             stat = path.stat()
             facts = {"bytes": stat.st_size, "sha256": sha256_file(path), "mtime_ns": stat.st_mtime_ns}
             files[path.relative_to(draft.path).as_posix()] = facts
