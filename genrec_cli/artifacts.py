@@ -14,6 +14,7 @@ training run, vectors of a sentence encoder) is built in place and counts as par
 import contextlib
 import json
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -79,6 +80,16 @@ class Artifact:
     def tainted(self) -> bool:
         """Whether it was made from stale inputs with ``--allow-stale``."""
         return bool(self.manifest["tainted"])
+
+    @property
+    def command(self) -> str:
+        """What makes it again: the line that was typed for it, as far as the manifest knows."""
+        stage = "adopt" if "adopt" in self.config else STAGE_OF[self.kind]
+        typed = self.manifest.get("environment", {}).get("argv", [])
+        words = typed if typed[:1] == [stage] else [stage]
+        named = any(word.partition("=")[0] == "--dataset" for word in words)
+        where = [] if named else ["--dataset", self.dataset]
+        return "genrec " + shlex.join([*(word for word in words if word != "--force"), *where])
 
 
 @dataclass(frozen=True)
@@ -203,7 +214,8 @@ class Workspace:
             of = f" made from {made_from.path.name}" if made_from else ""
             raise InputError(
                 f"'{dataset}' has no finished {kind}{of} yet.",
-                hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it",
+                hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
+                + (f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere" * (kind == "data")),
             )
         lines = "\n".join(f"  {a.path.name}" for a in found)
         option = "run" if kind == "runs" else kind
@@ -267,8 +279,7 @@ class Workspace:
     def _refusal(self, artifact: Artifact, why: str) -> InputError:
         return InputError(
             f"{artifact.path.name} is stale: {why}.",
-            hint=f"genrec {STAGE_OF[artifact.kind]} --dataset {artifact.dataset} --force    makes it again; "
-            "--allow-stale uses it and marks every later number",
+            hint=f"{artifact.command} --force    makes it again; --allow-stale uses it and marks every later number",
         )
 
     # ---- building ------------------------------------------------------------------------------
