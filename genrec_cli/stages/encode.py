@@ -47,9 +47,7 @@ def longest_first(texts: Sequence[str]) -> np.ndarray:
     return np.argsort(-length_I, kind="stable")[: np.count_nonzero(length_I)]
 
 
-def _in_parts(
-    encoder: Batched, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path
-) -> np.ndarray:  # fmt: skip
+def _in_parts(encoder: Batched, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path) -> np.ndarray:
     """``vec_ID``. Processes take the batches of a part in turn; the main one gathers the part and keeps it."""
     ranks, size = here(), encoder.batch_size
     encode_batch, width = encoder.open()
