@@ -172,8 +172,11 @@ SIDES: dict[str, dict[str, tuple]] = {
 def run(side: tuple, path: Path) -> tuple[int, float, float, int]:
     """Rows, seconds, seconds of processor, peak bytes of one run, in a process that has the imports behind it."""
     import polars  # noqa: F401
+    import pyarrow.compute  # noqa: F401  (polars imports it for the first array that it is given)
 
+    import genrec_cli.sources.amazon
     import genrec_cli.sources.interactions
+    import genrec_cli.sources.literal
     import genrec_cli.sources.records  # noqa: F401
 
     began, worked = time.perf_counter(), time.process_time()

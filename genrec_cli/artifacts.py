@@ -8,12 +8,13 @@ that is written last. No manifest = not finished.
 * **digest**: hash of the key, the file hashes and the digests of the inputs; it vouches for all history.
 
 A folder is built in a temporary sibling and renamed when complete; a *resumable* one (a download, a
-training run) is built in place and counts as partial until its manifest is there.
+training run, vectors of a sentence encoder) is built in place and counts as partial until its manifest is there.
 """
 
 import contextlib
 import json
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -36,6 +37,8 @@ STAGE_OF = {
     "figures": "figures",
 }  # fmt: skip
 MANIFEST = "manifest.json"
+SCRATCH = "unfinished"
+"""Folder in a draft for what only its making needs: not part of the artifact, and gone once that is there."""
 FIELDS = ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted")
 """What every manifest holds; one without them is damaged."""
 
@@ -78,6 +81,16 @@ class Artifact:
         """Whether it was made from stale inputs with ``--allow-stale``."""
         return bool(self.manifest["tainted"])
 
+    @property
+    def command(self) -> str:
+        """What makes it again: the line that was typed for it, as far as the manifest knows."""
+        stage = "adopt" if "adopt" in self.config else STAGE_OF[self.kind]
+        typed = self.manifest.get("environment", {}).get("argv", [])
+        words = typed if typed[:1] == [stage] else [stage]
+        named = any(word.partition("=")[0] == "--dataset" for word in words)
+        where = [] if named else ["--dataset", self.dataset]
+        return "genrec " + shlex.join([*(word for word in words if word != "--force"), *where])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -113,6 +126,7 @@ class Draft:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.scratch = path / SCRATCH
         self.result: dict[str, Any] = {}
 
 
@@ -200,7 +214,8 @@ class Workspace:
             of = f" made from {made_from.path.name}" if made_from else ""
             raise InputError(
                 f"'{dataset}' has no finished {kind}{of} yet.",
-                hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it",
+                hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
+                + (f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere" * (kind == "data")),
             )
         lines = "\n".join(f"  {a.path.name}" for a in found)
         option = "run" if kind == "runs" else kind
@@ -264,8 +279,7 @@ class Workspace:
     def _refusal(self, artifact: Artifact, why: str) -> InputError:
         return InputError(
             f"{artifact.path.name} is stale: {why}.",
-            hint=f"genrec {STAGE_OF[artifact.kind]} --dataset {artifact.dataset} --force    makes it again; "
-            "--allow-stale uses it and marks every later number",
+            hint=f"{artifact.command} --force    makes it again; --allow-stale uses it and marks every later number",
         )
 
     # ---- building ------------------------------------------------------------------------------
@@ -315,6 +329,7 @@ class Workspace:
             manifest = canonical_json(self._manifest(plan, draft, started))
             pretty = json.dumps(json.loads(manifest), indent=2) + "\n"
             write_atomically(draft.path / MANIFEST, pretty.encode("utf-8"))
+            shutil.rmtree(draft.scratch, ignore_errors=True)
             if not resumable:
                 if final.exists():
                     shutil.rmtree(final)
@@ -323,6 +338,8 @@ class Workspace:
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = {}
         for path in sorted(p for p in draft.path.rglob("*") if p.is_file() and p.name != MANIFEST):
+            if path.is_relative_to(draft.scratch):
+                continue
             stat = path.stat()
             facts = {"bytes": stat.st_size, "sha256": sha256_file(path), "mtime_ns": stat.st_mtime_ns}
             files[path.relative_to(draft.path).as_posix()] = facts

@@ -92,6 +92,11 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def rate(value: float) -> float:
+    """A speed or cost as it is reported: whole from 100 on, below with three significant digits."""
+    return round(value) if abs(value) >= 100 else float(f"{value:.3g}")
+
+
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """The same table as Markdown text."""
 

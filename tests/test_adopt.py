@@ -1,5 +1,6 @@
 """adopt: tables made elsewhere, sound ones against what preprocess makes, and every way to be unsound."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.data import foreign, schema
 from genrec_cli.data.sequences import Histories
-from genrec_cli.errors import DataError, GenrecError, UsageError
+from genrec_cli.errors import DataError, GenrecError, InputError, UsageError
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages.adopt import adopt, find_tables
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, preprocess
+from genrec_cli.stages.status import survey
 
 TABLES = ("interactions", "users", "items", "attributes")
 
@@ -130,6 +132,34 @@ def test_missing_and_damaged_tables(tmp_path: Path) -> None:
         (tmp_path / f"{name}.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"users\.parquet cannot be read as Parquet"):
         adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path, {}))[1]()
+
+
+def test_the_remedy_is_the_line_that_was_typed(tmp_path: Path, tables: dict, monkeypatch) -> None:
+    typed = ["adopt", str(tmp_path / "in"), "--users", "my people.parquet", "--force"]
+    monkeypatch.setattr("sys.argv", ["genrec", *typed])  # the data set came from GENREC_DATASET
+    found = adopted(tmp_path, tables)
+    ws = Workspace(tmp_path / "root")
+    with (found.path / "users.parquet").open("ab") as stream:
+        stream.write(b"more")
+    line = f"genrec adopt {tmp_path / 'in'} --users 'my people.parquet' --dataset theirs --force"
+    with pytest.raises(InputError, match="changed after it was made") as caught:
+        ws.find("theirs", "data")
+    assert str(caught.value.hint).startswith(line + " ")
+    (node,) = survey(ws, "theirs")
+    assert node.state == "stale" and node.command == line
+
+    shutil.rmtree(found.path)
+    with pytest.raises(InputError, match="no finished data") as caught:
+        ws.find("theirs", "data")
+    assert "genrec adopt FOLDER --dataset theirs" in str(caught.value.hint)
+
+
+def test_the_remedy_for_tables_that_a_script_adopted_names_the_command(tmp_path: Path, tables: dict) -> None:
+    found = adopted(tmp_path, tables)
+    (found.path / "items.parquet").unlink()
+    with pytest.raises(InputError, match="is gone") as caught:
+        Workspace(tmp_path / "root").find("theirs", "data")
+    assert str(caught.value.hint).startswith("genrec adopt --dataset theirs --force ")
 
 
 def test_command_line(tmp_path: Path, tables: dict, capsys) -> None:

@@ -105,6 +105,11 @@ def test_texts_are_encoded_in_the_batches_of_one_process(both: tuple[Path, Path]
     assert one.any(1).sum() == 43 and np.array_equal(one, two)
 
 
+def test_parts_that_two_processes_kept_are_those_of_one(both: tuple[Path, Path]) -> None:
+    one, two = ({path.name: path.read_bytes() for path in (at / "parts").iterdir()} for at in both)
+    assert len(one) == 6 and one == two
+
+
 def test_two_processes_resume_to_the_same_bits(both: tuple[Path, Path]) -> None:
     whole, broken = (load_file(both[1] / name / LAST) for name in ("whole", "broken"))
     assert whole.keys() == broken.keys()

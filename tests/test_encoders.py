@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from genrec_cli.artifacts import Plan
 from genrec_cli.encoders.lsa import LsaConfig, LsaEncoder
 from genrec_cli.encoders.sentence import SentenceConfig, SentenceEncoder, sha256_folder, short_name
 from genrec_cli.encoders.vectors import VectorsConfig, VectorsEncoder
 from genrec_cli.errors import DataError, DownloadError, UsageError
+from genrec_cli.stages.encode import encode
 
 TEXTS = ["red camera lens", "camera tripod", "", "red lipstick", "lipstick and nail polish", "camera lens cap"]
 IDS = [f"B{row:03d}" for row in range(len(TEXTS))]
@@ -135,7 +137,7 @@ def test_a_model_out_of_reach_fails_within_seconds(monkeypatch: pytest.MonkeyPat
     for offline, message in ((False, "cannot be reached"), (True, "HF_HUB_OFFLINE")):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
         with pytest.raises(DownloadError, match=message) as caught:
-            encoder.encode(["text"], ["a"])
+            encoder.open()
         assert "--encoder lsa" in caught.value.hint
     assert time.monotonic() - started < 5
 
@@ -186,17 +188,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def test_batches_by_length_give_the_rows_of_single_texts(tiny_model: Path) -> None:
+def test_batches_by_length_give_the_rows_of_single_texts(tiny_model: Path, tmp_path: Path) -> None:
     encoder = SentenceEncoder(SentenceConfig(model=str(tiny_model), batch_size=2, device="cpu", normalize=True))
-    vec_ID = encoder.encode(TEXTS, IDS)
+    vec_ID = encode(encoder, TEXTS, IDS, Plan("any", "vectors", "tiny", 1, {}), tmp_path / "parts")
     assert vec_ID.shape == (6, 16) and vec_ID.dtype == np.float32
     assert not vec_ID[2].any() and np.allclose(np.linalg.norm(vec_ID[[0, 1, 3, 4, 5]], axis=1), 1, atol=1e-5)
+    assert encoder.facts == {"device": "cpu", "max_length": 16}
+    encode_batch, width = encoder.open()
+    assert width == 16
     for row in (0, 1, 3, 4, 5):
-        alone = encoder.encode([TEXTS[row]], [IDS[row]])
-        np.testing.assert_allclose(vec_ID[row], alone[0], atol=1e-5)
+        np.testing.assert_allclose(vec_ID[row], encode_batch([TEXTS[row]])[0], atol=1e-5)
     assert np.linalg.norm(vec_ID[0] - vec_ID[1]) > 1e-3
 
 
 def test_a_folder_without_a_model_is_bad_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no model"):
-        SentenceEncoder(SentenceConfig(model=str(tmp_path))).encode(["text"], ["a"])
+        SentenceEncoder(SentenceConfig(model=str(tmp_path))).open()

@@ -90,7 +90,7 @@ def test_the_remedy_is_the_line_that_was_typed(
     run = build(ws, "runs", "rpg-s1", data=pipeline["data"])
     (run.path / "file.txt").unlink()
     node = next(node for node in survey(ws, "shop") if node.path == run.path)
-    assert node.command == "genrec train --model rpg --set train.lr=1e-3 --label 'two words' --force"
+    assert node.command == "genrec train --model rpg --set train.lr=1e-3 --label 'two words' --dataset shop --force"
 
 
 def test_what_was_begun_says_how_to_go_on(ws: Workspace) -> None:

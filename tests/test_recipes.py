@@ -1,9 +1,11 @@
 """Recipes: read strictly, typed as a user would type them, stopped at the first failure."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import typer
@@ -11,6 +13,7 @@ from typer.main import get_group
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.cli import main
 from genrec_cli.cli import run as cli_run
 from genrec_cli.config import read_toml
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
@@ -368,6 +371,15 @@ def test_the_dry_run_prints_lines_to_copy(tmp_path: Path, capsys: pytest.Capture
     shared = f"--dataset mine --root {tmp_path / 'r'} --config {path}"
     assert out == [f"genrec download {shared}", f"genrec train --model rpg {shared}"]
     assert not (tmp_path / "r").exists()
+
+
+def test_the_option_wins_over_the_recipe_and_the_recipe_over_the_environment(tmp_path: Path, capsys) -> None:
+    path = write(tmp_path, "download")
+    with mock.patch.dict(os.environ, {"GENREC_DATASET": "elsewhere"}):
+        for words, expected in (([], "shop"), (["--dataset", "mine"], "mine"), (["--dataset=shop"], "shop")):
+            with pytest.raises(SystemExit):
+                main(["run", str(path), "--dry-run", *words])
+            assert f"genrec download --dataset {expected} " in capsys.readouterr().out
 
 
 def test_a_step_is_recorded_as_if_typed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from genrec_cli.config import validate
 from genrec_cli.engine.loop import Loop
 from genrec_cli.errors import DivergedError
 from genrec_cli.stages.sweep_recipe import FOLDER, Sweep, SweepConfig, read_sweep, sweep_names
-from genrec_cli.stages.sweep_table import check_columns, cutoffs
+from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
 HEAD = '[sweep]\ntitle = "T"\n'
 TWO_BY_TWO = """
@@ -339,6 +339,14 @@ def test_what_holds_on_one_data_set_is_left_out_elsewhere():
 def test_sweeps_are_no_recipes_of_steps():
     assert {path.stem for path in FOLDER.glob("*.toml")} == set(SIZES)
     assert validate(SweepConfig, "sweep", {"title": "T"}).seeds == (0,)
+
+
+@pytest.mark.parametrize("value, told", [
+    (7.0838, "7.08"), (0.04123, "0.0412"), (12.0, "12"), (99.96, "100"), (141.27, "141"), (13_612_345, "13,612,345"),
+])  # fmt: skip
+def test_speeds_and_costs_keep_three_digits(value, told):
+    line = {"row": "a", "n": 1, "users_per_second": value, "users_per_second sd": None, "users_per_second paper": None}
+    assert shown([line], ["users_per_second"])[1] == [["a", 1, told]]
 
 
 def test_columns_and_cutoffs():

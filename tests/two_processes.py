@@ -5,9 +5,10 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 tests/two_proces
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from conftest import make_catalog, make_histories
 from safetensors.torch import save_file
 
 from genrec_cli import distributed
+from genrec_cli.artifacts import Plan
+from genrec_cli.config import Section
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.engine.evaluation import evaluate, gathered
@@ -26,7 +29,7 @@ from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.ranks import here
-from genrec_cli.stages.tokenize import _encode
+from genrec_cli.stages import encode as stage
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, lr=1e-2, warmup_steps=2, max_length=8, clip=0.5)
 MASKS = CurriculumConfig(preset="r", ratio=0.3)
@@ -102,26 +105,57 @@ def resume(folder: Path) -> None:
 
 
 class Neighbourly:
-    """An encoder whose vectors tell the batch they were made in."""
+    """An encoder whose vectors tell the batch they were made in; it may be killed after some batches."""
 
-    batch_size = 4
+    label, batch_size, frozen, config = "neighbourly", 4, True, Section()
+    facts: ClassVar = {"device": "cpu"}
 
-    def encode(self, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
-        vec_ID = np.zeros((len(texts), 3), np.float32)
-        for begin in range(0, len(texts), 4):
-            batch = [text for text in texts[begin : begin + 4] if text.strip()]
-            for row, text in enumerate(batch, begin):
-                vec_ID[row] = len(text), sum(map(len, batch)), hash(tuple(map(len, batch))) % 1000
-        return vec_ID
+    def __init__(self, batches: int | None = None) -> None:
+        self.batches, self.most = 0, batches
+
+    def external(self) -> dict[str, str]:
+        return {}
+
+    def open(self) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
+        return self._batch, 3
+
+    def _batch(self, texts: Sequence[str]) -> np.ndarray:
+        assert 1 <= len(texts) <= 4 and all(text.strip() for text in texts)
+        if self.batches == self.most:
+            raise KeyboardInterrupt
+        self.batches += 1
+        lengths = [len(text) for text in texts]
+        return np.array([[n, sum(lengths), hash(tuple(lengths)) % 1000] for n in lengths], np.float32)
+
+
+def some_texts(seed: int = 0) -> list[str]:
+    """46 texts in no order, some of them blank: 11 batches, of which the last has 3 texts."""
+    lengths = np.random.default_rng(seed).integers(1, 40, 43).tolist()
+    texts = ["x" * length for length in lengths]
+    return [*texts[:20], "", " ", *texts[20:], ""]
+
+
+def encode_some(folder: Path, encoder: Neighbourly, texts: list[str] | None = None) -> np.ndarray:
+    """``vec_ID`` in parts of two batches: six of them."""
+    texts = some_texts() if texts is None else texts
+    plan = Plan("any", "vectors", "neighbourly", 1, {})
+    with mock.patch("genrec_cli.stages.encode.BATCHES", 2):
+        return stage.encode(encoder, texts, [str(row) for row in range(len(texts))], plan, folder)
 
 
 def encode(folder: Path) -> None:
-    """46 texts, some of them blank, the longest first as an encoder sorts them."""
-    lengths = sorted(np.random.default_rng(0).integers(1, 40, 43).tolist(), reverse=True)
-    texts = ["x" * length for length in lengths] + ["", " ", ""]
-    vec_ID = _encode(Neighbourly(), texts, [str(row) for row in range(len(texts))])
+    """All texts; then again with the last three parts gone, so that five of the 11 batches are missing."""
+    vec_ID = encode_some(folder / "parts", Neighbourly())
     if here().main:
         np.save(folder / "vectors.npy", vec_ID)
+        for number in (3, 4, 5):
+            (folder / "parts" / f"{number:06}.safetensors").unlink()
+    here().barrier()
+    encoder = Neighbourly()
+    again_ID = encode_some(folder / "parts", encoder)
+    batches = int(here().sum(torch.tensor(encoder.batches)))
+    if here().main:
+        assert batches == 5 and np.array_equal(again_ID, vec_ID)
 
 
 def score(folder: Path) -> None:

@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "run")
     def run(
         common: Common,
+        context: typer.Context,
         recipe: Annotated[str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")],
         from_dir: Annotated[
             Path | None,
@@ -30,7 +31,8 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.stages.run import aligned, commands, duration, read_recipe, rows, run_recipe
 
         chosen = read_recipe(recipe)
-        dataset = common.dataset or chosen.head.dataset
+        typed = getattr(context.get_parameter_source("dataset"), "name", "") == "COMMANDLINE"
+        dataset = common.dataset if typed and common.dataset else chosen.head.dataset  # GENREC_DATASET is for stages
         place = _place(common, dataset)
         lines = commands(chosen, [*place, *_shared(common, chosen.path)], common.set_ or [], from_dir)
         console.say(f"{chosen.head.title}  ({chosen.head.dated})")

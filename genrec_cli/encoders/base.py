@@ -1,15 +1,15 @@
-"""What an encoder offers: item texts to vectors."""
+"""What an encoder offers: item texts to vectors, all at once or batch by batch."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from genrec_cli.config import Section
 
 
-class Encoder(Protocol):
-    """Turns item texts into vectors. The constructor takes the validated ``[encoder]`` section."""
+class Described(Protocol):
+    """What every encoder says of itself. The constructor takes the validated ``[encoder]`` section."""
 
     label: str
     """Short name for folder names, for example ``minilm``."""
@@ -17,16 +17,38 @@ class Encoder(Protocol):
     """The section as it is recorded: without paths, whose content :meth:`external` vouches for."""
     frozen: ClassVar[bool]
     """Whether a text gets the same vector whatever the others are; false where the encoder is fitted."""
-    batch_size: int
-    """Texts encoded together, where a batch is all that a text's vector depends on: several processes can then
-    take batches in turn. 0: one process encodes all."""
     facts: Mapping[str, object]
-    """What :meth:`encode` found out and the manifest should tell, such as the commit of a model."""
+    """What encoding found out and the manifest should tell, such as the commit of a model."""
 
     def external(self) -> Mapping[str, str]:
         """Name -> SHA-256 of every file or folder outside the artifact root that decides the vectors."""
         ...
 
+
+class Whole(Described, Protocol):
+    """An encoder that has to see all texts, or that one process runs."""
+
     def encode(self, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
         """Vectors ``vec_ID`` as float32, one row a text, in order. An empty text gives a zero row."""
         ...
+
+
+@runtime_checkable
+class Batched(Described, Protocol):
+    """An encoder for which a batch is all that a text's vector depends on.
+
+    Several processes can then take batches in turn, and a process that was killed goes on at a later batch.
+    """
+
+    batch_size: int
+    """Texts encoded together."""
+
+    def open(self) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
+        """Load what encodes: a function from a batch of texts, none of them blank, to ``vec_BD``; and D.
+
+        The facts are known from then on.
+        """
+        ...
+
+
+Encoder = Whole | Batched

@@ -35,7 +35,6 @@ class LsaEncoder:
     Config = LsaConfig
     frozen: ClassVar[bool] = False
     label = "lsa"
-    batch_size = 0
 
     def __init__(self, config: LsaConfig) -> None:
         self.config = config

@@ -8,7 +8,7 @@ import hashlib
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -72,8 +72,8 @@ class SentenceEncoder:
         """The hash of a local model folder; a hub model is named by its name and revision instead."""
         return {"encoder/model": sha256_folder(self.folder)} if self.folder else {}
 
-    def encode(self, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
-        """``vec_ID``, longest texts first so that a batch wastes little padding; blank texts stay zero.
+    def open(self) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
+        """The loaded model as a function from a batch of texts to ``vec_BD`` (float32), and D.
 
         Raises:
             DownloadError: the model is neither on disk nor within reach.
@@ -83,23 +83,19 @@ class SentenceEncoder:
         model = self._load()
         if self.config.max_length:
             model.max_seq_length = self.config.max_length
-        order = longest_first(texts)
-        width = model.encode("width", show_progress_bar=False).shape[-1]
-        vec_ID = np.zeros((len(texts), width), dtype=np.float32)
-        with console.progress(total=len(order), desc=f"encode with {self.label}", unit="item") as bar:
-            for start in range(0, len(order), self.config.batch_size):
-                rows = order[start : start + self.config.batch_size]
-                vec_ID[rows] = model.encode(
-                    [texts[row] for row in rows],
-                    batch_size=len(rows),
-                    normalize_embeddings=self.config.normalize,
-                    show_progress_bar=False,
-                )
-                bar.update(len(rows))
-        self.facts = {"device": str(model.device), "max_length": model.max_seq_length}
+
+        def encode_batch(texts: Sequence[str]) -> np.ndarray:
+            return model.encode(
+                list(texts),
+                batch_size=len(texts),
+                normalize_embeddings=self.config.normalize,
+                show_progress_bar=False,
+            )
+
+        self.facts = {"device": model.device.type, "max_length": model.max_seq_length}
         if not self.folder:
             self.facts["revision"] = _cached_revision(self.config.model, self.config.revision)
-        return vec_ID
+        return encode_batch, encode_batch(["width"]).shape[1]
 
     def _load(self) -> "SentenceTransformer":
         """The model from its folder, else from the cache, else from the hub if that answers."""
@@ -131,12 +127,6 @@ class SentenceEncoder:
         revision = self.config.revision
         model = SentenceTransformer(name, device=device, revision=revision, local_files_only=local)
         return model.float()  # some models are stored in half precision, which a CPU computes slowly
-
-
-def longest_first(texts: Sequence[str]) -> np.ndarray:
-    """Rows of the texts that are not blank, in the order in which they are encoded."""
-    length_I = np.array([len(text.strip()) for text in texts])
-    return np.argsort(-length_I, kind="stable")[: np.count_nonzero(length_I)]
 
 
 def short_name(model: str) -> str:

@@ -38,7 +38,6 @@ class VectorsEncoder:
     Config = VectorsConfig
     frozen: ClassVar[bool] = True
     label = "vectors"
-    batch_size = 0
 
     def __init__(self, config: VectorsConfig) -> None:
         self.config = config

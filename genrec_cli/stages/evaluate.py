@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 
-from genrec_cli import registry
+from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
 from genrec_cli.data.sequences import Histories, eval_batches
@@ -131,7 +131,7 @@ def run(
         outcome, seconds = ranked(ranker), clock.seconds()
         draft.result |= {
             "model": chosen.config["model"]["name"], "run": chosen.path.name, "split": config.split, "users": len(user),
-            "users_per_second": round(len(user) / seconds), "decoder": config.decoder,
+            "users_per_second": console.rate(len(user) / seconds), "decoder": config.decoder,
             "metrics": outcome.means(cutoffs), "code_metrics": outcome.means(cutoffs, level="code"),
             **{name: float(value.mean()) for name, value in outcome.figures.items()},
         }  # fmt: skip

@@ -4,8 +4,7 @@ Reads manifests only, plus the bytes of files whose time stamp changed. A damage
 like any other trouble instead of stopping the survey.
 """
 
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,12 +92,13 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
             return Node(kind, path, "partial", "begun and not finished", command)
         why = ws.stale(artifact)
         manifest = artifact.manifest
+        again = artifact.command + (_run_options(kind, path) if artifact.command == stage else "")
         return Node(
             kind,
             path,
             "stale" if why else "fresh",
             why,
-            f"{_typed(manifest) or stage + _run_options(kind, path)} --force" if why else None,
+            f"{again} --force" if why else None,
             key=artifact.key,
             digest=artifact.digest,
             tainted=artifact.tainted,
@@ -111,14 +111,6 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
         return Node(kind, path, "damaged", error.message, error.hint)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return Node(kind, path, "damaged", f"its manifest has another form ({error!r})", f"rm -r {path}")
-
-
-def _typed(manifest: Mapping[str, Any]) -> str | None:
-    """The command line that made an artifact, if its manifest holds one."""
-    argv = manifest.get("environment", {}).get("argv", [])
-    if not argv or argv[0] != STAGE_OF[manifest["kind"]]:
-        return None
-    return "genrec " + shlex.join(word for word in argv if word != "--force")
 
 
 def _run_options(kind: str, path: Path) -> str:

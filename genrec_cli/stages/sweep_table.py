@@ -128,5 +128,5 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
 
 
 def _number(column: str, value: float) -> str:
-    """A metric with four digits, a cost with one unless it is whole."""
-    return f"{value:,.1f}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)
+    """A metric with four digits; a cost or speed whole or with three significant ones."""
+    return f"{console.rate(value):,}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)

@@ -9,7 +9,7 @@ Row i is item i + 1 in both.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean, validate
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table, write_table
-from genrec_cli.encoders.base import Encoder
-from genrec_cli.encoders.sentence import longest_first
+from genrec_cli.encoders.base import Batched, Encoder
 from genrec_cli.encoders.vectors import SUFFIXES
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.ranks import here
+from genrec_cli.stages.encode import encode
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
 from genrec_cli.tokenizers.collisions import Policy, settle
 from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
@@ -153,12 +153,11 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         raw_ids = items["raw_id"].to_pylist()
         if not here().main:
             here().barrier()
-            _encode(encoder, texts, raw_ids)
+            encode(encoder, texts, raw_ids, plan, ws.path(plan))
             return None
-        with ws.build(plan) as draft:
+        with ws.build(plan, resumable=isinstance(encoder, Batched)) as draft:
             here().barrier()
-            vec_ID = _encode(encoder, texts, raw_ids)
-            _check_finite(vec_ID, raw_ids)
+            vec_ID = encode(encoder, texts, raw_ids, plan, draft.scratch)
             zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
             if zero:
                 console.say(f"{zero:,} of {len(texts):,} items have no usable text: their vectors are zero")
@@ -167,26 +166,6 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         return ws.verified(_made(ws, plan))
 
     return plan, work
-
-
-def _encode(encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
-    """``vec_ID``; processes take batches in turn, the batches of one process alone, so the vectors are its own.
-
-    Any process but the main one returns only what it encoded itself.
-    """
-    ranks, size = here(), encoder.batch_size
-    if ranks.alone or not size:
-        return encoder.encode(texts, raw_ids) if ranks.main else np.empty((0, 0), np.float32)
-    order = longest_first(texts)
-    row_S = order[np.arange(len(order)) // size % ranks.world == ranks.rank]
-    vec_SD = encoder.encode([texts[row] for row in row_S], [raw_ids[row] for row in row_S])
-    row_parts, vec_parts = ranks.gather(row_S), ranks.gather(vec_SD)
-    if not ranks.main:
-        return vec_SD
-    vec_ID = np.zeros((len(texts), vec_SD.shape[1]), dtype=np.float32)
-    for row_S, vec_SD in zip(row_parts, vec_parts, strict=True):
-        vec_ID[row_S] = vec_SD
-    return vec_ID
 
 
 def read_vectors(vectors: Artifact) -> np.ndarray:
@@ -331,13 +310,6 @@ def _write_codes(codes_IK: np.ndarray, path: Path) -> None:
     column = pa.FixedSizeListArray.from_arrays(pa.array(stored_IK.ravel()), digits)
     table = pa.table({"item": pa.array(np.arange(1, items + 1), pa.uint32()), "codes": column})
     write_table(table, path, codes_schema(digits))
-
-
-def _check_finite(vec_ID: np.ndarray, raw_ids: list[str]) -> None:
-    bad = np.flatnonzero(~np.isfinite(vec_ID).all(axis=1))
-    if len(bad):
-        some = ", ".join(raw_ids[row] for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        raise DataError(f"{len(bad)} of {len(vec_ID)} items have a vector that is not finite: {some}.")
 
 
 def _tensor_names(path: Path) -> set[str]:

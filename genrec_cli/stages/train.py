@@ -207,7 +207,7 @@ def _train(
     result = {
         "epochs": counters.epoch, "best_epoch": counters.best_epoch, "steps": counters.step,
         "seconds": round(counters.seconds, 3),
-        "positions_per_second": round(counters.positions / max(counters.seconds, 1e-9)),
+        "positions_per_second": console.rate(counters.positions / max(counters.seconds, 1e-9)),
         "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
         "processes": here().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
