@@ -64,9 +64,13 @@ class CodeHeads(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, h_ND: Tensor) -> Tensor:
-        """All K states of each position: ``state_KND``."""
-        return (h_ND[:, None] + F.silu(self.linear(h_ND)).unflatten(-1, (self.digits, -1))).transpose(0, 1)
+    def forward(self, h_ND: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """The states of each position for all K digits, or those from ``first`` to before ``last``: ``state_KND``."""
+        weight, bias, width = self.linear.weight, self.linear.bias, h_ND.shape[-1]
+        if first or last is not None:
+            rows = slice(first * width, None if last is None else last * width)
+            weight, bias = weight[rows], bias[rows]
+        return (h_ND[:, None] + F.silu(F.linear(h_ND, weight, bias)).unflatten(-1, (-1, width))).transpose(0, 1)
 
     def split(self, runs: Sequence[int]) -> list[Callable[[Tensor], Tensor]]:
         """The heads of each run of neighbouring digits, for states of that digit alone: ``h_kPD -> state_kPD``."""
