@@ -34,7 +34,6 @@ from genrec_cli.nn.codes import cosine_logits, split_digits
 from genrec_cli.nn.losses import Loss, code_likelihood
 from genrec_cli.nn.packing import take
 
-
 DIGITS_AT_ONCE = 4
 """Of the pass that only measures entropies, on a processor: what it makes of them stays in the cache."""
 
