@@ -18,8 +18,10 @@ PAPER = {
     "MHL, R->Inf": ("MHL's Table 2, token level, K 16, ratio .15", (0.0554, 0.0404, 0.0791, 0.0480)),
     "MHL, R->E->Inf": ("MHL's Table 1", (0.0574, 0.0424, 0.0795, 0.0495)),
     "MHL, E alone": ("MHL's Table 2, token level", (0.0491, 0.0338, 0.0715, 0.0410)),
+    "TIGER": ("its paper, sentence-t5 vectors; independent runs .0338 to .0378", (0.0454, 0.0321, 0.0648, 0.0384)),
+    "MDGR": ("DiffGRM, the nearest published, at code level", (0.0603, 0.0414, 0.0876, 0.0502)),
 }
-"""Published rows, all on text of six fields; ours has three."""
+"""Published rows, all on text of more fields than ours."""
 
 
 def spread(values: list[float]) -> str:
@@ -28,10 +30,10 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
 
 
-def table_of_rows(results: list[dict], dataset: str) -> str:
+def table_of_rows(study: dict) -> str:
     rows: dict[str, list[dict]] = {}
-    for entry in results:
-        if entry["dataset"] == dataset and "metrics" in entry and entry["decoder"] == "exhaustive":
+    for entry in study["results"]:
+        if "metrics" in entry and not entry.get("apart"):
             rows.setdefault(entry["row"], []).append(entry)
 
     def lines() -> Iterable[list]:
@@ -40,14 +42,22 @@ def table_of_rows(results: list[dict], dataset: str) -> str:
             code = spread([entry["code_metrics"]["NDCG@10"] for entry in entries])
             valid = [entry["valid"]["NDCG@10"] for entry in entries if "valid" in entry]
             yield [name, len(entries), *found, code, spread(valid) if valid else "-"]
-            if name in PAPER:
-                source, published = PAPER[name]
-                yield [f"*published: {source}*", "", *(f"*{value:.4f}*" for value in published), "", ""]
+            published = PAPER.get(name.removesuffix(study.get("suffix", " ")))
+            if published:
+                yield [f"*published: {published[0]}*", "", *(f"*{value:.4f}*" for value in published[1]), "", ""]
 
     return markdown(["row", "seeds", *METRICS, "NDCG@10 by codes", "validation NDCG@10"], lines())
 
 
-def table_of_runs(results: list[dict]) -> str:
+def table_of_curves(curves: dict[str, list[list[float]]]) -> str:
+    """Validation NDCG@10 after so many minutes, one line a run."""
+    return markdown(
+        ["run", "minutes of training: validation NDCG@10"],
+        [[name, ", ".join(f"{minutes:.0f}: {value:.4f}" for minutes, value in curve)] for name, curve in curves.items()],
+    )
+
+
+def table_of_runs(studies: list[dict]) -> str:
     columns = ["data", "row", "seed", "NDCG@10", "best epoch", "epochs", "seconds", "MiB", "key", "command"]
     rows = [
         [
@@ -58,62 +68,62 @@ def table_of_runs(results: list[dict]) -> str:
             *(entry.get(name) for name in ("best_epoch", "epochs", "train_seconds", "peak_memory_mib", "key")),
             f"`{entry['command']}`",
         ]
-        for entry in results
+        for study in studies
+        for entry in study["results"]
     ]
     return markdown(columns, rows)
 
 
-def table_of_trials(trials: list[dict]) -> str:
+def table_of_trials(studies: list[dict]) -> str:
+    trials = [trial for study in studies for trial in sorted(study["trials"], key=lambda t: -t["valid_NDCG@10"])]
     rows = [
         [t["round"], t["name"], t["model"], t["valid_NDCG@10"], t["best_epoch"], t["epochs"], f"`{t['options']}`"]
-        for t in sorted(trials, key=lambda t: (t["model"], -t["valid_NDCG@10"]))
+        for t in sorted(trials, key=lambda t: t["model"])
     ]
     return markdown(["round", "trial", "model", "validation NDCG@10", "best epoch", "epochs", "options"], rows)
 
 
+def section(study: dict) -> str:
+    """One study: what it ran on, its rows, its differences, what they say."""
+    parts = ["".join(f"- {name}: {', '.join(value) if isinstance(value, list) else value}\n"
+                     for name, value in study["context"].items()), table_of_rows(study)]  # fmt: skip
+    if study.get("curves"):
+        parts.append(table_of_curves(study["curves"]))
+    if study["differences"]:
+        found = [
+            [d["pair"], d["metric"], f"{d['value']:+.4f}", f"{d['low']:+.4f} to {d['high']:+.4f}"]
+            for d in study["differences"]
+        ]
+        parts.append(
+            markdown(["difference", "metric", "value", "95 % interval over users"], found)
+            + "\nDifferences are paired by user; where there are several seeds, each user's value is their mean. The\n"
+            "interval is a bootstrap over users (2,000 draws).\n"
+        )
+    if study["remarks"]:
+        remarks = "".join(f"- {line}\n" for line in study["remarks"])
+        parts.append(f"**What these figures say, and what they do not**\n\n{remarks}")
+    return f"## {study['title']}\n\n" + "\n".join(parts)
+
+
 def page(found: dict) -> str:
     """The whole page as Markdown."""
-    context = "".join(f"- {name}: {', '.join(value) if isinstance(value, list) else value}\n"
-                      for name, value in found["context"].items())  # fmt: skip
-    remarks = "".join(f"- {line}\n" for line in found["remarks"])
-    differences = markdown(
-        ["difference", "metric", "value", "95 % interval over users"],
-        [
-            [d["pair"], d["metric"], f"{d['value']:+.4f}", f"{d['low']:+.4f} to {d['high']:+.4f}"]
-            for d in found["differences"]
-        ],
-    )
+    studies = found["studies"]
     return f"""# Results
 
 Made from `results.json` by `docs/make_results.py`; edit neither table by hand.
 
-{context}
-## Beauty
-
-{table_of_rows(found["results"], "amazon-2014-beauty")}
-{differences}
-Differences are paired by user; where there are several seeds, each user's value is their mean. The interval
-is a bootstrap over users (2,000 draws).
-
-## What these figures say, and what they do not
-
-{remarks}
-## Scientific, as a user's own data
-
-{found["own_data"]}
-
-{table_of_rows(found["results"], "scientific")}
+{chr(10).join(map(section, studies))}
 ## Every run
 
-To repeat one: download and preprocess Beauty, `genrec tokenize --codebooks K --encoder FOLDER` for K 16 and 32 with
-the folder of all-MiniLM-L6-v2, then the command.
+To repeat one: download and preprocess Beauty, `genrec tokenize` with the folder of all-MiniLM-L6-v2 as `--encoder` and
+what the row's study says of codes (`--codebooks 16` and 32 for RPG and MHL), then the command.
 
-{table_of_runs(found["results"])}
+{table_of_runs(studies)}
 ## Every trial
 
 Each trial is one run with seed 0, judged on validation alone; nothing else was tried.
 
-{table_of_trials(found["trials"])}"""
+{table_of_trials(studies)}"""
 
 
 if __name__ == "__main__":
