@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 BENCHES: dict[str, list[str]] = {
     "rpg_step": ["--reference", "--data"],
     "mhl_step": ["--data"],
+    "attend": ["--data"],
     "floor": ["--data"],
     "evaluation": ["--reference", "--data"],
     "opq": ["--vectors"],
