@@ -51,10 +51,10 @@ def table_of_rows(study: dict) -> str:
 
 def table_of_curves(curves: dict[str, list[list[float]]]) -> str:
     """Validation NDCG@10 after so many minutes, one line a run."""
-    return markdown(
-        ["run", "minutes of training: validation NDCG@10"],
-        [[name, ", ".join(f"{minutes:.0f}: {value:.4f}" for minutes, value in curve)] for name, curve in curves.items()],
-    )
+    rows = [
+        [name, ", ".join(f"{minute:.0f}: {value:.4f}" for minute, value in curve)] for name, curve in curves.items()
+    ]
+    return markdown(["run", "minutes of training: validation NDCG@10"], rows)
 
 
 def table_of_runs(studies: list[dict]) -> str:

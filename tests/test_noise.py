@@ -122,6 +122,19 @@ def test_what_a_run_records_names_no_preset_and_can_be_read_again() -> None:
     assert again.gamma == 3.0
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.2, 0.5, 0.9])
+def test_a_ramp_reaches_the_highest_difficulty_early_and_stays(progress: float) -> None:
+    early = curriculum_counts(progress, 8, NoiseConfig(ramp=0.5))
+    assert early == pytest.approx(curriculum_counts(min(2 * progress, 1.0), 8, NoiseConfig()))
+
+
+def test_a_ramp_is_recorded_where_it_is_set() -> None:
+    assert "ramp" not in NoiseConfig().resolved()
+    assert NoiseConfig(ramp=0.5).resolved()["ramp"] == 0.5
+    with pytest.raises(ConfigError, match=r"noise\.ramp"):
+        validate(NoiseConfig, "noise", {"ramp": 0.0})
+
+
 def test_gamma_is_bounded() -> None:
     with pytest.raises(ConfigError, match=r"noise\.gamma"):
         validate(NoiseConfig, "noise", {"gamma": 5.0})

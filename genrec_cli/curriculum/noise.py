@@ -4,9 +4,9 @@ MDGR, arXiv 2601.19501: the number of masked digits grows with training progress
 that are rare in the user's own history are masked first. Only a summary of the paper is at hand, which names the
 ideas and gamma = 2 but no formula. What stands here is **our reading**:
 
-* progress p = step / all steps, difficulty s = p^gamma, mean number mu = 1 + s (K - 1); the number k of 1 .. K has
-  the probability proportional to exp(-(k - mu)^2 / (2 sigma^2)), sigma = K / 4. No k ever vanishes, since
-  decoding visits K, K - 1, ..., 1 masked digits.
+* progress p = step / (``ramp`` x all steps), at most 1, difficulty s = p^gamma, mean number mu = 1 + s (K - 1);
+  the number k of 1 .. K has the probability proportional to exp(-(k - mu)^2 / (2 sigma^2)), sigma = K / 4. No k
+  ever vanishes, since decoding visits K, K - 1, ..., 1 masked digits.
 * f_k, how often the target's code at digit k stands at digit k of the history before it; weight 1 / (1 + f_k)^a;
   k digits are drawn without replacement by Gumbel top-k. All weights of a cold user are equal.
 
@@ -53,6 +53,9 @@ class NoiseConfig(Section):
     """In place of the preset's choice of digits. uniform: all alike; history: rare codes of the history first."""
     gamma: float = Field(2.0, ge=1, le=4)
     """The difficulty is training progress to this power; higher: easy for longer."""
+    ramp: float = Field(1.0, gt=0, le=1)
+    """Share of the training over which the difficulty grows; what is left trains at the highest. At 1 most digits are
+    masked only when the cosine's learning rate has gone."""
     spread: Positive = 0.25
     """Deviation of the number of masked digits around its mean, as a share of K."""
     rarity: Positive = 1.0
@@ -67,7 +70,8 @@ class NoiseConfig(Section):
     def resolved(self) -> dict[str, Any]:
         """The same as plain values that do not name a preset: what a run records."""
         counts, allocation = self.laws
-        values = self.model_dump(mode="json", exclude={"preset"})
+        # a ramp over all of the training is not in the key, so runs of before it existed keep theirs
+        values = self.model_dump(mode="json", exclude={"preset"} | ({"ramp"} if self.ramp == 1 else set()))
         return values | {"counts": counts, "allocation": allocation}
 
 
@@ -81,7 +85,7 @@ def uniform_counts(progress: float, digits: int, config: NoiseConfig) -> list[fl
 
 def curriculum_counts(progress: float, digits: int, config: NoiseConfig) -> list[float]:
     """A bell whose mean moves from 1 to K as training goes on."""
-    mean = 1 + progress**config.gamma * (digits - 1)
+    mean = 1 + min(progress / config.ramp, 1.0) ** config.gamma * (digits - 1)
     weight = [math.exp(-((k - mean) ** 2) / (2 * (config.spread * digits) ** 2)) for k in range(1, digits + 1)]
     return [w / sum(weight) for w in weight]
 
