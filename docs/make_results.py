@@ -121,7 +121,7 @@ what the row's study says of codes (`--codebooks 16` and 32 for RPG and MHL), th
 {table_of_runs(studies)}
 ## Every trial
 
-Each trial is one run with seed 0, judged on validation alone; nothing else was tried.
+Each trial is one run with seed 0, judged on validation alone; what else was tried, a study's remarks say.
 
 {table_of_trials(studies)}"""
 

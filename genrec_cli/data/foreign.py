@@ -128,7 +128,7 @@ def _typed(table: pa.Table, name: str, path: Path) -> pa.Table:
         wanted = SCHEMAS[name].field(column).type
         try:
             table = table.set_column(table.column_names.index(column), column, table[column].cast(wanted))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except pa.ArrowException as error:
             raise DataError(f"{path}: the column '{column}' is no {wanted}: {error}.", hint=HINT) from None
     return table
 

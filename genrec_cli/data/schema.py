@@ -69,7 +69,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             if column.name not in found.names:
                 raise DataError(f"{path} has no column '{column.name}'.")
         return pq.read_table(path, columns=[c.name for c in wanted]).cast(pa.schema(wanted))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} cannot be read as Parquet: {error}.", hint="Run the stage that made it again"
         ) from None

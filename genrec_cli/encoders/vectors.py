@@ -105,7 +105,7 @@ def _read_parquet(path: Path) -> tuple[pa.Array, np.ndarray]:
         table = pq.read_table(path, columns=["raw_id", "vector"])
         ids = table["raw_id"].cast(pa.string()).combine_chunks()
         lists = table["vector"].cast(pa.list_(pa.float32())).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: {error}.", hint="Columns: raw_id (string), vector (list of numbers)") from None
     lengths = pc.value_counts(pc.list_value_length(lists))
     sizes = [entry["values"] for entry in lengths.to_pylist()]

@@ -207,7 +207,7 @@ def _per_user(evaluation: Artifact) -> dict[str, np.ndarray]:
     try:
         found = pq.read_table(path, columns=["user", "target", "rank", "ties"])
         return {name: found[name].to_numpy().astype(np.int64) for name in found.column_names}
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path} cannot be read: {error}.", hint="Evaluate again with --force") from None
 
 

@@ -112,7 +112,7 @@ def _curve(run: Artifact, label: str) -> figures.Curve:
     path = run.path / "log.parquet"
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}.", hint="Train again with --force") from None
     if not rows or not {"epoch", "phase", "ratio"} <= rows[0].keys():
         raise DataError(f"{path} is not the log of a training.", hint="Train again with --force")
