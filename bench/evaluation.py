@@ -35,7 +35,8 @@ def reference_side(checkout: Path, catalog: Catalog, batches: list[EvalBatch], d
         for known in batches:
             batch = known.batch
             flat = torch.zeros_like(batch.item_N)
-            table = padded(batch.__class__(batch.item_N, batch.packing, batch.user_B, flat), device)
+            given = padded(batch.__class__(batch.item_N, batch.packing, batch.user_B, flat))
+            table = {name: value.to(device) for name, value in given.items()}
             states = model.forward(table, return_loss=False).final_states
             last = (table["seq_lens"] - 1)[:, None, None, None].expand(-1, 1, catalog.digits, states.shape[-1])
             states = torch.nn.functional.normalize(states.gather(1, last)[:, 0], dim=-1)

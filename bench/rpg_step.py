@@ -13,8 +13,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -25,8 +27,10 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
+from genrec_cli.engine.graphs import Flat, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.nn.losses import Loss
 
 MAX_LENGTH = 50
 
@@ -74,7 +78,7 @@ def reference_model(checkout: Path, catalog: Catalog, device: torch.device):
     return RPG(config, dataset, tokenizer).to(device)
 
 
-def padded(batch, device: torch.device) -> dict[str, torch.Tensor]:
+def padded(batch) -> dict[str, torch.Tensor]:
     """Our packed batch as the authors' loader pads it: to the full length, on the right."""
     packing, size = batch.packing, batch.packing.sequences
     where = (packing.sequence_N, packing.position_N)
@@ -82,8 +86,7 @@ def padded(batch, device: torch.device) -> dict[str, torch.Tensor]:
     target = torch.where(batch.target_N > 0, batch.target_N, -100)
     label = torch.full((size, MAX_LENGTH), -100).index_put_(where, target)
     mask = torch.zeros(size, MAX_LENGTH, dtype=torch.long).index_put_(where, torch.ones_like(batch.item_N))
-    found = {"input_ids": item, "labels": label, "attention_mask": mask, "seq_lens": packing.length_B}
-    return {name: value.to(device) for name, value in found.items()}
+    return {"input_ids": item, "labels": label, "attention_mask": mask, "seq_lens": packing.length_B}
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
@@ -94,19 +97,38 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def alternating(
-    sides: dict[str, Callable], histories: Histories, rows: Rows, batch_size: int, steps: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds of each side's steps over the same batches, taken in turn; two steps warm up."""
+class Side(NamedTuple):
+    """One of those compared."""
+
+    prepare: Callable[[np.ndarray], object]
+    """Some rows to a batch on the host, as its loader does while the device works: not timed."""
+    step: Callable[[Any], None]
+
+
+def alternating(sides: dict[str, Side], rows: Rows, batch_size: int, steps: int, device) -> dict[str, list[float]]:
+    """Seconds of each side's steps over the same rows, taken in turn, after enough others to have met most shapes."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    order = rows.order(0, 0)
-    for number in range(steps + 2):
-        batch = rows.batch(histories, order[number * batch_size : (number + 1) * batch_size])
-        for name, step in sides.items():
-            spent = timed(lambda step=step, batch=batch: step(batch), device)
-            if number >= 2:
+    order, warm_up = rows.order(0, 0), 40 if device.type == "cuda" else 2
+    for number in range(steps + warm_up):
+        chosen = order[number * batch_size % len(rows) :][:batch_size]
+        for name, side in sides.items():
+            batch = side.prepare(chosen)
+            spent = timed(lambda step=side.step, batch=batch: step(batch), device)
+            if number >= warm_up:
                 times[name].append(spent)
     return times
+
+
+def peak_mib(side: Side, rows: Rows, batch_size: int, before: int) -> dict[str, float]:
+    """CUDA memory that training takes alone, weights and optimiser included: of its tensors, and of the device."""
+    order = rows.order(0, 1)
+    for number in range(20):
+        side.step(side.prepare(order[number * batch_size :][:batch_size]))
+    torch.cuda.synchronize()
+    return {
+        "allocated": (torch.cuda.max_memory_allocated() - before) / 2**20,
+        "reserved": (torch.cuda.max_memory_reserved() - before) / 2**20,
+    }
 
 
 def main() -> None:
@@ -127,41 +149,67 @@ def main() -> None:
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
     config = TrainConfig()
 
-    sides: dict[str, Callable[[object], None]] = {}
-
-    def add_ours(precision: str) -> None:
+    def ours(precision: str, *, graphs: bool) -> Side:
         torch.manual_seed(0)
         model = Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device).train()
         optimizer = make_optimizer(model, config)
 
+        def compute(batch) -> dict[str, Loss]:
+            with autocast(device, precision):
+                loss = model.losses(batch)["next"]
+            (loss.sum / loss.count).backward()
+            return {"next": loss._replace(sum=loss.sum.detach())}
+
+        recorded = Graphs(compute, model.parameters(), device) if graphs else None
+
         def step(batch) -> None:
             optimizer.zero_grad(set_to_none=True)
-            with autocast(device, precision):
-                loss = model.losses(batch.to(device))["next"]
-            (loss.sum / loss.count).backward()
+            if recorded:
+                recorded(batch)
+            else:
+                compute(batch.to(device))
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
 
-        sides[f"ours {precision}"] = step
+        if graphs:
+            return Side(lambda chosen: Flat.of(rows.batch(histories, chosen, rounded=True)), step)
+        return Side(lambda chosen: rows.batch(histories, chosen), step)
 
-    for precision in options.precision:
-        add_ours(precision)
-    reference = None
-    if options.reference:
-        reference = reference_model(options.reference, catalog, device).train()
-        optimizer = torch.optim.AdamW(reference.parameters(), lr=config.lr, weight_decay=0.0)
+    def reference() -> Side:
+        model = reference_model(options.reference, catalog, device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
 
-        def reference_step(batch) -> None:
+        def step(batch: dict[str, torch.Tensor]) -> None:
+            torch.set_float32_matmul_precision("highest")
             optimizer.zero_grad()
-            reference(padded(batch, device)).loss.backward()
-            torch.nn.utils.clip_grad_norm_(reference.parameters(), config.clip)
+            model({name: value.to(device) for name, value in batch.items()}).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
 
-        sides["reference fp32"] = reference_step
+        return Side(lambda chosen: padded(rows.batch(histories, chosen)), step)
+
+    wanted = {}
+    for precision in options.precision:
+        wanted[f"ours {precision}"] = partial(ours, precision, graphs=False)
+        if device.type == "cuda":
+            wanted[f"ours {precision} graphs"] = partial(ours, precision, graphs=True)
+    if options.reference:
+        wanted["reference fp32"] = reference
     else:
         print("no --reference given: timing ours alone", file=sys.stderr)
 
-    times = alternating(sides, histories, rows, options.batch_size, options.steps, device)
+    sides: dict[str, Side] = {}
+    memory: dict[str, dict[str, float]] = {}
+    for name, make in wanted.items():
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+        sides[name] = make()
+        if device.type == "cuda":
+            memory[name] = peak_mib(sides[name], rows, options.batch_size, before)
+
+    times = alternating(sides, rows, options.batch_size, options.steps, device)
     result = {name: statistics.median(values) for name, values in times.items()}
 
     decoder = Exhaustive(catalog)
@@ -190,7 +238,7 @@ def main() -> None:
     what = f"decode, 32 users x {catalog.items:,} items, top 10"
     comparisons.append(Comparison.of(what, "gather and top-k", spent["ours"], spent["gather"]))
     if options.json:
-        print(json.dumps(report(comparisons, step_seconds=result, decode_seconds=decode)))
+        print(json.dumps(report(comparisons, step_seconds=result, decode_seconds=decode, peak_mib=memory)))
         return
     print(
         f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, "
@@ -198,9 +246,10 @@ def main() -> None:
     )
     for name, value in result.items():
         ratio = f"  reference / ours {result['reference fp32'] / value:.2f}" if options.reference else ""
-        print(f"step    {name:15} {value * 1e3:9.1f} ms{ratio}")
+        held = "".join(f"  {key} {mib:,.0f} MiB" for key, mib in memory.get(name, {}).items())
+        print(f"step    {name:18} {value * 1e3:9.2f} ms{ratio}{held}")
     for name, value in decode.items():
-        print(f"decode  {name:15} {value * 1e3:9.2f} ms  (32 users x {catalog.items:,} items, top 10)")
+        print(f"decode  {name:18} {value * 1e3:9.2f} ms  (32 users x {catalog.items:,} items, top 10)")
 
 
 if __name__ == "__main__":

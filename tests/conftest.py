@@ -1,14 +1,17 @@
 """Shared fixtures: small catalogues and histories made in memory, and a small finished workspace."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def make_histories(lengths: list[int], items: int, *, seed: int = 0) -> Histories:
@@ -33,8 +36,10 @@ def make_catalog(
     return Catalog.of(torch.arange(items), codes, codewords, shared=shared)
 
 
-def whole(blocks: Iterable[pl.DataFrame]) -> pl.DataFrame:
+def whole(blocks: "Iterable[pl.DataFrame]") -> "pl.DataFrame":
     """``user, item, time (seconds), row`` of a source's blocks; times finer than seconds number the rows anew."""
+    import polars as pl  # the tests that need CUDA run where there is none
+
     rows = pl.concat([pl.DataFrame(schema={"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64}),
                       *blocks])  # fmt: skip
     time = rows["micros"] // 1_000_000

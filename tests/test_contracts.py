@@ -132,6 +132,21 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_rows(name, histories, rows):
 
 
 @trained
+def test_dummy_rows_change_no_loss_and_no_gradient(name, histories, rows):
+    model = build(name)
+    if not model.static:
+        pytest.skip("takes no dummy rows")
+    numbers = torch.arange(len(rows)).numpy()
+    gradients = []
+    for rounded in (False, True):
+        model.zero_grad()
+        losses_of(model, rows.batch(histories, numbers, rounded=rounded)).backward()
+        gradients.append({where: p.grad.clone() for where, p in model.named_parameters()})
+    for where, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][where], gradient, atol=1e-6, rtol=1e-4, msg=where)
+
+
+@trained
 def test_the_future_does_not_leak(name):
     """The gradient of what position t predicts, by the items behind t, is zero."""
     model = build(name).eval()

@@ -3,6 +3,7 @@
 Legend: B histories, N packed items, M positions with a target.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ class Batch:
     """The next item at each position; 0 = not to be learned from here. None outside training."""
     learn_M: Tensor | None = None
     """Indices in N of the positions with a target, made on the host."""
+    rounded: bool = False
+    """Whether rows were added that mean nothing: what they are to learn, item 0, is not to be counted."""
 
     @property
     def cells(self) -> tuple[Tensor, Tensor]:
@@ -32,14 +35,26 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
+        return self.mapped(lambda x: x.to(device, non_blocking=True))
 
-        def moved(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
-
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every tensor changed, in an order that depends on nothing."""
         return Batch(
-            moved(self.item_N),
-            self.packing.to(device),
-            moved(self.user_B),
-            None if self.target_N is None else moved(self.target_N),
-            None if self.learn_M is None else moved(self.learn_M),
+            change(self.item_N),
+            self.packing.mapped(change),
+            change(self.user_B),
+            None if self.target_N is None else change(self.target_N),
+            None if self.learn_M is None else change(self.learn_M),
+            self.rounded,
         )
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of :meth:`mapped`."""
+        found: list[Tensor] = []
+
+        def keep(x: Tensor) -> Tensor:
+            found.append(x)
+            return x
+
+        self.mapped(keep)
+        return found

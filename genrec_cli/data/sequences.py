@@ -13,6 +13,7 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.histories import CHUNK, read_histories
+from genrec_cli.data.rounding import dummies
 from genrec_cli.data.shuffle import Order
 from genrec_cli.nn.packing import Packing
 
@@ -153,22 +154,33 @@ class Rows:
         """How many items each row reads."""
         return self.stretches(histories, rows)[2]
 
-    def batch(self, histories: Histories, rows: np.ndarray) -> Batch:
-        """The packed training batch of some rows, on the host, in the order of their length (it pads least)."""
+    def batch(self, histories: Histories, rows: np.ndarray, *, rounded: bool = False) -> Batch:
+        """The packed training batch of some rows, on the host, in the order of their length (it pads least).
+
+        ``rounded`` adds dummy rows to it (``data/rounding.py``).
+        """
         user, start, length, learn_from = self.stretches(histories, rows)
         order = np.argsort(length, kind="stable")
         user, start, length, learn_from = (each[order] for each in (user, start, length, learn_from))
-        packing = Packing.of(length)
-        position = packing.position_N.numpy()
-        flat = np.repeat(start, length) + position
-        learned = position >= np.repeat(learn_from, length)
-        target = np.where(learned, histories.item[flat + 1], 0)
+        flat = np.repeat(start - (length.cumsum() - length), length) + np.arange(length.sum())
+        learned = flat >= np.repeat(start + learn_from, length)
+        item = histories.item[flat].astype(np.int64)
+        target = np.where(learned, histories.item[flat + 1], 0).astype(np.int64)
+        longest = None
+        if rounded:
+            extra = dummies(length, int(learned.sum()), self.max_length)
+            length, longest = np.concatenate([length, extra.length_F]), extra.longest
+            learned = np.concatenate([learned, extra.learned])
+            item = np.concatenate([item, np.ones(len(extra.learned), np.int64)])
+            target = np.concatenate([target, np.zeros(len(extra.learned), np.int64)])
+            user = np.concatenate([user, np.zeros_like(extra.length_F)])
         return Batch(
-            item_N=torch.from_numpy(histories.item[flat].astype(np.int64)),
-            packing=packing,
+            item_N=torch.from_numpy(item),
+            packing=Packing.of(length, longest),
             user_B=torch.from_numpy(user),
-            target_N=torch.from_numpy(target.astype(np.int64)),
+            target_N=torch.from_numpy(target),
             learn_M=torch.from_numpy(np.flatnonzero(learned)),
+            rounded=rounded,
         )
 
 

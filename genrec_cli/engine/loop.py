@@ -31,6 +31,7 @@ from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
 from genrec_cli.engine.evaluation import evaluate
+from genrec_cli.engine.graphs import Flat, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
 from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.errors import DivergedError, Interrupted
@@ -113,6 +114,8 @@ class Loop:
         self.ranks = here()
         self.gradients = Gradients(model.parameters(), self.ranks)
         self.generator = torch.Generator(device).manual_seed(self.ranks.seed(config.seed))
+        self.graphs: Graphs | None = None
+        """Recorded steps, from the first batch on that allows it."""
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
 
     # ---- the loop ------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ class Loop:
         choose = self._masker()
         mark = saved = time.perf_counter()
         self.model.train()
-        for batches in self._batches(order, first=counters.step_in_epoch):
+        for batches in self._batches(order, first=counters.step_in_epoch, recorded=self._recordable(choose)):
             self._step(batches, choose, running)
             counters.positions += int(self._lengths(self._rows(order, counters.step_in_epoch)).sum())
             counters.step += 1
@@ -168,24 +171,22 @@ class Loop:
                     hint="the same command goes on from there",
                 )
 
-    def _step(self, batches: list[Batch], choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
+    def _step(self, batches: list[Batch] | Flat, choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
         """One optimiser step over the global batch, in as many parts as it takes."""
         rate = learning_rate(self.counters.step, self.steps, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [batch.to(self.device) for batch in batches]
-        counts = self._global_counts(self._rehearsed(parts, choose)) if len(parts) > 1 else None
-        for part in parts:
-            losses = self._losses(part, choose)
-            if counts is None:
-                counts = self._global_counts({name: loss.count for name, loss in losses.items()})
-            weighted = [
-                loss.weight * loss.sum / counts[name].clamp_min(1) for name, loss in losses.items() if loss.weight
-            ]
-            self.gradients.backward(self.scaler.scale(torch.stack(weighted).sum()), last=part is parts[-1])
+        if isinstance(batches, Flat):
+            self.graphs = self.graphs or Graphs(self._pass, self.model.parameters(), self.device)
+            done = [self.graphs(batches)]
+        else:
+            parts = [batch.to(self.device) for batch in batches]
+            counts = self._global_counts(self._rehearsed(parts, choose)) if len(parts) > 1 else None
+            done = [self._pass(part, choose, counts, last=part is parts[-1]) for part in parts]
+        for losses in done:
             for name, loss in losses.items():
-                self._add(running, name, loss.sum.detach(), loss.count)
+                self._add(running, name, loss.sum, loss.count)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
         if self.config.precision != "fp16":  # the scaler skips steps whose gradients overflow
@@ -193,6 +194,18 @@ class Loop:
             self._add(running, "gradient_norm", norm.detach() * share, torch.full_like(norm, share))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _pass(
+        self, part: Batch, choose: Choose | Hide | None = None, counts: dict[str, Tensor] | None = None, *,
+        last: bool = True,
+    ) -> dict[str, Loss]:  # fmt: skip
+        """Forward and backward. Without ``counts`` this part is the whole of what this process has of the step."""
+        losses = self._losses(part, choose)
+        if counts is None:
+            counts = self._global_counts({name: loss.count for name, loss in losses.items()})
+        weighted = [loss.weight * loss.sum / counts[name].clamp_min(1) for name, loss in losses.items() if loss.weight]
+        self.gradients.backward(self.scaler.scale(torch.stack(weighted).sum()), last=last)
+        return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
 
     def _add(self, running: dict[str, Tensor], name: str, total: Tensor, count: Tensor) -> None:
         exact = torch.float32 if self.device.type == "mps" else torch.float64
@@ -252,11 +265,19 @@ class Loop:
         """How many items each row reads."""
         return self.rows.lengths(self.histories, rows)
 
-    def _batches(self, order: Order, *, first: int) -> Iterator[list[Batch]]:
+    def _recordable(self, choose: Choose | Hide | None) -> bool:
+        """Whether the steps of this epoch can be CUDA graphs."""
+        config = self.config
+        whole = config.micro_batch_size is None and self.ranks.alone and config.precision != "fp16"
+        return config.graphs and self.device.type == "cuda" and whole and self.model.static and choose is None
+
+    def _batches(self, order: Order, *, first: int, recorded: bool) -> Iterator[list[Batch] | Flat]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
 
-        def prepare(step: int) -> list[Batch]:
+        def prepare(step: int) -> list[Batch] | Flat:
             rows = self._rows(order, step)
+            if recorded:
+                return Flat.of(self.rows.batch(self.histories, rows, rounded=True))
             if not self.ranks.alone:  # dealt by length, so that no process waits for the one with the long rows
                 rows = rows[np.argsort(self._lengths(rows), kind="stable")]
                 rows = rows[self.ranks.rank :: self.ranks.world] if self.ranks.rank < len(rows) else rows[:1]

@@ -50,6 +50,8 @@ class TrainConfig(Section):
     """Epochs between validations."""
     valid_users: Count | None = None
     """Validate on so many users, drawn once by the seed; none: all."""
+    graphs: bool = True
+    """Record steps as CUDA graphs, where there is CUDA, one process, one part a step, and a model that allows it."""
     checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints within an epoch; one is always written after each epoch."""
 

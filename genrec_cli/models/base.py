@@ -57,6 +57,9 @@ class Model(nn.Module):
     """Whether the model calls ``choose``, so that a curriculum phase with a mask makes sense."""
     noised: ClassVar[bool] = False
     """Whether ``choose`` is a ``Hide``: the model's targets lose digits as the section [noise] says."""
+    static: bool = False
+    """Whether a training step without masks asks its device for no size and leaves dummy rows (``Batch.rounded``) out
+    of its losses, so that CUDA can record and replay it."""
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Section -> key -> value that suit this model better than the general defaults."""
     code_RK: Tensor
@@ -70,6 +73,12 @@ class Model(nn.Module):
     def codes_of(self, item_X: Tensor) -> Tensor:
         """Codes of items (ids from 1; 0, padding, has zeros) as int64: one dimension more, of K."""
         return self.code_RK[item_X].long()
+
+    def target_codes(self, batch: Batch, learn_M: Tensor) -> Tensor:
+        """``code_MK`` of the items to learn at some positions; -1 where a dummy row has none."""
+        target_M = batch.target_N[learn_M]
+        code_MK = self.codes_of(target_M)
+        return code_MK.masked_fill(target_M[:, None] == 0, -1) if batch.rounded else code_MK
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
         """The losses of a training batch by name; the engine weighs and sums them."""

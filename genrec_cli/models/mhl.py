@@ -118,7 +118,8 @@ class Mhl(Rpg):
         return self.logits(h_MD).log_softmax(-1)
 
     def _next(self, logp_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
-        loss = code_likelihood(logp_KMV, self.codes_of(batch.target_N[learn_M]), padded=self.padded)
+        target_MK = self.target_codes(batch, learn_M)
+        loss = code_likelihood(logp_KMV, target_MK, padded=self.padded or batch.rounded)
         return loss._replace(weight=self.config.next_weight)
 
     def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:

@@ -53,6 +53,7 @@ class Rpg(Model):
 
     Config: ClassVar[type[Section]] = RpgConfig
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
+    static: bool = True
 
     def __init__(self, config: RpgConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
@@ -93,8 +94,9 @@ class Rpg(Model):
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
         h_MD = self.states(self.tokens(batch), batch, batch.learn_M)
-        target_MK = self.codes_of(batch.target_N[batch.learn_M])
-        return {"next": code_cross_entropy(self.logits(h_MD), target_MK, padded=self.padded)}
+        target_MK = self.target_codes(batch, batch.learn_M)
+        padded = self.padded or batch.rounded
+        return {"next": code_cross_entropy(self.logits(h_MD), target_MK, padded=padded)}
 
     def code_logprobs(self, batch: Batch) -> Tensor:
         h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)

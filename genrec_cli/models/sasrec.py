@@ -56,6 +56,7 @@ class SasRec(Model):
     def __init__(self, config: SasRecConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config = config
+        self.static = config.loss == "ce"
         self.item = nn.Embedding(catalog.items, config.width)
         self.backbone = Transformer(
             width=config.width, layers=config.layers, heads=config.heads, inner=config.inner, positions=max_length,

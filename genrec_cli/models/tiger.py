@@ -68,6 +68,7 @@ class Tiger(Model):
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
     causal: ClassVar[bool] = False
     decoder: ClassVar[str] = "beam"
+    static: bool = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "train": {"windows": "each", "max_length": 20, "batch_size": 256, "lr": 1e-3}
     }
@@ -132,9 +133,10 @@ class Tiger(Model):
                 "tiger learns one target a row, the item after the last that it reads, and these rows have more.",
                 hint="--set train.windows=each",
             )
-        target_BK = self.codes_of(batch.target_N[batch.learn_M])
-        logit_KBV = self.logits(self.states(self.remember(batch), target_BK))
-        return {"next": code_cross_entropy(logit_KBV, target_BK, smoothing=self.config.label_smoothing)}
+        target_BK = self.target_codes(batch, batch.learn_M)
+        logit_KBV = self.logits(self.states(self.remember(batch), target_BK.clamp_min(0)))
+        smoothing = self.config.label_smoothing
+        return {"next": code_cross_entropy(logit_KBV, target_BK, padded=batch.rounded, smoothing=smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         codes_BK = self.codes_of(target_B)

@@ -42,8 +42,9 @@ def code_likelihood(logp_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False)
 
 
 def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
-    """Softmax cross-entropy over the whole catalogue; ``column_M`` counts items from 0."""
-    return _loss(F.cross_entropy(score_MI.float(), column_M, reduction="sum"), column_M.numel())
+    """Softmax cross-entropy over the whole catalogue; ``column_M`` counts items from 0, and -1 is none."""
+    total = F.cross_entropy(score_MI.float(), column_M, ignore_index=-1, reduction="sum")
+    return Loss(total, (column_M >= 0).sum().to(total.dtype))
 
 
 def binary_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:

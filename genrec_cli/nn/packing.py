@@ -3,6 +3,7 @@
 Legend: B sequences, N tokens in all, T longest length, C = B x T cells of a padded grid, D width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,10 @@ class Grid:
     """What :meth:`_layout` has made: the blocks of a model ask for the same."""
 
     @classmethod
-    def of(cls, lengths: np.ndarray, begin: int) -> "Grid":
-        longest, total = int(lengths.max()), int(lengths.sum())
+    def of(cls, lengths: np.ndarray, begin: int, longest: int | None = None) -> "Grid":
+        """``longest`` may be more than any of the lengths; then the grid counts as padded in any case."""
+        total, wider = int(lengths.sum()), longest is not None
+        longest = longest or int(lengths.max())
         starts = np.cumsum(lengths) - lengths
         steps = np.arange(longest)
         token = np.where(steps < lengths[:, None], starts[:, None] + steps, 0)
@@ -92,7 +95,7 @@ class Grid:
         cell = sequence * longest + np.arange(total) - starts[sequence]
         return cls(
             begin, begin + total, longest, torch.from_numpy(lengths), torch.from_numpy(cell),
-            torch.from_numpy(token.ravel()), len(cell) == token.size,
+            torch.from_numpy(token.ravel()), len(cell) == token.size and not wider,
         )  # fmt: skip
 
     def spread(self, rows_before: int, digits: int, lead: int) -> "Grid":
@@ -108,9 +111,10 @@ class Grid:
         cell_N = torch.arange(end - begin, device=length_B.device) + (row_N * longest - start_B1[row_N, 0])
         return Grid(begin, end, longest, length_B, cell_N, token_C, self.full)
 
-    def to(self, device: torch.device) -> "Grid":
-        moved = (x.to(device, non_blocking=True) for x in (self.length_B, self.cell_N, self.token_C))
-        return Grid(self.begin, self.end, self.longest, *moved, self.full)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Grid":
+        """The same grid with every tensor changed."""
+        changed = map(change, (self.length_B, self.cell_N, self.token_C))
+        return Grid(self.begin, self.end, self.longest, *changed, self.full)
 
     def pad(self, x_ND: Tensor) -> Tensor:
         """This grid's tokens of a packed ``x_ND`` as ``x_BTD``; padding cells hold copies: never read them."""
@@ -191,31 +195,36 @@ class Packing:
     """The same as one grid, or as two of less padding: what attention works on."""
 
     @classmethod
-    def of(cls, lengths: np.ndarray) -> "Packing":
-        """From lengths (B), on the host; sorted lengths pad least. Raises ValueError for an empty sequence."""
+    def of(cls, lengths: np.ndarray, longest: int | None = None) -> "Packing":
+        """From lengths (B), on the host; sorted lengths pad least. Raises ValueError for an empty sequence.
+
+        With ``longest``, how the tokens lie on the grid decides about no shape: there is one grid, so wide.
+        """
         lengths = np.asarray(lengths, dtype=np.int64)
         if lengths.size == 0 or lengths.min() < 1:
             raise ValueError("a packed batch needs sequences of length 1 or more")
         starts = np.cumsum(lengths) - lengths
         sequence = np.repeat(np.arange(lengths.size), lengths)
-        grid = Grid.of(lengths, 0)
+        grid = Grid.of(lengths, 0, longest)
         return cls(
             torch.from_numpy(lengths),
             torch.from_numpy(np.arange(int(lengths.sum())) - starts[sequence]),
             torch.from_numpy(sequence),
             torch.from_numpy(starts + lengths - 1),
             grid,
-            _parts(lengths, grid),
+            (grid,) if longest else _parts(lengths, grid),
         )
 
     def to(self, device: torch.device) -> "Packing":
         """The same packing with its index tensors on a device."""
-        moved = (
-            x.to(device, non_blocking=True) for x in (self.length_B, self.position_N, self.sequence_N, self.last_B)
-        )
-        grid = self.grid.to(device)
-        parts = (grid,) if len(self.parts) == 1 else tuple(part.to(device) for part in self.parts)
-        return Packing(*moved, grid, parts)
+        return self.mapped(lambda x: x.to(device, non_blocking=True))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Packing":
+        """The same packing with every tensor changed."""
+        changed = [change(x) for x in (self.length_B, self.position_N, self.sequence_N, self.last_B)]
+        grid = self.grid.mapped(change)
+        parts = (grid,) if len(self.parts) == 1 else tuple(part.mapped(change) for part in self.parts)
+        return Packing(*changed, grid, parts)
 
     def spread(self, digits: int, lead: int = 0) -> "Packing":
         """The packing of the same sequences at the level of codes: every item becomes ``digits`` tokens, one after

@@ -85,9 +85,10 @@ def plan(
         inputs = {"data": ws.find(dataset, "data", data)}
     config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
+        # what is as it was before it could be set is not in the key, so older runs keep theirs
+        unset = {name for name, old in {"max_steps": None, "graphs": True}.items() if getattr(train, name) == old}
         config |= {
-            # a limit that is not set is not in the key, so runs of before it existed keep theirs
-            "train": train.model_dump(mode="json", exclude={"max_steps"} if train.max_steps is None else None),
+            "train": train.model_dump(mode="json", exclude=unset),
             "curriculum": {
                 "watch": curriculum.watch,
                 "budget": curriculum.budget,
