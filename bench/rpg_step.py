@@ -119,15 +119,15 @@ def alternating(sides: dict[str, Side], rows: Rows, batch_size: int, steps: int,
     return times
 
 
-def peak_mib(side: Side, rows: Rows, batch_size: int, before: int) -> dict[str, float]:
+def peak_mib(side: Side, rows: Rows, batch_size: int, before: tuple[int, int]) -> dict[str, float]:
     """CUDA memory that training takes alone, weights and optimiser included: of its tensors, and of the device."""
     order = rows.order(0, 1)
     for number in range(20):
         side.step(side.prepare(order[number * batch_size :][:batch_size]))
     torch.cuda.synchronize()
     return {
-        "allocated": (torch.cuda.max_memory_allocated() - before) / 2**20,
-        "reserved": (torch.cuda.max_memory_reserved() - before) / 2**20,
+        "allocated": (torch.cuda.max_memory_allocated() - before[0]) / 2**20,
+        "reserved": (torch.cuda.max_memory_reserved() - before[1]) / 2**20,
     }
 
 
@@ -175,8 +175,11 @@ def main() -> None:
             return Side(lambda chosen: Flat.of(rows.batch(histories, chosen, rounded=True)), step)
         return Side(lambda chosen: rows.batch(histories, chosen), step)
 
+    authors = None
+
     def reference() -> Side:
-        model = reference_model(options.reference, catalog, device).train()
+        nonlocal authors
+        authors = model = reference_model(options.reference, catalog, device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
 
         def step(batch: dict[str, torch.Tensor]) -> None:
@@ -203,7 +206,7 @@ def main() -> None:
     for name, make in wanted.items():
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            before = torch.cuda.memory_allocated()
+            before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
             torch.cuda.reset_peak_memory_stats()
         sides[name] = make()
         if device.type == "cuda":
@@ -221,7 +224,13 @@ def main() -> None:
         chosen = flat[:, None].expand(-1, catalog.items, -1).gather(-1, token[None].expand(32, -1, -1))
         chosen.mean(-1).topk(10)
 
-    decoders = {"ours": lambda: decoder.top(decoder.code_scored(logp), 10), "gather": gather}
+    decoders: dict[str, Callable[[], object]] = {
+        "ours": lambda: decoder.top(decoder.code_scored(logp), 10),
+        "gather": gather,
+    }
+    if authors is not None:  # what they recommend with; what it costs does not depend on which items are neighbours
+        authors.adjacency = torch.randint(1, catalog.items, (catalog.items + 1, authors.n_edges), device=device)
+        decoders["walk"] = lambda: authors.graph_propagation(flat, 10)
     spent = {name: [] for name in decoders}
     for number in range(20 + 3):
         for name, work in decoders.items():
@@ -237,6 +246,8 @@ def main() -> None:
     ]  # fmt: skip
     what = f"decode, 32 users x {catalog.items:,} items, top 10"
     comparisons.append(Comparison.of(what, "gather and top-k", spent["ours"], spent["gather"]))
+    if authors is not None:
+        comparisons.append(Comparison.of(what, "the authors' graph walk", spent["ours"], spent["walk"]))
     if options.json:
         print(json.dumps(report(comparisons, step_seconds=result, decode_seconds=decode, peak_mib=memory)))
         return
@@ -249,7 +260,8 @@ def main() -> None:
         held = "".join(f"  {key} {mib:,.0f} MiB" for key, mib in memory.get(name, {}).items())
         print(f"step    {name:18} {value * 1e3:9.2f} ms{ratio}{held}")
     for name, value in decode.items():
-        print(f"decode  {name:18} {value * 1e3:9.2f} ms  (32 users x {catalog.items:,} items, top 10)")
+        ratio = f"  {name} / ours {value / decode['ours']:.1f}" if name != "ours" else ""
+        print(f"decode  {name:18} {value * 1e3:9.2f} ms{ratio}  (32 users x {catalog.items:,} items, top 10)")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders import exhaustive
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig
-from genrec_cli.decoders.leaders import BLOCK, first
+from genrec_cli.decoders.leaders import BLOCK, Leaders, first
 from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.decoders.scores import DenseScores, DotScores
 from genrec_cli.models.base import DotScorer, ItemScorer
@@ -218,3 +218,17 @@ def test_visited_counts_distinct_items():
             seen |= near
             beam = set(sorted(near, key=lambda item, user=user: -float(score_BI[user, item]))[:6])
         assert visited_B[user] == len(seen)
+
+
+@pytest.mark.parametrize("k", [1, 7, 200])
+def test_sorting_whole_runs_finds_what_blocks_find(k):
+    """What CUDA does with short runs; many scores are equal, and some items are left out."""
+    score_IB = torch.randint(-3, 4, (150, 5), generator=torch.Generator().manual_seed(0)).float()
+    score_IB[20:90, 2] = -torch.inf
+    found = []
+    for direct in (0, 1 << 16):
+        leaders = Leaders(5, k, torch.device("cpu"), direct=direct)
+        for begin in (0, 100):
+            leaders.add(score_IB[begin : begin + 100], begin)
+        found.append(leaders)
+    assert torch.equal(found[0].item_Bk, found[1].item_Bk) and torch.equal(found[0].score_Bk, found[1].score_Bk)

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
+DIRECT = {"cuda": 1 << 16}
+"""Items of a run up to which a device sorts all of them at once: its launches would take longer than the work."""
 
 
 class Leaders:
     """The k best items so far. Runs must come in order of their items."""
 
-    def __init__(self, users: int, k: int, device: torch.device) -> None:
-        self.k = k
+    def __init__(self, users: int, k: int, device: torch.device, *, direct: int | None = None) -> None:
+        self.k, self.direct = k, DIRECT.get(device.type, 0) if direct is None else direct
         self.score_Bk = torch.full((users, k), -torch.inf, device=device)
         self.item_Bk = torch.zeros(users, k, dtype=torch.long, device=device)
         """Ids from 1; 0 where there is no item."""
@@ -27,6 +29,9 @@ class Leaders:
         if self.k == 0 or score_CB.numel() == 0:
             return
         items, users = score_CB.shape
+        if items <= self.direct:
+            self._join(score_CB.t().contiguous(), torch.arange(begin + 1, begin + 1 + items, device=score_CB.device))
+            return
         whole = items // BLOCK * BLOCK
         peak_PB = score_CB[:whole].view(-1, BLOCK, users).amax(1)
         if whole < items:
@@ -34,8 +39,12 @@ class Leaders:
         block_Bp = first(peak_PB.t(), min(self.k, len(peak_PB))).sort(1).values
         place_Bn = (block_Bp[:, :, None] * BLOCK + torch.arange(BLOCK, device=score_CB.device)).flatten(1)
         found_Bn = score_CB.t().gather(1, place_Bn.clamp_max(items - 1)).masked_fill(place_Bn >= items, -torch.inf)
+        self._join(found_Bn, place_Bn + (begin + 1))
+
+    def _join(self, found_Bn: Tensor, item_Bn: Tensor) -> None:
+        """Consider some items: scores, and ids in ascending order (of each user, or of all)."""
         score_Bn = torch.cat([self.score_Bk, found_Bn], 1)
-        item_Bn = torch.cat([self.item_Bk, place_Bn + begin + 1], 1)
+        item_Bn = torch.cat([self.item_Bk, item_Bn.expand(len(found_Bn), -1)], 1)
         best_Bk = first(score_Bn, self.k)
         self.score_Bk = score_Bn.gather(1, best_Bk)
         self.item_Bk = item_Bn.gather(1, best_Bk).masked_fill_(~(self.score_Bk > -torch.inf), 0)

@@ -17,6 +17,7 @@ from genrec_cli.curriculum.phases import Curriculum, CurriculumState, Phase
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.data.shuffle import Order
 from genrec_cli.engine.evaluation import evaluate
+from genrec_cli.engine.graphs import Flat
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
 from genrec_cli.engine.optim import autocast
 
@@ -126,12 +127,13 @@ def _seconds_a_step(loop: Loop, phase: int, limit: float) -> tuple[float, int]:
     _enter(loop, phase)
     loop.model.train()
     choose, running = loop._masker(), {}
-    prepared = loop._batches(_order(loop), first=0)
+    prepared = loop._batches(_order(loop), choose, first=0)
     first = next(prepared)
     loop._step(first, choose, running)
     _wait(loop.device)
     steps, began = 0, time.perf_counter()
-    for batch in itertools.chain(prepared, itertools.repeat(first)):
+    again = itertools.repeat(first)
+    for batch in again if isinstance(first, Flat) else itertools.chain(prepared, again):  # a new shape is recorded
         loop._step(batch, choose, running)
         _wait(loop.device)
         steps, spent = steps + 1, time.perf_counter() - began

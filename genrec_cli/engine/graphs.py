@@ -33,7 +33,8 @@ class Flat:
     @property
     def shape(self) -> Shape:
         """What decides which graph a batch needs."""
-        return (*(x.numel() for x in self.batch.tensors()), self.batch.packing.grid.longest)
+        columns = (part.longest for part in self.batch.packing.parts)
+        return (*(x.numel() for x in self.batch.tensors()), *columns)
 
     def at(self, numbers: Tensor) -> Batch:
         """The batch whose tensors are parts of ``numbers``."""
@@ -62,6 +63,7 @@ class Graphs:
     ) -> None:
         self.compute, self.parameters, self.device = compute, list(parameters), device
         self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream(device)  # one, as cuBLAS keeps tens of MiB for each
         self.gradients: list[tuple[Tensor, Tensor]] = []
         self.recorded: dict[Shape, _Recorded] = {}
 
@@ -81,15 +83,14 @@ class Graphs:
         random = torch.cuda.get_rng_state(self.device)
         numbers = flat.numbers.to(self.device)
         batch = flat.at(numbers)
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
             self.compute(batch)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
         if not self.gradients:
             self.gradients = [(p, p.grad) for p in self.parameters if p.grad is not None]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             torch._foreach_zero_([gradient for _, gradient in self.gradients])
             losses = self.compute(batch)
         torch.cuda.set_rng_state(random, self.device)
