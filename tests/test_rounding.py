@@ -8,7 +8,6 @@ from conftest import make_histories
 from genrec_cli.data.rounding import dummies, rounded
 from genrec_cli.data.sequences import Rows
 from genrec_cli.engine.graphs import Flat
-from genrec_cli.nn.packing import Packing
 
 
 def test_round_numbers_are_at_most_an_eighth_away():
@@ -24,15 +23,12 @@ def test_round_numbers_are_at_most_an_eighth_away():
 @pytest.mark.parametrize("seed", range(20))
 def test_dummies_bring_every_size_to_a_round_number(seed, one_each):
     random = np.random.default_rng(seed)
-    length = np.sort(random.integers(1, 51, random.integers(1, 300)))
+    length = random.integers(1, 51, random.integers(1, 300))
     targets = len(length) if one_each else int(random.integers(len(length) + 1, length.sum() + 2))
     extra = dummies(length, targets, 50)
     items = int(length.sum() + extra.length_F.sum())
-    assert items == rounded(items)
-    assert sum(rows for rows, _ in extra.grids) == len(length) + len(extra.length_F)
-    assert max(length.max(), extra.length_F.max()) <= extra.grids[-1][1] <= 50 and extra.length_F.min() >= 1
-    if len(extra.grids) == 2:
-        assert length[extra.grids[0][0] - 1] <= extra.grids[0][1] < extra.grids[1][1]
+    assert items == rounded(items) and extra.longest <= 50
+    assert extra.length_F.min() >= 1 and extra.length_F.max() <= extra.longest >= length.max()
     assert len(extra.learned) == extra.length_F.sum()
     if one_each:
         assert (np.add.reduceat(extra.learned, extra.length_F.cumsum() - extra.length_F) == 1).all()
@@ -52,18 +48,8 @@ def test_a_batch_of_few_shapes_keeps_its_rows():
         assert torch.equal(batch.learn_M[: len(plain.learn_M)], plain.learn_M)
         assert (batch.target_N[batch.learn_M[len(plain.learn_M) :]] == 0).all() and (batch.item_N >= 1).all()
         plain_shapes.add((len(plain.item_N), len(plain.learn_M)))
-        columns = [part.longest for part in batch.packing.parts]
-        shapes.add((len(batch.item_N), len(batch.learn_M), batch.packing.sequences, *columns))
+        shapes.add((len(batch.item_N), len(batch.learn_M), batch.packing.sequences, batch.packing.grid.longest))
     assert len(shapes) <= 4 < len(plain_shapes)
-
-
-def test_two_grids_hold_what_one_holds():
-    length = np.array([1, 2, 2, 3, 3, 4, 20, 30])
-    two = Packing.of(length, [(6, 4), (2, 32)])
-    assert [part.longest for part in two.parts] == [4, 32] and two.grid.longest == 32
-    x = torch.arange(float(length.sum()))[:, None]
-    assert torch.equal(torch.cat([part.pack(part.pad(x)) for part in two.parts]), x)
-    assert torch.equal(torch.cat([part.real_BT().sum(1) for part in two.parts]), torch.from_numpy(length))
 
 
 def test_a_batch_travels_as_one_tensor(monkeypatch):
@@ -74,4 +60,4 @@ def test_a_batch_travels_as_one_tensor(monkeypatch):
     flat = Flat.of(batch)
     again = flat.at(flat.numbers.clone())
     assert all(torch.equal(a, b) for a, b in zip(batch.tensors(), again.tensors(), strict=True))
-    assert again.rounded and [p.longest for p in again.packing.parts] == [p.longest for p in batch.packing.parts]
+    assert again.rounded and again.packing.parts[0] is again.packing.grid

@@ -3,7 +3,7 @@
 A recorded step (``engine/graphs.py``) repeats the same kernels on the same shapes, while packed batches hardly ever
 have the same sizes twice. Dummy rows read item 1, and what they are to learn is item 0, which no loss counts.
 
-Legend: B real rows, F dummy rows, N items read, M targets, T columns of a grid for attention.
+Legend: B real rows, F dummy rows, N items read, M targets, T columns of the attention's grid.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,8 @@ import numpy as np
 STEPS_AN_OCTAVE = 8
 """Round numbers between a power of two and the next: at most an eighth of the work is for nothing."""
 LEAST_STEP = 32
-COLUMNS = 4
+COLUMNS = 8
 """T is a multiple of this, or the longest history that the model reads."""
-SHORT = 0.75
-"""Share of the rows, the shortest, that attention lays out on a grid of their own."""
-SPLIT_BELOW = 0.8
-"""It does if two grids have so few of one grid's cells."""
 
 
 class Dummies(NamedTuple):
@@ -27,8 +23,8 @@ class Dummies(NamedTuple):
     length_F: np.ndarray
     learned: np.ndarray
     """Which of their items, one row after the other, have a (dummy) target."""
-    grids: tuple[tuple[int, int], ...]
-    """Rows and columns of the grids for attention; the dummies stand in the last."""
+    longest: int
+    """T."""
 
 
 def step_of(size: int) -> int:
@@ -42,21 +38,17 @@ def rounded(size: int) -> int:
 
 
 def dummies(length_B: np.ndarray, targets: int, max_length: int) -> Dummies:
-    """What brings rows of these ascending lengths, with ``targets`` targets in all, to round sizes.
+    """What brings rows of these lengths, with ``targets`` targets in all, to round sizes.
 
     Where every row has one target, every dummy has one too, its last item.
     """
     items, one_each = int(length_B.sum()), targets == len(length_B)
-    short = int(SHORT * len(length_B))
-    columns = [min(-(-int(length_B[at]) // COLUMNS) * COLUMNS, max_length) for at in (max(short - 1, 0), -1)]
-    rows = -(-(2 * step_of(items) + step_of(targets)) // columns[1])
+    longest = min(-(-int(length_B.max()) // COLUMNS) * COLUMNS, max_length)
+    rows = -(-(2 * step_of(items) + step_of(targets)) // longest)
     missing = rows if one_each else rounded(targets) - targets
     extra = rounded(items + max(rows, missing)) - items
     length_F = np.full(rows, extra // rows)
     length_F[: extra % rows] += 1
     learned = np.zeros(extra, dtype=bool)
     learned[length_F.cumsum() - 1 if one_each else slice(missing)] = True
-    long = len(length_B) - short
-    if short and short * columns[0] + long * columns[1] < SPLIT_BELOW * len(length_B) * columns[1]:
-        return Dummies(length_F, learned, ((short, columns[0]), (long + rows, columns[1])))
-    return Dummies(length_F, learned, ((len(length_B) + rows, columns[1]),))
+    return Dummies(length_F, learned, longest)

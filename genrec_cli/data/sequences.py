@@ -166,17 +166,17 @@ class Rows:
         learned = flat >= np.repeat(start + learn_from, length)
         item = histories.item[flat].astype(np.int64)
         target = np.where(learned, histories.item[flat + 1], 0).astype(np.int64)
-        grids = None
+        longest = None
         if rounded:
             extra = dummies(length, int(learned.sum()), self.max_length)
-            length, grids = np.concatenate([length, extra.length_F]), extra.grids
+            length, longest = np.concatenate([length, extra.length_F]), extra.longest
             learned = np.concatenate([learned, extra.learned])
             item = np.concatenate([item, np.ones(len(extra.learned), np.int64)])
             target = np.concatenate([target, np.zeros(len(extra.learned), np.int64)])
             user = np.concatenate([user, np.zeros_like(extra.length_F)])
         return Batch(
             item_N=torch.from_numpy(item),
-            packing=Packing.of(length, grids),
+            packing=Packing.of(length, longest),
             user_B=torch.from_numpy(user),
             target_N=torch.from_numpy(target),
             learn_M=torch.from_numpy(np.flatnonzero(learned)),

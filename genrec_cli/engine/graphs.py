@@ -33,8 +33,7 @@ class Flat:
     @property
     def shape(self) -> Shape:
         """What decides which graph a batch needs."""
-        columns = (part.longest for part in self.batch.packing.parts)
-        return (*(x.numel() for x in self.batch.tensors()), *columns)
+        return (*(x.numel() for x in self.batch.tensors()), self.batch.packing.grid.longest)
 
     def at(self, numbers: Tensor) -> Batch:
         """The batch whose tensors are parts of ``numbers``."""

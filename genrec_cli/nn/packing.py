@@ -3,7 +3,7 @@
 Legend: B sequences, N tokens in all, T longest length, C = B x T cells of a padded grid, D width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,24 +195,24 @@ class Packing:
     """The same as one grid, or as two of less padding: what attention works on."""
 
     @classmethod
-    def of(cls, lengths: np.ndarray, grids: Sequence[tuple[int, int]] | None = None) -> "Packing":
+    def of(cls, lengths: np.ndarray, longest: int | None = None) -> "Packing":
         """From lengths (B), on the host; sorted lengths pad least. Raises ValueError for an empty sequence.
 
-        ``grids`` gives rows and columns of the parts, so that how long the sequences are decides about no shape.
+        With ``longest``, how the tokens lie on the grid decides about no shape: there is one grid, so wide.
         """
         lengths = np.asarray(lengths, dtype=np.int64)
         if lengths.size == 0 or lengths.min() < 1:
             raise ValueError("a packed batch needs sequences of length 1 or more")
         starts = np.cumsum(lengths) - lengths
         sequence = np.repeat(np.arange(lengths.size), lengths)
-        grid = Grid.of(lengths, 0, None if grids is None else max(columns for _, columns in grids))
+        grid = Grid.of(lengths, 0, longest)
         return cls(
             torch.from_numpy(lengths),
             torch.from_numpy(np.arange(int(lengths.sum())) - starts[sequence]),
             torch.from_numpy(sequence),
             torch.from_numpy(starts + lengths - 1),
             grid,
-            _parts(lengths, grid) if grids is None else _given(lengths, grid, grids),
+            (grid,) if longest else _parts(lengths, grid),
         )
 
     def to(self, device: torch.device) -> "Packing":
@@ -246,18 +246,6 @@ class Packing:
     def sequences(self) -> int:
         """B."""
         return self.length_B.shape[0]
-
-
-def _given(lengths: np.ndarray, grid: Grid, grids: Sequence[tuple[int, int]]) -> tuple[Grid, ...]:
-    """Neighbouring sequences on grids of given sizes."""
-    if len(grids) == 1:
-        return (grid,)
-    ends = np.cumsum([rows for rows, _ in grids])
-    before = np.concatenate([[0], lengths.cumsum()])
-    return tuple(
-        Grid.of(lengths[end - rows : end], int(before[end - rows]), columns)
-        for end, (rows, columns) in zip(ends, grids, strict=True)
-    )
 
 
 def _parts(lengths: np.ndarray, grid: Grid) -> tuple[Grid, ...]:
