@@ -330,7 +330,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(copy, monkeyp
         assert (answer.code, answer.out) == (130, "")
         assert f"after step {step}" in answer.err, "the second call goes on from the first"
         assert "the same command goes on" in answer.err
-        run = Path(answer.err.partition("checkpoint is in ")[2].partition("\n")[0]).parent
+        run = Path(answer.err.partition("the checkpoint is ")[2].partition("\n")[0]).parent.parent
         assert (run / LAST).exists() and not (run / "manifest.json").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -382,12 +382,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(
     logs = [pq.read_table(path / "log.parquet").drop_columns(["seconds", "waited"]) for path in (partial, whole)]
     assert logs[0].num_rows == epochs
     assert logs[0].equals(logs[1])
-    states = []
-    for path in (partial, whole):
-        with safe_open(path / LAST, framework="pt") as file:
-            states.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not any((path / LAST).parent.exists() for path in (partial, whole)), "a finished run needs no checkpoint"
 
 
 def data_of(root: Path) -> Path:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from genrec_cli.errors import DataError
 from genrec_cli.files import write_atomically
 
-LAST = "last/state.safetensors"
+LAST = "unfinished/state.safetensors"
+"""In the folder of an artifact that is dropped once it is finished: only going on needs it, and it is three times
+the size of the weights."""
 BEST = "model.safetensors"
 
 

@@ -84,7 +84,7 @@ class Loop:
 
     Args:
         catalog, model: on the device.
-        folder: where ``model.safetensors`` (best), ``last/`` and nothing else are written.
+        folder: where ``model.safetensors`` (best), the checkpoint ``LAST`` and nothing else are written.
         make_ranker: what validation ranks with, made anew for each; default: exactly.
         noise: how targets lose digits, for a model that fills them in.
     """
@@ -167,7 +167,7 @@ class Loop:
                 self.ranks.barrier()
                 raise Interrupted(
                     f"stopped in epoch {counters.epoch + 1} after step {counters.step}; "
-                    f"the checkpoint is in {self.folder / 'last'}",
+                    f"the checkpoint is {self.folder / LAST}",
                     hint="the same command goes on from there",
                 )
 
