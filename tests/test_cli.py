@@ -335,6 +335,30 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(copy, monkeyp
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_the_best_epoch_of_an_interrupted_training_is_a_run_of_its_own(copy, monkeypatch):
+    words = [*PIPELINE["rpg"], "--epochs", "6", "--label", "long"]
+    whole = genrec(copy, *PIPELINE["rpg"], "--epochs", "6", "--label", "whole").path  # the same key
+    answer = genrec(copy, *words, "--best-so-far")
+    assert answer.code == 2 and "Nothing has been trained" in answer.err
+    steps = pq.read_table(whole / "log.parquet")["step"].to_pylist()
+    for step, code in ((1, 2), (steps[2] + 1, 0)):
+        signal_after(monkeypatch, signal.SIGTERM, step)
+        assert genrec(copy, *words).code == 130
+        monkeypatch.undo()
+        answer = genrec(copy, *words, "--best-so-far")
+        assert answer.code == code, answer.err
+        assert code == 0 or "No epoch has been validated yet" in answer.err
+    run = answer.path
+    assert run.name.startswith("long-e3-") and run.name[-8:] != whole.name[-8:]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["config"]["stopped"] == {"epoch": 3} and manifest["result"]["best_epoch"] <= 3
+    assert manifest["result"]["parameters"] == json.loads((whole / "manifest.json").read_text())["result"]["parameters"]
+    assert genrec(copy, "evaluate", "--run", "long-e3", "--at", "5").code == 0
+    assert genrec(copy, *words).path.name == whole.name.replace("whole", "long")  # the training went on to its end
+    answer = genrec(copy, *words, "--best-so-far")
+    assert answer.code == 2 and "is finished" in answer.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_elsewhere_leaves_nothing_half_made(walk, monkeypatch, number):
     before = {path.name for path in (walk.root / "synthetic" / "eval").iterdir() if path.is_dir()}

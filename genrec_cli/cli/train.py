@@ -29,10 +29,14 @@ def register(app: typer.Typer) -> None:
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes artifact: label, key or path.")] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,
+        best_so_far: Annotated[
+            bool, typer.Option("--best-so-far", help="Train no more: make a run of the best epoch until now.")
+        ] = False,
     ) -> None:
         """Train a model; run it again after a kill and it goes on where it stopped."""
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import train as stage
+        from genrec_cli.stages.best_so_far import plan as plan_best
 
         named = {
             "model": {"name": model},
@@ -59,7 +63,8 @@ def register(app: typer.Typer) -> None:
             show_forecast(run.plan.name, found)
             return found
 
-        artifact = make(common, run.plan, work, forecast=forecast)
+        plan, making = plan_best(ws, run) if best_so_far else (run.plan, work)
+        artifact = make(common, plan, making, forecast=forecast)
         if artifact is not None and not common.dry_run:
             show_work(artifact)
             show_diagnosis(artifact)

@@ -79,6 +79,15 @@ def load_state(
         raise DataError(f"{path} is not a checkpoint of this run: {error}.", hint="--force starts anew") from None
 
 
+def read_counters(path: Path) -> dict[str, Any]:
+    """The counters alone, of a state that may still be written to."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {})["state"])["counters"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", hint="Train again with --force") from None
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:

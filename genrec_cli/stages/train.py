@@ -23,7 +23,7 @@ from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
 from genrec_cli.engine.diagnosis import Training, diagnose
 from genrec_cli.engine.estimate import estimate
-from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.loop import Counters, Loop, Report
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.errors import ConfigError, DataError, UsageError
@@ -131,7 +131,7 @@ def train(
             loop.report = report_to(loop)
             loop.run()
         return None
-    if not force and _of_other_inputs(ws.path(run.plan), run.plan):
+    if not force and of_other_inputs(ws.path(run.plan), run.plan):
         console.warn(f"{run.plan.name} was begun on inputs that have changed since; it starts anew.")
         force = True
     with ws.build(run.plan, resumable=True, force=force) as draft:
@@ -147,7 +147,7 @@ def train(
             here().barrier()  # the others may look at the folder: what is not to be resumed is gone
             draft.result |= _train(model, catalog, histories, run, where, draft.path, report_to)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
-        (draft.path / "README.md").write_text(_card(run, draft.result), encoding="utf-8")
+        (draft.path / "README.md").write_text(card(run, draft.result), encoding="utf-8")
     return ws.made(run.plan)
 
 
@@ -204,6 +204,14 @@ def _train(
         torch.cuda.reset_peak_memory_stats(device)
     counters = loop.run()
     write_log(folder, counters.rows)
+    result = outcome(counters, run)
+    if device.type == "cuda":
+        result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return result
+
+
+def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
+    """What a training tells of itself."""
     best = counters.rows[counters.best_epoch - 1]
     result = {
         "epochs": counters.epoch, "best_epoch": counters.best_epoch, "steps": counters.step,
@@ -213,22 +221,17 @@ def _train(
         "processes": here().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }  # fmt: skip
-    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, _shifts(model, run))
+    shifts = registry.load("model", run.model).noised and run.noise.laws[0] == "curriculum"
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts)
     result["diagnosis"] = [asdict(finding) for finding in diagnose(log)]
-    if device.type == "cuda":
-        result["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result
-
-
-def _shifts(model: Model, run: TrainPlan) -> bool:
-    return model.noised and run.noise.laws[0] == "curriculum"
 
 
 def _digests(plan: Plan) -> dict[str, str]:
     return {name: artifact.digest for name, artifact in plan.inputs.items()}
 
 
-def _of_other_inputs(folder: Path, plan: Plan) -> bool:
+def of_other_inputs(folder: Path, plan: Plan) -> bool:
     """Whether a folder holds a checkpoint of inputs with the same recipe (the same key) and other content."""
     if not (folder / INPUTS).exists():
         return False
@@ -247,7 +250,7 @@ def write_log(folder: Path, rows: list[dict[str, Any]]) -> None:
     temporary.replace(folder / "log.parquet")
 
 
-def _card(run: TrainPlan, result: dict[str, Any]) -> str:
+def card(run: TrainPlan, result: dict[str, Any]) -> str:
     """The model card: what was trained on what, and what validation said."""
     inputs = "".join(f"- {name}: `{a.path.name}` (digest `{a.digest[:16]}`)\n" for name, a in run.plan.inputs.items())
     return (

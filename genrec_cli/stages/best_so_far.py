@@ -1,0 +1,56 @@
+"""train --best-so-far: the best epoch of a training that was interrupted, or goes on still, as a run of its own.
+
+The training's folder is only read. The new run says in its settings after which epoch it was taken, so it has a key
+of its own and is never mistaken for the whole training.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+from safetensors import safe_open
+
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.engine.checkpoint import BEST, LAST, read_counters
+from genrec_cli.engine.loop import Counters
+from genrec_cli.errors import UsageError
+from genrec_cli.ranks import here
+from genrec_cli.stages import train
+
+GO_ON = "the same command without --best-so-far    trains on"
+
+
+def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifact]]:
+    """What would be made of a training as it stands, and the work."""
+    if not here().alone:
+        raise UsageError("--best-so-far is the work of one process.", hint="Type it without torchrun")
+    folder = ws.path(run.plan)
+    if ws.done(run.plan):
+        raise UsageError(f"{folder} is finished.", hint=f"genrec evaluate --run {run.plan.label}")
+    if not (folder / LAST).exists():
+        raise UsageError(f"Nothing has been trained in {folder}.", hint=GO_ON)
+    if train.of_other_inputs(folder, run.plan):
+        raise UsageError(f"{folder} was begun on inputs that have changed since.", hint=f"{GO_ON} anew")
+    counters = Counters(**read_counters(folder / LAST))
+    if counters.best is None:
+        raise UsageError("No epoch has been validated yet.", hint=GO_ON)
+    made = replace(
+        run.plan,
+        label=f"{run.plan.label}-e{counters.epoch}",
+        config={**run.plan.config, "stopped": {"epoch": counters.epoch}},
+    )
+
+    def work() -> Artifact:
+        with ws.build(made) as draft:
+            shutil.copyfile(folder / BEST, draft.path / BEST)
+            train.write_log(draft.path, counters.rows)
+            (draft.path / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
+            with safe_open(draft.path / BEST, framework="pt") as weights:
+                draft.result["parameters"] = sum(prod(weights.get_slice(n).get_shape()) for n in weights.keys())  # noqa: SIM118
+            draft.result |= train.outcome(counters, run) | {"stopped": f"taken after epoch {counters.epoch}"}
+            (draft.path / "README.md").write_text(train.card(run, draft.result), encoding="utf-8")
+        return ws.made(made)
+
+    return made, work
