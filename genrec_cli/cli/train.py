@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
             return found
 
         plan, making = plan_best(ws, run) if best_so_far else (run.plan, work)
-        artifact = make(common, plan, making, forecast=forecast)
+        artifact = make(common, plan, making, forecast=None if best_so_far else forecast)
         if artifact is not None and not common.dry_run:
             show_work(artifact)
             show_diagnosis(artifact)
