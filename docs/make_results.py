@@ -89,6 +89,9 @@ def section(study: dict) -> str:
                      for name, value in study["context"].items()), table_of_rows(study)]  # fmt: skip
     if study.get("curves"):
         parts.append(table_of_curves(study["curves"]))
+    for table in study.get("tables", []):
+        figure = f"![{table['title']}]({table['figure']})\n\n" if "figure" in table else ""
+        parts.append(f"{table['title']}\n\n{figure}{markdown(table['header'], table['rows'])}")
     if study["differences"]:
         found = [
             [d["pair"], d["metric"], f"{d['value']:+.4f}", f"{d['low']:+.4f} to {d['high']:+.4f}"]

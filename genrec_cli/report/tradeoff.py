@@ -25,6 +25,7 @@ def series(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[tup
 def tradeoff(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -> "Figure":
     """Points joined by a line for each series, each point named by what varies along it."""
     from matplotlib import rc_context
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     with rc_context(STYLE):
         figure = canvas(7.6, 4.6)
@@ -35,6 +36,10 @@ def tradeoff(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -> "Fig
             for word, x, y in zip(last, speed, value, strict=True):
                 axes.annotate(word, (x, y), xytext=(3, 4), textcoords="offset points", fontsize=7, color=colour)
         axes.set_xscale("log")
+        # the own formatters of this scale write mathematics, and titles are data: nothing in them is to be run
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("users a second")
         axes.set_ylabel(metric)
         if len(axes.get_legend_handles_labels()[0]) > 0:
