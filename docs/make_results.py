@@ -90,7 +90,7 @@ def section(study: dict) -> str:
     if study.get("curves"):
         parts.append(table_of_curves(study["curves"]))
     for table in study.get("tables", []):
-        figure = f"![{table['title']}]({table['figure']})\n\n" if "figure" in table else ""
+        figure = f"![{table['alt']}]({table['figure']})\n\n" if "figure" in table else ""
         parts.append(f"{table['title']}\n\n{figure}{markdown(table['header'], table['rows'])}")
     if study["differences"]:
         found = [
