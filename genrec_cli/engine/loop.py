@@ -168,7 +168,7 @@ class Loop:
                 raise Interrupted(
                     f"stopped in epoch {counters.epoch + 1} after step {counters.step}; "
                     f"the checkpoint is {self.folder / LAST}",
-                    hint="the same command goes on from there; with --best-so-far the best epoch until now becomes a run",
+                    hint="the same command goes on from there; with --best-so-far its best epoch becomes a run",
                 )
 
     def _step(self, batches: list[Batch] | Flat, choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
