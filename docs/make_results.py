@@ -86,7 +86,9 @@ def table_of_trials(studies: list[dict]) -> str:
 def section(study: dict) -> str:
     """One study: what it ran on, its rows, its differences, what they say."""
     parts = ["".join(f"- {name}: {', '.join(value) if isinstance(value, list) else value}\n"
-                     for name, value in study["context"].items()), table_of_rows(study)]  # fmt: skip
+                     for name, value in study["context"].items())]  # fmt: skip
+    if study["results"]:
+        parts.append(table_of_rows(study))
     if study.get("curves"):
         parts.append(table_of_curves(study["curves"]))
     for table in study.get("tables", []):
