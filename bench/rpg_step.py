@@ -29,6 +29,7 @@ from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.graphs import Flat, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
+from genrec_cli.models.base import Model
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.losses import Loss
 
@@ -105,6 +106,38 @@ class Side(NamedTuple):
     step: Callable[[Any], None]
 
 
+def training(
+    model: Model, histories: Histories, rows: Rows, precision: str, *, graphs: bool, choose: Any = None
+) -> Side:
+    """Our step as the loop takes it: launched kernel by kernel, or recorded as CUDA graphs."""
+    config, device = TrainConfig(), next(model.parameters()).device
+    model.train()
+    optimizer = make_optimizer(model, config)
+
+    def compute(batch) -> dict[str, Loss]:
+        with autocast(device, precision):
+            losses = model.losses(batch, choose)
+        sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
+        return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
+
+    recorded = Graphs(compute, model.parameters(), device) if graphs else None
+
+    def step(batch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        if recorded:
+            recorded(batch)
+        else:
+            compute(batch.to(device))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+
+    def prepare(chosen: np.ndarray) -> object:
+        batch = rows.batch(histories, chosen, rounded=graphs)
+        return Flat.of(batch) if graphs else batch
+
+    return Side(prepare, step)
+
+
 def alternating(sides: dict[str, Side], rows: Rows, batch_size: int, steps: int, device) -> dict[str, list[float]]:
     """Seconds of each side's steps over the same rows, taken in turn, after enough others to have met most shapes."""
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -151,29 +184,8 @@ def main() -> None:
 
     def ours(precision: str, *, graphs: bool) -> Side:
         torch.manual_seed(0)
-        model = Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device).train()
-        optimizer = make_optimizer(model, config)
-
-        def compute(batch) -> dict[str, Loss]:
-            with autocast(device, precision):
-                loss = model.losses(batch)["next"]
-            (loss.sum / loss.count).backward()
-            return {"next": loss._replace(sum=loss.sum.detach())}
-
-        recorded = Graphs(compute, model.parameters(), device) if graphs else None
-
-        def step(batch) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            if recorded:
-                recorded(batch)
-            else:
-                compute(batch.to(device))
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-
-        if graphs:
-            return Side(lambda chosen: Flat.of(rows.batch(histories, chosen, rounded=True)), step)
-        return Side(lambda chosen: rows.batch(histories, chosen), step)
+        model = Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device)
+        return training(model, histories, rows, precision, graphs=graphs)
 
     authors = None
 

@@ -16,8 +16,8 @@ PAPER = {
     "SASRec": ("MHL's Table 1", (0.0387, 0.0249, 0.0605, 0.0318)),
     "RPG": ("MHL's Table 1, RPG on sentence-t5-base", (0.0500, 0.0358, 0.0745, 0.0436)),
     "MHL, R->Inf": ("MHL's Table 2, token level, K 16, ratio .15", (0.0554, 0.0404, 0.0791, 0.0480)),
-    "MHL, R->E->Inf": ("MHL's Table 1", (0.0574, 0.0424, 0.0795, 0.0495)),
-    "MHL, E alone": ("MHL's Table 2, token level", (0.0491, 0.0338, 0.0715, 0.0410)),
+    "MHL, R->E->Inf, K 32": ("MHL's Table 1, K 16", (0.0574, 0.0424, 0.0795, 0.0495)),
+    "MHL, E alone, K 32": ("MHL's Table 2, token level", (0.0491, 0.0338, 0.0715, 0.0410)),
     "TIGER": ("its paper, sentence-t5 vectors; independent runs .0338 to .0378", (0.0454, 0.0321, 0.0648, 0.0384)),
     "MDGR": ("DiffGRM, the nearest published, at code level", (0.0603, 0.0414, 0.0876, 0.0502)),
 }
