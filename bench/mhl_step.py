@@ -8,40 +8,18 @@ The same batches, codes and sizes; the paper's own overhead is 1.86 (its Table 1
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from comparison import report
-from rpg_step import MAX_LENGTH, alternating, made_up, random_codes
+from rpg_step import MAX_LENGTH, Side, alternating, made_up, random_codes, training
 
 from genrec_cli.curriculum.masks import Masker
-from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
-from genrec_cli.engine.optim import Precision, TrainConfig, autocast, make_optimizer
-from genrec_cli.models.base import Model
+from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
-
-
-def stepper(model: Model, mask: str | None, precision: Precision, device: torch.device) -> Callable[[Batch], None]:
-    """A training step of a model under a mask policy."""
-    model = model.to(device).train()
-    generator = torch.Generator(device).manual_seed(0)
-    choose = Masker(mask, "token", 0.15, "printed", generator) if mask else None
-    config = TrainConfig()
-    optimizer = make_optimizer(model, config)
-
-    def step(batch: Batch) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device, precision):
-            losses = model.losses(batch.to(device), choose)
-        sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-
-    return step
 
 
 def main() -> None:
@@ -61,12 +39,18 @@ def main() -> None:
     found = {}
     for digits in options.digits:
         catalog = random_codes(histories, digits, device)
-        sides = {"rpg": stepper(Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH), None, options.precision, device)}
+
+        def side(model: Rpg, mask: str | None = None) -> Side:
+            generator = torch.Generator(device).manual_seed(0)
+            choose = Masker(mask, "token", 0.15, "printed", generator) if mask else None
+            return training(model.to(device), histories, rows, options.precision, graphs=False, choose=choose)
+
+        sides = {"rpg": side(Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH))}
         for next_on in ("masked", "clean"):
             for mask in ("random", "entropy"):
                 model = Mhl(MhlConfig(next_on=next_on), catalog, max_length=MAX_LENGTH)
-                sides[f"mhl {mask}, next_on {next_on}"] = stepper(model, mask, options.precision, device)
-        times = alternating(sides, histories, rows, options.batch_size, options.steps, device)
+                sides[f"mhl {mask}, next_on {next_on}"] = side(model, mask)
+        times = alternating(sides, rows, options.batch_size, options.steps, device)
         for name, values in times.items():
             ratio = statistics.median(value / other for value, other in zip(values, times["rpg"], strict=True))
             found[f"K {digits}, {name}"] = {"seconds": statistics.median(values), "over_rpg": ratio}

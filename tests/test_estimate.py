@@ -16,7 +16,8 @@ from genrec_cli.engine.entropies import EntropyProbe, measure, sample
 from genrec_cli.engine.estimate import estimate, longest, rules
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.models.mhl import Mhl, MhlConfig, entropy
+from genrec_cli.models.mhl import Mhl, MhlConfig
+from genrec_cli.nn.classifier import entropy
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, warmup_steps=5, max_length=8)
 FULL = CurriculumConfig(preset="r-e-inf", max_epochs=2, ratio=0.3)
@@ -173,7 +174,7 @@ def test_the_probe_agrees_with_a_loop_over_positions_and_draws_nothing():
     model.eval()
     with torch.no_grad():
         for batch in sample(histories, max_length=8, users=10**6, seed=CONFIG.seed):
-            entropy_NK = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1))
+            entropy_NK = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1)).t()
             for position, value in zip(batch.packing.position_N.tolist(), entropy_NK.mean(1).tolist(), strict=True):
                 slow.setdefault(position, []).append(value)
     assert histories.users == 32, "the sample holds all users"

@@ -17,7 +17,7 @@ from genrec_cli.engine.optim import autocast
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.nn.attention import SelfAttention
-from genrec_cli.nn.codes import CodeHeads, cosine_logits
+from genrec_cli.nn.codes import CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.transformer import Transformer
 
@@ -115,11 +115,11 @@ def test_grouped_heads_equal_all_heads():
     h_ND = torch.randn(5, 8)
     everywhere = heads(h_ND)
     at_KP = torch.tensor([[0, 4], [1, 1], [3, 2]])
-    for runs in ([3], [1, 2], [1, 1, 1]):
-        parts = zip(heads.split(runs), at_KP.split(runs), strict=True)
-        grouped = torch.cat([own(h_ND[at_kP]) for own, at_kP in parts])
-        for k in range(3):
-            torch.testing.assert_close(grouped[k], everywhere[k, at_KP[k]])
+    weight_KDD, bias_K1D = heads.weights()
+    for here in (slice(0, 3), slice(0, 1), slice(1, 3)):
+        own_kPD = residual_heads(weight_KDD[here], bias_K1D[here], h_ND[at_KP[here]])
+        for k, own_PD in zip(range(3)[here], own_kPD, strict=True):
+            torch.testing.assert_close(own_PD, everywhere[k, at_KP[k]])
 
 
 @pytest.mark.parametrize("shared", [False, True])

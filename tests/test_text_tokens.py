@@ -26,7 +26,8 @@ from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig
 from genrec_cli.engine.explain import reconstruction
 from genrec_cli.errors import DataError
-from genrec_cli.models.mhl import Mhl, MhlConfig, entropy
+from genrec_cli.models.mhl import Mhl, MhlConfig
+from genrec_cli.nn.classifier import entropy
 from genrec_cli.stages.load import load_catalog
 from genrec_cli.tokenizers.text import TextConfig, TextTokenizer
 
@@ -192,7 +193,7 @@ def test_entropies_ignore_padding(text, source, batch):
     for entropies, real in zip(found, real_NK, strict=True):
         assert float(entropies.mean()) == pytest.approx(float(entropies[real].mean()), abs=1e-5)
     if source == "printed":
-        everywhere = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1))
+        everywhere = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1)).t()
         torch.testing.assert_close(found[real_NK], everywhere[real_NK])
 
 

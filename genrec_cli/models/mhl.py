@@ -19,23 +19,17 @@ Readings where the paper is silent or contradicts itself, each an option:
 Reconstruction heads run at masked (t, k) pairs only. Recipes: beauty-mhl, toys-mhl, sports-mhl.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_cli.config import NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
-from genrec_cli.nn.codes import cosine_logits, split_digits
-from genrec_cli.nn.losses import Loss, code_likelihood
+from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.packing import take
-
-DIGITS_AT_ONCE = 4
-"""Of the pass that only measures entropies, on a processor: what it makes of them stays in the cache."""
 
 
 class MhlConfig(RpgConfig):
@@ -69,31 +63,32 @@ class Mhl(Rpg):
         learn_M = batch.packing.last_B if self.config.next_targets == "last" else batch.learn_M
         clean_NK = self.tokens(batch)
         if choose is None:
-            return {"next": self._next(self._logp(self.states(clean_NK, batch, learn_M)), batch, learn_M)}
+            return {"next": self._weighed(self.next_loss(self.states(clean_NK, batch, learn_M), batch, learn_M))}
         if self.config.next_on == "clean":
-            logp_KMV, entropy_NK = self._clean_pass(clean_NK, batch, learn_M, entropies=choose.needs_entropy)
+            next_, entropy_NK = self._clean_pass(clean_NK, batch, learn_M, entropies=choose.needs_entropy)
             mask_NK = self._mask(choose, entropy_NK, batch)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
         else:
             entropy_NK = self.entropies(clean_NK, batch) if choose.needs_entropy else None
             mask_NK = self._mask(choose, entropy_NK, batch)
             masked_ND = self.states(self.hide(clean_NK, mask_NK, batch), batch)
-            logp_KMV = self._logp(take(masked_ND, learn_M))
+            next_ = self.next_loss(take(masked_ND, learn_M), batch, learn_M)
         return {
-            "next": self._next(logp_KMV, batch, learn_M),
+            "next": self._weighed(next_),
             "mask": self._reconstruction(masked_ND, mask_NK, batch),
             "masked_share": self._share(mask_NK, batch),
         }
 
     def _clean_pass(
         self, clean_NK: Tensor, batch: Batch, learn_M: Tensor, *, entropies: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """``logp_KMV`` at the targets from the clean history and, if wanted, the entropies everywhere."""
+    ) -> tuple[Loss, Tensor | None]:
+        """The loss at the targets from the clean history and, if wanted, the entropies everywhere."""
         if not entropies:
-            return self._logp(self.states(clean_NK, batch, learn_M)), None
+            return self.next_loss(self.states(clean_NK, batch, learn_M), batch, learn_M), None
         h_ND = self.states(clean_NK, batch)
-        logp_KMV = self._logp(take(h_ND, learn_M))  # once, for the loss and for the entropies
-        return logp_KMV, self._entropies(h_ND, batch, logp_KMV, learn_M)
+        entropy_KM = h_ND.new_empty(self.digits, len(learn_M), dtype=torch.float32)
+        loss = self.next_loss(take(h_ND, learn_M), batch, learn_M, entropy_KM=entropy_KM)
+        return loss, self._entropies(h_ND, batch, entropy_KM, learn_M)
 
     def _mask(self, choose: Choose, entropy_NK: Tensor | None, batch: Batch) -> Tensor:
         """The curriculum's choice, among the codes that are there."""
@@ -113,63 +108,30 @@ class Mhl(Rpg):
         place_NK = self.codes.free + batch.packing.position_N[:, None] * self.digits + digit_K
         return torch.where(mask_NK, place_NK, token_NK)
 
-    def _logp(self, h_MD: Tensor) -> Tensor:
-        """``logp_KMV`` at the given states."""
-        return self.logits(h_MD).log_softmax(-1)
-
-    def _next(self, logp_KMV: Tensor, batch: Batch, learn_M: Tensor) -> Loss:
-        target_MK = self.target_codes(batch, learn_M)
-        loss = code_likelihood(logp_KMV, target_MK, padded=self.padded or batch.rounded)
+    def _weighed(self, loss: Loss) -> Loss:
         return loss._replace(weight=self.config.next_weight)
 
     def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:
         """``-log P^k(w_t^k | h_t)`` at masked pairs (equation 2), heads computed at those pairs alone."""
-        digit_X, item_X = mask_NK.t().nonzero(as_tuple=True)  # sorted by digit
-        number_K = mask_NK.sum(0)
-        place_X = torch.arange(len(digit_X), device=h_ND.device) - (number_K.cumsum(0) - number_K)[digit_X]
-        number = number_K.tolist()
-        at_KP = item_X.new_zeros(self.digits, max(*number, 1))
-        at_KP[digit_X, place_X] = item_X
-        real_KP = torch.arange(at_KP.shape[1], device=h_ND.device) < number_K[:, None]
-        codes_KP = self.codes_of(batch.item_N).t().gather(1, at_KP).masked_fill(~real_KP, -1)
-        runs = even_runs(number)
-        vectors = self.codes.vectors()
-        vectors_of_runs = split_digits(vectors, runs) if vectors.dim() == 3 else [vectors] * len(runs)
-        parts = zip(at_KP.split(runs), codes_KP.split(runs), self.heads.split(runs), vectors_of_runs, strict=True)
-        total, first = h_ND.new_zeros((), dtype=torch.float32), 0
-        for size, (at_kP, codes_kP, heads, vectors_kVD) in zip(runs, parts, strict=True):
-            widest, first = max(number[first : first + size]), first + size
-            if widest:
-                # A look-up, not an index: only its gradient adds up repeated positions in a fixed order.
-                state_kPD = heads(F.embedding(at_kP[:, :widest], h_ND))
-                logit_kPV = cosine_logits(state_kPD, vectors_kVD, self.config.temperature)
-                target_X = codes_kP[:, :widest].flatten()
-                total = total + F.cross_entropy(logit_kPV.flatten(0, 1), target_X, ignore_index=-1, reduction="sum")
-        return Loss(total, number_K.sum().to(total.dtype), weight=self.config.mask_weight)
+        total = self.classifier.loss_at(h_ND, self.codes_of(batch.item_N), mask_NK)
+        return Loss(total, mask_NK.sum().to(total.dtype), weight=self.config.mask_weight)
 
     # ---- entropies (equation 4) ----------------------------------------------------------------
 
     @torch.no_grad()
     def entropies(self, clean_NK: Tensor, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats, from a pass of its own over the clean history, without gradient."""
-        h_ND, vectors = self.states(clean_NK, batch), self.codes.vectors()
-        run = self.digits if h_ND.is_cuda else DIGITS_AT_ONCE
-        parts = []
-        for first in range(0, self.digits, run):
-            own = vectors if vectors.dim() == 2 else vectors[first : first + run]
-            logit_kNV = cosine_logits(self.heads(h_ND, first, first + run), own, self.config.temperature)
-            parts.append(entropy(logit_kNV.log_softmax(-1)))
-        return self._source(torch.cat(parts, 1), batch)
+        return self._source(self.classifier.entropies(self.states(clean_NK, batch)).t(), batch)
 
     @torch.no_grad()
-    def _entropies(self, h_ND: Tensor, batch: Batch, logp_KMV: Tensor, learn_M: Tensor) -> Tensor:
-        """From log-probabilities that are there already; only positions without a target cost anything."""
-        rest_N = torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
-        rest_N[learn_M] = False
-        entropy_NK = logp_KMV.new_empty(len(h_ND), self.digits)
-        entropy_NK[learn_M] = entropy(logp_KMV)
+    def _entropies(self, h_ND: Tensor, batch: Batch, entropy_KM: Tensor, learn_M: Tensor) -> Tensor:
+        """From those that the loss has given; only positions without a target cost anything."""
+        entropy_NK = entropy_KM.new_empty(len(h_ND), self.digits)
+        entropy_NK[learn_M] = entropy_KM.t()
         if len(learn_M) < len(h_ND):
-            entropy_NK[rest_N] = entropy(self._logp(h_ND[rest_N]))
+            rest_N = torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
+            rest_N[learn_M] = False
+            entropy_NK[rest_N] = self.classifier.entropies(h_ND[rest_N]).t()
         return self._source(entropy_NK, batch)
 
     def _source(self, entropy_NK: Tensor, batch: Batch) -> Tensor:
@@ -187,26 +149,3 @@ class Mhl(Rpg):
         mean_BK = total_BK / packing.length_B[:, None]
         first_N1 = (packing.position_N == 0)[:, None]
         return torch.where(first_N1, mean_BK[packing.sequence_N], entropy_NK.roll(1, 0))
-
-
-def entropy(logp_KNV: Tensor) -> Tensor:
-    """Shannon entropy in nats of each distribution, ``entropy_NK`` (equation 4)."""
-    return logp_KNV.exp().mul_(logp_KNV).sum(-1).neg_().t()
-
-
-def even_runs(number: Sequence[int]) -> list[int]:
-    """Lengths of runs of neighbouring digits whose numbers of pairs are about equal.
-
-    A run is one matrix product, as wide as its widest digit; at most a quarter of it is empty. Entropy singles out
-    digits, and one run for all of them would be as wide as the favourite.
-    """
-    runs: list[int] = []
-    pairs = widest = 0
-    for count in number:
-        pairs, widest = pairs + count, max(widest, count)
-        if runs and 0.75 * (runs[-1] + 1) * widest <= pairs:
-            runs[-1] += 1
-        else:
-            runs.append(1)
-            pairs = widest = count
-    return runs

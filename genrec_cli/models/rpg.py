@@ -22,8 +22,9 @@ from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Choose, Model
-from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits
-from genrec_cli.nn.losses import Loss, code_cross_entropy
+from genrec_cli.nn.classifier import CodeClassifier
+from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
+from genrec_cli.nn.losses import Loss, loss_of
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 
@@ -88,15 +89,34 @@ class Rpg(Model):
         """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
         return self.backbone(self.codes(token_NK), batch.packing, at_M)
 
+    @property
+    def classifier(self) -> CodeClassifier:
+        """Heads, cosine classifier and their losses."""
+        return CodeClassifier(self.heads, self.codes.vectors(), self.config.temperature)
+
     def logits(self, h_MD: Tensor) -> Tensor:
         """``logit_KMV`` at the given states."""
-        return cosine_logits(self.heads(h_MD), self.codes.vectors(), self.config.temperature)
+        return self.classifier.logits(h_MD)
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
         h_MD = self.states(self.tokens(batch), batch, batch.learn_M)
-        target_MK = self.target_codes(batch, batch.learn_M)
-        padded = self.padded or batch.rounded
-        return {"next": code_cross_entropy(self.logits(h_MD), target_MK, padded=padded)}
+        return {"next": self.next_loss(h_MD, batch, batch.learn_M)}
+
+    def next_loss(self, h_MD: Tensor, batch: Batch, learn_M: Tensor, *, entropy_KM: Tensor | None = None) -> Loss:
+        """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and digits that are there.
+
+        Args:
+            entropy_KM: where to write the entropies, if they are wanted.
+        """
+        target_MK = self.target_codes(batch, learn_M)
+        if not self.padded and not batch.rounded:
+            return loss_of(self.classifier.loss(h_MD, target_MK, entropy_KN=entropy_KM), target_MK.numel())
+        real_MK = target_MK >= 0
+        if batch.rounded or entropy_KM is not None:  # a recorded step may not ask how many are there
+            total = self.classifier.loss(h_MD, target_MK, entropy_KN=entropy_KM)
+        else:
+            total = self.classifier.loss_at(h_MD, target_MK, real_MK)
+        return Loss(total, real_MK.sum().to(total.dtype))
 
     def code_logprobs(self, batch: Batch) -> Tensor:
         h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)

@@ -3,8 +3,6 @@
 Legend: N packed items, K digits, V codewords, D width.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -72,20 +70,14 @@ class CodeHeads(nn.Module):
             weight, bias = weight[rows], bias[rows]
         return (h_ND[:, None] + F.silu(F.linear(h_ND, weight, bias)).unflatten(-1, (-1, width))).transpose(0, 1)
 
-    def split(self, runs: Sequence[int]) -> list[Callable[[Tensor], Tensor]]:
-        """The heads of each run of neighbouring digits, for states of that digit alone: ``h_kPD -> state_kPD``."""
-        weight_KDD = self.linear.weight.unflatten(0, (self.digits, -1))
-        bias_K1D = self.linear.bias.unflatten(0, (self.digits, 1, -1))
-        pairs = zip(split_digits(weight_KDD, runs), split_digits(bias_K1D, runs), strict=True)
-        return [partial(_heads, weight_kDD, bias_k1D) for weight_kDD, bias_k1D in pairs]
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias with a row a digit, ``weight_KDD`` and ``bias_K1D``: see :func:`residual_heads`."""
+        linear = self.linear
+        return linear.weight.unflatten(0, (self.digits, -1)), linear.bias.unflatten(0, (self.digits, 1, -1))
 
 
-def split_digits(x_K: Tensor, runs: Sequence[int]) -> Sequence[Tensor]:
-    """Views of each run of neighbouring digits. One split, as the gradient of each slice would be as large as x."""
-    return x_K.split(runs) if len(runs) > 1 else [x_K]
-
-
-def _heads(weight_kDD: Tensor, bias_k1D: Tensor, h_kPD: Tensor) -> Tensor:
+def residual_heads(weight_kDD: Tensor, bias_k1D: Tensor, h_kPD: Tensor) -> Tensor:
+    """The heads of some digits, each on states of its own: ``state_kPD``."""
     return h_kPD + F.silu(torch.baddbmm(bias_k1D, h_kPD, weight_kDD.transpose(1, 2)))
 
 

@@ -17,7 +17,8 @@ class Loss(NamedTuple):
     """lambda in the total; 0 marks a statistic that is only logged."""
 
 
-def _loss(total: Tensor, count: int) -> Loss:
+def loss_of(total: Tensor, count: int) -> Loss:
+    """A loss whose count is known to the host."""
     return Loss(total, torch.full((), float(count), device=total.device))
 
 
@@ -38,7 +39,7 @@ def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = Fa
 def code_likelihood(logp_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False) -> Loss:
     """The same of log-probabilities that are there already."""
     total = F.nll_loss(logp_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
-    return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else _loss(total, codes_MK.numel())
+    return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else loss_of(total, codes_MK.numel())
 
 
 def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
@@ -50,11 +51,11 @@ def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
 def binary_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
     """SASRec's loss (Kang and McAuley 2018, section III-E): the target against S sampled items."""
     total = F.softplus(-positive_M.float()).sum() + F.softplus(negative_MS.float()).mean(-1).sum()
-    return _loss(total, positive_M.numel())
+    return loss_of(total, positive_M.numel())
 
 
 def sampled_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
     """Softmax cross-entropy of the target among itself and S sampled items."""
     score = torch.cat([positive_M[:, None], negative_MS], dim=1).float()
     target = torch.zeros(len(score), dtype=torch.long, device=score.device)
-    return _loss(F.cross_entropy(score, target, reduction="sum"), len(score))
+    return loss_of(F.cross_entropy(score, target, reduction="sum"), len(score))

@@ -1,0 +1,116 @@
+"""The loss of codes at chosen pairs, digits all at once or run by run, against loops."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec_cli.nn import classifier
+from genrec_cli.nn.classifier import CodeClassifier
+from genrec_cli.nn.codes import CodeHeads, cosine_logits
+from genrec_cli.nn.runs import even_runs, total_of_runs
+
+N, K, V, D = 9, 5, 7, 8
+RUNS = {"at once": None, "two digits a run": 2 * N * V, "a digit a run": 1}
+
+
+def made(shared: bool):
+    torch.manual_seed(0)
+    heads = CodeHeads(K, D)
+    torch.nn.init.normal_(heads.linear.weight, std=0.3)
+    torch.nn.init.normal_(heads.linear.bias, std=0.3)
+    vectors = torch.randn(*(() if shared else (K,)), V, D, requires_grad=True)
+    h_ND = torch.randn(N, D, requires_grad=True)
+    mask_NK = torch.rand(N, K) < torch.tensor([0.2, 0.9, 0.0, 0.5, 1.0])
+    return heads, vectors, h_ND, torch.randint(0, V, (N, K)), mask_NK
+
+
+def by_loops(heads, vectors, h_ND, code_NK, mask_NK):
+    logp_KNV = cosine_logits(heads(h_ND), vectors, 0.5).log_softmax(-1)
+    return -sum(logp_KNV[k, n, code_NK[n, k]] for n, k in mask_NK.nonzero().tolist())
+
+
+def gradients(total, heads, vectors, h_ND):
+    return torch.autograd.grad(3 * total, [h_ND, vectors, *heads.parameters()])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("most", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("where", ["everywhere", "at"])
+def test_loss_and_gradients_equal_loops(where, most, shared, monkeypatch):
+    if most is not None:
+        monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
+        monkeypatch.setitem(classifier.RUN, "cpu", most)
+    heads, vectors, h_ND, code_NK, mask_NK = made(shared)
+    made_of = CodeClassifier(heads, vectors, 0.5)
+    if where == "at":
+        total = made_of.loss_at(h_ND, code_NK, mask_NK)
+    else:
+        total = made_of.loss(h_ND, code_NK.masked_fill(~mask_NK, -1))
+    expected = by_loops(heads, vectors, h_ND, code_NK, mask_NK)
+    torch.testing.assert_close(total, expected)
+    for one, other in zip(
+        gradients(total, heads, vectors, h_ND), gradients(expected, heads, vectors, h_ND), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_nothing_masked_is_no_loss_and_no_gradient():
+    heads, vectors, h_ND, code_NK, mask_NK = made(shared=False)
+    total = CodeClassifier(heads, vectors, 0.5).loss_at(h_ND, code_NK, torch.zeros_like(mask_NK))
+    assert total == 0
+    if total.requires_grad:
+        assert all((g == 0).all() for g in gradients(total, heads, vectors, h_ND))
+
+
+def test_logits_of_two_runs_never_exist_together(monkeypatch):
+    """What the pass keeps between its forward and its backward half is gradients, not logits."""
+    monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
+    monkeypatch.setitem(classifier.RUN, "cpu", 1)
+    heads, vectors, h_ND, code_NK, _ = made(shared=False)
+    kept: list[torch.Size] = []
+
+    def keep(x):
+        kept.append(x.shape)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        total = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
+    saved = [tuple(x.shape) for x in total.grad_fn.saved_tensors]
+    assert saved == [(N, D), (K, V, D), (K, D, D), (K, 1, D)]
+
+
+def test_without_gradients_runs_keep_nothing(monkeypatch):
+    monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
+    monkeypatch.setitem(classifier.RUN, "cpu", 1)
+    heads, vectors, h_ND, code_NK, _ = made(shared=False)
+    expected = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
+    with torch.no_grad():
+        total = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
+    assert not total.requires_grad
+    torch.testing.assert_close(total, expected.detach())
+
+
+def test_a_run_sees_its_own_digits_alone():
+    seen = []
+
+    def loss(run, shared, parts):
+        seen.append((run, *(tuple(x.shape) for x in parts)))
+        return (shared[0].sum() * parts[0]).sum()
+
+    whole, split = torch.ones(2, requires_grad=True), torch.arange(5.0, requires_grad=True)
+    total = total_of_runs(loss, [2, 3], [whole], [split])
+    assert seen == [(0, (2,)), (1, (3,))] and total == 20
+    assert [g.tolist() for g in torch.autograd.grad(total, [whole, split])] == [[10.0, 10.0], [2.0] * 5]
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.none() | st.integers(1, 200))
+def test_runs_of_digits_waste_at_most_a_quarter(number, most):
+    runs, first = even_runs(number, most=most), 0
+    assert sum(runs) == len(number) and min(runs) >= 1
+    for size in runs:
+        part, first = number[first : first + size], first + size
+        assert 0.75 * size * max(part) <= sum(part)
+        assert most is None or size == 1 or size * max(part) <= most
+    assert even_runs([7] * 16) == [16], "even digits are one product"
+    assert even_runs([7] * 16, most=30) == [4] * 4
