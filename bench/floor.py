@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from comparison import report
-from mhl_step import stepper
+from mhl_step import masked_training
 from rpg_step import MAX_LENGTH, made_up, random_codes, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -119,8 +119,8 @@ def main() -> None:
             model = Mhl(MhlConfig(), catalog, max_length=MAX_LENGTH) if mask else None
             model = model or Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH)
             parameters = sum(p.numel() for p in model.parameters())
-            step = stepper(model, mask, precision, device)
-            found[f"{name}, {precision}"] = step_floor(step, batches, parameters, peak, precision, device)
+            side = masked_training(model.to(device), mask, histories=histories, rows=rows, precision=precision)
+            found[f"{name}, {precision}"] = step_floor(side.step, batches, parameters, peak, precision, device)
     found["decode"] = decode_floor(catalog, peak, device)
     if options.json:
         print(json.dumps(report([], peaks=peak, floors=found, seconds=time.perf_counter() - began)))

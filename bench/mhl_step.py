@@ -8,6 +8,7 @@ The same batches, codes and sizes; the paper's own overhead is 1.86 (its Table 1
 import argparse
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,13 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
+
+
+def masked_training(model: Rpg, mask: str | None, *, histories: Histories, rows: Rows, precision: str) -> Side:
+    """A training step of a model, on its device, under a mask policy at token level, ratio .15."""
+    device = next(model.parameters()).device
+    choose = Masker(mask, "token", 0.15, "printed", torch.Generator(device).manual_seed(0)) if mask else None
+    return training(model, histories, rows, precision, graphs=False, choose=choose)
 
 
 def main() -> None:
@@ -36,20 +44,15 @@ def main() -> None:
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding", stride=options.stride)
+    side = partial(masked_training, histories=histories, rows=rows, precision=options.precision)
     found = {}
     for digits in options.digits:
         catalog = random_codes(histories, digits, device)
-
-        def side(model: Rpg, mask: str | None = None) -> Side:
-            generator = torch.Generator(device).manual_seed(0)
-            choose = Masker(mask, "token", 0.15, "printed", generator) if mask else None
-            return training(model.to(device), histories, rows, options.precision, graphs=False, choose=choose)
-
-        sides = {"rpg": side(Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH))}
+        sides = {"rpg": side(Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device), None)}
         for next_on in ("masked", "clean"):
             for mask in ("random", "entropy"):
                 model = Mhl(MhlConfig(next_on=next_on), catalog, max_length=MAX_LENGTH)
-                sides[f"mhl {mask}, next_on {next_on}"] = side(model, mask)
+                sides[f"mhl {mask}, next_on {next_on}"] = side(model.to(device), mask)
         times = alternating(sides, rows, options.batch_size, options.steps, device)
         for name, values in times.items():
             ratio = statistics.median(value / other for value, other in zip(values, times["rpg"], strict=True))

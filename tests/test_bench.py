@@ -61,3 +61,23 @@ def test_an_absent_peer_has_no_interpreter(monkeypatch, tmp_path):
     assert peers.interpreter("cornac", None, {}, install=False) is None
     assert peers.interpreter("cornac", tmp_path, {}, install=False) is None
     assert peers.interpreter("cornac", None, {"cornac": "python"}, install=False) == Path("python")
+
+
+STEPS = {
+    "rpg_step": ["--digits", "4", "--batch-size", "4", "--steps", "1", "--precision", "fp32", "--json"],
+    "mhl_step": ["--digits", "4", "--batch-size", "4", "--steps", "1", "--json"],
+    "steps": ["--batch-size", "4", "--steps", "1", "--models", "rpg", "mhl", "sasrec", "--precision", "fp32"],
+    "floor": ["--digits", "4", "--batch-size", "4", "--batches", "1", "--precision", "fp32", "--json"],
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_commands_that_time_steps_still_run(name, monkeypatch, capsys):
+    """On a few made-up histories; what they time is not looked at."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    module = importlib.import_module(name)
+    few = importlib.import_module("rpg_step").made_up(users=30, items=40)
+    monkeypatch.setattr(module, "made_up", lambda: few)
+    monkeypatch.setattr(sys, "argv", [name, *STEPS[name]])
+    module.main()
+    assert "{" in capsys.readouterr().out

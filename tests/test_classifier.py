@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec_cli.nn import classifier
-from genrec_cli.nn.classifier import CodeClassifier
+from genrec_cli.nn.classifier import CodeClassifier, round_width
 from genrec_cli.nn.codes import CodeHeads, cosine_logits
 from genrec_cli.nn.runs import even_runs, total_of_runs
 
@@ -114,3 +114,9 @@ def test_runs_of_digits_waste_at_most_a_quarter(number, most):
         assert most is None or size == 1 or size * max(part) <= most
     assert even_runs([7] * 16) == [16], "even digits are one product"
     assert even_runs([7] * 16, most=30) == [4] * 4
+
+
+def test_widths_have_few_values_and_waste_little():
+    widths = [round_width(n) for n in range(5000)]
+    assert all(n <= width <= n * 17 / 16 for n, width in enumerate(widths))
+    assert len(set(widths)) <= 16 * 13

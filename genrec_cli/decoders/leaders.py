@@ -30,7 +30,7 @@ class Leaders:
             return
         items, users = score_CB.shape
         if items <= self.direct:
-            self._join(score_CB.t().contiguous(), torch.arange(begin + 1, begin + 1 + items, device=score_CB.device))
+            self._sort(score_CB, begin)
             return
         whole = items // BLOCK * BLOCK
         peak_PB = score_CB[:whole].view(-1, BLOCK, users).amax(1)
@@ -41,10 +41,19 @@ class Leaders:
         found_Bn = score_CB.t().gather(1, place_Bn.clamp_max(items - 1)).masked_fill(place_Bn >= items, -torch.inf)
         self._join(found_Bn, place_Bn + (begin + 1))
 
+    def _sort(self, score_CB: Tensor, begin: int) -> None:
+        """Few launches: a stable sort keeps equal scores in the order of their items."""
+        score_BC, place_BC = (score_CB.t() + 0.0).sort(dim=1, descending=True, stable=True)
+        if begin or score_BC.shape[1] < self.k:
+            self._join(score_BC[:, : self.k], place_BC[:, : self.k] + (begin + 1))
+        else:  # the first run: nothing to join them with
+            self.score_Bk = score_BC[:, : self.k].contiguous()
+            self.item_Bk = (place_BC[:, : self.k] + 1).masked_fill_(~(self.score_Bk > -torch.inf), 0)
+
     def _join(self, found_Bn: Tensor, item_Bn: Tensor) -> None:
-        """Consider some items: scores, and ids in ascending order (of each user, or of all)."""
+        """Consider some items of each user: scores and ids, equal scores in ascending order of ids."""
         score_Bn = torch.cat([self.score_Bk, found_Bn], 1)
-        item_Bn = torch.cat([self.item_Bk, item_Bn.expand(len(found_Bn), -1)], 1)
+        item_Bn = torch.cat([self.item_Bk, item_Bn], 1)
         best_Bk = first(score_Bn, self.k)
         self.score_Bk = score_Bn.gather(1, best_Bk)
         self.item_Bk = item_Bn.gather(1, best_Bk).masked_fill_(~(self.score_Bk > -torch.inf), 0)

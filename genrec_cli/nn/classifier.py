@@ -56,14 +56,16 @@ class CodeClassifier:
         number_K = mask_NK.sum(0)
         place_X = torch.arange(len(digit_X), device=h_ND.device) - (number_K.cumsum(0) - number_K)[digit_X]
         number = number_K.tolist()
-        at_KP = position_X.new_zeros(len(number), max(*number, 1))
+        at_KP = position_X.new_zeros(len(number), max(round_width(max(number)), 1))
         at_KP[digit_X, place_X] = position_X
         real_KP = torch.arange(at_KP.shape[1], device=h_ND.device) < number_K[:, None]
         code_KP = code_NK.t().gather(1, at_KP).masked_fill(~real_KP, -1)
         runs = self._runs(number, h_ND.device)
-        widest, first = [], 0
+        widest: list[int] = []
+        first = 0
         for size in runs:
-            widest, first = [*widest, max(number[first : first + size])], first + size
+            widest.append(round_width(max(number[first : first + size])))
+            first += size
         return self._total(h_ND, at_KP, code_KP, runs, widest)
 
     @torch.no_grad()
@@ -106,6 +108,12 @@ class CodeClassifier:
         own = [self.vectors, *self.heads.weights()]
         number = 2 if self.vectors.dim() == 2 else 1
         return total_of_runs(loss, runs, [h_ND, *own][:number], [h_ND, *own][number:])
+
+
+def round_width(number: int) -> int:
+    """The next of sixteen numbers an octave: oneDNN keeps a megabyte for each shape of product that it has met."""
+    step = 1 << max(number.bit_length() - 5, 0)
+    return -(-number // step) * step
 
 
 def entropy(logp_KNV: Tensor) -> Tensor:
