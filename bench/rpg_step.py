@@ -120,7 +120,8 @@ def training(
         sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
         return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
 
-    recorded = Graphs(compute, model.parameters(), device) if graphs else None
+    generator = choose.generator if choose else torch.Generator(device)
+    recorded = Graphs(compute, model.parameters(), generator) if graphs else None
 
     def step(batch) -> None:
         optimizer.zero_grad(set_to_none=True)

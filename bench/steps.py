@@ -30,7 +30,7 @@ def chooser(name: str, device: torch.device) -> Any:
     """What hides codes in a step of this model."""
     generator = torch.Generator(device).manual_seed(0)
     if name == "mdgr":
-        return Noise(NoiseConfig(), lambda: 0.5, generator)
+        return Noise(NoiseConfig(), CODES[name][0], generator).at(0.5)
     return Masker("random", "token", 0.3, "printed", generator) if name == "mhl" else None
 
 
@@ -59,7 +59,7 @@ def main() -> None:
                 torch.manual_seed(0)
                 model = kind(kind.Config(), catalog, max_length=length).to(device)
                 choose = chooser(name, device)
-                if not graphs or (device.type == "cuda" and model.static and choose is None):
+                if not graphs or (device.type == "cuda" and model.static and (choose is None or model.noised)):
                     way = "recorded" if graphs else "launched"
                     sides[way] = training(model, histories, rows, options.precision, graphs=graphs, choose=choose)
             times = alternating(sides, rows, size, options.steps, device)

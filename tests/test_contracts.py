@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from conftest import make_catalog, make_histories
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genrec_cli import registry
 from genrec_cli.config import validate
 from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.noise import Noise, NoiseConfig
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.beam import Beam, BeamConfig
 from genrec_cli.decoders.exhaustive import Exhaustive
@@ -144,6 +146,32 @@ def test_dummy_rows_change_no_loss_and_no_gradient(name, histories, rows):
         gradients.append({where: p.grad.clone() for where, p in model.named_parameters()})
     for where, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][where], gradient, atol=1e-6, rtol=1e-4, msg=where)
+
+
+class NothingAsked(TorchDispatchMode):
+    """Fails where a tensor's content decides a size or a number on the host, or the host sends one."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "unique", "equal")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func).removeprefix("aten.")
+        places = args[1] if name.startswith("index") and isinstance(args[1], list | tuple) else []
+        assert not any(x is not None and x.dtype == torch.bool for x in places), "how many a mask holds is asked for"
+        assert not name.startswith(self.REFUSED), name
+        return func(*args, **(kwargs or {}))
+
+
+@trained
+def test_a_static_step_asks_its_device_for_nothing(name, histories, rows):
+    """What recording a CUDA graph would refuse, seen on any machine."""
+    model = build(name)
+    if not model.static:
+        pytest.skip("its steps are not recorded")
+    digits = 1 if "codes" not in model.needs else model.digits
+    choose = Noise(NoiseConfig(), digits, torch.Generator().manual_seed(0)).at(0.5) if model.noised else None
+    batch = rows.batch(histories, torch.arange(len(rows)).numpy(), rounded=True)
+    with NothingAsked():
+        losses_of(model, batch, choose).backward()
 
 
 @trained

@@ -17,7 +17,7 @@ from genrec_cli.errors import Interrupted
 from genrec_cli.stages.load import on_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-STATIC = ["rpg", "mhl", "sasrec", "tiger"]
+STATIC = ["rpg", "mhl", "sasrec", "tiger", "mdgr"]
 LENGTHS = [5, 9, 6, 14, 6, 4, 7, 12] * 8
 
 
@@ -40,7 +40,7 @@ def test_replayed_gradients_are_those_of_launched_steps(name):
         sum(loss.weight * loss.sum / loss.count for loss in losses.values()).backward()
         return {key: loss._replace(sum=loss.sum.detach()) for key, loss in losses.items()}
 
-    graphs = Graphs(compute, recorded.parameters(), torch.device("cuda"))
+    graphs = Graphs(compute, recorded.parameters(), torch.Generator("cuda"))
     for size in (8, 40, 24, 8, 40, 24):
         chosen = rows.order(0, size)[:size]
         found = graphs(Flat.of(rows.batch(histories, chosen, rounded=True)))
@@ -67,7 +67,7 @@ def test_dropout_is_drawn_anew_at_every_replay():
         loss.sum.backward()
         return {"next": loss._replace(sum=loss.sum.detach())}
 
-    graphs = Graphs(compute, model.parameters(), torch.device("cuda"))
+    graphs = Graphs(compute, model.parameters(), torch.Generator("cuda"))
     flat = Flat.of(rows.batch(histories, np.arange(16), rounded=True))
     torch.cuda.manual_seed(0)
     drawn = [float(graphs(flat)["next"].sum) for _ in range(4)]
@@ -87,7 +87,7 @@ def loop(folder, name: str, *, graphs: bool = True, stop_at: int | None = None) 
     return made_loop
 
 
-@pytest.mark.parametrize("name", ["rpg", "sasrec"])
+@pytest.mark.parametrize("name", ["rpg", "sasrec", "mdgr"])
 def test_kill_and_resume_with_graphs_give_the_same_bits(name, tmp_path):
     for folder in ("whole", "parts"):
         (tmp_path / folder).mkdir()

@@ -27,8 +27,8 @@ def batch_of(*lengths: int) -> Batch:
     )  # fmt: skip
 
 
-def noise(progress: float = 0.5, *, seed: int = 0, **settings) -> Noise:
-    return Noise(NoiseConfig(**settings), lambda: progress, torch.Generator().manual_seed(seed))
+def noise(progress: float = 0.5, *, digits: int = 8, seed: int = 0, **settings) -> Noise:
+    return Noise(NoiseConfig(**settings), digits, torch.Generator().manual_seed(seed)).at(progress)
 
 
 def test_counts_of_the_curriculum_by_hand() -> None:
@@ -83,7 +83,7 @@ def test_the_first_of_two_digits_drawn_has_its_share_of_the_weights() -> None:
     """One code of two was seen twice: weights 1/3 and 1, so that a single mask hits it once in four."""
     codes_NK = torch.tensor([[3, 4], [3, 5]]).repeat(DRAWS, 1)
     target_MK = torch.tensor([[3, 9], [3, 9]]).repeat(DRAWS, 1)
-    mask_MK = noise(0.0, spread=0.05)(target_MK, codes_NK, batch_of(*[2] * DRAWS))
+    mask_MK = noise(0.0, digits=2, spread=0.05)(target_MK, codes_NK, batch_of(*[2] * DRAWS))
     assert (mask_MK.sum(1) == 1).all(), "a narrow bell at the start hides one digit"
     assert mask_MK[1::2, 0].float().mean() == pytest.approx(1 / 4, abs=0.01)
     assert mask_MK[0::2, 0].float().mean() == pytest.approx(1 / 3, abs=0.01), "seen once: 1/2 and 1"
@@ -91,7 +91,7 @@ def test_the_first_of_two_digits_drawn_has_its_share_of_the_weights() -> None:
 
 def test_a_cold_user_is_masked_uniformly() -> None:
     codes_NK, target_MK = torch.zeros(DRAWS, 4, dtype=torch.long), torch.ones(DRAWS, 4, dtype=torch.long)
-    mask_MK = noise()(target_MK, codes_NK, batch_of(*[1] * DRAWS))
+    mask_MK = noise(digits=4)(target_MK, codes_NK, batch_of(*[1] * DRAWS))
     share_K = mask_MK.float().mean(0)
     torch.testing.assert_close(share_K, share_K.mean().expand(4), atol=0.01, rtol=0)
 

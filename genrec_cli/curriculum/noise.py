@@ -138,23 +138,32 @@ def frequency(target_MK: Tensor, codes_NK: Tensor, batch: Batch) -> Tensor:
 class Noise:
     """Chooses the digits to hide at one moment of training.
 
+    Nothing is asked of the device and nothing sent to it but by :meth:`at`, so that a step can be recorded.
+
     Args:
-        progress: tells the share of all steps that is done, 0 to 1; asked at every call.
         generator: on the device of the batches; every draw comes from it.
     """
 
-    def __init__(self, config: NoiseConfig, progress: Callable[[], float], generator: torch.Generator) -> None:
-        self.config, self.progress, self.generator = config, progress, generator
+    def __init__(self, config: NoiseConfig, digits: int, generator: torch.Generator) -> None:
+        self.config, self.digits, self.generator = config, digits, generator
         counts, allocation = config.laws
         self.counts, self.allocation = COUNTS[counts], ALLOCATIONS[allocation]
+        self.bound_K = torch.empty(digits - 1, device=generator.device)
+        """Probabilities of at most 1, 2, ..., K - 1 masked digits."""
+        self.at(0.0)
+
+    def at(self, progress: float) -> "Noise":
+        """Go to the moment when this share of all steps is done, 0 to 1."""
+        share_K = torch.tensor(self.counts(progress, self.digits, self.config))
+        self.bound_K.copy_(share_K.cumsum(0)[:-1], non_blocking=True)
+        return self
 
     def __call__(self, target_MK: Tensor, codes_NK: Tensor, batch: Batch) -> Tensor:
         """``mask_MK`` for targets of these codes behind histories of these; at least one digit a target."""
         targets, digits = target_MK.shape
         device = target_MK.device
-        share_K = torch.tensor(self.counts(self.progress(), digits, self.config), device=device)
         draw_M = torch.rand(targets, device=device, generator=self.generator)
-        number_M = torch.searchsorted(share_K.cumsum(0)[:-1].contiguous(), draw_M, right=True) + 1
+        number_M = torch.searchsorted(self.bound_K, draw_M, right=True) + 1
         # -log of an exponential draw is a Gumbel draw: the k highest are k draws without replacement.
         drawn_MK = torch.empty(targets, digits, device=device).exponential_(generator=self.generator)
         score_MK = self.allocation(target_MK, codes_NK, batch, self.config) - drawn_MK.log()

@@ -55,12 +55,14 @@ class Graphs:
 
     Args:
         parameters: whose gradients ``compute`` adds to.
+        generator: of the device, what ``compute`` draws from beside the device's own.
     """
 
     def __init__(
-        self, compute: Callable[[Batch], dict[str, Loss]], parameters: Iterable[Tensor], device: torch.device
+        self, compute: Callable[[Batch], dict[str, Loss]], parameters: Iterable[Tensor], generator: torch.Generator
     ) -> None:
-        self.compute, self.parameters, self.device = compute, list(parameters), device
+        self.compute, self.parameters, self.generator = compute, list(parameters), generator
+        self.device = device = generator.device
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream(device)  # one, as cuBLAS keeps tens of MiB for each
         self.gradients: list[tuple[Tensor, Tensor]] = []
@@ -79,7 +81,7 @@ class Graphs:
 
     def _record(self, flat: Flat) -> _Recorded:
         """Once without recording, as first calls do more than later ones; random numbers are as if neither had been."""
-        random = torch.cuda.get_rng_state(self.device)
+        random, own = torch.cuda.get_rng_state(self.device), self.generator.get_state()
         numbers = flat.numbers.to(self.device)
         batch = flat.at(numbers)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -89,8 +91,10 @@ class Graphs:
         if not self.gradients:
             self.gradients = [(p, p.grad) for p in self.parameters if p.grad is not None]
         graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             torch._foreach_zero_([gradient for _, gradient in self.gradients])
             losses = self.compute(batch)
         torch.cuda.set_rng_state(random, self.device)
+        self.generator.set_state(own)
         return _Recorded(graph, numbers, losses)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,12 @@ class Loop:
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.counters = Counters()
-        self.curriculum_config, self.noise_config = curriculum, noise or NoiseConfig()
+        self.curriculum_config = curriculum
         self.curriculum = Curriculum(curriculum)
         self.ranks = here()
         self.gradients = Gradients(model.parameters(), self.ranks)
         self.generator = torch.Generator(device).manual_seed(self.ranks.seed(config.seed))
+        self.noise = Noise(noise or NoiseConfig(), catalog.digits, self.generator) if model.noised else None
         self.graphs: Graphs | None = None
         """Recorded steps, from the first batch on that allows it."""
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
@@ -177,8 +179,11 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        if self.noise is not None:
+            self.noise.at(self.counters.step / self.steps)
         if isinstance(batches, Flat):
-            self.graphs = self.graphs or Graphs(self._pass, self.model.parameters(), self.device)
+            compute = partial(self._pass, choose=choose)  # what chooses is the same in all recorded steps
+            self.graphs = self.graphs or Graphs(compute, self.model.parameters(), self.generator)
             done = [self.graphs(batches)]
         else:
             parts = [batch.to(self.device) for batch in batches]
@@ -214,17 +219,13 @@ class Loop:
 
     def _masker(self) -> Masker | Noise | None:
         """What chooses the masks of the present phase; None where nothing is masked."""
-        if self.model.noised:
-            return Noise(self.noise_config, self._progress, self.generator)
+        if self.noise is not None:
+            return self.noise
         phase, ratio = self.curriculum.phase, self.curriculum.state.ratio
         if phase.mask == "none" or ratio == 0:
             return None
         config = self.curriculum_config
         return Masker(phase.mask, phase.granularity, ratio, config.budget, self.generator, smoothing=config.smoothing)
-
-    def _progress(self) -> float:
-        """The share of all steps that is done."""
-        return self.counters.step / self.steps
 
     def _losses(self, part: Batch, choose: Choose | Hide | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
@@ -269,7 +270,7 @@ class Loop:
         """Whether the steps of this epoch can be CUDA graphs."""
         config = self.config
         whole = config.micro_batch_size is None and self.ranks.alone and config.precision != "fp16"
-        return config.graphs and self.device.type == "cuda" and whole and self.model.static and choose is None
+        return config.graphs and self.device.type == "cuda" and whole and self.model.static and choose is self.noise
 
     def _batches(self, order: Order, choose: Choose | Hide | None, *, first: int) -> Iterator[list[Batch] | Flat]:
         """The steps' batches on the host, each prepared while the one before it is computed."""

@@ -78,6 +78,7 @@ class Mdgr(Model):
     Config: ClassVar[type[Section]] = MdgrConfig
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
     noised: ClassVar[bool] = True
+    static: bool = True
     decoder: ClassVar[str] = "diffusion"
 
     def __init__(self, config: MdgrConfig, catalog: Catalog, *, max_length: int) -> None:
@@ -103,7 +104,8 @@ class Mdgr(Model):
 
     def losses(self, batch: Batch, choose: Hide | None = None) -> dict[str, Loss]:
         """Without ``choose`` every digit of every target is hidden."""
-        target_MK = self.codes_of(batch.target_N[batch.learn_M])
+        target_M = batch.target_N[batch.learn_M]
+        target_MK = self.codes_of(target_M)
         history_NK = self.codes_of(batch.item_N)
         all_MK = torch.ones_like(target_MK, dtype=torch.bool)
         mask_MK = all_MK if choose is None else choose(target_MK, history_NK, batch)
@@ -115,15 +117,17 @@ class Mdgr(Model):
             state_MKD = self.filler.whole(x_MKD, self.filler.remember(h_ND, batch.packing))
         else:
             raise ValueError('model.causal = false learns one target a row: train.windows = "each"')
+        if batch.rounded:
+            mask_MK = mask_MK & (target_M > 0)[:, None]
         hidden_MK = target_MK.masked_fill(~mask_MK, -1)
         told = {} if choose is None else self._counts(mask_MK)
         return {"next": code_cross_entropy(self.logits(state_MKD), hidden_MK, padded=True), **told}
 
     def _counts(self, mask_MK: Tensor) -> dict[str, Loss]:
         """For the log: the mean number of masked digits, and the share of targets with each number."""
-        number_M = mask_MK.sum(1)
-        each_K = F.one_hot(number_M - 1, self.digits).sum(0)
-        targets = torch.full_like(each_K[0], len(mask_MK))
+        number_M = mask_MK.sum(1)  # 0 of a dummy row
+        each_K = (number_M[:, None] == torch.arange(1, self.digits + 1, device=mask_MK.device)).sum(0)
+        targets = each_K.sum()
         shares = {f"masked_{k}": Loss(each_K[k - 1], targets, weight=0.0) for k in range(1, self.digits + 1)}
         return {"masked_digits": Loss(number_M.sum(), targets, weight=0.0), **shares}
 
