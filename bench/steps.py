@@ -22,8 +22,23 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 
-CODES = {"tiger": (4, 256), "mdgr": (8, 300), "rpg": (16, 256), "mhl": (32, 256), "sasrec": (1, 2)}
-"""Digits and codewords of each model's catalogue."""
+CODES = {
+    "tiger": (4, 256), "mdgr": (8, 300), "rpg": (16, 256), "mhl": (32, 256), "sasrec": (1, 2), "rpg-text": (32, 4096),
+}  # fmt: skip
+"""Digits and codewords of each model's catalogue; text has 8 to 32 tokens an item."""
+
+
+def made_up_codes(name: str, items: int, device: torch.device) -> Catalog:
+    """A catalogue with random codes."""
+    digits, codewords = CODES[name]
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, codewords, (items, digits), generator=generator)
+    text = name.endswith("-text")
+    if text:
+        length = torch.randint(8, digits + 1, (items, 1), generator=generator)
+        codes = codes.masked_fill(torch.arange(digits) >= length, -1)
+    count = torch.ones(items, dtype=torch.long, device=device)
+    return Catalog.of(count, codes.to(device), codewords, shared=text)
 
 
 def chooser(name: str, device: torch.device) -> Any:
@@ -47,9 +62,7 @@ def main() -> None:
     histories = Histories.read(options.data) if options.data else made_up()
     items = int(histories.item.max())
     for name in options.models:
-        kind, (digits, codewords) = registry.load("model", name), CODES[name]
-        codes = torch.randint(0, codewords, (items, digits), generator=torch.Generator().manual_seed(0))
-        catalog = Catalog.of(torch.ones(items, dtype=torch.long, device=device), codes.to(device), codewords)
+        kind, catalog = registry.load("model", name.removesuffix("-text")), made_up_codes(name, items, device)
         own = kind.defaults.get("train", {})
         length = own.get("max_length", 50)
         rows = Rows.of(histories, max_length=length, windows=own.get("windows", "sliding"))
