@@ -114,21 +114,21 @@ def training(
     model.train()
     optimizer = make_optimizer(model, config)
 
-    def compute(batch) -> dict[str, Loss]:
+    def compute(batch, choose) -> dict[str, Loss]:
         with autocast(device, precision):
             losses = model.losses(batch, choose)
         sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
         return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
 
     generator = choose.generator if choose else torch.Generator(device)
-    recorded = Graphs(compute, model.parameters(), generator) if graphs else None
+    recorded = Graphs(compute, model.parameters(), generator, choose) if graphs else None
 
     def step(batch) -> None:
         optimizer.zero_grad(set_to_none=True)
         if recorded:
             recorded(batch)
         else:
-            compute(batch.to(device))
+            compute(batch.to(device), choose)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 

@@ -72,7 +72,7 @@ def main() -> None:
                 torch.manual_seed(0)
                 model = kind(kind.Config(), catalog, max_length=length).to(device)
                 choose = chooser(name, device)
-                if not graphs or (device.type == "cuda" and model.static and (choose is None or model.noised)):
+                if not graphs or (device.type == "cuda" and model.static):
                     way = "recorded" if graphs else "launched"
                     sides[way] = training(model, histories, rows, options.precision, graphs=graphs, choose=choose)
             times = alternating(sides, rows, size, options.steps, device)

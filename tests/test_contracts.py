@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from genrec_cli import registry
 from genrec_cli.config import validate
 from genrec_cli.curriculum.masks import Masker
-from genrec_cli.curriculum.noise import Noise, NoiseConfig
+from genrec_cli.curriculum.noise import PRESETS, Noise, NoiseConfig
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.beam import Beam, BeamConfig
 from genrec_cli.decoders.exhaustive import Exhaustive
@@ -167,11 +167,19 @@ def test_a_static_step_asks_its_device_for_nothing(name, histories, rows):
     model = build(name)
     if not model.static:
         pytest.skip("its steps are not recorded")
-    digits = 1 if "codes" not in model.needs else model.digits
-    choose = Noise(NoiseConfig(), digits, torch.Generator().manual_seed(0)).at(0.5) if model.noised else None
     batch = rows.batch(histories, torch.arange(len(rows)).numpy(), rounded=True)
-    with NothingAsked():
-        losses_of(model, batch, choose).backward()
+    generator = torch.Generator().manual_seed(0)
+    choosers = [None]
+    if model.noised:
+        choosers = [Noise(NoiseConfig(preset=preset), model.digits, generator).at(0.5) for preset in PRESETS]
+    if model.masks:
+        choosers += [
+            Masker(policy, granularity, 0.5, "rounded", generator, smoothing=True)
+            for policy in ("random", "entropy") for granularity in ("token", "item", "mixed")
+        ]  # fmt: skip
+    for choose in choosers:
+        with NothingAsked():
+            losses_of(model, batch, choose).backward()
 
 
 @trained

@@ -237,12 +237,35 @@ def test_entropies_of_both_readings(model):
         torch.testing.assert_close(keep.seen[4], expected[4:].mean(0), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("next_on, policy", [("masked", "random"), ("masked", "entropy"), ("clean", "entropy")])
+def test_dummy_rows_are_not_masked_and_change_no_loss_and_no_gradient(model, next_on, policy):
+    histories = make_histories([9, 7, 5, 6], 30)
+    rows = Rows.of(histories, max_length=8, windows="recent")
+    model.config = model.config.model_copy(update={"next_on": next_on})
+    plain, batch = (rows.batch(histories, np.arange(4), rounded=rounded) for rounded in (False, True))
+    mask = torch.rand(len(plain.item_N), 4, generator=torch.Generator().manual_seed(3)) < 0.4
+    padded = torch.cat([mask, torch.ones(len(batch.item_N) - len(mask), 4, dtype=torch.bool)])
+    assert len(padded) > len(mask)
+    found = []
+    for each, own in ((plain, mask), (batch, padded)):
+        model.zero_grad()
+        losses = model.losses(each, Always(own, needs_entropy=policy == "entropy"))
+        sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
+        found.append((losses, {where: p.grad.clone() for where, p in model.named_parameters()}))
+    (losses, gradients), (others, other_gradients) = found
+    for name, loss in losses.items():
+        torch.testing.assert_close(others[name].sum, loss.sum, check_dtype=False)
+        assert others[name].count == loss.count
+    for where, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[where], gradient, atol=1e-6, rtol=1e-4, msg=where)
+
+
 class Always:
     """A chooser that returns one mask and remembers the entropies."""
 
     def __init__(self, mask, *, needs_entropy=False):
         self.mask, self.needs_entropy, self.seen = mask, needs_entropy, None
 
-    def __call__(self, entropy_NK, batch, digits):
+    def __call__(self, entropy_NK, batch, digits, *, real_NK=None):
         self.seen = entropy_NK
-        return self.mask
+        return self.mask if real_NK is None else self.mask & real_NK

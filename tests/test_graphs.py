@@ -8,6 +8,7 @@ from test_contracts import MAX_LENGTH, settings, windows_of
 
 from genrec_cli import registry
 from genrec_cli.config import validate
+from genrec_cli.curriculum.masks import Masker
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.sequences import Rows
 from genrec_cli.engine.graphs import Flat, Graphs
@@ -35,7 +36,7 @@ def test_replayed_gradients_are_those_of_launched_steps(name):
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows=windows_of(name, "sliding"))
     launched, recorded = made(name), made(name)
 
-    def compute(batch):
+    def compute(batch, choose):
         losses = recorded.losses(batch)
         sum(loss.weight * loss.sum / loss.count for loss in losses.values()).backward()
         return {key: loss._replace(sum=loss.sum.detach()) for key, loss in losses.items()}
@@ -57,12 +58,36 @@ def test_replayed_gradients_are_those_of_launched_steps(name):
     assert len(graphs.recorded) == 3
 
 
+@pytest.mark.parametrize("policy", ["random", "entropy"])
+def test_replayed_masks_are_drawn_anew_and_follow_the_ratio(policy):
+    histories = make_histories(LENGTHS, 30)
+    rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
+    model, generator = made("mhl"), torch.Generator("cuda").manual_seed(0)
+    masker = Masker(policy, "token", 0.2, "rounded", generator)
+
+    def compute(batch, choose):
+        losses = model.losses(batch, choose)
+        losses["mask"].sum.backward()
+        return {key: loss._replace(sum=loss.sum.detach()) for key, loss in losses.items()}
+
+    graphs = Graphs(compute, model.parameters(), generator, masker)
+    flat = Flat.of(rows.batch(histories, np.arange(40), rounded=True))
+
+    def shares(ratio: float) -> list[float]:
+        masker.at(ratio)
+        return [float(graphs(flat)["mask"].count) for _ in range(6)]
+
+    low, high = shares(0.2), shares(0.6)
+    assert len(graphs.recorded) == 1 and len(set(low)) > 1
+    assert 2.5 < sum(high) / sum(low) < 3.5
+
+
 def test_dropout_is_drawn_anew_at_every_replay():
     histories = make_histories(LENGTHS, 30)
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
     model = made("rpg", dropout=0.5)
 
-    def compute(batch):
+    def compute(batch, choose):
         loss = model.losses(batch)["next"]
         loss.sum.backward()
         return {"next": loss._replace(sum=loss.sum.detach())}
@@ -76,28 +101,28 @@ def test_dropout_is_drawn_anew_at_every_replay():
     assert [float(graphs(flat)["next"].sum) for _ in range(4)] == drawn  # as if nothing had been recorded in between
 
 
-def loop(folder, name: str, *, graphs: bool = True, stop_at: int | None = None) -> Loop:
+def loop(folder, name: str, *, graphs: bool = True, stop_at: int | None = None, preset: str = "inf") -> Loop:
     histories = make_histories(LENGTHS, 30)
     config = TrainConfig(epochs=3, batch_size=16, max_length=MAX_LENGTH, graphs=graphs, warmup_steps=2, lr=1e-2,
                          windows=windows_of(name, "sliding"))  # fmt: skip
     model = made(name, dropout=0.2)
     made_loop = Loop(model, on_device(make_catalog(), torch.device("cuda")), histories, config,
-                     CurriculumConfig(preset="inf"), torch.device("cuda"), folder,
+                     CurriculumConfig(preset=preset, max_epochs=1), torch.device("cuda"), folder,
                      report=Report(stop_requested=lambda: made_loop.counters.step == stop_at))  # fmt: skip
     return made_loop
 
 
-@pytest.mark.parametrize("name", ["rpg", "sasrec", "mdgr"])
-def test_kill_and_resume_with_graphs_give_the_same_bits(name, tmp_path):
+@pytest.mark.parametrize("name, preset", [("rpg", "inf"), ("sasrec", "inf"), ("mdgr", "inf"), ("mhl", "r-e-inf")])
+def test_kill_and_resume_with_graphs_give_the_same_bits(name, preset, tmp_path):
     for folder in ("whole", "parts"):
         (tmp_path / folder).mkdir()
-    whole = loop(tmp_path / "whole", name)
+    whole = loop(tmp_path / "whole", name, preset=preset)
     whole.run()
     assert whole.graphs is not None and whole.graphs.recorded
-    first = loop(tmp_path / "parts", name, stop_at=6)
+    first = loop(tmp_path / "parts", name, preset=preset, stop_at=6)
     with pytest.raises(Interrupted):
         first.run()
-    second = loop(tmp_path / "parts", name)
+    second = loop(tmp_path / "parts", name, preset=preset)
     second.run()
     for (where, p), q in zip(whole.model.named_parameters(), second.model.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=0, msg=where)

@@ -29,6 +29,8 @@ Budget = Literal["printed", "rounded", "bernoulli"]
 class Masker:
     """Chooses masks at one phase's policy, granularity and ratio.
 
+    Nothing is asked of the device and nothing sent to it but by :meth:`at`, so that a step can be recorded.
+
     Args:
         generator: on the device of the batches; every draw comes from it.
     """
@@ -39,9 +41,15 @@ class Masker:
     ) -> None:  # fmt: skip
         self.smoothing = smoothing
         self.needs_entropy = mask == "entropy"
-        self.granularity, self.ratio, self.generator = granularity, ratio, generator
+        self.granularity, self.generator = granularity, generator
+        self.ratio = torch.full((), ratio, device=generator.device)
         # Entropy ranks, so it needs a number to cut at; single coin tosses have none.
         self.budget: Budget = "rounded" if self.needs_entropy and budget == "bernoulli" else budget
+
+    def at(self, ratio: float) -> "Masker":
+        """Go on with another ratio."""
+        self.ratio.fill_(ratio)
+        return self
 
     def __call__(
         self, entropy_NK: Tensor | None, batch: Batch, digits: int, *, real_NK: Tensor | None = None

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from genrec_cli.data.batch import Batch
+from genrec_cli.models.base import Choose, Hide
 from genrec_cli.nn.losses import Loss
 
 Shape = tuple[int, ...]
+Chooser = Choose | Hide | None
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,15 @@ class Graphs:
     Args:
         parameters: whose gradients ``compute`` adds to.
         generator: of the device, what ``compute`` draws from beside the device's own.
+        choose: the second argument of ``compute``. What it goes by may change from step to step in tensors alone.
     """
 
     def __init__(
-        self, compute: Callable[[Batch], dict[str, Loss]], parameters: Iterable[Tensor], generator: torch.Generator
-    ) -> None:
+        self, compute: Callable[[Batch, Chooser], dict[str, Loss]], parameters: Iterable[Tensor],
+        generator: torch.Generator, choose: Chooser = None,
+    ) -> None:  # fmt: skip
         self.compute, self.parameters, self.generator = compute, list(parameters), generator
+        self.choose = choose
         self.device = device = generator.device
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream(device)  # one, as cuBLAS keeps tens of MiB for each
@@ -86,7 +91,7 @@ class Graphs:
         batch = flat.at(numbers)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
-            self.compute(batch)
+            self.compute(batch, self.choose)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
         if not self.gradients:
             self.gradients = [(p, p.grad) for p in self.parameters if p.grad is not None]
@@ -94,7 +99,7 @@ class Graphs:
         graph.register_generator_state(self.generator)
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             torch._foreach_zero_([gradient for _, gradient in self.gradients])
-            losses = self.compute(batch)
+            losses = self.compute(batch, self.choose)
         torch.cuda.set_rng_state(random, self.device)
         self.generator.set_state(own)
         return _Recorded(graph, numbers, losses)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.curriculum.noise import Noise, NoiseConfig
-from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
+from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig, Phase
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
@@ -116,8 +115,10 @@ class Loop:
         self.gradients = Gradients(model.parameters(), self.ranks)
         self.generator = torch.Generator(device).manual_seed(self.ranks.seed(config.seed))
         self.noise = Noise(noise or NoiseConfig(), catalog.digits, self.generator) if model.noised else None
+        self.masker: tuple[Phase, Masker] | None = None
+        """The last phase that had one, and what chooses its masks."""
         self.graphs: Graphs | None = None
-        """Recorded steps, from the first batch on that allows it."""
+        """Recorded steps, from the first batch of a phase on that allows it."""
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
 
     # ---- the loop ------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class Loop:
         choose = self._masker()
         mark = saved = time.perf_counter()
         self.model.train()
-        for batches in self._batches(order, choose, first=counters.step_in_epoch):
+        for batches in self._batches(order, first=counters.step_in_epoch):
             self._step(batches, choose, running)
             counters.positions += int(self._lengths(self._rows(order, counters.step_in_epoch)).sum())
             counters.step += 1
@@ -182,8 +183,8 @@ class Loop:
         if self.noise is not None:
             self.noise.at(self.counters.step / self.steps)
         if isinstance(batches, Flat):
-            compute = partial(self._pass, choose=choose)  # what chooses is the same in all recorded steps
-            self.graphs = self.graphs or Graphs(compute, self.model.parameters(), self.generator)
+            if self.graphs is None or self.graphs.choose is not choose:
+                self.graphs = Graphs(self._pass, self.model.parameters(), self.generator, choose)
             done = [self.graphs(batches)]
         else:
             parts = [batch.to(self.device) for batch in batches]
@@ -224,8 +225,13 @@ class Loop:
         phase, ratio = self.curriculum.phase, self.curriculum.state.ratio
         if phase.mask == "none" or ratio == 0:
             return None
-        config = self.curriculum_config
-        return Masker(phase.mask, phase.granularity, ratio, config.budget, self.generator, smoothing=config.smoothing)
+        if self.masker is None or self.masker[0] is not phase:
+            budget, smoothing = self.curriculum_config.budget, self.curriculum_config.smoothing
+            self.masker = (
+                phase,
+                Masker(phase.mask, phase.granularity, ratio, budget, self.generator, smoothing=smoothing),
+            )
+        return self.masker[1].at(ratio)
 
     def _losses(self, part: Batch, choose: Choose | Hide | None) -> dict[str, Loss]:
         with autocast(self.device, self.config.precision):
@@ -266,15 +272,15 @@ class Loop:
         """How many items each row reads."""
         return self.rows.lengths(self.histories, rows)
 
-    def _recordable(self, choose: Choose | Hide | None) -> bool:
+    def _recordable(self) -> bool:
         """Whether the steps of this epoch can be CUDA graphs."""
         config = self.config
         whole = config.micro_batch_size is None and self.ranks.alone and config.precision != "fp16"
-        return config.graphs and self.device.type == "cuda" and whole and self.model.static and choose is self.noise
+        return config.graphs and self.device.type == "cuda" and whole and self.model.static
 
-    def _batches(self, order: Order, choose: Choose | Hide | None, *, first: int) -> Iterator[list[Batch] | Flat]:
+    def _batches(self, order: Order, *, first: int) -> Iterator[list[Batch] | Flat]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
-        recorded = self._recordable(choose)
+        recorded = self._recordable()
 
         def prepare(step: int) -> list[Batch] | Flat:
             rows = self._rows(order, step)

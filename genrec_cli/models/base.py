@@ -58,8 +58,8 @@ class Model(nn.Module):
     noised: ClassVar[bool] = False
     """Whether ``choose`` is a ``Hide``: the model's targets lose digits as the section [noise] says."""
     static: bool = False
-    """Whether a training step, if no curriculum hides codes of the history, asks its device for no size and leaves
-    dummy rows (``Batch.rounded``) out of its losses, so that CUDA can record and replay it."""
+    """Whether a training step on batches with dummy rows (``Batch.rounded``) asks its device for no size and leaves
+    those rows out of its losses, so that CUDA can record and replay it."""
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Section -> key -> value that suit this model better than the general defaults."""
     code_RK: Tensor

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from genrec_cli.config import NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Choose
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.losses import Loss
@@ -54,6 +55,11 @@ class Mhl(Rpg):
     masks: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"curriculum": {"preset": "r-e-inf"}}
     config: MhlConfig
+
+    def __init__(self, config: MhlConfig, catalog: Catalog, *, max_length: int) -> None:
+        super().__init__(config, catalog, max_length=max_length)
+        # Over the many words of text, reconstruction at all positions costs more than its launches.
+        self.static = not self.padded
 
     def extra_tokens(self, max_length: int) -> int:
         """One mask token for each (position, digit): V_mask of appendix A."""
@@ -92,9 +98,10 @@ class Mhl(Rpg):
 
     def _mask(self, choose: Choose, entropy_NK: Tensor | None, batch: Batch) -> Tensor:
         """The curriculum's choice, among the codes that are there."""
-        if not self.padded:
+        real_NK = self.real(batch)
+        if real_NK is None:
             return choose(entropy_NK, batch, self.digits)
-        return choose(entropy_NK, batch, self.digits, real_NK=self.real(batch))
+        return choose(entropy_NK, batch, self.digits, real_NK=real_NK)
 
     def _share(self, mask_NK: Tensor, batch: Batch) -> Loss:
         """The share of codes really masked, for the log."""
@@ -112,8 +119,13 @@ class Mhl(Rpg):
         return loss._replace(weight=self.config.next_weight)
 
     def _reconstruction(self, h_ND: Tensor, mask_NK: Tensor, batch: Batch) -> Loss:
-        """``-log P^k(w_t^k | h_t)`` at masked pairs (equation 2), heads computed at those pairs alone."""
-        total = self.classifier.loss_at(h_ND, self.codes_of(batch.item_N), mask_NK)
+        """``-log P^k(w_t^k | h_t)`` at masked pairs (equation 2), heads computed at those pairs alone; or at all, where
+        the step is recorded and may not ask how many pairs there are."""
+        code_NK = self.codes_of(batch.item_N)
+        if batch.rounded:
+            total = self.classifier.loss(h_ND, code_NK.masked_fill(~mask_NK, -1))
+        else:
+            total = self.classifier.loss_at(h_ND, code_NK, mask_NK)
         return Loss(total, mask_NK.sum().to(total.dtype), weight=self.config.mask_weight)
 
     # ---- entropies (equation 4) ----------------------------------------------------------------
@@ -126,6 +138,8 @@ class Mhl(Rpg):
     @torch.no_grad()
     def _entropies(self, h_ND: Tensor, batch: Batch, entropy_KM: Tensor, learn_M: Tensor) -> Tensor:
         """From those that the loss has given; only positions without a target cost anything."""
+        if batch.rounded:  # the rest cannot be picked out without asking how many they are
+            return self._source(self.classifier.entropies(h_ND).t(), batch)
         entropy_NK = entropy_KM.new_empty(len(h_ND), self.digits)
         entropy_NK[learn_M] = entropy_KM.t()
         if len(learn_M) < len(h_ND):
@@ -140,7 +154,7 @@ class Mhl(Rpg):
         if (real_NK := self.real(batch)) is None:
             return entropy_NK
         # Padding takes the mean of its item's real codes, so that a mean over digits is theirs.
-        mean_N = torch.where(real_NK, entropy_NK, 0.0).sum(-1) / real_NK.sum(-1)
+        mean_N = torch.where(real_NK, entropy_NK, 0.0).sum(-1) / real_NK.sum(-1).clamp_min(1)
         return torch.where(real_NK, entropy_NK, mean_N[:, None])
 
     def _predictive(self, entropy_NK: Tensor, batch: Batch) -> Tensor:

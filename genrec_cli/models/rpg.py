@@ -16,6 +16,7 @@ What pads an item is neither pooled nor predicted nor counted. Recipe: beauty-te
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from genrec_cli.config import Count, Dropout, Positive, Section
@@ -82,8 +83,15 @@ class Rpg(Model):
         return self.codes.tokens(self.codes_of(batch.item_N))
 
     def real(self, batch: Batch) -> Tensor | None:
-        """``real_NK``: which codes of the histories are there; None where all are."""
-        return self.code_RK[batch.item_N] >= 0 if self.padded else None
+        """``real_NK``: which codes of the histories are there and no dummy row's; None where all are."""
+        real_NK = self.code_RK[batch.item_N] >= 0 if self.padded else None
+        if not batch.rounded:
+            return real_NK
+        packing = batch.packing  # a dummy row has nothing to learn
+        learned_B = torch.zeros(packing.sequences, dtype=torch.long, device=batch.item_N.device)
+        learned_B = learned_B.index_add(0, packing.sequence_N, (batch.target_N > 0).long())
+        known_NK = (learned_B > 0)[packing.sequence_N, None].expand(-1, self.digits)
+        return known_NK if real_NK is None else known_NK & real_NK
 
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
         """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
