@@ -85,10 +85,30 @@ def test_without_gradients_runs_keep_nothing(monkeypatch):
     monkeypatch.setitem(classifier.RUN, "cpu", 1)
     heads, vectors, h_ND, code_NK, _ = made(shared=False)
     expected = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
+    monkeypatch.setattr(torch.autograd, "grad", None)  # nor are gradients made only to be thrown away
     with torch.no_grad():
         total = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
     assert not total.requires_grad
     torch.testing.assert_close(total, expected.detach())
+
+
+@pytest.mark.parametrize("most", RUNS.values(), ids=RUNS)
+def test_in_fp16_a_smaller_scale_ends_an_overflow(most, monkeypatch):
+    """Long states of one direction and short vectors: gradients of the sum are beyond fp16 and those of a share are
+    not. A GradScaler that lowers its scale must get there."""
+    if most is not None:
+        monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
+        monkeypatch.setitem(classifier.RUN, "cpu", most)
+    torch.manual_seed(0)
+    heads, h_ND = CodeHeads(K, D), torch.ones(64, D, requires_grad=True)
+    heads.reset()
+    vectors = (1e-3 * torch.randn(K, V, D)).requires_grad_()
+    code_NK = torch.zeros(64, K, dtype=torch.long)
+    with torch.autocast("cpu", torch.float16):
+        total = CodeClassifier(heads, vectors, 0.03).loss(h_ND, code_NK)
+    for scale, fits in ((1.0, False), (2.0**-8, True)):
+        found = torch.autograd.grad(scale * total, [h_ND, vectors, *heads.parameters()], retain_graph=True)
+        assert all(g.isfinite().all() for g in found) == fits
 
 
 def test_a_run_sees_its_own_digits_alone():

@@ -135,6 +135,15 @@ def test_max_epochs_ends_a_phase_and_losses_may_be_watched():
     assert machine.state.stale == 0, "a lower loss is better"
 
 
+def test_a_ratio_of_zero_is_at_its_end_at_once():
+    machine = Curriculum(CurriculumConfig(preset="r-e-inf", ratio=0.0, plateau=2, patience=3))
+    phases = []
+    while not machine.state.finished and len(phases) < 50:
+        phases.append(machine.phase.name)
+        machine.after_epoch(0.5)
+    assert phases == ["random"] * 3 + ["entropy"] + ["inference"] * 4
+
+
 def test_state_survives_a_dump():
     machine = Curriculum(CurriculumConfig(preset="r-e-inf", plateau=2))
     for value in [0.3, 0.2, 0.1, 0.2]:

@@ -144,6 +144,14 @@ def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
     assert counters.rows[-1]["change"] == "phase 'inference' ended"
 
 
+def test_an_epoch_that_hides_nothing_tells_no_loss_of_what_is_hidden(tmp_path):
+    """Of few short histories a rounded budget may leave all as they are."""
+    curriculum = CurriculumConfig(preset="r", ratio=1e-6, budget="rounded", max_epochs=1)
+    counters = make_loop(tmp_path, curriculum=curriculum, kind=Mhl).run()
+    assert counters.rows[0]["loss/masked_share"] == 0
+    assert counters.rows[0]["loss/next"] > 0 and "loss/mask" not in counters.rows[0]
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1})).run()
     before = (tmp_path / LAST).read_bytes()

@@ -27,9 +27,9 @@ QUIET = {
 }
 
 
-def build(**settings) -> Mdgr:
+def build(digits: int = K, **settings) -> Mdgr:
     torch.manual_seed(0)
-    return Mdgr(validate(MdgrConfig, "model", QUIET | settings), make_catalog(ITEMS, K, V), max_length=8)
+    return Mdgr(validate(MdgrConfig, "model", QUIET | settings), make_catalog(ITEMS, digits, V), max_length=8)
 
 
 def batch_of(histories: Histories, windows: str = "sliding") -> Batch:
@@ -45,12 +45,12 @@ def alone(batch: Batch, target: int) -> tuple[Batch, torch.Tensor]:
     return Batch(item_N, Packing.of([len(item_N)]), batch.user_B[:1]), batch.target_N[at]
 
 
-@pytest.mark.parametrize("last_state", [True, False])
+@pytest.mark.parametrize("last_state, digits", [(True, K), (False, K), (True, 1)])
 @pytest.mark.parametrize("lengths", [[5, 9, 3, 14, 6], [12, 12], [4]])
-def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last_state: bool) -> None:
+def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last_state: bool, digits: int) -> None:
     """Training's one causal pass, with any masks, against the memory that decoding uses, one target at a time."""
-    model, batch = build(last_state=last_state), batch_of(make_histories(lengths, ITEMS))
-    mask_MK = torch.rand(len(batch.learn_M), K, generator=torch.Generator().manual_seed(0)) < 0.5
+    model, batch = build(digits, last_state=last_state), batch_of(make_histories(lengths, ITEMS))
+    mask_MK = torch.rand(len(batch.learn_M), digits, generator=torch.Generator().manual_seed(0)) < 0.5
     mask_MK[:, 0] |= ~mask_MK.any(1)
     losses = model.losses(batch, lambda target_MK, codes_NK, batch: mask_MK)
     total = torch.zeros(())

@@ -297,5 +297,6 @@ def test_graph_starts_depend_on_seed_and_user_alone():
     among = starts(torch.tensor([1, 7, 9]), 20, 1000, 3)
     assert torch.equal(alone[0], among[1])
     assert not torch.equal(alone, starts(torch.tensor([7]), 20, 1000, 4))
+    assert torch.equal(alone, starts(torch.tensor([7]), 20, 1000, 3 + 2**40)), "32 bits of a seed are hashed"
     spread = starts(torch.arange(2000), 50, 1000, 0).flatten().bincount(minlength=1000)
     assert spread.min() > 50 and spread.max() < 160, "starts are spread evenly over the catalogue"

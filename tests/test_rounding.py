@@ -36,6 +36,18 @@ def test_dummies_bring_every_size_to_a_round_number(seed, one_each):
         assert targets + extra.learned.sum() == rounded(targets)
 
 
+@pytest.mark.parametrize("max_length", [1, 2, 3, 8])
+def test_dummies_are_no_longer_than_short_histories(max_length):
+    """Short rows hold little, so it takes many of them; one that is too long would lie outside of the grid."""
+    random = np.random.default_rng(0)
+    for rows in range(1, 600):
+        length = random.integers(1, max_length + 1, rows)
+        for targets in {rows, int(length.sum())}:
+            extra = dummies(length, targets, max_length)
+            assert extra.length_F.min() >= 1 and extra.length_F.max() <= extra.longest <= max_length
+            assert extra.learned.sum() == (len(extra.length_F) if targets == rows else rounded(targets) - targets)
+
+
 def test_a_batch_of_few_shapes_keeps_its_rows():
     histories = make_histories([5, 9, 6, 14, 6, 4, 7, 12] * 8, 30)
     rows = Rows.of(histories, max_length=8, windows="sliding")

@@ -159,7 +159,7 @@ class Curriculum:
         until = phase.until
         over = (
             (until.plateau is not None and state.stale >= until.plateau)
-            or (until.ratio_at is not None and phase.ratio > 0 and state.ratio <= until.ratio_at)
+            or (until.ratio_at is not None and state.ratio <= until.ratio_at)
             or (phase.max_epochs is not None and state.epochs_in_phase >= phase.max_epochs)
         )
         if not over:

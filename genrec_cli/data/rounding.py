@@ -47,6 +47,7 @@ def dummies(length_B: np.ndarray, targets: int, max_length: int) -> Dummies:
     rows = -(-(2 * step_of(items) + step_of(targets)) // longest)
     missing = rows if one_each else rounded(targets) - targets
     extra = rounded(items + max(rows, missing)) - items
+    rows = max(rows, -(-extra // longest))  # of short rows it takes more to hold that many
     length_F = np.full(rows, extra // rows)
     length_F[: extra % rows] += 1
     learned = np.zeros(extra, dtype=bool)

@@ -138,7 +138,7 @@ def new(sorted_BC: Tensor) -> Tensor:
 def starts(user_B: Tensor, beams: int, items: int, seed: int) -> Tensor:
     """``beams`` pseudo-random items (from 0) of each user: a 32-bit hash of (seed, user, number)."""
     number_M = torch.arange(beams, device=user_B.device)
-    x_BM = (user_B[:, None] * 0x9E3779B1 + number_M * 0x85EBCA6B + seed * 0xC2B2AE35) & 0xFFFFFFFF
+    x_BM = (user_B[:, None] * 0x9E3779B1 + number_M * 0x85EBCA6B + seed % 2**32 * 0xC2B2AE35) & 0xFFFFFFFF
     for factor in (0x7FEB352D, 0x846CA68B):  # two multiply-xorshift rounds spread neighbouring numbers
         x_BM = x_BM ^ (x_BM >> 16)
         x_BM = (x_BM * factor) & 0xFFFFFFFF

@@ -355,7 +355,8 @@ class Loop:
     # ---- losses and checkpoints ----------------------------------------------------------------
 
     def _means(self) -> dict[str, float]:
-        return {name: total / count for name, (total, count) in self.counters.running.items()}
+        # a mask that has hidden nothing yet has no mean
+        return {name: total / count for name, (total, count) in self.counters.running.items() if count}
 
     def _check(self, running: dict[str, Tensor]) -> None:
         pairs = self.ranks.sum(torch.stack(list(running.values())))

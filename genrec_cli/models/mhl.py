@@ -133,7 +133,10 @@ class Mhl(Rpg):
     @torch.no_grad()
     def entropies(self, clean_NK: Tensor, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats, from a pass of its own over the clean history, without gradient."""
-        return self._source(self.classifier.entropies(self.states(clean_NK, batch)).t(), batch)
+        entropy_NK = self.classifier.entropies(self.states(clean_NK, batch)).t()
+        # Older torch (2.6) would give the next pass the weights that were cast here, which know of no gradient.
+        torch.clear_autocast_cache()
+        return self._source(entropy_NK, batch)
 
     @torch.no_grad()
     def _entropies(self, h_ND: Tensor, batch: Batch, entropy_KM: Tensor, learn_M: Tensor) -> Tensor:

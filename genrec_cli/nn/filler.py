@@ -99,7 +99,7 @@ class CrossAttention(Heads):
             mixed_BHQd = self.mix(part.digits(q_NKD, self.heads), *part.sides(kv_ND, self.heads, 2), seen_QT)
             mixed.append(part.join(mixed_BHQd, digits))
         mixed_NKD = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        return self.close(mixed_NKD if everywhere else take(mixed_NKD, at_M))
+        return self.close(mixed_NKD if everywhere else take(mixed_NKD, at_M)).view_as(x_MKD)  # K = 1 has no axis there
 
 
 class FillerBlock(nn.Module):

@@ -39,11 +39,19 @@ RunLoss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
 def total_of_runs(loss: RunLoss, runs: Sequence[int], shared: Sequence[Tensor], split: Sequence[Tensor]) -> Tensor:
     """``sum of loss(run, shared, parts)``, with ``parts`` the run's digits of the tensors ``split``.
 
-    With several runs, each run's gradients are taken right after its loss.
+    With several runs, each run's gradients, if any are wanted, are taken right after its loss. Not in fp16: there they
+    must be made at the scale of the GradScaler, which comes with the backward pass; what overflows would do so forever.
     """
     if len(runs) == 1:
         return loss(0, shared, split)
-    return _TotalOfRuns.apply(loss, runs, len(shared), *shared, *split)  # type: ignore[no-any-return]
+    if torch.is_grad_enabled() and not _half(shared[0].device.type):
+        return _TotalOfRuns.apply(loss, runs, len(shared), *shared, *split)  # type: ignore[no-any-return]
+    parts = zip(*(x.split(list(runs)) for x in split), strict=True)
+    return torch.stack([loss(run, shared, own) for run, own in enumerate(parts)]).sum()
+
+
+def _half(kind: str) -> bool:
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
 
 
 class _TotalOfRuns(torch.autograd.Function):
