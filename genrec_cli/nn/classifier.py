@@ -72,7 +72,7 @@ class CodeClassifier:
     def entropies(self, h_ND: Tensor) -> Tensor:
         """``entropy_KN`` in nats, without gradient."""
         entropy_KN = h_ND.new_empty(self.heads.digits, len(h_ND), dtype=torch.float32)
-        run = max(_limit(RUN, h_ND.device) // max(len(h_ND) * self.vectors.shape[-2], 1), 1)
+        run = max(_limit(RUN, h_ND.device) // 2 // max(len(h_ND) * self.vectors.shape[-2], 1), 1)
         for first in range(0, self.heads.digits, run):
             own = self.vectors if self.vectors.dim() == 2 else self.vectors[first : first + run]
             logit_kNV = cosine_logits(self.heads(h_ND, first, first + run), own, self.temperature)
