@@ -219,9 +219,8 @@ def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.Dat
     }
     if metadata is not None and known.is_empty():
         there = f"they look like '{found['raw_id'][0]}'" if found.height else "there is none"
-        console.warn(
-            f"None of the items is described: the log's ids look like '{items['raw_id'][0]}', in the items file {there}."
-        )
+        ours = items["raw_id"][0]
+        console.warn(f"No item is described: the log's ids look like '{ours}', in the items file {there}.")
     described = wanted.join(known, on="raw_id", how="left", maintain_order="left").drop("raw_id")
     texts = described.drop("attributes")
     return texts.select(clean(column) for column in texts), described["attributes"], counts
