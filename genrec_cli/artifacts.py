@@ -215,7 +215,8 @@ class Workspace:
             raise InputError(
                 f"'{dataset}' has no finished {kind}{of} yet.",
                 hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
-                + (f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere" * (kind == "data")),
+                + (f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere" * (kind == "data"))
+                + (f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own" * (kind == "raw")),
             )
         lines = "\n".join(f"  {a.path.name}" for a in found)
         option = "run" if kind == "runs" else kind
@@ -308,7 +309,11 @@ class Workspace:
         ``force`` starts a resumable artifact anew. Two processes cannot build the same artifact at once.
         """
         final = self.path(plan)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another place"
+            raise UsageError(f"{final.parent} cannot be made: {error.strerror}.", hint=hint) from None
         started = time.time()
         with locked(final.parent / f".{final.name}.lock", final):
             if resumable:
