@@ -215,8 +215,10 @@ class Workspace:
                 + (f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own" * (kind == "raw")),
             )
         lines = "\n".join(f"  {a.path.name}" for a in found)
-        option = "run" if kind == "runs" else kind
-        raise InputError(f"{len(found)} {kind} of '{dataset}' fit:\n{lines}", hint=f"Choose one with --{option} NAME")
+        option = {"runs": "run", "sweeps": "sweep"}.get(kind, kind)
+        hint = f"Choose one with --{option} NAME" + (", for figures by NAME alone" * (kind == "runs"))
+        hint = "Type one of these names in full" if selector else hint
+        raise InputError(f"{len(found)} {kind} of '{dataset}' fit:\n{lines}", hint=hint)
 
     def read(self, path: Path) -> Artifact | None:
         """The artifact in a folder, or None if it is not finished."""

@@ -261,7 +261,11 @@ def test_several_of_one_label_are_an_error(ws: Workspace) -> None:
     build(ws, plan("runs", "rpg-s0")), build(ws, plan("runs", "rpg-s0", lr=1))
     with pytest.raises(InputError) as caught:
         ws.find("shop", "runs", "rpg-s0")
-    assert "--run " in str(caught.value.hint)
+    assert "in full" in str(caught.value.hint)
+    build(ws, plan("sweeps", "t2")), build(ws, plan("sweeps", "t6", a=1))
+    with pytest.raises(InputError) as caught:
+        ws.find("shop", "sweeps")
+    assert "--sweep NAME" in str(caught.value.hint)
 
 
 def test_the_only_data_set_is_taken_by_itself(ws: Workspace) -> None:
