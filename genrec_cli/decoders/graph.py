@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_cli.config import Count, Section, Seed
+from genrec_cli.config import Count, Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.base import TopK
@@ -40,7 +40,7 @@ class GraphConfig(Section):
     """Neighbours of an item, itself included."""
     steps: Count = 3
     """Steps of propagation."""
-    seed: Seed = 0
+    seed: Natural = 0
     """Decides each user's random starts, and the lists of the inverted file."""
     neighbours: Literal["auto", "exact", "inverted"] = "auto"
     """How neighbours are found: exact; inverted: candidates from an inverted file; auto: that above 200,000 items."""
