@@ -27,6 +27,7 @@ from genrec_cli import __version__
 from genrec_cli.config import canonical_json, did_you_mean
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.files import locked, sha256_file, sha256_text, write_atomically
+from genrec_cli.manifest import is_sound, key_of
 
 KINDS = ("raw", "data", "vectors", "codes", "runs", "eval", "cases", "comparisons", "sweeps", "figures")
 """Folders of a data set, in the order of the pipeline."""
@@ -39,8 +40,6 @@ STAGE_OF = {
 MANIFEST = "manifest.json"
 SCRATCH = "unfinished"
 """Folder in a draft for what only its making needs: not part of the artifact, and gone once that is there."""
-FIELDS = ("kind", "dataset", "key", "digest", "config", "inputs", "files", "result", "tainted")
-"""What every manifest holds; one without them is damaged."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +106,8 @@ class Plan:
 
     @property
     def key(self) -> str:
-        recipe = {
-            "kind": self.kind,
-            "version": self.version,
-            "config": self.config,
-            "inputs": {name: artifact.key for name, artifact in self.inputs.items()},
-            "external": dict(self.external),
-        }
-        return sha256_text(canonical_json(recipe))
+        inputs = {name: artifact.key for name, artifact in self.inputs.items()}
+        return key_of(self.kind, self.version, self.config, inputs, dict(self.external))
 
     @property
     def name(self) -> str:
@@ -187,6 +180,9 @@ class Workspace:
     ) -> Artifact:
         """One artifact by label or its beginning, key prefix or path; without a selector, the only fresh one."""
         if selector and (Path(selector) / MANIFEST).is_file():
+            if not Path(selector).resolve().is_relative_to(self.root.resolve()):  # nor are its inputs
+                hint = "Copy its data set there, or use --root"
+                raise UsageError(f"{selector} lies outside of {self.root}.", hint=hint)
             artifact = self.read(Path(selector))
             if artifact is None or artifact.kind != kind:
                 raise UsageError(f"{selector} is not an artifact of the kind '{kind}'.")
@@ -215,25 +211,28 @@ class Workspace:
             raise InputError(
                 f"'{dataset}' has no finished {kind}{of} yet.",
                 hint=f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
-                + (f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere" * (kind == "data")),
+                + (f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere" * (kind == "data"))
+                + (f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own" * (kind == "raw")),
             )
         lines = "\n".join(f"  {a.path.name}" for a in found)
-        option = "run" if kind == "runs" else kind
-        raise InputError(f"{len(found)} {kind} of '{dataset}' fit:\n{lines}", hint=f"Choose one with --{option} NAME")
+        option = {"runs": "run", "sweeps": "sweep"}.get(kind, kind)
+        hint = f"Choose one with --{option} NAME" + (", for figures by NAME alone" * (kind == "runs"))
+        hint = "Type one of these names in full" if selector else hint
+        raise InputError(f"{len(found)} {kind} of '{dataset}' fit:\n{lines}", hint=hint)
 
     def read(self, path: Path) -> Artifact | None:
         """The artifact in a folder, or None if it is not finished."""
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            for name in FIELDS:
-                manifest[name]
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        except ValueError:
+            manifest = None
+        if not is_sound(manifest):
             raise DataError(
                 f"{path / MANIFEST} is damaged.",
                 hint=f"Delete the folder and run the stage again: rm -r {path}",
-            ) from None
+            )
         return Artifact(path, manifest)
 
     def input(self, artifact: Artifact, name: str) -> Artifact:
@@ -308,7 +307,11 @@ class Workspace:
         ``force`` starts a resumable artifact anew. Two processes cannot build the same artifact at once.
         """
         final = self.path(plan)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another place"
+            raise UsageError(f"{final.parent} cannot be made: {error.strerror}.", hint=hint) from None
         started = time.time()
         with locked(final.parent / f".{final.name}.lock", final):
             if resumable:

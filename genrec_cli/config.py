@@ -32,6 +32,8 @@ Count = Annotated[int, Field(ge=1)]
 """A whole number of at least 1."""
 Natural = Annotated[int, Field(ge=0)]
 """A whole number of at least 0."""
+Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
+"""What every generator takes; FAISS's have 31 bits, and a little is added to it."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -65,6 +67,8 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"There is no configuration file {path}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     for name, section in content.items():
@@ -99,10 +103,12 @@ def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
 
 def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
     """Build one section strictly. The error names ``section.key``, its value and what is allowed."""
-    try:
-        text = canonical_json(dict(values))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"[{name}] holds a value that has no JSON form: {error}.") from None
+    for key, value in values.items():
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{name}.{key} must be a finite number, text or list (given: {value}).") from None
+    text = canonical_json(dict(values))
     try:
         return section.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -111,7 +117,7 @@ def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
         if first["type"] == "extra_forbidden":
             key = str(first["loc"][-1])
             message = f"{where}: there is no such key.{did_you_mean(key, section.model_fields)}"
-            raise ConfigError(message, hint=f"[{name}] has: {', '.join(section.model_fields)}") from None
+            raise ConfigError(message, hint=f"[{name}] has: {', '.join(section.model_fields) or 'no keys'}") from None
         given = "" if first["type"] == "missing" else f" (given: {first.get('input')!r})"
         raise ConfigError(f"{where}: {first['msg']}{given}.") from None
 

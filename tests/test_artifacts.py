@@ -215,6 +215,17 @@ def test_a_damaged_manifest_is_an_error_with_a_way_out(ws: Workspace, text: str)
     assert caught.value.exit_code == 3 and str(made.path) in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    "change", [{"files": []}, {"inputs": {"raw": {}}}, {"config": {}}, {"key": 5}, {"kind": "codes"}]
+)
+def test_an_edited_manifest_does_not_vouch(ws: Workspace, change: dict) -> None:
+    made = build(ws, plan(a=1, inputs={"raw": build(ws, plan("raw", "files"))}))
+    written = json.loads((made.path / MANIFEST).read_text())
+    (made.path / MANIFEST).write_text(json.dumps(written | change))
+    with pytest.raises(DataError, match="is damaged"):
+        ws.find("shop", "data")
+
+
 # ---- candidates --------------------------------------------------------------------------------------
 
 
@@ -240,6 +251,8 @@ def test_candidates_by_name_label_key_and_path(ws: Workspace) -> None:
     with pytest.raises(InputError, match="Did you mean") as caught:
         ws.find("shop", "data", first.path.name + "x")
     assert caught.value.exit_code == 4
+    with pytest.raises(UsageError, match="lies outside of"):
+        Workspace(ws.root.parent / "another").find("shop", "data", str(first.path))
     with pytest.raises(UsageError, match="not an artifact of the kind"):
         ws.find("shop", "codes", str(first.path))
 
@@ -248,7 +261,11 @@ def test_several_of_one_label_are_an_error(ws: Workspace) -> None:
     build(ws, plan("runs", "rpg-s0")), build(ws, plan("runs", "rpg-s0", lr=1))
     with pytest.raises(InputError) as caught:
         ws.find("shop", "runs", "rpg-s0")
-    assert "--run " in str(caught.value.hint)
+    assert "in full" in str(caught.value.hint)
+    build(ws, plan("sweeps", "t2")), build(ws, plan("sweeps", "t6", a=1))
+    with pytest.raises(InputError) as caught:
+        ws.find("shop", "sweeps")
+    assert "--sweep NAME" in str(caught.value.hint)
 
 
 def test_the_only_data_set_is_taken_by_itself(ws: Workspace) -> None:

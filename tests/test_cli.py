@@ -219,6 +219,9 @@ WRONG = [
     (2, [*TRAIN, "--set", "evaluate.at=[5]"], "'genrec train' does not read"),
     (2, [*TRAIN, "--set", "train.lr"], "section.key=value"),
     (2, [*TRAIN, "--config", "absent.toml"], "absent.toml"),
+    (2, [*TRAIN, "--config", "."], "cannot be read"),
+    (2, [*TRAIN, "--label", "x" * 300], "At most 64"),
+    (2, [*TRAIN, "--set", "train.metric=F1@3"], "as in NDCG@10"),
     (2, [*TRAIN, "--device", "tpu", "--seed", "5"], "'tpu'"),
     (2, ["evaluate", "--run", "sasrec-s0", "--decoder", "graph"], "--decoder exhaustive"),
     (2, ["evaluate", "--run", "rpg-s0", "--decoder", "graph", "--at", "60"], "beams"),
@@ -234,6 +237,9 @@ WRONG = [
     (3, [*TRAIN, "--set", "train.lr='fast'"], "given: 'fast'"),
     (3, [*TRAIN, "--set", "train.epochs=1.5"], "train.epochs"),
     (3, [*TRAIN, "--set", "model.heads=3"], "must divide the width"),
+    (3, [*TRAIN, "--lr", "nan"], "train.lr must be a finite number"),
+    (3, [*TRAIN, "--seed", "9" * 20], "train.seed"),
+    (3, ["tokenize", "--codebooks", "0"], "tokenizer.codebooks"),
     (3, ["train", "--curriculum", "e-r-x"], "r-e-inf"),
     (3, ["evaluate", "--run", "rpg-s0", "--split", "train"], "'test'"),
     (3, ["evaluate", "--run", "rpg-s0", "--set", "evaluate.batch_size=0"], "evaluate.batch_size"),
@@ -253,6 +259,12 @@ def test_a_mistake_has_its_exit_code_and_says_what_to_type(walk, code, words, sa
     assert answer.out == ""
     assert said in " ".join(answer.err.replace("│", " ").split())
     assert "Traceback" not in answer.err
+
+
+def test_a_root_that_is_a_file_is_refused(walk, tmp_path):
+    (tmp_path / "root").write_text("")
+    answer = genrec(tmp_path / "root", "download", "--dataset", "synthetic")
+    assert answer.code == 2 and "--root FOLDER" in answer.err and "Traceback" not in answer.err
 
 
 def test_nothing_there_is_exit_4(tmp_path):

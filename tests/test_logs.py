@@ -62,6 +62,27 @@ def test_a_missing_column_is_named_with_those_present(tmp_path: Path, name: str)
     assert ("--item-id-col" if items else "--item-col") in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    "content, said, hint",
+    [
+        ("user_id;item_id;timestamp\nu;i;1\n", "Its columns: user_id;item_id;timestamp", "by commas"),
+        ("user_id,item_id,item_id\nu,i,1\n", "2 columns 'item_id'", "once"),
+        ("user_id,item_id,timestamp,timestamp\nu,i,1,2\n", "2 columns 'timestamp'", "once"),
+        ("user_id,item_id\n".encode("utf-16"), "header cannot be read: a NUL byte", "UTF-8"),
+    ],
+)
+def test_a_header_that_cannot_be_meant(tmp_path: Path, content: str | bytes, said: str, hint: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        Logs(Logs.Config()).read_files(write(tmp_path / "a.csv", content), None, BadRows())
+    assert hint in str(caught.value.hint)
+
+
+def test_the_first_bad_time_is_shown(tmp_path: Path) -> None:
+    path, bad = write(tmp_path / "log.csv", "user_id,item_id,timestamp\nu,i,1\nu,i,soon\nu,i,later\n"), BadRows()
+    whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
+    assert bad.count == 2 and str(bad.first).endswith("given: 'soon'")
+
+
 def test_csv_empty_and_header_only(tmp_path: Path) -> None:
     source = Logs(Logs.Config())
     with pytest.raises(DataError, match="the file is empty"):

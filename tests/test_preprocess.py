@@ -267,6 +267,15 @@ def test_a_field_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
         assert caught.value.hint == "--fields title,colour" and caught.value.exit_code == 3
 
 
+def test_texts_that_come_out_empty_are_told(tmp_path: Path, capsys) -> None:
+    log = "u,1.0,1\nu,2.0,2\n"
+    make(tmp_path, log, [{"item_id": "1", "title": "One"}])
+    assert "log's ids look like '1.0', in the items file they look like '1'" in capsys.readouterr().err
+    make(tmp_path, log, [{"item_id": "1.0", "Title": "One", "note": "n"}])
+    said = capsys.readouterr().err
+    assert "Item texts are empty" in said and "--fields Title,note" in said and "made of the others" not in said
+
+
 def test_item_columns_may_have_any_name(tmp_path: Path) -> None:
     items = [{"item_id": "b", "item": "I", "text": "T", "train_count": "7", "user": "U", "place": "P"}]
     found = tables(make(tmp_path, LOG, items, fields=["text", "item", "train_count"]))["items"]

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -182,6 +183,8 @@ def test_a_set_reaches_the_steps_that_read_it(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="No step of 'mine' reads the section 'encoder'"):
         commands(recipe, [], ["encoder.name=lsa"])
+    with pytest.raises(UsageError, match="downloads anything"):
+        commands(replace(recipe, steps=recipe.steps[1:]), [], from_dir=Path("raw files"))
 
 
 def test_the_table_of_sections_agrees_with_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,12 @@ def test_v_has_limits(codewords: int, items: int, largest: int) -> None:
     check_codewords(largest, items)
 
 
+def test_one_item_needs_no_codebook() -> None:
+    with pytest.raises(UsageError, match="there is 1") as caught:
+        check_codewords(2, 1)
+    assert "sasrec" in str(caught.value.hint)
+
+
 # ---- random codes --------------------------------------------------------------------------------
 
 

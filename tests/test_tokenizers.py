@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from genrec_cli import registry
 from genrec_cli.config import validate
-from genrec_cli.errors import DataError, UsageError
+from genrec_cli.errors import DataError, DivergedError, UsageError
 from genrec_cli.tokenizers import quality, rqvae
 from genrec_cli.tokenizers.information import mutual_information
 from genrec_cli.tokenizers.kmeans import kmeans, squared_distances
@@ -413,3 +413,9 @@ def test_no_tokenizer_loops_over_items() -> None:
         sys.setprofile(None)
         counts.append(calls)
     assert counts[1] < 1.5 * counts[0]
+
+
+def test_a_rate_that_breaks_rqvae_is_told() -> None:
+    vec_ID = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    with pytest.raises(DivergedError, match="reconstruction loss is"):
+        build("rqvae", vec_ID, codewords=8, lr=1e30)

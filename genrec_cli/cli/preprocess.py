@@ -157,6 +157,7 @@ def new_name(name: str | None, raw: str | None) -> str:
         raise UsageError("--raw and --interactions exclude each other.")
     if name is None:
         raise UsageError("Your own data needs a name.", hint="Add --dataset NAME")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise UsageError(f"'{name}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
+        hint = "At most 64 letters, digits, '-', '_' and '.'"
+        raise UsageError(f"'{name}' cannot be the name of a folder.", hint=hint)
     return name

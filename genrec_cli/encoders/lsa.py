@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from genrec_cli.config import Section
+from genrec_cli.config import Section, Seed
 from genrec_cli.errors import DataError
 
 RANK_TOLERANCE = 1e-6
@@ -25,7 +25,7 @@ class LsaConfig(Section):
     """Width of the vectors, if the texts have that rank."""
     vocabulary: int = Field(50_000, ge=1)
     """Words kept at most, the most frequent first."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the randomised SVD."""
 
 

@@ -194,7 +194,7 @@ def inference_harms(training: Training) -> Finding | None:
 def masks_did_not_shift(training: Training) -> Finding | None:
     """MDGR: no better than vanilla masking, because the distribution of mask counts stayed where it began."""
     rows = [row for row in training.rows if row.get("loss/masked_digits") is not None]
-    if not training.shifts or not rows:
+    if not training.shifts or len(rows) < 2:
         return None
     first, last = rows[0]["loss/masked_digits"], rows[-1]["loss/masked_digits"]
     digits = sum(name.removeprefix("loss/masked_").isdigit() for name in rows[0])

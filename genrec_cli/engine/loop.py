@@ -364,7 +364,7 @@ class Loop:
         for name, value in self._means().items():
             if not np.isfinite(value):
                 raise DivergedError(
-                    f"The {name} is {value} in epoch {self.counters.epoch + 1}, step {self.counters.step}.",
+                    f"The loss '{name}' is {value} in epoch {self.counters.epoch + 1}, step {self.counters.step}.",
                     hint="Lower the rate (--set train.lr=...) or warm up longer; the last good checkpoint is kept",
                 )
 

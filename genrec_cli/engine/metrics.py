@@ -24,7 +24,8 @@ def parse(text: str) -> tuple[str, int]:
     """``ndcg@10`` to ``("NDCG", 10)``."""
     match = re.fullmatch(r"([A-Za-z]+)@([1-9]\d{0,5})", text.strip())
     if not match or match[1].lower() not in NAMES:
-        raise UsageError(f"There is no metric '{text}'.{did_you_mean(text, ['NDCG@10', 'Recall@10', 'MRR@10'])}")
+        near = did_you_mean(text, ["NDCG@10", "Recall@10", "MRR@10"])
+        raise UsageError(f"There is no metric '{text}'.{near}", hint="Metrics: Recall, NDCG, MRR, as in NDCG@10")
     return NAMES[match[1].lower()], int(match[2])
 
 

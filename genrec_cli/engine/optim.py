@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from genrec_cli.config import Count, Natural, NonNegative, Positive, Section
+from genrec_cli.config import Count, Natural, NonNegative, Positive, Section, Seed
 from genrec_cli.data.sequences import Windows
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -34,7 +34,7 @@ class TrainConfig(Section):
     """Gradient norm; 0: no clipping."""
     precision: Precision = "fp32"
     """Of the matrix products; weights and optimiser stay in fp32. tf32 is fp32 where there is no CUDA."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Decides the start, the order of rows, dropout and masks."""
     max_length: Count = 50
     """T_max: items of a history that the model reads."""

@@ -44,9 +44,10 @@ class BadRows:
     first: str | None = None
     by_reason: dict[str, int] = field(default_factory=dict)
 
-    def add(self, file: Path | str, line: int, reason: str, count: int = 1) -> None:
-        """Record bad lines; ``line`` counts from 1 and is that of the first one."""
-        self.first = self.first or f"{file}, line {line}: {reason}"
+    def add(self, file: Path | str, line: int, reason: str, count: int = 1, *, value: str | None = None) -> None:
+        """Record bad lines; ``line`` counts from 1 and is that of the first one, and so is the ``value``."""
+        given = "" if value is None else f", given: {value[:40]!r}"
+        self.first = self.first or f"{file}, line {line}: {reason}{given}"
         self.count += count
         self.by_reason[reason] = self.by_reason.get(reason, 0) + count
 

@@ -20,6 +20,8 @@ Unit = Literal["s", "ms", "us", "ns"]
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds of the first and last moment that a date can say: years 1 to 9999."""
 
+NO_MOMENT = "no time between the years 1 and 9999 (see --time-unit)"
+
 ROWS = pl.Schema({"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String, "reason": pl.String})
 """What readers bring: the line number, three texts, and why the line is bad (null: it can be read)."""
 
@@ -55,13 +57,14 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> p
         *(_reason(empty[name], f"no {name}") for name in ("user", "item")),
         *(_reason(pl.col(name).str.contains("\0", literal=True), f"a NUL in the {name}") for name in ("user", "item")),
         _reason(empty["time"] & pl.col("micros").is_null(), "no time"),
-        _reason(pl.col("micros").is_null(), "no time between the years 1 and 9999 (see --time-unit)"),
+        _reason(pl.col("micros").is_null(), NO_MOMENT),
     )
     rows = rows.with_columns(reason=problem)
     if rows["reason"].null_count() < rows.height:
-        reasons = rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len()).sort("line")
-        for reason, line, count in reasons.iter_rows():
-            bad.add(path, line, reason, count)
+        worst = pl.col("time").sort_by("line").first()
+        reasons = rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len(), worst).sort("line")
+        for reason, line, count, time in reasons.iter_rows():
+            bad.add(path, line, reason, count, value=time if reason == NO_MOMENT else None)
         rows = rows.filter(pl.col("reason").is_null())
     return rows.select("user", "item", "micros", row="line")
 
@@ -79,12 +82,13 @@ def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
     number = times.cast(pl.Float64, strict=False)
     number = number.set(~number.is_between(low, high), None)
     fraction = (number * (10**6 / a_second)).floor().cast(pl.Int64)
-    moments = times.str.strip_suffix("Z").str.replace("T", " ", literal=True)
+    moments = times.str.replace(_UTC, "").str.replace("T", " ", literal=True)
     dates = [moments.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64) for form in _ISO]
     others = pl.select(pl.coalesce(fraction, *dates)).to_series()
     return exact.zip_with(whole.is_not_null(), others)
 
 
+_UTC = r"(Z|[+-]00:?00)$"
 _ISO = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 

@@ -77,9 +77,9 @@ class Logs:
         present = column_names(path)
         require(path, present, config.user_col, "--user-col")
         require(path, present, config.item_col, "--item-col")
-        if config.time_col is not None:
-            require(path, present, config.time_col, "--time-col")
         time = config.time_col or (TIME if TIME in present else None)
+        if time is not None:
+            require(path, present, time, "--time-col")
         columns = Columns(config.user_col, config.item_col, time, config.time_unit)
         if kind in JSON_LINES:
             return read_json_interactions(path, columns, bad)
@@ -114,10 +114,16 @@ def format_of(path: Path) -> str:
 
 
 def require(path: Path, present: list[str], column: str, option: str) -> None:
-    """Raise a :class:`DataError` that names the columns there are, unless ``column`` is one of them."""
+    """Raise a :class:`DataError` that names the columns there are, unless ``column`` is one of them, and once."""
+    if not present:
+        raise DataError(f"{path} has no column '{column}'. Its columns: none: the file is empty.")
     if column not in present:
-        there = ", ".join(present) if present else "none: the file is empty"
-        raise DataError(f"{path} has no column '{column}'. Its columns: {there}.", hint=f"{option} NAME sets it")
+        there = f"{path} has no column '{column}'. Its columns: {', '.join(present)}."
+        if len(present) == 1 and any(other in present[0] for other in ";\t|,"):
+            raise DataError(there, hint="Separate .csv by commas and .tsv by tabs")
+        raise DataError(there, hint=f"{option} NAME sets it")
+    if present.count(column) > 1:
+        raise DataError(f"{path} has {present.count(column)} columns '{column}'.", hint="Name each column once")
 
 
 def column_names(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.interactions import ROWS, Columns, as_rows, checked
 from genrec_cli.sources.lines import LONGEST, Block, decoded, read_blocks
@@ -29,9 +30,11 @@ class Row(NamedTuple):
 
 
 def header_of(path: Path, separator: str) -> list[str]:
-    """Column names: the first record. Empty for an empty file."""
-    ignored = BadRows()
-    return next(_records(read_blocks(path, ignored), separator), Row(1, [])).cells
+    """Column names: the first record. Empty for an empty file; a :class:`DataError` if it cannot be read."""
+    header = next(_records(read_blocks(path, BadRows()), separator), Row(1, []))
+    if header.reason:
+        raise DataError(f"{path}: the header cannot be read: {header.reason}.", hint="Save the file as UTF-8")
+    return header.cells
 
 
 def separated_records(path: Path, separator: str, bad: BadRows) -> Iterator[tuple[int, dict[str, str]]]:

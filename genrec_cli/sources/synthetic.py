@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from genrec_cli.config import Section
+from genrec_cli.config import Section, Seed
 from genrec_cli.errors import ConfigError
 from genrec_cli.sources.base import BadRows, RemoteFile, Tables
 from genrec_cli.sources.shop import Shop, build_shop, draw, meta_lines
@@ -77,7 +77,7 @@ class Config(Section):
     """Exponent of the Zipf law of item popularity; 0 makes all items equally popular."""
     days: int = Field(1_500, ge=1, le=20_000)
     """Length of the log in days."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of everything random."""
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.config import Count, Natural, Section, validate
+from genrec_cli.config import Count, Section, Seed, validate
 from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.distributed import resolve_device
@@ -52,7 +52,7 @@ class CompareConfig(Section):
     """Truncation looks at histories with more items than this."""
     draws: int = Field(10_000, ge=100)
     """Draws of the bootstrap and of the randomisation test."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of these draws."""
 
 

@@ -14,7 +14,7 @@ import torch
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
-from genrec_cli.config import Count, Natural, Section, validate
+from genrec_cli.config import Count, Section, Seed, validate
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.names import Names
@@ -36,7 +36,7 @@ class FiguresConfig(Section):
 
     users: Count = 1000
     """Users whose training histories are read for entropies and masks."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Chooses the users and draws the masks."""
 
 

@@ -217,6 +217,10 @@ def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.Dat
         "items_without_metadata": items.height - known.height,
         "metadata_without_interactions": found.height - known.height,
     }
+    if metadata is not None and known.is_empty():
+        there = f"they look like '{found['raw_id'][0]}'" if found.height else "there is none"
+        ours = items["raw_id"][0]
+        console.warn(f"No item is described: the log's ids look like '{ours}', in the items file {there}.")
     described = wanted.join(known, on="raw_id", how="left", maintain_order="left").drop("raw_id")
     texts = described.drop("attributes")
     return texts.select(clean(column) for column in texts), described["attributes"], counts
@@ -248,7 +252,11 @@ def choose_fields(texts: pl.DataFrame, asked: tuple[str, ...] | None) -> tuple[l
             f"There is no text field '{absent[0]}' in this data set.",
             hint=f"--fields {','.join(there)}" if there else "Give an items file, or leave --fields out",
         )
-    if absent and there:
+    if there and len(absent) == len(wanted):
+        console.warn(
+            f"Item texts are empty: this data set has no {', '.join(absent)}. Try: --fields {','.join(map(str, there))}"
+        )
+    elif absent and there:
         console.say(f"This data set has no {', '.join(absent)}; item texts are made of the others.")
     return [name for name in wanted if name in there], absent
 

@@ -131,6 +131,8 @@ def commands(
     for text, section in section_of.items():
         if section not in read:
             raise UsageError(f"No step of '{recipe.name}' reads the section '{section}' (--set {text}).")
+    if from_dir is not None and not any(words[0] == "download" for words in recipe.steps):
+        raise UsageError(f"No step of '{recipe.name}' downloads anything.", hint="Leave --from-dir out")
     lines = []
     for words in recipe.steps:
         line = [*words, *shared]

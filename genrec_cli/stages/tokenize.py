@@ -91,7 +91,7 @@ def frozen_config(
     """The ``[tokenizer]`` of codes whose codebook is to be used again, if that can be meant.
 
     Raises:
-        UsageError: options that contradict it, another encoder, no codebook, or outside of the root.
+        UsageError: options that contradict it, another encoder, or no codebook.
     """
     recorded = codebook.config["tokenizer"]
     if reads_titles(recorded):
@@ -104,8 +104,6 @@ def frozen_config(
             )
     if "centroids" not in _tensor_names(codebook.path / "codebook.safetensors"):
         raise UsageError(f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again.")
-    if not codebook.path.resolve().is_relative_to(ws.root.resolve()):
-        raise UsageError(f"{codebook.path} lies outside of {ws.root}.", hint="Copy its data set there, or use --root")
     model = ws.input(codebook, "vectors").manifest["external"].get("encoder/model")
     same = codebook.config["encoder"] == encoder.config.model_dump(mode="json")
     if not same or model != encoder.external().get("encoder/model"):

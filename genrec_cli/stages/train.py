@@ -102,8 +102,9 @@ def plan(
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
     if not search.exact:
         config["decoder"] = {"name": kind.decoder, **decoder.model_dump(mode="json")}
-    if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", label):
-        raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint="Letters, digits, '-', '_' and '.'")
+    if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
+        hint = "At most 64 letters, digits, '-', '_' and '.'"
+        raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
     label = label or f"{model}-s{train.seed}"
     plan = Plan(dataset, "runs", label, VERSION, config, inputs)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from genrec_cli.config import Section
+from genrec_cli.config import Section, Seed
 from genrec_cli.errors import DataError
 from genrec_cli.tokenizers.collisions import Policy
 from genrec_cli.tokenizers.kmeans import MOST, check_codewords, one_thread
@@ -37,7 +37,7 @@ class CodebookConfig(Section):
     """Width after PCA, if the vectors have that rank."""
     pca_fit: Literal["train", "all"] = "train"
     """Items that PCA is fitted on: those with training interactions, or all (as in RPG's code)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of all k-means."""
 
 

@@ -25,6 +25,9 @@ def one_thread() -> Iterator[None]:
 
 def check_codewords(codewords: int, training_items: int) -> None:
     """V must lie in 2..4,096 and not exceed the training items; else a usage error with the largest V."""
+    if training_items < 2:
+        hint = "genrec train --model popular    and    --model sasrec    need no codes"
+        raise UsageError(f"Codebooks need two training items or more; there is {training_items}.", hint=hint)
     largest = min(MOST, training_items)
     if not 2 <= codewords <= largest:
         raise UsageError(

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from genrec_cli.config import Count, Seed
 from genrec_cli.tokenizers.codebook import CodebookConfig
 from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans
 from genrec_cli.tokenizers.pq import PqTokenizer, check_codebooks
@@ -33,9 +34,9 @@ class OpqConfig(CodebookConfig):
     """``[tokenizer]`` of opq."""
 
     name: Literal["opq"] = "opq"
-    codebooks: int = 32
+    codebooks: Count = 32
     """K: codes an item. Must divide the width after PCA."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of all k-means. 0 gives FAISS's own codes."""
     niter: int = Field(10, ge=1)
     """Rounds of rotation and quantisation."""

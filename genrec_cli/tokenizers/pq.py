@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from genrec_cli.config import Count
 from genrec_cli.errors import UsageError
 from genrec_cli.tokenizers.codebook import CodebookConfig, CodebookTokenizer
 from genrec_cli.tokenizers.collisions import cheapest
@@ -25,7 +26,7 @@ class PqConfig(CodebookConfig):
     """``[tokenizer]`` of pq."""
 
     name: Literal["pq"] = "pq"
-    codebooks: int = 32
+    codebooks: Count = 32
     """K: codes an item. Must divide the width after PCA."""
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field
 
-from genrec_cli.config import Section
+from genrec_cli.config import Section, Seed
 from genrec_cli.errors import DataError
 from genrec_cli.tokenizers.codebook import FILE, read_tensors
 from genrec_cli.tokenizers.collisions import Policy
@@ -24,7 +24,7 @@ class RandomConfig(Section):
     """V: codewords a codebook, within the limits of opq, so that one can stand for the other."""
     collisions: Policy = "none"
     """Items with equal codes: none leaves them, digit numbers them in one more digit, reassign moves them apart."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the draw."""
 
 

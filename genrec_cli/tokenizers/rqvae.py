@@ -24,7 +24,8 @@ import numpy as np
 from pydantic import Field
 
 from genrec_cli import console
-from genrec_cli.config import Count, NonNegative, Positive
+from genrec_cli.config import Count, NonNegative, Positive, Seed
+from genrec_cli.errors import DivergedError
 from genrec_cli.tokenizers.codebook import CodebookConfig
 from genrec_cli.tokenizers.kmeans import FAISS_SEED
 from genrec_cli.tokenizers.residual import ResidualTokenizer
@@ -48,7 +49,7 @@ class RqvaeConfig(CodebookConfig):
     name: Literal["rqvae"] = "rqvae"
     codebooks: int = Field(4, ge=1)
     """K: levels, usually 3 to 8 (TIGER: 3, and a digit against collisions)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the weights, the order of the items and all k-means."""
     hidden: tuple[Count, ...] = (512, 256, 128)
     """Widths of the encoder's hidden layers; the decoder has them in reverse (TIGER, section 4)."""
@@ -169,6 +170,9 @@ def train(
             if epoch + 1 < SETTLED * config.epochs:
                 revive(centroids_KVS, dead_KV, encoder, x_NP, random)
             history.append({name: value / len(x_NP) for name, value in total.items()} | {"dead": int(dead_KV.sum())})
+            if not np.isfinite(history[-1]["reconstruction"]):
+                what = f"RQ-VAE's reconstruction loss is {history[-1]['reconstruction']} in epoch {epoch + 1}."
+                raise DivergedError(what, hint="Lower the rate: --set tokenizer.lr=...")
             bar.set_postfix(loss=f"{history[-1]['reconstruction']:.3g}", dead=history[-1]["dead"])
     return history
 
