@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import make_catalog, make_histories
 
+from genrec_cli.config import validate
 from genrec_cli.curriculum.masks import Masker, smooth
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig, Law, Phase, Until
 from genrec_cli.data.batch import Batch
@@ -157,6 +158,14 @@ def test_presets_end_in_early_stopping(preset):
     phases = CurriculumConfig(preset=preset, patience=7).phases()
     assert phases[-1].until == Until(plateau=7)
     assert [p.mask for p in phases] == [{"inf": "none", "r": "random", "e": "entropy"}[x] for x in preset.split("-")]
+
+
+def test_a_plateau_that_a_falling_ratio_always_forestalls_is_an_error():
+    phase = {"name": "a", "mask": "random", "ratio": 0.3, "law": {"on_plateau": 3}, "until": {"plateau": 3}}
+    with pytest.raises(ConfigError, match=r"until\.plateau = 3 is never reached.*ratio_at"):
+        validate(CurriculumConfig, "curriculum", {"phase": [phase]})
+    phase["until"]["plateau"] = 2
+    assert validate(CurriculumConfig, "curriculum", {"phase": [phase]}).phases()[0].name == "a"
 
 
 def test_own_phases_and_wrong_presets():

@@ -6,7 +6,9 @@ list: "direct inference" is one phase without a mask that ends when validation n
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from genrec_cli.config import Count, NonNegative, Positive, Section, Share
 from genrec_cli.errors import ConfigError
@@ -61,6 +63,16 @@ class Phase(Section):
     """What ends the phase."""
     max_epochs: Count | None = None
     """Upper limit of epochs in this phase."""
+
+    @model_validator(mode="after")
+    def _can_end(self) -> Self:
+        law, plateau = self.law, self.until.plateau
+        if law is not None and plateau is not None and law.on_plateau <= plateau:
+            raise ValueError(
+                f"until.plateau = {plateau} is never reached, as each step down, after law.on_plateau = "
+                f"{law.on_plateau}, counts anew; end the phase by until.ratio_at"
+            )
+        return self
 
 
 class CurriculumConfig(Section):
