@@ -18,6 +18,8 @@ PAPER = {
     "MHL, R->Inf": ("MHL's Table 2, token level, K 16, ratio .15", (0.0554, 0.0404, 0.0791, 0.0480)),
     "MHL, R->E->Inf, K 32": ("MHL's Table 1, K 16", (0.0574, 0.0424, 0.0795, 0.0495)),
     "MHL, E alone, K 32": ("MHL's Table 2, token level", (0.0491, 0.0338, 0.0715, 0.0410)),
+    "RPG, text": ("MHL's Table 3, without masks", (0.0297, 0.0212, 0.0439, 0.0258)),
+    "MHL, R->Inf, text": ("MHL's Table 3, R->E->Inf", (0.0338, 0.0238, 0.0483, 0.0285)),
     "TIGER": ("its paper, sentence-t5 vectors; independent runs .0338 to .0378", (0.0454, 0.0321, 0.0648, 0.0384)),
     "MDGR": ("DiffGRM, the nearest published, at code level", (0.0603, 0.0414, 0.0876, 0.0502)),
 }
