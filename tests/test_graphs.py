@@ -103,8 +103,8 @@ def test_dropout_is_drawn_anew_at_every_replay():
 
 def loop(folder, name: str, *, graphs: bool = True, stop_at: int | None = None, preset: str = "inf") -> Loop:
     histories = make_histories(LENGTHS, 30)
-    config = TrainConfig(epochs=3, batch_size=16, max_length=MAX_LENGTH, graphs=graphs, warmup_steps=2, lr=1e-2,
-                         windows=windows_of(name, "sliding"))  # fmt: skip
+    config = TrainConfig(epochs=3, batch_size=16, max_length=MAX_LENGTH, graphs=graphs, graphs_of_masks=True,
+                         warmup_steps=2, lr=1e-2, windows=windows_of(name, "sliding"))  # fmt: skip
     model = made(name, dropout=0.2)
     made_loop = Loop(model, on_device(make_catalog(), torch.device("cuda")), histories, config,
                      CurriculumConfig(preset=preset, max_epochs=1), torch.device("cuda"), folder,

@@ -127,7 +127,7 @@ def _seconds_a_step(loop: Loop, phase: int, limit: float) -> tuple[float, int]:
     _enter(loop, phase)
     loop.model.train()
     choose, running = loop._masker(), {}
-    prepared = loop._batches(_order(loop), first=0)
+    prepared = loop._batches(_order(loop), choose, first=0)
     first = next(prepared)
     loop._step(first, choose, running)
     _wait(loop.device)

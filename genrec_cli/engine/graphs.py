@@ -96,7 +96,8 @@ class Graphs:
         if not self.gradients:
             self.gradients = [(p, p.grad) for p in self.parameters if p.grad is not None]
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.generator)
+        if self.choose is not None:  # otherwise nothing draws from it
+            graph.register_generator_state(self.generator)
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             torch._foreach_zero_([gradient for _, gradient in self.gradients])
             losses = self.compute(batch, self.choose)

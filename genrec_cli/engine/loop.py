@@ -149,7 +149,7 @@ class Loop:
         choose = self._masker()
         mark = saved = time.perf_counter()
         self.model.train()
-        for batches in self._batches(order, first=counters.step_in_epoch):
+        for batches in self._batches(order, choose, first=counters.step_in_epoch):
             self._step(batches, choose, running)
             counters.positions += int(self._lengths(self._rows(order, counters.step_in_epoch)).sum())
             counters.step += 1
@@ -272,15 +272,16 @@ class Loop:
         """How many items each row reads."""
         return self.rows.lengths(self.histories, rows)
 
-    def _recordable(self) -> bool:
+    def _recordable(self, choose: Choose | Hide | None) -> bool:
         """Whether the steps of this epoch can be CUDA graphs."""
         config = self.config
         whole = config.micro_batch_size is None and self.ranks.alone and config.precision != "fp16"
-        return config.graphs and self.device.type == "cuda" and whole and self.model.static
+        wanted = config.graphs and (choose is None or config.graphs_of_masks)
+        return wanted and self.device.type == "cuda" and whole and self.model.static
 
-    def _batches(self, order: Order, *, first: int) -> Iterator[list[Batch] | Flat]:
+    def _batches(self, order: Order, choose: Choose | Hide | None, *, first: int) -> Iterator[list[Batch] | Flat]:
         """The steps' batches on the host, each prepared while the one before it is computed."""
-        recorded = self._recordable()
+        recorded = self._recordable(choose)
 
         def prepare(step: int) -> list[Batch] | Flat:
             rows = self._rows(order, step)

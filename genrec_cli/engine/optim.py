@@ -52,6 +52,8 @@ class TrainConfig(Section):
     """Validate on so many users, drawn once by the seed; none: all."""
     graphs: bool = True
     """Record steps as CUDA graphs, where there is CUDA, one process, one part a step, and a model that allows it."""
+    graphs_of_masks: bool = False
+    """Steps with masks or noise too (mhl, mdgr). Off, as no device has run them yet."""
     checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints within an epoch; one is always written after each epoch."""
 
