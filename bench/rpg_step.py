@@ -45,11 +45,17 @@ def made_up(users: int = 22_363, items: int = 12_101) -> Histories:
     return Histories(item, offset, length, length - 2, length - 2, length - 1)
 
 
-def random_codes(histories: Histories, digits: int, device: torch.device) -> Catalog:
-    """The histories' items with random codes of 256 codewords: a step costs the same whatever they mean."""
-    items = int(histories.item.max())
-    codes = torch.randint(0, 256, (items, digits), generator=torch.Generator().manual_seed(0)).to(device)
-    return Catalog.of(torch.ones(items, dtype=torch.long, device=device), codes, 256)
+def random_codes(
+    histories: Histories, digits: int, device: torch.device, codewords: int = 256, *, text: bool = False
+) -> Catalog:
+    """The histories' items with random codes, as a step costs the same whatever they mean; text has 8 to K an item."""
+    items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)
+    codes = torch.randint(0, codewords, (items, digits), generator=generator)
+    if text:
+        length = torch.randint(8, digits + 1, (items, 1), generator=generator)
+        codes = codes.masked_fill(torch.arange(digits) >= length, -1)
+    count = torch.ones(items, dtype=torch.long, device=device)
+    return Catalog.of(count, codes.to(device), codewords, shared=text)
 
 
 def reference_model(checkout: Path, catalog: Catalog, device: torch.device):

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rpg_step import alternating, made_up, training
+from rpg_step import alternating, made_up, random_codes, training
 
 from genrec_cli import registry
 from genrec_cli.curriculum.masks import Masker
 from genrec_cli.curriculum.noise import Noise, NoiseConfig
-from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 
@@ -26,19 +25,6 @@ CODES = {
     "tiger": (4, 256), "mdgr": (8, 300), "rpg": (16, 256), "mhl": (32, 256), "sasrec": (1, 2), "rpg-text": (32, 4096),
 }  # fmt: skip
 """Digits and codewords of each model's catalogue; text has 8 to 32 tokens an item."""
-
-
-def made_up_codes(name: str, items: int, device: torch.device) -> Catalog:
-    """A catalogue with random codes."""
-    digits, codewords = CODES[name]
-    generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, codewords, (items, digits), generator=generator)
-    text = name.endswith("-text")
-    if text:
-        length = torch.randint(8, digits + 1, (items, 1), generator=generator)
-        codes = codes.masked_fill(torch.arange(digits) >= length, -1)
-    count = torch.ones(items, dtype=torch.long, device=device)
-    return Catalog.of(count, codes.to(device), codewords, shared=text)
 
 
 def chooser(name: str, device: torch.device) -> Any:
@@ -60,9 +46,10 @@ def main() -> None:
     options = parser.parse_args()
     device = resolve_device(options.device)
     histories = Histories.read(options.data) if options.data else made_up()
-    items = int(histories.item.max())
     for name in options.models:
-        kind, catalog = registry.load("model", name.removesuffix("-text")), made_up_codes(name, items, device)
+        text, (digits, codewords) = name.endswith("-text"), CODES[name]
+        kind = registry.load("model", name.removesuffix("-text"))
+        catalog = random_codes(histories, digits, device, codewords, text=text)
         own = kind.defaults.get("train", {})
         length = own.get("max_length", 50)
         rows = Rows.of(histories, max_length=length, windows=own.get("windows", "sliding"))

@@ -29,16 +29,10 @@ def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = Fa
     each target evenly over the V codewords.
     """
     logp_KMV = logit_KMV.log_softmax(-1)
-    loss = code_likelihood(logp_KMV, codes_MK, padded=padded)
-    if not smoothing:
-        return loss
-    even = -torch.where(codes_MK.t() >= 0, logp_KMV.mean(-1), 0.0).sum()
-    return loss._replace(sum=(1 - smoothing) * loss.sum + smoothing * even)
-
-
-def code_likelihood(logp_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False) -> Loss:
-    """The same of log-probabilities that are there already."""
     total = F.nll_loss(logp_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
+    if smoothing:
+        even = -torch.where(codes_MK.t() >= 0, logp_KMV.mean(-1), 0.0).sum()
+        total = (1 - smoothing) * total + smoothing * even
     return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else loss_of(total, codes_MK.numel())
 
 
