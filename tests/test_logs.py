@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec_cli.errors import DataError
+from genrec_cli.sources import separated
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.interactions import Columns
+from genrec_cli.sources.interactions import Columns, checked
+from genrec_cli.sources.lines import Block, read_blocks
 from genrec_cli.sources.logs import Logs
 
 ids = st.text(min_size=1, max_size=6).filter(lambda text: "\0" not in text)
@@ -104,22 +106,61 @@ def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(ids, ids), max_size=6))
-def test_careful_csv_equals_columnar_csv(tmp_path_factory, rows: list) -> None:
-    from genrec_cli.sources.interactions import checked
-    from genrec_cli.sources.lines import read_blocks
-    from genrec_cli.sources.separated import _fast, _slowly
-
+@given(
+    st.lists(st.tuples(ids, ids, st.integers(0, 10**9).map(str), st.text(max_size=6)), max_size=6),
+    st.permutations(["user_id", "item_id", "timestamp", "note"]),
+)
+def test_careful_csv_equals_columnar_csv_in_any_order_of_columns(tmp_path_factory, rows: list, header: list) -> None:
     path = tmp_path_factory.mktemp("csv") / "log.csv"
-    rows = [row for row in rows if not any("\r" in cell or "\n" in cell for cell in row)]
-    pl.DataFrame(rows, schema={"user_id": pl.String, "item_id": pl.String}, orient="row").write_csv(path)
-    columns, header = Columns("user_id", "item_id", None), ["user_id", "item_id"]
-    slabs = _slowly(read_blocks(path, BadRows()), header, ",", columns, begins=True)
+    rows = [row for row in rows if not any(odd in cell for cell in row for odd in "\r\n\0")]
+    table = pl.DataFrame(
+        rows, schema=dict.fromkeys(("user_id", "item_id", "timestamp", "note"), pl.String), orient="row"
+    )
+    table.select(header).write_csv(path)
+    columns = Columns("user_id", "item_id", "timestamp")
+    slabs = separated._slowly(read_blocks(path, BadRows()), header, ",", columns, begins=True)
     slow = pl.concat([checked(slab, columns, path, BadRows()) for slab in slabs])
-    assert slow.select("user", "item").rows() == rows
-    fast = _fast(next(read_blocks(path, BadRows())), header, ",", columns, path)
+    assert slow.select("user", "item", pl.col("micros") // 10**6).rows() == [(u, i, int(t)) for u, i, t, _ in rows]
+    fast = separated._fast(next(read_blocks(path, BadRows())), header, ",", columns, path)
     assert fast is not None if rows else fast is None
     assert fast is None or fast.equals(slow)
+
+
+def test_a_sound_file_takes_the_fast_path_whatever_its_columns(tmp_path: Path, monkeypatch) -> None:
+    content = 'price,item_id,user_id,note,timestamp\r\n2.5,i,u,"a, ""b""",7\r\n,j,v,,8\r\n'
+    monkeypatch.setattr(separated, "_slowly", lambda *_, **__: pytest.fail("read record by record"))
+    log = whole(Logs(Logs.Config()).read_files(write(tmp_path / "log.csv", content), None, BadRows()).interactions)
+    assert log.rows() == [("u", "i", 7, 2), ("v", "j", 8, 3)]
+
+
+@pytest.mark.parametrize(
+    "line", ['a,"i",1', 'a,"i",1,2,3', 'a,"i,1,2', 'a,x"y,1,z"w', 'x"y,z"w,1,2', '"a"b,i,1,2', "a,i,1\r,2"]
+)
+def test_lines_that_the_careful_reader_may_refuse_are_left_to_it(tmp_path: Path, line: str) -> None:
+    block = Block(2, f"a,i,1,2\n{line}\na,i,1,2\n".encode())
+    assert separated._fast(block, ["u", "i", "t", "r"], ",", Columns("u", "i", "t"), tmp_path) is None
+
+
+def test_lines_within_an_open_quote_are_bad_lines_each(tmp_path: Path) -> None:
+    lines = [f"u{n},i{n},{n}" for n in range(1_000)]
+    lines[100], lines[900] = 'u,"i,1', 'u,"j,2'
+    path = write(tmp_path / "log.csv", "\n".join(["user_id,item_id,timestamp", *lines]))
+    bad = BadRows(skip=True)
+    log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
+    assert log.height + bad.count == 1_000 and log["row"].to_list() == [*range(2, 102), *range(903, 1_002)]
+    assert bad.by_reason == {"in a quote that is not closed": 801}
+    assert bad.first == f"{path}, line 102: in a quote that is not closed"
+
+
+def test_a_bad_line_beside_quotes_keeps_only_its_block_from_the_fast_path(tmp_path: Path, monkeypatch) -> None:
+    lines = "".join(f'u{n},"i{n}",{n}\n' for n in range(100))
+    path = write(tmp_path / "log.csv", f"user_id,item_id,timestamp\n{lines}u,i\n{lines}")
+    slabs, slowly = [], separated._slowly
+    monkeypatch.setattr(separated, "_slowly", lambda *a, **k: (slabs.append(s) or s for s in slowly(*a, **k)))
+    monkeypatch.setattr("genrec_cli.sources.lines.CHUNK", 256)
+    log = whole(Logs(Logs.Config()).read_files(path, None, BadRows(skip=True)).interactions)
+    assert log.height == 200 and [slab["reason"].drop_nulls().len() for slab in slabs] == [1]
+    assert slabs[0].height < 40
 
 
 ODD = b'u,"a\nb",1\n\nv,"say ""hi""",2\nw,,3\nx,c\n'

@@ -28,7 +28,7 @@ from genrec_cli.files import sha256_file
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
 
-VERSION = 1
+VERSION = 2
 DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
 """Text fields of the papers, in their order. Those that a data set lacks are noted and left out."""
 
