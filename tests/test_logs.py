@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from genrec_cli.errors import DataError
 from genrec_cli.sources import separated
 from genrec_cli.sources.base import BadRows
+from genrec_cli.sources.histories import read_histories
 from genrec_cli.sources.interactions import Columns, checked
 from genrec_cli.sources.lines import Block, read_blocks
 from genrec_cli.sources.logs import Logs
 
-ids = st.text(min_size=1, max_size=6).filter(lambda text: "\0" not in text)
+ids = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda text: text and "\0" not in text)
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -227,3 +228,51 @@ def test_a_column_that_the_first_json_lines_lack_is_found(tmp_path: Path) -> Non
     bad = BadRows(skip=True)
     log = whole(Logs(Logs.Config()).read_files(write(tmp_path / "log.jsonl", lines), None, bad).interactions)
     assert log.rows() == [("u", "b", 4, 2)] and bad.by_reason == {"no time": 1}
+
+
+@pytest.mark.parametrize("blank", ["", "\n"], ids=["by columns", "line by line"])
+def test_whole_floats_of_json_are_the_ids_that_they_mean(tmp_path: Path, blank: str) -> None:
+    lines = ['{"user_id":7.0,"item_id":5.0}', '{"user_id":"7","item_id":1.5}', '{"user_id":"\\ud800","item_id":"5"}']
+    log = write(tmp_path / "log.jsonl", "\n".join(lines) + "\n" + blank)
+    items = write(tmp_path / "items.jsonl", '{"item_id":5.0,"title":"T","price":5.0}\n')
+    bad = BadRows(skip=True)
+    tables = Logs(Logs.Config()).read_files(log, items, bad)
+    assert whole(tables.interactions).select("user", "item").rows() == [("7", "5"), ("7", "1.5")]
+    assert bad.by_reason == {"a NUL in the user": 1}
+    assert tables.items is not None
+    assert tables.items.collect().select("raw_id", "price").rows() == [("5", "5.0")]
+
+
+def test_whole_floats_of_a_parquet_file_are_the_ids_that_they_mean(tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": [7.0, None, float("nan"), 8.5], "item_id": [5.0] * 4})
+    table.write_parquet(tmp_path / "log.parquet")
+    pl.DataFrame({"item_id": [5.0], "title": ["T"]}).write_parquet(tmp_path / "items.parquet")
+    bad = BadRows(skip=True)
+    tables = Logs(Logs.Config()).read_files(tmp_path / "log.parquet", tmp_path / "items.parquet", bad)
+    assert whole(tables.interactions).select("user", "item").rows() == [("7", "5"), ("8.5", "5")]
+    assert tables.items is not None and tables.items.collect()["raw_id"].to_list() == ["5"]
+    assert bad.by_reason == {"no user": 2}
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_blanks_around_ids_are_not_part_of_them(tmp_path: Path, name: str) -> None:
+    table = pl.DataFrame(
+        {"user_id": ["u ", "u", " "], "item_id": [" A1", "A1\t", "A1"], "timestamp": ["5 ", " 6", "7"]}
+    )
+    path = tmp_path / name
+    {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}[path.suffix](path)
+    bad = BadRows(skip=True)
+    log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
+    assert log.select("user", "item", "time").rows() == [("u", "A1", 5), ("u", "A1", 6)]
+    assert bad.by_reason == {"no user": 1}
+
+
+def test_histories_are_read_as_logs_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.csv", "user,item\nu1 , a\nu1,b\n")
+    assert read_histories(path) == {"u1": ["a", "b"]}
+    assert read_histories(write(tmp_path / "a.jsonl", '{"user": "u1 ", "items": [" a", 5]}')) == {"u1": ["a", "5"]}
+    with pytest.raises(DataError, match="line 3: user and item must both"):
+        read_histories(write(path, "user,item\nu1,a\n ,b\n"))
+    with pytest.raises(DataError, match="line 2: not a valid record") as caught:
+        read_histories(write(path, 'user,item\nu1,"a\nu2,b\nu3,c\n'))
+    assert "quote" in str(caught.value.hint)

@@ -71,6 +71,10 @@ def _as_texts(found: pl.DataFrame, line: pl.Series, columns: Columns) -> pl.Data
         if to == "time" and found.schema[name].is_temporal():
             moment = pl.col(name).cast(pl.Datetime("us")).dt.epoch("us")
             return (moment / (10**6 / A_SECOND[columns.unit])).cast(pl.String).alias(to)
+        if to != "time" and found.schema[name].is_float():  # as pandas writes integers beside gaps
+            number = pl.col(name).fill_nan(None)
+            whole = number.cast(pl.Int64, strict=False)
+            return pl.when(whole == number).then(whole.cast(pl.String)).otherwise(number.cast(pl.String)).alias(to)
         return pl.col(name).cast(pl.String).alias(to)
 
     return found.select(

@@ -22,7 +22,7 @@ def read_histories(path: Path) -> dict[str, list[str]]:
                         user, items = _json_line(line, path, number)
                         found.setdefault(user, []).extend(items)
             else:
-                reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
+                reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
                 missing = {"user", "item"} - set(reader.fieldnames or [])
                 if missing:
                     there = ", ".join(reader.fieldnames or ["nothing"])
@@ -31,10 +31,16 @@ def read_histories(path: Path) -> dict[str, list[str]]:
                         hint="The header must be: user,item",
                     )
                 for row in reader:
-                    if not row["user"] or not row["item"]:
+                    user, item = ((row[name] or "").strip() for name in ("user", "item"))
+                    if not user or not item:
                         raise DataError(f"{path}, line {reader.line_num}: user and item must both be given.")
-                    found.setdefault(row["user"], []).append(row["item"])
-    except (UnicodeDecodeError, csv.Error) as error:
+                    found.setdefault(user, []).append(item)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num + 1}: not a valid record ({error}).",
+            hint="Close every quote, or leave it out",
+        ) from None
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} is not readable text: {error}.", hint="Save it as UTF-8") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
@@ -57,7 +63,7 @@ def _json_line(line: str, path: Path, number: int) -> tuple[str, list[str]]:
         raise DataError(f"{path}, line {number}: 'user' must be a user id.")
     if not isinstance(items, list) or not all(isinstance(item, str | int) for item in items):
         raise DataError(f"{path}, line {number}: 'items' must be a list of item ids.")
-    return str(user), [str(item) for item in items]
+    return str(user).strip(), [str(item).strip() for item in items]
 
 
 def read_users(path: Path) -> list[str]:

@@ -44,9 +44,11 @@ def read_json_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterat
 def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> pl.DataFrame:
     """The good rows as ``user str, item str, micros i64, row i64``; the others are added to ``bad``.
 
-    Good: user and item are texts that are not empty and hold no NUL; the time is a whole or fractional number
-    of the unit (it may be negative: before 1970) or an ISO date, between the years 1 and 9999.
+    Good: user and item are texts that are not blank and hold no NUL; the time is a whole or fractional number
+    of the unit (it may be negative: before 1970) or an ISO date, between the years 1 and 9999. Blanks around them
+    are not part of them, as in files of items.
     """
+    rows = rows.with_columns(pl.col("user", "item", "time").str.strip_chars())
     if columns.time is None:
         rows = rows.with_columns(micros=pl.col("line") * 1_000_000)
     else:
@@ -143,9 +145,19 @@ def parse_json(line: str) -> dict[str, Any]:
     return value
 
 
+def without_point(value: Any) -> Any:
+    """A whole float as an integer, any other value as it is: an id that was written beside gaps reads 5.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _text(value: Any) -> str | None:
     """A JSON value as the columnar parser gives it in a text column."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace").decode("utf-8")
+    plain = isinstance(value, str)
+    text = value if plain else json.dumps(without_point(value), ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return "\0"
+    return text

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from genrec_cli.sources.base import BadRows
+from genrec_cli.sources.interactions import without_point
 from genrec_cli.sources.lines import decoded, read_blocks
 
 Record = Mapping[str, Any]
@@ -51,7 +52,7 @@ def item_table(
     """
     slabs, slab = [], Slab(fields)
     for number, record in records:
-        raw_id = as_text(record.get(id_field))
+        raw_id = as_text(without_point(record.get(id_field)))
         if raw_id is None:
             bad.add(path, number, f"no '{id_field}'")
             continue
