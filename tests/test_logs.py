@@ -46,10 +46,15 @@ def test_every_format_gives_the_same_log(tmp_path: Path) -> None:
         assert log["row"].is_sorted() and log["row"].n_unique() == 3
 
 
-def test_row_order_is_the_time_without_a_time_column(tmp_path: Path) -> None:
+def test_row_order_is_the_time_without_a_time_column(tmp_path: Path, capsys) -> None:
     path = write(tmp_path / "log.csv", "user_id,item_id\nu,b\nu,a\n")
     log = whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions)
+    assert log.sort("time")["item"].to_list() == ["b", "a"] and "warning" not in capsys.readouterr().err
+    write(path, "user_id,item_id,time\nu,b,2\nu,a,1\n")
+    log = whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions)
     assert log.sort("time")["item"].to_list() == ["b", "a"]
+    said = capsys.readouterr().err
+    assert "order of its rows is taken as time. Its columns: user_id, item_id, time; --time-col NAME" in said
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet", "items.csv"])

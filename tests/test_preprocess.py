@@ -363,8 +363,9 @@ def test_command_line(tmp_path: Path, capsys) -> None:
     assert code == 0 and Path(out, "users.parquet").is_file() and "interactions" in error
     code, again, error = run(*own, "--dataset", "mine", "--time-col", "when")
     assert (code, again) == (0, out) and "up to date" in error
-    code, out, _ = run(*own, "--dataset", "mine", "--json")
-    assert code == 0 and json.loads(out)["result"]["users"] == 3
+    code, out, error = run(*own, "--dataset", "mine", "--json")
+    result = json.loads(out)["result"]
+    assert code == 0 and result["users"] == 3 and result["times_are_rows"] and "--time-col NAME" in error
     assert run(*own, "--dataset", "mine", "--fields", "title,,brand")[0] == 2
     assert run(*own, "--dataset", "../mine")[0] == 2
     assert run(*own, "--dataset", "mine", "--split", "random")[0] == 3

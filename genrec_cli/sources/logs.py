@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from genrec_cli import console
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows, RemoteFile, Tables
@@ -80,6 +81,11 @@ class Logs:
         time = config.time_col or (TIME if TIME in present else None)
         if time is not None:
             require(path, present, time, "--time-col")
+        elif set(present) - {config.user_col, config.item_col}:
+            console.warn(
+                f"{path} has no column '{TIME}': the order of its rows is taken as time. "
+                f"Its columns: {', '.join(present)}; --time-col NAME names one."
+            )
         columns = Columns(config.user_col, config.item_col, time, config.time_unit)
         if kind in JSON_LINES:
             return read_json_interactions(path, columns, bad)

@@ -163,6 +163,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         "test_users": int((split_users["test_at"] >= 0).sum()),
         "interactions_read": spool.rows,
         **read,
+        "times_are_rows": spool.times_are_rows,
         "duplicates": repeated,
         **metadata,
         "bad_rows": bad.count,
@@ -267,7 +268,7 @@ def report(result: Mapping[str, Any]) -> None:
     rows: list[tuple[str, Any]] = [
         (name.replace("_", " "), split.date_of(value) if name in times else value)
         for name, value in result.items()
-        if isinstance(value, (int, float))
+        if isinstance(value, (int, float)) and value is not False
     ]
     rows += [(f"bad rows: {reason}", count) for reason, count in result["bad_rows_by_reason"].items()]
     rows += [("first bad row", result["bad_rows_first"]), ("text of", ", ".join(result["fields"]) or None)]
