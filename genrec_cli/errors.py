@@ -3,6 +3,13 @@
 An exception that is not a :class:`GenrecError` is a bug of ours (exit code 1).
 """
 
+import errno
+import os
+import re
+
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What a disk says that is full, read-only, worn or closed to this user."""
+
 
 class GenrecError(Exception):
     """Base class.
@@ -42,6 +49,20 @@ class InputError(GenrecError):
     """An input artifact is missing, ambiguous, stale or locked."""
 
     exit_code = 4
+
+
+def of_the_disk(error: Exception) -> InputError | None:
+    """The error for a disk that cannot be used (:data:`DISK_FAULTS`), None if ``error`` is about something else."""
+    number = getattr(error, "errno", None)
+    if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # by polars and safetensors
+        number = int(said[1])
+    if number not in DISK_FAULTS:
+        return None
+    where = getattr(error, "filename", None) or "A file could not be written or read"
+    return InputError(
+        f"{where}: {os.strerror(number)}.",
+        hint="Make room or give the right to write, or choose --root ELSEWHERE; the same command goes on",
+    )
 
 
 class DownloadError(GenrecError):

@@ -31,6 +31,11 @@ def locked(path: Path, what: Path) -> Iterator[None]:
             raise InputError(
                 f"Another process is making {what.name} right now.", hint="Wait for it, or end it by its pid"
             ) from None
+        except OSError as error:
+            raise InputError(
+                f"{path.parent} lies on a file system without locks: {error.strerror}.",
+                hint="--root FOLDER or GENREC_ROOT=FOLDER    chooses another place",
+            ) from None
         yield
 
 

@@ -1,6 +1,7 @@
 """The commands from end to end: each twice, dry, as JSON, wrong, interrupted, killed."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -12,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
 from shop import SMALL_SHOP, TINY, TINY_TIGER, Answer, genrec
 
+from genrec_cli.cli.common import fail
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.engine.loop import Loop
@@ -265,6 +268,29 @@ def test_a_root_that_is_a_file_is_refused(walk, tmp_path):
     (tmp_path / "root").write_text("")
     answer = genrec(tmp_path / "root", "download", "--dataset", "synthetic")
     assert answer.code == 2 and "--root FOLDER" in answer.err and "Traceback" not in answer.err
+
+
+def test_a_full_or_closed_disk_is_no_bug(tmp_path, capsys):
+    def met(error):
+        return fail(error), capsys.readouterr().err
+
+    code, said = met(OSError(errno.ENOSPC, "No space left on device", "root/x.parquet"))
+    assert code == 4 and "root/x.parquet: No space left on device." in said and "--root ELSEWHERE" in said
+    assert met(PermissionError(errno.EROFS, "Read-only file system", "x"))[0] == 4
+    code, said = met(pl.exceptions.ComputeError("parquet: IO error: No space left on device (os error 28)"))
+    assert code == 4 and "No space left on device" in said and "Traceback" not in said
+    for other in (ValueError("x"), FileNotFoundError(errno.ENOENT, "No such file", "x")):
+        code, said = met(other)
+        assert code == 1 and "bug" in said
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    answer = genrec(tmp_path / "root", *SMALL_SHOP)
+    assert answer.code == 4 and "No locks available" in answer.err and "--root FOLDER" in answer.err
 
 
 def test_nothing_there_is_exit_4(tmp_path):

@@ -10,7 +10,6 @@ ignores Range, or that has another file by now, makes the download start over, n
 """
 
 import email.utils
-import errno
 import gzip
 import http.client
 import json
@@ -28,15 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from genrec_cli import __version__, console
-from genrec_cli.errors import DownloadError
+from genrec_cli.errors import DISK_FAULTS, DownloadError
 from genrec_cli.files import sha256_file, write_atomically
 from genrec_cli.sources.base import RemoteFile
 
 BLOCK = 1 << 18
 ASK_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP answers after which the same address may serve the file later (RFC 9110)."""
-DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
-"""Errors of writing the part; asking the server again cannot help."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +208,7 @@ def _transfer(url: str, file: RemoteFile, part: _Part, patience: Patience) -> bo
         raise _AskElsewhere(answer) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-            raise
+            raise  # writing the part failed; asking the server again cannot help
         raise _network_fault(error, patience) from None
     if seen.total is not None and part.size != seen.total:
         raise _AskAgain(f"ended the file after {part.size:,} of {seen.total:,} bytes")
