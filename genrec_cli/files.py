@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from genrec_cli.errors import InputError
@@ -19,6 +19,20 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """Hex SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Size and time stamp of files, for :func:`refuse_changed`."""
+    return {path: (stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat())}
+
+
+def refuse_changed(before: Mapping[Path, tuple[int, int]]) -> None:
+    """Raise an :class:`InputError` if a file is not as :func:`stamps` has found it."""
+    for path, stamp in before.items():
+        if not path.is_file() or stamps([path])[path] != stamp:
+            raise InputError(
+                f"{path} changed while it was read.", hint="The same command again once nothing writes to the file"
+            )
 
 
 @contextlib.contextmanager

@@ -78,6 +78,15 @@ def test_parts_with_signed_types_and_no_derived_columns(tmp_path: Path, made: Ar
     assert all(np.array_equal(getattr(first, name), getattr(second, name)) for name in vars(first))
 
 
+@pytest.mark.parametrize("of", [pa.timestamp("us"), pa.timestamp("ns", tz="UTC"), pa.timestamp("s"), pa.date32()])
+def test_moments_become_seconds(tmp_path: Path, tables: dict, of: pa.DataType) -> None:
+    log, a_day = tables["interactions"], 86_400
+    seconds = pa.array(log["time"].to_numpy() * a_day)
+    tables["interactions"] = log.set_column(2, "time", seconds.cast(pa.timestamp("s")).cast(of))
+    found = adopted(tmp_path, tables)
+    assert pq.read_table(found.path / "interactions.parquet")["time"].to_numpy().tolist() == seconds.to_pylist()
+
+
 def changed(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
     values = table[column].to_pylist()
     values[row] = value
@@ -88,6 +97,11 @@ def changed(table: pa.Table, column: str, row: int, value: object) -> pa.Table:
 UNSOUND = {
     "a gap in the users": ("interactions", lambda t: changed(t, "user", -1, 90), r"row 1\d\d: .*user is 90"),
     "users that do not begin at 1": ("interactions", lambda t: t.slice(20), r"row 1: .*user is"),
+    "users from 0": (
+        "interactions",
+        lambda t: t.set_column(0, "user", pa.array(t["user"].to_numpy() - 1)),
+        "row 1: users go from 1; user is 0",
+    ),
     "an item beyond the items": (
         "interactions",
         lambda t: changed(t, "item", 3, 99),
@@ -178,3 +192,14 @@ def test_command_line(tmp_path: Path, tables: dict, capsys) -> None:
     assert run("--dataset", "theirs") == (0, path)
     assert run()[0] == 2 and run("--dataset", "theirs", "--set", "train.lr=1")[0] == 2
     assert issubclass(UsageError, GenrecError)
+
+
+def test_tables_that_change_while_they_are_read_are_refused(tmp_path: Path, tables: dict) -> None:
+    (tmp_path / "in").mkdir()
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    plan, work = adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path / "in", {}))
+    pq.write_table(tables["users"], tmp_path / "in" / "users.parquet")
+    with pytest.raises(InputError, match=r"users.parquet changed while it was read"):
+        work()
+    assert Workspace(tmp_path / "root").done(plan) is None

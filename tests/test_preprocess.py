@@ -18,7 +18,7 @@ from genrec_cli.data import schema, split
 from genrec_cli.data.engines import PolarsEngine
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.text import clean, joined
-from genrec_cli.errors import ConfigError, DataError
+from genrec_cli.errors import ConfigError, DataError, InputError
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, from_raw, preprocess
 
@@ -329,6 +329,16 @@ def test_the_second_time_it_is_up_to_date(tmp_path: Path) -> None:
     assert ws.done(preprocess(ws, "mine", PreprocessConfig(k_core=0), origin)[0]) is None
     with pytest.raises(DataError, match="no file"):
         from_files(Logs.Config(), tmp_path / "nowhere.csv", None)
+
+
+def test_a_log_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    log, ws = tmp_path / "log.csv", Workspace(tmp_path / "artifacts")
+    log.write_text("user_id,item_id,timestamp\n" + LOG)
+    plan, work = preprocess(ws, "mine", PreprocessConfig(k_core=0), from_files(Logs.Config(), log, None))
+    log.write_text(log.read_text() + "w,b,3\n")
+    with pytest.raises(InputError, match=r"log.csv changed while it was read"):
+        work()
+    assert ws.done(plan) is None and not ws.path(plan).exists()
 
 
 def test_from_a_raw_artifact(tmp_path: Path) -> None:

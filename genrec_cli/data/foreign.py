@@ -125,9 +125,11 @@ def _require(there: list[str], name: str, path: Path) -> list[str]:
 
 def _typed(table: pa.Table, name: str, path: Path) -> pa.Table:
     for column in table.column_names:
-        wanted = SCHEMAS[name].field(column).type
+        wanted, values = SCHEMAS[name].field(column).type, table[column]
         try:
-            table = table.set_column(table.column_names.index(column), column, table[column].cast(wanted))
+            if column == "time" and (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)):
+                values = values.cast(pa.timestamp("s"), safe=False)  # Spark's are microseconds
+            table = table.set_column(table.column_names.index(column), column, values.cast(wanted))
         except pa.ArrowException as error:
             raise DataError(f"{path}: the column '{column}' is no {wanted}: {error}.", hint=HINT) from None
     return table
@@ -161,6 +163,7 @@ def _check_interactions(path: Path, users: int, items: int) -> np.ndarray:
         earlier = (step == 0) & (np.diff(time, prepend=last[1]) < 0)
         _refuse(earlier, path, row, "the time is before that of the row above; rows of a user stand by time")
         _refuse((step < 0) | (step > 1), path, row, "users stand one after the other, 1, 2, 3, ...; user is", user)
+        _refuse(user < 1, path, row, "users go from 1; user is", user)
         _refuse(user > users, path, row, f"there are {users:,} users; user is", user)
         _refuse((item < 1) | (item > items), path, row, f"items go from 1 to {items:,}; item is", item)
         length_U += np.bincount(user - 1, minlength=users)

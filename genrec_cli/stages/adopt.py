@@ -13,9 +13,9 @@ from genrec_cli.data import schema
 from genrec_cli.data.foreign import check_tables, check_train_counts, parts
 from genrec_cli.data.histories import write_interactions
 from genrec_cli.errors import UsageError
-from genrec_cli.files import sha256_file, sha256_text
+from genrec_cli.files import refuse_changed, sha256_file, sha256_text, stamps
 
-VERSION = 1
+VERSION = 2
 LABEL = "adopted"
 NEEDED, OPTIONAL = ("interactions", "users", "items"), ("attributes",)
 
@@ -39,6 +39,7 @@ def adopt(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[Plan, Ca
 
     The work raises :class:`genrec_cli.errors.DataError`; see :func:`genrec_cli.data.foreign.check_tables`.
     """
+    before = stamps(part for path in paths.values() for part in parts(path))
     external = {name: _hash(path) for name, path in paths.items()}
     plan = Plan(dataset, "data", LABEL, VERSION, {"adopt": {"tables": sorted(paths)}}, external=external)
 
@@ -46,6 +47,7 @@ def adopt(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[Plan, Ca
         tables = check_tables(paths)
         with ws.build(plan) as draft:
             train_count_I = write_interactions(draft.path, tables.blocks(), tables.user_U, len(tables.items))
+            refuse_changed(before)  # the key is of what was hashed
             items = check_train_counts(tables.items, train_count_I, paths["items"])
             schema.write_table(tables.users, draft.path / "users.parquet", schema.USERS)
             schema.write_table(items, draft.path / "items.parquet", schema.ITEMS)

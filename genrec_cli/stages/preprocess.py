@@ -24,7 +24,7 @@ from genrec_cli.data.kcore import k_core
 from genrec_cli.data.spool import Spool
 from genrec_cli.data.text import clean, joined
 from genrec_cli.errors import DataError
-from genrec_cli.files import sha256_file
+from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
 
@@ -61,6 +61,8 @@ class Origin:
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
     external: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+    """The stamps of outside files from before they were hashed."""
 
 
 def from_raw(ws: Workspace, dataset: str, selector: str | None = None) -> Origin:
@@ -78,10 +80,12 @@ def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> O
     for path in files.values():
         if not path.is_file():
             raise DataError(f"There is no file {path}.")
+    before = stamps(files.values())
     return Origin(
         lambda bad: Logs(config).read_files(interactions, items, bad),
         config={"source": config.model_dump(mode="json")},
         external={name: sha256_file(path) for name, path in files.items()},
+        before=before,
     )
 
 
@@ -119,6 +123,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     scratch.mkdir()
     engine = open_engine(engine_name, scratch)
     spool = Spool.of(tables.interactions, scratch / "log.parquet")
+    refuse_changed(origin.before)  # the key is of what was hashed
     bad.check()
     if bad.count:
         console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
