@@ -26,7 +26,7 @@ from typing import Any
 from genrec_cli import __version__
 from genrec_cli.config import canonical_json, did_you_mean
 from genrec_cli.errors import DataError, InputError, UsageError
-from genrec_cli.files import locked, sha256_file, sha256_text, write_atomically
+from genrec_cli.files import locked, sha256_file, sha256_once, sha256_text, write_atomically
 from genrec_cli.manifest import is_sound, key_of
 
 KINDS = ("raw", "data", "vectors", "codes", "runs", "eval", "cases", "comparisons", "sweeps", "figures")
@@ -262,7 +262,7 @@ class Workspace:
             stat = path.stat()
             same = stat.st_size == facts["bytes"]
             if same and stat.st_mtime_ns != facts["mtime_ns"]:
-                same = sha256_file(path) == facts["sha256"]
+                same = sha256_once(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
             if not same:
                 return f"{path} was changed after it was made"
         for name, facts in artifact.manifest["inputs"].items():
@@ -289,7 +289,12 @@ class Workspace:
     def done(self, plan: Plan) -> Artifact | None:
         """The finished artifact of a plan if it is there, unchanged and made from these very inputs."""
         artifact = self.read(self.path(plan))
-        if artifact is None or self.stale(artifact) or (artifact.tainted and not self.allow_stale):
+        if (
+            artifact is None
+            or artifact.key != plan.key
+            or self.stale(artifact)
+            or (artifact.tainted and not self.allow_stale)
+        ):
             return None
         same = all(artifact.manifest["inputs"][n]["digest"] == a.digest for n, a in plan.inputs.items())
         return artifact if same else None
@@ -313,7 +318,10 @@ class Workspace:
             hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another place"
             raise UsageError(f"{final.parent} cannot be made: {error.strerror}.", hint=hint) from None
         started = time.time()
+        old = final.parent / f".{final.name}.old"
         with locked(final.parent / f".{final.name}.lock", final):
+            if old.exists() and not final.exists():  # a kill between the two renames below
+                old.rename(final)
             if resumable:
                 if force and final.exists():
                     shutil.rmtree(final)
@@ -334,9 +342,11 @@ class Workspace:
             write_atomically(draft.path / MANIFEST, pretty.encode("utf-8"))
             shutil.rmtree(draft.scratch, ignore_errors=True)
             if not resumable:
+                shutil.rmtree(old, ignore_errors=True)
                 if final.exists():
-                    shutil.rmtree(final)
+                    final.rename(old)
                 draft.path.rename(final)
+                shutil.rmtree(old, ignore_errors=True)
 
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = {}

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,12 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.cache
+def sha256_once(path: Path, size: int, mtime_ns: int) -> str:
+    """The same, read once in a process as long as size and time stamp stay what they are."""
+    return sha256_file(path)
 
 
 def sha256_text(text: str) -> str:

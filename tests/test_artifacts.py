@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.errors import DataError, InputError, UsageError
-from genrec_cli.files import write_atomically
+from genrec_cli.files import sha256_file, write_atomically
 
 
 def plan(kind: str = "data", label: str = "k5", inputs: dict[str, Artifact] | None = None, **config: object) -> Plan:
@@ -99,6 +100,32 @@ def test_an_error_keeps_what_was_there_before(ws: Workspace) -> None:
     assert after is not None and after.digest == before.digest and ws.stale(after) is None
 
 
+def test_what_was_there_before_goes_when_the_new_is_in_its_place(ws: Workspace, monkeypatch) -> None:
+    build(ws, plan(), "before")
+    final = ws.path(plan())
+    remove, whole = shutil.rmtree, []
+
+    def watched(path: Path, **options: bool) -> None:
+        whole.append((final / "table.txt").read_text())
+        remove(path, **options)
+
+    with monkeypatch.context() as patch, ws.build(plan()) as draft:
+        (draft.path / "table.txt").write_text("after")
+        patch.setattr(shutil, "rmtree", watched)
+    assert whole[-1] == "after" and set(whole) == {"before", "after"}
+    final.rename(old := final.parent / f".{final.name}.old")  # as a kill between the two renames leaves it
+    with pytest.raises(RuntimeError), ws.build(plan()):
+        raise RuntimeError
+    assert ws.done(plan()) is not None and not old.exists()
+
+
+def test_a_folder_of_another_key_is_not_taken(ws: Workspace) -> None:
+    other = plan(a=2)
+    build(ws, plan(a=1)).path.rename(ws.path(other))  # as if the first eight digits were the same
+    assert ws.done(other) is None
+    assert build(ws, other, "other").key == other.key and ws.done(other) is not None
+
+
 @pytest.mark.parametrize("resumable", [False, True])
 def test_kill_in_the_middle_leaves_nothing_finished(ws: Workspace, resumable: bool) -> None:
     script = f"""
@@ -179,6 +206,20 @@ def test_touching_a_file_changes_nothing(ws: Workspace) -> None:
     made = build(ws, plan())
     os.utime(made.path / "table.txt", ns=(1, 1))
     assert ws.stale(made) is None
+
+
+def test_bytes_are_read_once_where_time_stamps_were_lost(ws: Workspace, monkeypatch) -> None:
+    raw = build(ws, plan("raw", "files"))
+    data = build(ws, plan(inputs={"raw": raw}))
+    for artifact in (raw, data):
+        os.utime(artifact.path / "table.txt", ns=(1, 1))
+    read: list[Path] = []
+    monkeypatch.setattr("genrec_cli.files.sha256_file", lambda path: read.append(path) or sha256_file(path))
+    for _ in range(3):
+        ws.input(ws.find("shop", "data"), "raw")
+    assert sorted(read) == sorted(artifact.path / "table.txt" for artifact in (raw, data))
+    read[0].write_text("CONTENT")
+    assert ws.stale(data)
 
 
 def test_an_input_made_again_makes_stale_and_the_same_bytes_heal(ws: Workspace) -> None:

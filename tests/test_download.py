@@ -449,6 +449,22 @@ def test_from_dir_copies_where_it_cannot_link(ws, folder, monkeypatch):
     assert sha256_file(artifact.path / META) == sha256_file(folder / META)
 
 
+def test_what_was_there_stays_where_another_cannot_be_placed(ws, folder, monkeypatch):
+    plan = stage.plan("amazon-2014-beauty", {})
+    artifact = stage.download(ws, plan, from_dir=folder)
+    name = next(iter(artifact.manifest["files"]))
+    before = (artifact.path / name).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage.os, "link", full)
+    monkeypatch.setattr(stage.shutil, "copyfile", full)
+    with pytest.raises(DownloadError, match="No space"):
+        stage._place(folder / name, artifact.path / name)
+    assert (artifact.path / name).read_bytes() == before
+
+
 def test_from_dir_names_the_missing_file_and_touches_nothing(ws, folder):
     plan = stage.plan("amazon-2014-beauty", {})
     digest = stage.download(ws, plan, from_dir=folder).digest

@@ -188,7 +188,6 @@ def _place(path: Path, final: Path) -> None:
     """Link a file to its place or, where that cannot be, copy it; its name comes last."""
     part = final.with_name(f"{final.name}.part")
     part.unlink(missing_ok=True)
-    final.unlink(missing_ok=True)  # renaming a link onto a link of the same file would do nothing
     try:
         os.link(path, part)
     except OSError:  # another disk, or a file system or user without links
@@ -196,6 +195,7 @@ def _place(path: Path, final: Path) -> None:
             shutil.copyfile(path, part)
         except OSError as error:
             raise DownloadError(f"{path} cannot be copied to {final}: {error.strerror or error}.") from None
+    final.unlink(missing_ok=True)  # renaming a link onto a link of the same file would do nothing
     part.replace(final)
 
 
