@@ -221,6 +221,15 @@ def test_unknown_formats_and_damaged_parquet(tmp_path: Path) -> None:
             Logs(Logs.Config()).read_files(write(tmp_path / name, b"PAR1 no"), None, BadRows())
 
 
+def test_damaged_pages_of_an_items_file_are_an_error(tmp_path: Path) -> None:
+    log, path = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n"), tmp_path / "items.parquet"
+    pl.DataFrame({"item_id": [f"i{n}" for n in range(999)]}).write_parquet(path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[20:400] = b"\xff" * 380
+    with pytest.raises(DataError, match=r"items.parquet cannot be read as Parquet"):
+        Logs(Logs.Config()).read_files(log, write(path, bytes(content)), BadRows())
+
+
 def test_order_within_a_second_is_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "interactions.csv", "user_id,item_id,timestamp\nu,late,1000900\nu,early,1000100\n")
     log = whole(Logs(Logs.Config(time_unit="ms")).read(tmp_path, BadRows()).interactions)

@@ -8,6 +8,7 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -329,6 +330,19 @@ def test_the_second_time_it_is_up_to_date(tmp_path: Path) -> None:
     assert ws.done(preprocess(ws, "mine", PreprocessConfig(k_core=0), origin)[0]) is None
     with pytest.raises(DataError, match="no file"):
         from_files(Logs.Config(), tmp_path / "nowhere.csv", None)
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_large_texts_are_written_in_slices(tmp_path: Path, monkeypatch, rows: int) -> None:
+    texts = pa.table({"name": pa.array(map(str, range(rows)), pa.large_string()), "attribute": range(1, rows + 1)})
+    monkeypatch.setattr(schema, "SLICE", 2)
+    kept: list[pa.Table] = []
+    write = schema.pq.write_table
+    monkeypatch.setattr(schema.pq, "write_table", lambda table, *a, **k: kept.append(table) or write(table, *a, **k))
+    schema.write_table(texts, tmp_path / "attributes.parquet", schema.ATTRIBUTES)
+    assert [len(chunk) for chunk in kept[0]["name"].chunks if len(chunk)] == [2, 2, 1] * (rows == 5)
+    found = schema.read_table(tmp_path / "attributes.parquet", schema.ATTRIBUTES)
+    assert found["name"].to_pylist() == texts["name"].to_pylist()
 
 
 def test_a_log_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:

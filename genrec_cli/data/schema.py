@@ -17,6 +17,9 @@ PADDING = 0
 CODE_PADDING = 65535
 """Stands in ``codes/codes.parquet`` behind the last code of an item that has fewer than K; V never reaches it."""
 
+SLICE = 2**16
+"""Rows whose types are changed at a time: the texts of one piece of a column go up to 2 GiB."""
+
 INTERACTIONS = pa.schema([("user", pa.uint32()), ("item", pa.uint32()), ("time", pa.int64())])
 """``data/interactions.parquet``: by user, then time, then original row. ``time`` is in seconds."""
 
@@ -77,4 +80,6 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema) -> None:
     """Write a canonical table with exactly the schema's columns and types."""
-    pq.write_table(table.select(schema.names).cast(schema), path, compression="zstd")
+    table = table.select(schema.names)
+    parts = [table.slice(row, SLICE).cast(schema) for row in range(0, max(len(table), 1), SLICE)]
+    pq.write_table(pa.concat_tables(parts), path, compression="zstd")

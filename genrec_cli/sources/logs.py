@@ -105,7 +105,11 @@ class Logs:
         elif kind in PARQUET:
             import polars as pl
 
-            yield from enumerate(pl.read_parquet(path).iter_rows(named=True), 1)
+            try:
+                table = pl.read_parquet(path)
+            except (pl.exceptions.PolarsError, OSError) as error:
+                raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
+            yield from enumerate(table.iter_rows(named=True), 1)
         else:
             yield from separated_records(path, SEPARATORS[kind], bad)
 
