@@ -231,7 +231,7 @@ class Workspace:
         if not is_sound(manifest):
             raise DataError(
                 f"{path / MANIFEST} is damaged.",
-                hint=f"Delete the folder and run the stage again: rm -r {path}",
+                hint=f"Delete it and run the stage again: rm {path / MANIFEST}    keeps what else is there",
             )
         return Artifact(path, manifest)
 

@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -102,7 +103,11 @@ def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
 
 
 def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
-    """Build one section strictly. The error names ``section.key``, its value and what is allowed."""
+    """Build one section strictly. The error names ``section.key``, its value and what is allowed.
+
+    A date is its text, as in ISO 8601: TOML reads one without quotes as a date.
+    """
+    values = {key: value.isoformat() if isinstance(value, date) else value for key, value in values.items()}
     for key, value in values.items():
         try:
             canonical_json(value)

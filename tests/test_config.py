@@ -58,6 +58,13 @@ def test_values_are_toml_or_a_bare_word(text: str, value: object) -> None:
         assert one(text) == value and type(one(text)) is type(value)
 
 
+def test_a_date_is_its_text() -> None:
+    values = parse_set(["train.name=2017-07-14"])["train"]
+    assert validate(Train, "train", values).name == "2017-07-14"
+    with pytest.raises(ConfigError, match=r"train.lr: .* number .*2017-07-14"):
+        validate(Train, "train", parse_set(["train.lr=2017-07-14"])["train"])
+
+
 @pytest.mark.parametrize("text", ["train.lr", "lr=1", "=1", ".lr=1", "train.=1", "train=1", ""])
 def test_a_set_needs_section_key_and_value(text: str) -> None:
     with pytest.raises(UsageError, match=r"section\.key=value"):

@@ -55,7 +55,7 @@ def test_numbering_equals_the_slow_twin(tmp_path_factory, rows: list[tuple[int, 
     assert found.rows() == [numbered[at] for at in order]
 
     seen = set()
-    kept = [at for at in exact if not (numbered[at] in seen or seen.add(numbered[at]))]
+    kept = [at for at in exact if not (rows[at] in seen or seen.add(rows[at]))]
     assert numbering.repeated(engine, spool) == len(rows) - len(kept)
     once = engine.collect(engine.scan(numbering.without_repeated(engine, spool)))
     assert sorted(once["row"]) == sorted(5 + at for at in kept)

@@ -227,6 +227,17 @@ def test_a_cpu_build_beside_a_gpu_says_what_to_install(monkeypatch: pytest.Monke
     assert build.state == doctor.NOTE and "CPU only" in build.found and "install" in str(build.remedy)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_only_emulates_bf16_should_keep_fp32(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    import torch
+
+    for name, answer in (("is_available", True), ("device_count", 1), ("get_device_name", "a GPU")):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    check = next(check for check in doctor._torch() if check.name == "bf16")
+    assert check.state == (doctor.OK if native else doctor.NOTE)
+
+
 def test_the_encoder_is_looked_for_on_disk_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)

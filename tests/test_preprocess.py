@@ -259,6 +259,12 @@ def test_duplicates_can_be_dropped(tmp_path: Path) -> None:
     assert kept.key != dropped.key
 
 
+def test_two_events_within_a_second_are_no_duplicates(tmp_path: Path) -> None:
+    log = "u,a,1.1\nu,a,1.9\nu,a,1.9\nu,b,3\n"
+    assert make(tmp_path, log).result["duplicates"] == 1
+    assert make(tmp_path, log, drop_duplicates=True).result["interactions"] == 3
+
+
 def test_a_field_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
     items = [{"item_id": "b", "title": "B", "colour": "red", "price": ""}]
     assert tables(make(tmp_path, LOG, items, fields=["colour", "title"]))["items"][0]["text"] == "red. B."

@@ -1,7 +1,8 @@
 """From the rows of a log to dense ids in order: who is number 1, and which row comes first.
 
-Users and items get ids from 1 in the order in which the rows first name them; interactions stand by user, then
-time, then row, so ties in time keep the order of the file. Lazy frames only: the same on every engine.
+Users and items get ids from 1 in the order in which the rows first name them (in the order of the file or, where times
+are finer than seconds, of time); interactions stand by user, then time, then row, so ties in time keep the order of
+the file. Lazy frames only: the same on every engine.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from genrec_cli.data.engines import Engine
 from genrec_cli.data.spool import Spool
 
 EVENT = ["user", "item", "time"]
+MOMENT = [*EVENT, "fraction"]
+"""What rows share that are repetitions."""
 
 
 def distinct(engine: Engine, spool: Spool, side: str) -> int:
@@ -23,16 +26,16 @@ def distinct(engine: Engine, spool: Spool, side: str) -> int:
 
 
 def repeated(engine: Engine, spool: Spool) -> int:
-    """Rows whose user, item and time another row before them has."""
-    log = engine.scan(spool.path).select(*EVENT)
-    counts = engine.write_by_user(log, lambda rows: rows.unique(EVENT).select(n=nw.len()))
+    """Rows whose user, item and time, to the microsecond, another row before them has."""
+    log = engine.scan(spool.path).select(*MOMENT)
+    counts = engine.write_by_user(log, lambda rows: rows.unique(MOMENT).select(n=nw.len()))
     return spool.rows - int(engine.collect(engine.scan(counts).select(nw.col("n").sum()))["n"].item() or 0)
 
 
 def without_repeated(engine: Engine, spool: Spool) -> Path:
     """The first row of each user, item and time."""
     log, by = engine.scan(spool.path), list(spool.by)
-    return engine.write_by_user(log, lambda rows: rows.unique(EVENT, keep="first", order_by=by))
+    return engine.write_by_user(log, lambda rows: rows.unique(MOMENT, keep="first", order_by=by))
 
 
 def first_seen(engine: Engine, core: Path, side: str, by: Sequence[str]) -> np.ndarray:

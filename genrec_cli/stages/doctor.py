@@ -80,7 +80,7 @@ def _torch() -> Iterator[Check]:
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield Check("torch build", OK, build)
         yield Check("device", OK, f"cuda: {names}")
-        if torch.cuda.is_bf16_supported():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
             yield Check("bf16", OK, "supported: --set train.precision=bf16")
         else:
             yield Check("bf16", NOTE, "not supported by this GPU", "keep fp32")

@@ -1,6 +1,7 @@
 """preprocess: raw files to the canonical tables, with the k-core, the split, the texts and the statistics.
 
-Users and items get ids from 1 in the order in which the k-core's rows first name them in the file.
+Users and items get ids from 1 in the order in which the k-core's rows first name them, in the file or, where times are
+finer than seconds, in time.
 Interactions stand by user, then time, then original row, so ties in time keep the order of the file.
 """
 
