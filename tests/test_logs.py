@@ -221,6 +221,20 @@ def test_unknown_formats_and_damaged_parquet(tmp_path: Path) -> None:
             Logs(Logs.Config()).read_files(write(tmp_path / name, b"PAR1 no"), None, BadRows())
 
 
+@pytest.mark.parametrize(
+    "header, said",
+    [("title,attributes", "line 2: .* 'attributes' is"), ("raw_id,title", "'raw_id' is"), ("title,title", "2 columns")],
+)
+def test_no_column_of_an_items_file_is_dropped_in_silence(tmp_path: Path, header: str, said: str) -> None:
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n")
+    items = write(tmp_path / "items.csv", f"item_id,{header}\ni,first,second\n")
+    with pytest.raises(DataError, match=said) as caught:
+        Logs(Logs.Config()).read_files(log, items, BadRows())
+    assert "ame" in str(caught.value.hint)
+    write(items, "raw_id,title,,\ni,T,,\n")  # the id may have any name, and spreadsheets leave columns without one
+    assert Logs(Logs.Config(item_id_col="raw_id")).read_files(log, items, BadRows()).items is not None
+
+
 def test_damaged_pages_of_an_items_file_are_an_error(tmp_path: Path) -> None:
     log, path = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n"), tmp_path / "items.parquet"
     pl.DataFrame({"item_id": [f"i{n}" for n in range(999)]}).write_parquet(path, compression="zstd")

@@ -99,7 +99,9 @@ class Logs:
         from genrec_cli.sources.separated import separated_records
 
         kind = format_of(path)
-        require(path, column_names(path), self.config.item_id_col, "--item-id-col")
+        present = column_names(path)
+        for name in (self.config.item_id_col, *filter(None, present)):
+            require(path, present, name, "--item-id-col")
         if kind in JSON_LINES:
             yield from read_records(path, parse_json, bad)
         elif kind in PARQUET:

@@ -10,11 +10,15 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.interactions import without_point
 from genrec_cli.sources.lines import decoded, read_blocks
 
 Record = Mapping[str, Any]
+
+TAKEN = {"raw_id", "attributes"}
+"""Columns of the items table that no text field can be."""
 
 SLAB = 50_000
 """Records that are held as Python objects at a time."""
@@ -48,7 +52,8 @@ def item_table(
 ) -> pl.DataFrame:
     """``raw_id, title``, the other text fields, ``attributes list[str]``, one row an item (its first record).
 
-    ``fields``: the text fields to keep; by default all that occur. A record without an id is a bad line.
+    ``fields``: the text fields to keep; by default all that occur. A record without an id is a bad line, a field of
+    the table's own name (:data:`TAKEN`) a :class:`DataError`.
     """
     slabs, slab = [], Slab(fields)
     for number, record in records:
@@ -56,7 +61,11 @@ def item_table(
         if raw_id is None:
             bad.add(path, number, f"no '{id_field}'")
             continue
-        slab.add(raw_id, record if fields is not None else {k: v for k, v in record.items() if k != id_field})
+        if fields is None:
+            record = {name: value for name, value in record.items() if name != id_field}
+            if taken := TAKEN & record.keys():
+                raise DataError(f"{path}, line {number}: the name '{min(taken)}' is taken.", hint="Rename the column")
+        slab.add(raw_id, record)
         if len(slab.raw_ids) == SLAB:
             slabs.append(slab.frame())
             slab = Slab(fields)
