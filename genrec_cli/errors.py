@@ -1,6 +1,6 @@
 """The errors a user can meet. Each says what happened, where, and what to type next.
 
-An exception that is not a :class:`GenrecError` is a bug of ours (exit code 1).
+An exception that is not a :class:`GenrecError`, and not :func:`of_the_disk`, is a bug of ours (exit code 1).
 """
 
 import errno
@@ -46,7 +46,7 @@ class DataError(GenrecError):
 
 
 class InputError(GenrecError):
-    """An input artifact is missing, ambiguous, stale or locked."""
+    """An input artifact is missing, ambiguous, stale or locked, or the disk cannot be used."""
 
     exit_code = 4
 
