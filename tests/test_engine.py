@@ -16,7 +16,7 @@ from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig
 from genrec_cli.decoders.exhaustive import Exhaustive, ExhaustiveConfig
 from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.engine.loop import Loop, Report
-from genrec_cli.engine.optim import TrainConfig, learning_rate
+from genrec_cli.engine.optim import TrainConfig, learning_rate, make_optimizer
 from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.errors import DataError, DivergedError, Interrupted
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
@@ -49,16 +49,20 @@ def everything(folder: Path) -> dict[str, torch.Tensor]:
     return {**load_file(folder / LAST), **{f"best.{n}": v for n, v in load_file(folder / BEST).items()}}
 
 
-@pytest.mark.parametrize("kind, curriculum", [(Rpg, INF), (Mhl, FULL), (Mdgr, INF)])
+@pytest.mark.parametrize(
+    "kind, curriculum, optimizer",
+    [(Rpg, INF, "adamw"), (Rpg, INF, "adafactor"), (Mhl, FULL, "adamw"), (Mdgr, INF, "adamw")],
+)
 @pytest.mark.parametrize("stops", [[3], [5, 4, 1], [1, 1, 1, 1, 1, 1, 1]])
-def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum):
+def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum, optimizer):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
-    unbroken = make_loop(whole, kind=kind, curriculum=curriculum).run()
+    more = {"kind": kind, "curriculum": curriculum, "config": CONFIG.model_copy(update={"optimizer": optimizer})}
+    unbroken = make_loop(whole, **more).run()
     for time, step in enumerate(stops):  # a wrong seed after the first start must not matter
         with pytest.raises(Interrupted, match="checkpoint"):
-            make_loop(broken, report=stop_at(step), seed=time, kind=kind, curriculum=curriculum).run()
-    resumed = make_loop(broken, seed=99, kind=kind, curriculum=curriculum).run()
+            make_loop(broken, report=stop_at(step), seed=time, **more).run()
+    resumed = make_loop(broken, seed=99, **more).run()
     one, two = everything(whole), everything(broken)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -204,6 +208,22 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert rates[110] == pytest.approx(0.0)
     assert all(a <= b for a, b in pairwise(rates[:10]))
     assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_adafactor_moves_a_tensor_by_its_size_and_adamw_by_the_rate(name):
+    torch.manual_seed(0)
+    model = torch.nn.ParameterDict({"small": torch.randn(6, 4), "large": 100 * torch.randn(6, 4)})
+    before = {key: value.detach().clone() for key, value in model.items()}
+    optimizer = make_optimizer(model, TrainConfig(lr=0.01, optimizer=name))
+    for value in model.values():
+        value.grad = torch.ones_like(value)
+    optimizer.step()
+    moved = {key: (model[key] - before[key]).square().mean().sqrt().item() for key in before}
+    size = before["small"].square().mean().sqrt().item() if name == "adafactor" else 1.0
+    assert moved["small"] == pytest.approx(0.01 * size, rel=1e-3)
+    sizes = before["large"].norm() / before["small"].norm() if name == "adafactor" else 1.0
+    assert moved["large"] / moved["small"] == pytest.approx(float(sizes), rel=1e-2)
 
 
 def test_report_is_frozen_and_silent_by_default():

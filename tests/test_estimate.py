@@ -55,6 +55,16 @@ def test_an_estimate_counts_what_the_loop_will_do(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_moments_take_what_the_optimiser_keeps(tmp_path, optimizer):
+    loop = make_loop(tmp_path, config=CONFIG.model_copy(update={"optimizer": optimizer}))
+    for p in loop.model.parameters():
+        p.grad = torch.ones_like(p)
+    loop.optimizer.step()
+    kept = (state.items() for state in loop.optimizer.state.values())
+    assert estimating.memory(loop)["optimizer"] == sum(t.nbytes for s in kept for name, t in s if name != "step")
+
+
 def test_activations_grow_with_the_batch(tmp_path):
     small, large = (make_loop(tmp_path, config=CONFIG.model_copy(update={"batch_size": size})) for size in (4, 16))
     assert 2 < estimating.memory(large)["activations"] / estimating.memory(small)["activations"] < 8

@@ -19,7 +19,7 @@ from genrec_cli.data.shuffle import Order
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.graphs import Flat
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
-from genrec_cli.engine.optim import autocast
+from genrec_cli.engine.optim import autocast, moment_bytes
 
 MEASURE_SECONDS = 2.0
 """Over all phases together; at least one step of each is timed."""
@@ -91,12 +91,13 @@ def rules(phase: Phase) -> str:
 
 
 def memory(loop: Loop) -> dict[str, Any]:
-    """Bytes on the device: weights, gradients, AdamW's two moments, and the activations of one step.
+    """Bytes on the device: weights, gradients, the optimiser's moments, and the activations of one step.
 
     On CUDA ``peak`` is what the allocator really held during the measured steps; elsewhere it is the sum.
     """
     weights = sum(p.numel() * p.element_size() for p in loop.model.parameters() if p.requires_grad)
-    found = {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": _saved_bytes(loop)}
+    moments = moment_bytes(loop.model, loop.config)
+    found = {"weights": weights, "gradients": weights, "optimizer": moments, "activations": _saved_bytes(loop)}
     if loop.device.type == "cuda":
         return {**found, "peak": torch.cuda.max_memory_allocated(loop.device), "how": "measured"}
     return {**found, "peak": sum(found.values()), "how": "weights, gradients, moments and what a step keeps"}

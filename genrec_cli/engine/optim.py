@@ -1,4 +1,4 @@
-"""AdamW, its learning-rate schedule, and precision."""
+"""The optimiser, its learning-rate schedule, and precision."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +24,9 @@ class TrainConfig(Section):
     """Training rows an optimiser step, over all devices and accumulation steps together."""
     micro_batch_size: Count | None = None
     """Rows that go through the model at once; smaller than the batch size accumulates gradients."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """adamw: every weight moves by about the rate in a step. adafactor (Shazeer and Stern, ICML 2018), T5's: by about
+    the rate times the size (root mean square) of its tensor, the rate being at most 1/sqrt(step)."""
     lr: Positive = 5e-4
     """Peak learning rate."""
     weight_decay: NonNegative = 0.0
@@ -58,14 +61,26 @@ class TrainConfig(Section):
     """Minutes between checkpoints within an epoch; one is always written after each epoch."""
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in one fused kernel; weight decay on matrices only."""
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW in one fused kernel, or Adafactor; weight decay on matrices only."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=True)
+    groups = [g for g in groups if g["params"]]
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+def moment_bytes(model: nn.Module, config: TrainConfig) -> int:
+    """What the optimiser keeps: AdamW two moments of each weight, Adafactor one of each row and column."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "adamw":
+        return sum(2 * p.numel() * p.element_size() for p in parameters)
+    sizes = [(p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.dim() > 1 else p.numel()) for p in parameters]
+    return sum(size * p.element_size() for size, p in zip(sizes, parameters, strict=True))
 
 
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:

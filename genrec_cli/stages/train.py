@@ -86,11 +86,8 @@ def plan(
     config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         # what is as it was before it could be set is not in the key, so older runs keep theirs
-        unset = {
-            name
-            for name, old in {"max_steps": None, "graphs": True, "graphs_of_masks": False}.items()
-            if getattr(train, name) == old
-        }
+        before = {"max_steps": None, "graphs": True, "graphs_of_masks": False, "optimizer": "adamw"}
+        unset = {name for name, old in before.items() if getattr(train, name) == old}
         config |= {
             "train": train.model_dump(mode="json", exclude=unset),
             "curriculum": {
