@@ -63,6 +63,11 @@ def batch_of(histories: list[list[int]]) -> Batch:
     return Batch(item_N, packing, torch.arange(len(histories)))
 
 
+def cells(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """All that stands in the histories, and in which."""
+    return batch.item_N, batch.packing.sequence_N
+
+
 CODES = torch.tensor([[0], [0], [1], [1], [1], [2], [3]])
 """Items 1 and 2 are twins, 3 to 5 are three of a kind, 6 and 7 are alone. Of the codes, 0 is the best, then 1, 2, 3."""
 CASES = {
@@ -85,7 +90,8 @@ def test_every_ranker_on_cases_by_hand(name):
     histories, targets, expected = zip(*CASES.values(), strict=True)
     logp_BKV = torch.tensor([-1.0, -2.0, -3.0, -4.0]).expand(len(CASES), 1, 4)
     ranker = rankers(Catalog.of(torch.ones(7), CODES, 4), logp_BKV)[name]
-    found = ranker.rank(batch_of(list(histories)), torch.tensor(targets), 7, exclude=True)
+    batch = batch_of(list(histories))
+    found = ranker.rank(batch, torch.tensor(targets), 7, hidden=cells(batch))
     for row, (label, (above, ties, codes)) in enumerate(zip(CASES, expected, strict=True)):
         assert found.rank.code_above_B[row] == codes and found.rank.code_ties_B[row] == 1, label
         if name != "Singly":  # that one takes the order of a list as it is
@@ -101,7 +107,7 @@ def test_without_exclusion_what_was_seen_is_found():
     histories, targets, _ = zip(*CASES.values(), strict=True)
     logp_BKV = torch.tensor([-1.0, -2.0, -3.0, -4.0]).expand(len(CASES), 1, 4)
     some = rankers(Catalog.of(torch.ones(7), CODES, 4), logp_BKV)
-    one, other = (some[name].rank(batch_of(list(histories)), torch.tensor(targets), 7, exclude=False).rank
+    one, other = (some[name].rank(batch_of(list(histories)), torch.tensor(targets), 7).rank
                   for name in ("exact", "Everything"))  # fmt: skip
     assert torch.equal(torch.stack(one), torch.stack(other))
     assert one.code_above_B.tolist() == CODES[torch.tensor(targets) - 1, 0].tolist()
@@ -116,7 +122,8 @@ def test_rankers_agree_on_random_histories_with_many_twins(seed):
     histories = [torch.randint(1, 61, (n,), generator=draw).tolist() for n in (1, 4, 9, 30, 80)] * 3
     logp_BKV = torch.randn(len(histories), 2, 3, generator=draw).log_softmax(-1)
     target_B = torch.randint(1, 61, (len(histories),), generator=draw)
-    found = {name: ranker.rank(batch_of(histories), target_B, 60, exclude=True)
+    batch = batch_of(histories)
+    found = {name: ranker.rank(batch, target_B, 60, hidden=cells(batch))
              for name, ranker in rankers(catalog, logp_BKV).items()}  # fmt: skip
     exact = found["exact"]
     assert torch.equal(torch.stack(exact.rank), torch.stack(found["Everything"].rank))

@@ -219,17 +219,17 @@ def test_rank_equals_sorting():
 def test_excluding_seen_items_moves_them_behind_everything():
     catalog, histories = make_catalog(), make_histories([6, 9], 30)
     user, at = histories.targets("test")
-    known = next(eval_batches(histories, user, at, max_length=8, batch_size=9))
+    known = next(eval_batches(histories, user, at, max_length=4, batch_size=9, exclude_seen=True))
     decoder, last_B = Exhaustive(catalog), known.batch.item_N[known.batch.packing.last_B]
-    found = decoder.judge(torch.zeros(2, 30), last_B, 30, hidden=known.batch.cells)
+    found = decoder.judge(torch.zeros(2, 30), last_B, 30, hidden=known.seen)
     for b, u in enumerate(known.batch.user_B):
-        seen = set(histories.item[histories.offset[u] :][: at[u]][-8:].tolist())
+        seen = set(histories.item[histories.offset[u] :][: at[u]].tolist())  # all that was before, not what is read
         left = [item for item in range(1, 31) if item not in seen]
         assert found.top.item_Bk[b].tolist() == left + [0] * len(seen), "equal scores stand in order of their ids"
         assert (found.top.score_Bk[b] == -torch.inf).sum() == len(seen)
     assert (found.rank.above_B == UNLISTED).all(), "an excluded target is never a hit"
     torch.testing.assert_close(found.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
-    assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.batch.cells).item_Bk)
+    assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.seen).item_Bk)
 
 
 def test_metrics_equal_scikit_learn_and_average_over_ties():

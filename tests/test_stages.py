@@ -139,6 +139,27 @@ def test_excluded_items_are_in_no_list(root):
         assert (items > 0).sum() == len(items) - len(set(seen)), "as many places stay empty as the user has items"
 
 
+@pytest.mark.parametrize("model", ["popular", "tiger"])
+def test_exclusion_goes_beyond_what_the_model_reads(root, tmp_path, model):
+    short = ["--set", "train.max_length=3", "--label", "short"]
+    words = {"popular": [], "tiger": [*TINY_TIGER, "--epochs", "1"]}[model]
+    run = genrec(root, "train", "--model", model, *words, *short).path.name
+    names, histories = Names.read(data_of(root)), Histories.read(data_of(root))
+    owned = {names.user[user]: histories.item[start : start + histories.length[user]]
+             for user, start in enumerate(histories.offset)}  # fmt: skip
+    _, users, lists = evaluated(root, "--run", run, "--exclude-seen", "--at", "10")
+    for user, items in zip(users["user"], lists["items"], strict=True):
+        assert not set(owned[names.user[user - 1]][: histories.test_at[user - 1]]) & set(items)
+    known = recommended(root, "--run", run, "--exclude-seen")
+    (tmp_path / "h.jsonl").write_text("".join(
+        json.dumps({"user": user, "items": [names.item[i - 1] for i in items]}) + "\n" for user, items in owned.items()
+    ))  # fmt: skip
+    new = recommended(root, "--run", run, "--exclude-seen", "--history", tmp_path / "h.jsonl")
+    for rows in (known, new):
+        assert not [row for row in rows if row["item"] in {names.item[i - 1] for i in owned[row["user"]]}]
+        assert len(rows) > 3 * len(owned)
+
+
 def test_a_graph_that_covers_the_catalogue_finds_what_exact_decoding_finds(root):
     graph = "decoder.beams=200", "--set", "decoder.edges=200", "--set", "decoder.steps=2"
     items = Names.read(data_of(root)).item

@@ -180,13 +180,13 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
     decoder, device = Exhaustive(catalog), torch.device("cpu")
 
     def known() -> list:
-        return list(eval_batches(histories, user, at, max_length=T, batch_size=users))
+        return list(eval_batches(histories, user, at, max_length=T, batch_size=users, exclude_seen=True))
 
     (one,) = known()
     score = torch.randn(users, ITEMS)
 
     def decode() -> None:
-        decoder.top(decoder.code_scored(torch.randn(users, K, V)), 10, hidden=one.batch.cells)
+        decoder.top(decoder.code_scored(torch.randn(users, K, V)), 10, hidden=one.seen)
         decoder.rank(score, one.target_B)
 
     return {

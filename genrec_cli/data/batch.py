@@ -28,11 +28,6 @@ class Batch:
     rounded: bool = False
     """Whether rows were added that mean nothing: what they are to learn, item 0, is not to be counted."""
 
-    @property
-    def cells(self) -> tuple[Tensor, Tensor]:
-        """The items of the histories and the row of the history that each stands in."""
-        return self.item_N, self.packing.sequence_N
-
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
         return self.mapped(lambda x: x.to(device, non_blocking=True))

@@ -201,11 +201,19 @@ class EvalBatch:
 
     batch: Batch
     target_B: torch.Tensor
+    seen: tuple[torch.Tensor, torch.Tensor] | None = None
+    """What is to be left out of the ranking: all items that the users had before, also those that the model does not
+    read, and the row of each one's user. None: nothing is left out."""
+
+    def to(self, device: torch.device) -> "EvalBatch":
+        """The same on a device."""
+        seen = self.seen and (self.seen[0].to(device), self.seen[1].to(device))
+        return EvalBatch(self.batch.to(device), self.target_B.to(device, non_blocking=True), seen)
 
 
 def eval_batches(
     histories: Histories, user: np.ndarray, at: np.ndarray, *, max_length: int, batch_size: int, first: int = 0,
-    every: int = 1,
+    every: int = 1, exclude_seen: bool = False,
 ) -> Iterator[EvalBatch]:  # fmt: skip
     """Packed histories of users before a position, in batches of similar length.
 
@@ -214,6 +222,7 @@ def eval_batches(
         at: position of the target; the history is the last ``max_length`` items before it. ``at`` equal to
             the user's length asks for what comes next after everything known (target 0).
         first, every: batch number ``first`` and every so many-th from there, for processes that take turns.
+        exclude_seen: whether what users had before is to be left out of the ranking.
     """
     length = np.minimum(at, max_length)
     order = np.argsort(length, kind="stable")
@@ -222,9 +231,19 @@ def eval_batches(
         users, ends = user[chosen], histories.offset[user[chosen]] + at[chosen]
         packing = Packing.of(length[chosen])
         flat = np.repeat(ends - length[chosen], length[chosen]) + packing.position_N.numpy()
+        seen = _before(histories, users, at[chosen]) if exclude_seen else None
         known = at[chosen] < histories.length[users]
         target = np.where(known, histories.item[np.minimum(ends, len(histories.item) - 1)], 0)
         yield EvalBatch(
             Batch(torch.from_numpy(histories.item[flat].astype(np.int64)), packing, torch.from_numpy(users)),
             torch.from_numpy(target.astype(np.int64)),
+            seen,
         )
+
+
+def _before(histories: Histories, user_B: np.ndarray, at_B: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """All items of users before a position, and the row of the batch that each belongs to."""
+    row = np.repeat(np.arange(len(at_B)), at_B)
+    start_B = histories.offset[user_B].astype(np.int64) - (at_B.cumsum() - at_B)
+    item = histories.item[start_B[row] + np.arange(len(row))]
+    return torch.from_numpy(item.astype(np.int64)), torch.from_numpy(row)

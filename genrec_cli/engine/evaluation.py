@@ -63,15 +63,14 @@ def evaluate(
     device: torch.device,
     *,
     k: int = 0,
-    exclude: bool = False,
     tick: Callable[[int], object] = lambda users: None,
 ) -> Outcome:
     """Rank the target of every history.
 
     Args:
         ranker: its model and catalogue are on the device.
+        batches: they say what is left out of the ranking.
         k: length of the lists to keep; 0 keeps none.
-        exclude: leave the user's own history out of the ranking.
         tick: told the number of users done after each batch.
     """
     was_training = ranker.model.training
@@ -79,10 +78,11 @@ def evaluate(
     parts: list[tuple[torch.Tensor, ...]] = []
     names: list[str] = []
     for known in batches:
-        batch, target = known.batch.to(device), known.target_B.to(device, non_blocking=True)
-        found = ranker.rank(batch, target, k, exclude=exclude)
+        known = known.to(device)
+        target = known.target_B
+        found = ranker.rank(known.batch, target, k, hidden=known.seen)
         names = list(found.figures)
-        parts.append((batch.user_B, target, *found.rank, found.loss_B, *found.top, *found.figures.values()))
+        parts.append((known.batch.user_B, target, *found.rank, found.loss_B, *found.top, *found.figures.values()))
         tick(len(target))
     ranker.model.train(was_training)
     if not parts:
@@ -99,15 +99,14 @@ def recommend(
     device: torch.device,
     *,
     k: int,
-    exclude: bool = False,
     tick: Callable[[int], object] = lambda users: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What comes next: rows of the user table, ``item_Uk`` (0: none) and ``score_Uk``, in table order."""
     parts = []
     for known in batches:
-        batch = known.batch.to(device)
-        parts.append((batch.user_B, *ranker.lists(batch, k, exclude=exclude)))
-        tick(len(batch.user_B))
+        known = known.to(device)
+        parts.append((known.batch.user_B, *ranker.lists(known.batch, k, hidden=known.seen)))
+        tick(len(known.target_B))
     user, item, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     order = np.argsort(user, kind="stable")
     return user[order], item[order], value[order]

@@ -19,7 +19,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.base import Decoder, TopK
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.rank import UNLISTED, Rank
-from genrec_cli.decoders.twins import Twins, hold
+from genrec_cli.decoders.twins import Cells, Twins, hold
 from genrec_cli.models.base import CodeGenerator, Model
 
 NO_ITEM, LEFT_OUT = -1, -2
@@ -42,15 +42,15 @@ class Ranker(Protocol):
 
     model: Model
 
-    def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
-        """The targets' ranks and the k best items; ``exclude`` leaves out what the history holds.
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, hidden: Cells | None = None) -> Ranked:
+        """The targets' ranks and the k best items; ``hidden`` items are left out.
 
-        An excluded target has the rank UNLISTED at both levels, though an item that is not excluded may have its
+        A hidden target has the rank UNLISTED at both levels, though an item that is not hidden may have its
         codes: what is left out is not found. Other codes count as long as one of their items is left.
         """
         ...
 
-    def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
+    def lists(self, batch: Batch, k: int, *, hidden: Cells | None = None) -> TopK:
         """The k best items."""
         ...
 
@@ -61,13 +61,12 @@ class ExactRanker:
     def __init__(self, model: Model, catalog: Catalog) -> None:
         self.model, self.decoder = model, Exhaustive(catalog)
 
-    def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
-        scores, hidden = self.decoder.scored(self.model, batch), batch.cells if exclude else None
-        found = self.decoder.judge(scores, target_B, k, hidden=hidden)
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, hidden: Cells | None = None) -> Ranked:
+        found = self.decoder.judge(self.decoder.scored(self.model, batch), target_B, k, hidden=hidden)
         return Ranked(found.rank, found.loss_B, found.top, {})
 
-    def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
-        return self.decoder.top(self.decoder.scored(self.model, batch), k, hidden=batch.cells if exclude else None)
+    def lists(self, batch: Batch, k: int, *, hidden: Cells | None = None) -> TopK:
+        return self.decoder.top(self.decoder.scored(self.model, batch), k, hidden=hidden)
 
 
 class ListRanker:
@@ -77,17 +76,17 @@ class ListRanker:
         self.model, self.decoder, self.longest = model, decoder, longest
         self.items, self.twins = catalog.items, Twins(catalog.groups)
 
-    def rank(self, batch: Batch, target_B: Tensor, k: int, *, exclude: bool) -> Ranked:
-        top, figures = self._decode(batch, k, exclude)
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, hidden: Cells | None = None) -> Ranked:
+        top, figures = self._decode(batch, k, hidden)
         loss_B = torch.full(target_B.shape, torch.nan, device=target_B.device)
         if isinstance(self.model, CodeGenerator):
             loss_B = self.model.target_loss(batch, target_B).float()
         group_I = self.twins.group_I
         code_BL = torch.where(top.item_Bk > 0, group_I[top.item_Bk - 1], NO_ITEM)
         code_B = group_I[target_B - 1]
-        ties_B = self.twins.left(batch.cells, target_B) if exclude else self.twins.size_G[code_B]
-        if exclude:
-            lost_B = hold(batch.cells, target_B)
+        ties_B = self.twins.size_G[code_B] if hidden is None else self.twins.left(hidden, target_B)
+        if hidden is not None:
+            lost_B = hold(hidden, target_B)
             code_B, ties_B = code_B.masked_fill(lost_B, LEFT_OUT), ties_B.masked_fill(lost_B, 1)
         code_above_B = code_rank(code_BL, code_B, UNLISTED)
         one_B = torch.ones_like(code_above_B)
@@ -98,14 +97,14 @@ class ListRanker:
         cut = TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
         return Ranked(Rank(above_B, ties_B, code_above_B, one_B), loss_B, cut, figures)
 
-    def lists(self, batch: Batch, k: int, *, exclude: bool) -> TopK:
-        top, _ = self._decode(batch, k, exclude)
+    def lists(self, batch: Batch, k: int, *, hidden: Cells | None = None) -> TopK:
+        top, _ = self._decode(batch, k, hidden)
         return TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
 
-    def _decode(self, batch: Batch, k: int, exclude: bool) -> tuple[TopK, dict[str, Tensor]]:
-        """All that the decoder lists, at least k wide, what the history holds moved out."""
+    def _decode(self, batch: Batch, k: int, hidden: Cells | None) -> tuple[TopK, dict[str, Tensor]]:
+        """All that the decoder lists, at least k wide, hidden items moved out."""
         top, figures = self.decoder.decode(batch, self.longest)
-        top = without_seen(top, batch, self.items) if exclude else top
+        top = top if hidden is None else without(hidden, top, self.items)
         short = max(k - top.item_Bk.shape[1], 0)
         return TopK(F.pad(top.item_Bk, (0, short)), F.pad(top.score_Bk, (0, short), value=-torch.inf)), figures
 
@@ -117,13 +116,14 @@ def make_ranker(model: Model, catalog: Catalog, kind: Any, config: Any) -> Ranke
     return ListRanker(model, kind(model, catalog, config), kind.longest(config), catalog)
 
 
-def without_seen(top: TopK, batch: Batch, items: int) -> TopK:
-    """The lists without items of their own history, the others moved up."""
+def without(hidden: Cells, top: TopK, items: int) -> TopK:
+    """The lists without the hidden items of their users, the others moved up."""
+    item_N, user_N = hidden
     row_B1 = torch.arange(len(top.item_Bk), device=top.item_Bk.device)[:, None] * (items + 1)
-    seen_Bk = torch.isin(row_B1 + top.item_Bk, batch.packing.sequence_N * (items + 1) + batch.item_N)
-    order_Bk = seen_Bk.to(torch.int8).argsort(dim=1, stable=True)
-    item_Bk = top.item_Bk.masked_fill(seen_Bk, 0).gather(1, order_Bk)
-    return TopK(item_Bk, top.score_Bk.masked_fill(seen_Bk, -torch.inf).gather(1, order_Bk))
+    hidden_Bk = torch.isin(row_B1 + top.item_Bk, user_N * (items + 1) + item_N)
+    order_Bk = hidden_Bk.to(torch.int8).argsort(dim=1, stable=True)
+    item_Bk = top.item_Bk.masked_fill(hidden_Bk, 0).gather(1, order_Bk)
+    return TopK(item_Bk, top.score_Bk.masked_fill(hidden_Bk, -torch.inf).gather(1, order_Bk))
 
 
 def list_rank(item_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:

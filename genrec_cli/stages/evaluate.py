@@ -26,8 +26,8 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_run, own_decoder
 
 VERSION = 2
-EXCLUDING_VERSION = 3
-"""With ``exclude_seen``: raised alone when its rule for targets in the history changed."""
+EXCLUDING_VERSION = 4
+"""With ``exclude_seen``: raised alone when its rule changed for targets in the history, then for long histories."""
 SECTIONS = ["evaluate", "decoder"]
 
 
@@ -111,8 +111,9 @@ def run(
     def batches() -> Any:
         max_length = chosen.config["train"]["max_length"]
         return eval_batches(
-            histories, user, at, max_length=max_length, batch_size=size, first=ranks.rank, every=ranks.world
-        )
+            histories, user, at, max_length=max_length, batch_size=size, first=ranks.rank, every=ranks.world,
+            exclude_seen=config.exclude_seen,
+        )  # fmt: skip
 
     kind, cutoffs = registry.load("decoder", config.decoder), list(config.at)
     settings = validate(kind.Config, "decoder", plan.config.get("decoder", {}))
@@ -125,8 +126,7 @@ def run(
         build_seconds, clock = clock.seconds(), Clock(where)
 
         def ranked(by: Ranker) -> Outcome:
-            own = evaluate(by, batches(), where, k=k, exclude=config.exclude_seen, tick=progress.update)
-            return gathered(own)
+            return gathered(evaluate(by, batches(), where, k=k, tick=progress.update))
 
         outcome, seconds = ranked(ranker), clock.seconds()
         draft.result |= {

@@ -94,6 +94,7 @@ def run(
         known.length[user],
         max_length=chosen.config["train"]["max_length"],
         batch_size=batch_size,
+        exclude_seen=exclude_seen,
     )
     with bar(len(user)) as progress:
         row, item, score = decode(
@@ -101,7 +102,6 @@ def run(
             batches,
             where,
             k=min(k, catalog.items),
-            exclude=exclude_seen,
             tick=progress.update,
         )
     found = item > 0
