@@ -351,7 +351,7 @@ class Workspace:
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = {}
         for path in sorted(p for p in draft.path.rglob("*") if p.is_file() and p.name != MANIFEST):
-            if path.is_relative_to(draft.scratch):
+            if path.is_relative_to(draft.scratch) or path.match(".*.tmp"):  # what a kill left of a write
                 continue
             stat = path.stat()
             facts = {"bytes": stat.st_size, "sha256": sha256_file(path), "mtime_ns": stat.st_mtime_ns}

@@ -1,5 +1,6 @@
 """Artifacts vouch for themselves: keys, digests, commit by one rename, staleness, choice of inputs, locks."""
 
+import errno
 import json
 import os
 import re
@@ -147,6 +148,25 @@ def test_kill_in_the_middle_leaves_nothing_finished(ws: Workspace, resumable: bo
         assert (draft.path / "table.txt").exists() == resumable, "only a resumable artifact goes on from what is there"
         (draft.path / "table.txt").write_text("whole")
     assert ws.find("shop", "data").result == {} and ws.partial("shop", "data") == []
+
+
+@pytest.mark.parametrize("ending", ["kill", "full disk"])
+def test_a_manifest_that_was_written_in_part_leaves_no_trace(ws: Workspace, monkeypatch, ending: str) -> None:
+    what, scratch = plan("runs"), ws.path(plan("runs")) / f".{MANIFEST}.tmp"
+
+    def stopped(number: int) -> None:
+        if ending == "kill":  # nothing of this process runs after it
+            monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space"):
+        broken.setattr(os, "fsync", stopped)
+        build(ws, what, resumable=True)
+    monkeypatch.undo()
+    assert ws.done(what) is None and scratch.exists() == (ending == "kill")
+    made = build(ws, what, resumable=True)
+    assert list(made.manifest["files"]) == ["table.txt"]
+    assert ws.stale(made) is None and ws.done(what) is not None
 
 
 def test_force_begins_a_resumable_artifact_anew(ws: Workspace) -> None:
