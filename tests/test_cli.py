@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -392,9 +393,25 @@ def test_the_best_epoch_of_an_interrupted_training_is_a_run_of_its_own(copy, mon
     assert manifest["config"]["stopped"] == {"epoch": 3} and manifest["result"]["best_epoch"] <= 3
     assert manifest["result"]["parameters"] == json.loads((whole / "manifest.json").read_text())["result"]["parameters"]
     assert genrec(copy, "evaluate", "--run", "long-e3", "--at", "5").code == 0
+    with mock.patch("genrec_cli.stages.best_so_far.epoch_of", lambda path: 99):
+        answer = genrec(copy, *words, "--best-so-far", "--force")
+    assert answer.code == 4 and "is of epoch 99" in answer.err
     assert genrec(copy, *words).path.name == whole.name.replace("whole", "long")  # the training went on to its end
     answer = genrec(copy, *words, "--best-so-far")
     assert answer.code == 2 and "is finished" in answer.err
+
+
+def test_a_training_whose_best_weights_are_gone_is_not_finished(copy, monkeypatch):
+    words = [*PIPELINE["rpg"], "--epochs", "2", "--lr", "1e-12", "--label", "lost"]
+    whole = genrec(copy, *words).path
+    steps = pq.read_table(whole / "log.parquet")["step"].to_pylist()
+    signal_after(monkeypatch, signal.SIGTERM, steps[0] + 1)
+    assert genrec(copy, *words, "--force").code == 130
+    monkeypatch.undo()
+    (whole / BEST).unlink()
+    answer = genrec(copy, *words)
+    assert answer.code == 3 and "model.safetensors is gone" in answer.err and "--force" in answer.err
+    assert not (whole / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,5 +1,6 @@
 """The training loop: learning, resuming to the same bits, stopping, diverging."""
 
+import contextlib
 import dataclasses
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +12,14 @@ import torch
 from conftest import make_catalog, make_histories
 from safetensors.torch import load_file
 
-from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.curriculum.phases import CurriculumConfig, Phase
 from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig
 from genrec_cli.decoders.exhaustive import Exhaustive, ExhaustiveConfig
-from genrec_cli.engine.checkpoint import BEST, LAST
+from genrec_cli.engine import loop as engine
+from genrec_cli.engine.checkpoint import BEST, LAST, epoch_of, read_counters
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig, learning_rate, make_optimizer
-from genrec_cli.engine.ranking import make_ranker
+from genrec_cli.engine.ranking import ExactRanker, make_ranker
 from genrec_cli.errors import DataError, DivergedError, Interrupted
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
@@ -43,6 +45,11 @@ def stop_at(step: int) -> Report:
     """A report whose run is asked to stop after so many looks."""
     looks = iter(range(1, 10_000))
     return Report(stop_requested=lambda: next(looks) == step)
+
+
+def same(one: Path, two: Path) -> bool:
+    first, second = everything(one), everything(two)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def everything(folder: Path) -> dict[str, torch.Tensor]:
@@ -93,6 +100,86 @@ def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
     limited(broken).run()
     one, two = everything(whole), everything(broken)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("what", ["save_state", "save_weights"])
+@pytest.mark.parametrize("write", range(1, 6))
+def test_a_kill_before_any_write_leaves_numbers_and_weights_of_one_epoch(tmp_path, monkeypatch, what, write):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    make_loop(whole).run()
+    real, writes = getattr(engine, what), iter(range(1, 100))
+
+    def killed(*given, **named):
+        if next(writes) == write:
+            raise Killed
+        real(*given, **named)
+
+    monkeypatch.setattr(engine, what, killed)
+    with contextlib.suppress(Killed):
+        make_loop(broken).run()
+    monkeypatch.undo()
+    if (broken / LAST).exists():
+        loop = make_loop(broken)
+        loop._restore()
+        assert loop.counters.best_epoch == epoch_of(broken / BEST)
+    make_loop(broken).run()
+    assert same(whole, broken) and epoch_of(whole / BEST) == epoch_of(broken / BEST)
+
+
+@pytest.mark.parametrize("kind, curriculum", [(Rpg, INF), (Mhl, FULL)])
+def test_a_stop_while_it_validates_keeps_the_epoch(tmp_path, monkeypatch, kind, curriculum):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    unbroken = make_loop(whole, kind=kind, curriculum=curriculum).run()
+    monkeypatch.setattr(engine, "VALIDATION_BATCH", {"cpu": 8})
+    asked, checks = [], []
+    loop = make_loop(broken, kind=kind, curriculum=curriculum, report=Report(stop_requested=lambda: bool(asked)))
+    rank = ExactRanker.rank
+
+    def ask(*given, **named):
+        checks.append(asked.append(True))
+        return rank(*given, **named)
+
+    monkeypatch.setattr(ExactRanker, "rank", ask)
+    with pytest.raises(Interrupted, match=f"epoch 1 after step {loop.steps_per_epoch}"):
+        loop.run()
+    assert len(checks) == 1, "one batch of four"
+    monkeypatch.undo()
+    resumed = make_loop(broken, seed=7, kind=kind, curriculum=curriculum).run()
+    assert same(whole, broken) and resumed.positions == unbroken.positions
+    assert [row["lr"] for row in resumed.rows] == [row["lr"] for row in unbroken.rows]
+
+
+def test_a_validation_begins_with_a_checkpoint_where_one_is_due(tmp_path, monkeypatch):
+    loop = make_loop(tmp_path, config=CONFIG.model_copy(update={"checkpoint_minutes": 1e-9}))
+
+    def killed():
+        raise Killed
+
+    monkeypatch.setattr(loop, "_validate", killed)
+    with pytest.raises(Killed):
+        loop.run()
+    assert read_counters(tmp_path / LAST)["step_in_epoch"] == loop.steps_per_epoch
+
+
+@pytest.mark.parametrize("phase", [{"max_epochs": 3}, {"until": {"ratio_at": 0.0}}])
+def test_the_last_epoch_of_a_curriculum_is_validated(tmp_path, phase):
+    curriculum = CurriculumConfig(phase=(Phase(name="short", **phase),))
+    counters = make_loop(tmp_path, config=CONFIG.model_copy(update={"eval_every": 5}), curriculum=curriculum).run()
+    assert counters.epoch == counters.best_epoch == (3 if "max_epochs" in phase else 1)
+    assert epoch_of(tmp_path / BEST) == counters.epoch
+
+
+def test_a_run_leaves_the_precision_of_products_as_it_was(tmp_path):
+    found = []
+    report = Report(epoch=lambda row: found.append(torch.get_float32_matmul_precision()))
+    make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1, "precision": "tf32"}), report=report).run()
+    assert found == ["high"] and torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_phase_is_logged_with_its_ratio(tmp_path):

@@ -5,6 +5,7 @@ plateau, then inference alignment. Its ablations, early stopping and plain train
 list: "direct inference" is one phase without a mask that ends when validation no longer improves.
 """
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
@@ -150,6 +151,13 @@ class Curriculum:
     @property
     def phase(self) -> Phase:
         return self.phases[self.state.phase]
+
+    @property
+    def ends(self) -> bool:
+        """Whether all phases are over with the present epoch, whatever an evaluation says of it."""
+        ahead = deepcopy(self)
+        ahead.after_epoch(None)
+        return ahead.state.finished
 
     def dump(self) -> dict[str, Any]:
         """The state as plain values."""

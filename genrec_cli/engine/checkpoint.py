@@ -22,10 +22,18 @@ the size of the weights."""
 BEST = "model.safetensors"
 
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a model's weights."""
+def save_weights(path: Path, model: nn.Module, *, epoch: int | None = None) -> None:
+    """Write a model's weights, and after which epoch they were so. One fact, as several come in no fixed order."""
     weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    write_atomically(path, save(weights, metadata={"format": "pt"}))
+    facts = {"format": "pt"} if epoch is None else {"epoch": str(epoch)}
+    write_atomically(path, save(weights, metadata=facts))
+
+
+def epoch_of(path: Path) -> int | None:
+    """After which epoch the weights of a file were so; None: it does not say."""
+    with safe_open(path, framework="pt") as file:
+        epoch = (file.metadata() or {}).get("epoch")
+    return None if epoch is None else int(epoch)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, sav
 from genrec_cli.engine.entropies import EntropyProbe, Unsure
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.graphs import Flat, Graphs
-from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
+from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer, products_kept
 from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.errors import DivergedError, Interrupted
 from genrec_cli.models.base import Choose, Hide, Model
@@ -94,14 +94,8 @@ class Loop:
         device: torch.device, folder: Path, *, report: Report, make_ranker: Callable[[], Ranker] | None = None,
         noise: NoiseConfig | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.catalog, self.histories, self.config, self.device = (
-            model,
-            catalog,
-            histories,
-            config,
-            device,
-        )
-        self.folder, self.report = folder, report
+        self.model, self.catalog, self.histories, self.config = model, catalog, histories, config
+        self.device, self.folder, self.report = device, folder, report
         self.make_ranker = make_ranker or (lambda: ExactRanker(model, catalog))
         self.rows = Rows.of(histories, max_length=config.max_length, windows=config.windows, stride=config.stride)
         self.steps_per_epoch = -(-len(self.rows) // config.batch_size)
@@ -119,10 +113,12 @@ class Loop:
         """The last phase that had one, and what chooses its masks."""
         self.graphs: Graphs | None = None
         """Recorded steps, from the first batch of a phase on that allows it."""
+        self.saved = time.perf_counter()
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, Unsure) else None
 
     # ---- the loop ------------------------------------------------------------------------------
 
+    @products_kept()
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""
         if any(self.ranks.agree(self.ranks.main and (self.folder / LAST).exists())):
@@ -147,16 +143,14 @@ class Loop:
         before = counters.running if self.ranks.main else {}
         running = {n: torch.tensor(pair, dtype=exact, device=self.device) for n, pair in before.items()}
         choose = self._masker()
-        mark = saved = time.perf_counter()
+        mark = time.perf_counter()
         self.model.train()
         for batches in self._batches(order, choose, first=counters.step_in_epoch):
             self._step(batches, choose, running)
             counters.positions += int(self._lengths(self._rows(order, counters.step_in_epoch)).sum())
             counters.step += 1
             counters.step_in_epoch += 1
-            stop, due = self.ranks.agree(
-                self.report.stop_requested(), time.perf_counter() - saved > 60 * config.checkpoint_minutes
-            )
+            stop, due = self.ranks.agree(self.report.stop_requested(), self._overdue())
             if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.epoch_ends:
                 self._check(running)
                 now = time.perf_counter()
@@ -164,15 +158,20 @@ class Loop:
                 self.report.step(counters, self.epoch_ends, self._means())
             if due and not stop and counters.step_in_epoch < self.epoch_ends:
                 self._save()
-                saved = time.perf_counter()
             if stop:
-                self._save()
-                self.ranks.barrier()
-                raise Interrupted(
-                    f"stopped in epoch {counters.epoch + 1} after step {counters.step}; "
-                    f"the checkpoint is {self.folder / LAST}",
-                    hint="the same command goes on from there; with --best-so-far its best epoch becomes a run",
-                )
+                self._stop()
+
+    def _overdue(self) -> bool:
+        return time.perf_counter() - self.saved > 60 * self.config.checkpoint_minutes
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        self.ranks.barrier()
+        raise Interrupted(
+            f"stopped in epoch {self.counters.epoch + 1} after step {self.counters.step}; "
+            f"the checkpoint is {self.folder / LAST}",
+            hint="the same command goes on from there; with --best-so-far its best epoch becomes a run",
+        )
 
     def _step(self, batches: list[Batch] | Flat, choose: Choose | Hide | None, running: dict[str, Tensor]) -> None:
         """One optimiser step over the global batch, in as many parts as it takes."""
@@ -226,11 +225,9 @@ class Loop:
         if phase.mask == "none" or ratio == 0:
             return None
         if self.masker is None or self.masker[0] is not phase:
-            budget, smoothing = self.curriculum_config.budget, self.curriculum_config.smoothing
-            self.masker = (
-                phase,
-                Masker(phase.mask, phase.granularity, ratio, budget, self.generator, smoothing=smoothing),
-            )
+            how = self.curriculum_config
+            masker = Masker(phase.mask, phase.granularity, ratio, how.budget, self.generator, smoothing=how.smoothing)
+            self.masker = phase, masker
         return self.masker[1].at(ratio)
 
     def _losses(self, part: Batch, choose: Choose | Hide | None) -> dict[str, Loss]:
@@ -307,21 +304,19 @@ class Loop:
     def _finish_epoch(self) -> None:
         counters, config = self.counters, self.config
         began = time.perf_counter()
-        state = self.curriculum.state
         row: dict[str, Any] = {
             "epoch": counters.epoch + 1, "step": counters.step, "phase": self.curriculum.phase.name,
-            "ratio": state.ratio, "lr": self.optimizer.param_groups[0]["lr"],
+            "ratio": self.curriculum.state.ratio, "lr": learning_rate(counters.step - 1, self.steps, config),
             **{f"loss/{n}": v for n, v in self._means().items()},
         }  # fmt: skip
         value = None
-        due = (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps
-        if due:
+        if (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps or self.curriculum.ends:
+            if any(self.ranks.agree(self._overdue())):
+                self._save()
             row |= self._validate()
             value = row[f"valid/{config.metric}"]
             if counters.best is None or value > counters.best:
                 counters.best, counters.best_epoch = value, counters.epoch + 1
-                if self.ranks.main:
-                    save_weights(self.folder / BEST, self.model)
         watched = row.get("valid/loss") if self.curriculum_config.watch == "loss" else value
         row["change"] = self.curriculum.after_epoch(watched) or ""
         counters.seconds += time.perf_counter() - began
@@ -342,16 +337,16 @@ class Loop:
             first=self.ranks.rank, every=self.ranks.world,
         )  # fmt: skip
         with autocast(self.device, self.config.precision):
-            outcome = evaluate(self.make_ranker(), batches, self.device)
+            outcome = evaluate(self.make_ranker(), batches, self.device, tick=self._validated)
             entropies = self.probe(self.model) if self.probe and self.ranks.main else {}
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
-        found["valid/loss"] = float(outcome.loss.mean())
-        found = self.ranks.mean(found, len(outcome.user))
-        return {
-            **found,
-            f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"],
-            **entropies,
-        }
+        found = self.ranks.mean(found | {"valid/loss": float(outcome.loss.mean())}, len(outcome.user))
+        return found | {f"valid/{self.config.metric}": found[f"valid/{name}@{cutoff}"]} | entropies
+
+    def _validated(self, users: int) -> None:
+        """Between two batches of a validation one process stops at once; several go on to the next step."""
+        if self.ranks.alone and self.report.stop_requested():
+            self._stop()
 
     # ---- losses and checkpoints ----------------------------------------------------------------
 
@@ -378,11 +373,20 @@ class Loop:
         if self.ranks.main:
             random = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in gathered.items()}
             save_state(self.folder / LAST, self.model, self.optimizer, self.scaler, asdict(self.counters), random)
+        self._save_best()
+        self.saved = time.perf_counter()
+
+    def _save_best(self) -> None:
+        """Write the weights if they are the best: second, and so again when a kill has left the checkpoint alone."""
+        counters = self.counters
+        if self.ranks.main and counters.best_epoch == counters.epoch > 0 == counters.step_in_epoch:
+            save_weights(self.folder / BEST, self.model, epoch=counters.best_epoch)
 
     def _restore(self) -> None:
         counters, random = load_state(self.folder / LAST, self.model, self.optimizer, self.scaler)
         self.counters = Counters(**counters)
         self.curriculum = Curriculum(self.curriculum_config, self.counters.curriculum)
+        self._save_best()
         if self.ranks.rank >= len(random["cpu"]):  # more processes than before: new streams
             seed = self.ranks.seed(self.config.seed, self.counters.step)
             torch.manual_seed(seed)

@@ -1,7 +1,8 @@
 """The optimiser, its learning-rate schedule, and precision."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -94,8 +95,18 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
 
 
+@contextmanager
+def products_kept() -> Iterator[None]:
+    """Leave the precision of matrix products as it was: it is the whole process's, which may evaluate later."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """Run matrix products in the named precision."""
+    """Run matrix products in the named precision; those in TF32 until the next call, so gradients are taken in it."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if precision in ("fp32", "tf32"):
         return nullcontext()

@@ -13,9 +13,9 @@ from math import prod
 from safetensors import safe_open
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.engine.checkpoint import BEST, LAST, read_counters
+from genrec_cli.engine.checkpoint import BEST, LAST, epoch_of, read_counters
 from genrec_cli.engine.loop import Counters
-from genrec_cli.errors import UsageError
+from genrec_cli.errors import InputError, UsageError
 from genrec_cli.ranks import here
 from genrec_cli.stages import train
 
@@ -45,6 +45,12 @@ def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifa
     def work() -> Artifact:
         with ws.build(made) as draft:
             shutil.copyfile(folder / BEST, draft.path / BEST)
+            if (epoch := epoch_of(draft.path / BEST)) not in (None, counters.best_epoch):
+                raise InputError(
+                    f"{folder / BEST} is of epoch {epoch} and {folder / LAST} says {counters.best_epoch}: the "
+                    "training goes on, or was killed between the two.",
+                    hint=f"Type it again, or {GO_ON}",
+                )
             train.write_log(draft.path, counters.rows)
             (draft.path / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
             with safe_open(draft.path / BEST, framework="pt") as weights:

@@ -33,6 +33,8 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_catalog, on_device
 
 VERSION = 2
+LIMITED_VERSION = 3
+"""Where the last phase has a limit of epochs and not each is validated: raised alone when its last one came to be."""
 SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
@@ -107,7 +109,8 @@ def plan(
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
     label = label or f"{model}-s{train.seed}"
-    plan = Plan(dataset, "runs", label, VERSION, config, inputs)
+    limited = kind.trainable and train.eval_every > 1 and curriculum.phases()[-1].max_epochs is not None
+    plan = Plan(dataset, "runs", label, LIMITED_VERSION if limited else VERSION, config, inputs)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
 
 
@@ -205,6 +208,10 @@ def _train(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     counters = loop.run()
+    if not (folder / BEST).exists():
+        raise DataError(
+            f"{folder / BEST} is gone, the weights of epoch {counters.best_epoch}.", hint="--force starts anew"
+        )
     write_log(folder, counters.rows)
     result = outcome(counters, run)
     if device.type == "cuda":
