@@ -203,6 +203,8 @@ def resolve_device(name: str) -> torch.device:
             f"This machine has no usable {kind} device.",
             hint="--device auto    takes what there is; genrec doctor says why",
         )
+    if ":" in name and not (index.isdecimal() and (kind != "cuda" or int(index) < torch.cuda.device_count())):
+        raise UsageError(f"There is no device '{name}'.", hint=f"--device {kind}    takes the first one")
     if kind == "cuda":
         # cuDNN plans its attention anew for every shape (0.3 s each), and packed batches are all of other shapes.
         torch.backends.cuda.enable_cudnn_sdp(False)

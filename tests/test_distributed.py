@@ -219,3 +219,14 @@ def test_ranks_share_what_can_be_shared() -> None:
 def test_a_device_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(UsageError, match="no device 'tpu'"):
         resolve_device("tpu")
+    for name in ("cpu:x", "cpu:"):
+        with pytest.raises(UsageError, match=f"no device '{name}'"):
+            resolve_device(name)
+
+
+def test_a_number_beyond_the_devices_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="no device 'cuda:2'"):
+        resolve_device("cuda:2")

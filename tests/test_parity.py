@@ -1,6 +1,7 @@
 """Fast paths against their slow or foreign twins."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from conftest import make_catalog, make_histories
 from sklearn.metrics import ndcg_score
 
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.decoders.exhaustive import Exhaustive, _runs
 from genrec_cli.decoders.graph import Graph, GraphConfig, starts
 from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.engine import metrics
@@ -230,6 +231,12 @@ def test_excluding_seen_items_moves_them_behind_everything():
     assert (found.rank.above_B == UNLISTED).all(), "an excluded target is never a hit"
     torch.testing.assert_close(found.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
     assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.seen).item_Bk)
+
+
+def test_runs_of_a_device_that_is_neither_processor_nor_cuda():
+    """As long as on CUDA: mps."""
+    scores = SimpleNamespace(users=4, items=100, device=torch.device("mps"))
+    assert _runs(scores) == _runs(SimpleNamespace(users=4, items=100, device=torch.device("cuda")))
 
 
 def test_metrics_equal_scikit_learn_and_average_over_ties():

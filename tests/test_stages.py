@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from shop import SMALL_SHOP, TINY, TINY_TIGER, Answer, genrec
 
 from genrec_cli.artifacts import Workspace
+from genrec_cli.cli.progress import TrainProgress
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.engine.evaluation import Outcome
-from genrec_cli.engine.ranking import code_rank, list_rank
+from genrec_cli.engine.loop import Report
+from genrec_cli.engine.ranking import code_rank, list_rank, recall_of
 from genrec_cli.stages.case_study import pick, rank_of
 from genrec_cli.stages.load import load_run
 from genrec_cli.stages.recommend import COLUMNS, Recommendations
@@ -215,6 +218,56 @@ def test_a_model_that_generates_has_its_own_decoder(root):
     assert wrong.code == 3 and "--set train.windows=each" in wrong.err
 
 
+TOO_LONG = [
+    (["train", "--model", "tiger", *TINY_TIGER, "--set", "train.metric=Recall@30"], "train.metric=Recall@30"),
+    (["recommend", "--run", "tiger-s0", "--k", "30"], "--k 30"),
+    (["compare", "tiger-s0", "--by", "truncation", "--metrics", "Recall@5,NDCG@30"], "NDCG@30"),
+]
+
+
+@pytest.mark.parametrize(("words", "asked"), TOO_LONG)
+def test_a_list_longer_than_the_decoder_can_give_is_refused(root, words, asked):
+    answer = genrec(root, *words)
+    assert answer.code == 2 and f"{asked} is more than these settings" in answer.err and "is 20" in answer.err
+    assert "decoder.beams=30" in answer.err or words[0] == "compare"
+
+
+def test_recommend_takes_the_settings_of_the_runs_decoder(root, tmp_path):
+    (tmp_path / "u.txt").write_text(Names.read(data_of(root)).user[0])
+    rows = recommended(
+        root, "--run", "tiger-s0", "--k", "30", "--set", "decoder.beams=40", "--users", tmp_path / "u.txt"
+    )
+    assert [row["rank"] for row in rows] == list(range(1, 31))
+    (tmp_path / "d.toml").write_text("[decoder]\nbeams = 40\n")
+    exact = ["recommend", "--run", "rpg-s0", "--users", tmp_path / "u.txt"]
+    assert genrec(root, *exact, "--config", tmp_path / "d.toml").code == 0, "a file serves several models"
+    assert genrec(root, *exact, "--set", "decoder.beams=40").code == 2
+
+
+@pytest.mark.parametrize("word", ["decoder.nonsense=7", "noise.gamma=3"])
+def test_a_section_that_the_model_does_not_read_cannot_be_set(root, word):
+    answer = genrec(root, "train", "--model", "rpg", *TINY, "--epochs", "1", "--set", word)
+    assert (
+        answer.code == 2
+        and f"'genrec train --model rpg' does not read the section '{word.split('.')[0]}'" in answer.err
+    )
+
+
+@pytest.mark.parametrize("at", ["0", "10000000000"])
+def test_cutoffs_have_bounds(root, at):
+    answer = genrec(root, "evaluate", "--run", "rpg-s0", "--at", at)
+    assert answer.code == 2 and "from 1 to 999,999" in answer.err
+
+
+def test_overlap_of_lists_is_counted_in_blocks(monkeypatch):
+    random = np.random.default_rng(0)
+    one, other = (np.array([random.permutation(9)[:4] for _ in range(30)]) for _ in range(2))  # 0: an empty place
+    expected = np.mean([[item in row and item > 0 for item in exact] for row, exact in zip(one, other, strict=True)])
+    for pairs in (1, 100, 1 << 24):
+        monkeypatch.setattr("genrec_cli.engine.ranking.MOST_PAIRS", pairs)
+        assert recall_of(one, other) == pytest.approx(expected)
+
+
 # ---- fewer items than a list is long ---------------------------------------------------------------
 
 
@@ -394,6 +447,23 @@ def test_a_named_user_is_shown(root):
     answer = genrec(root, "case-study", "rpg-s0", "--user", "U0000009", "--user", "U0000009", "--k", "3")
     rows = pq.read_table(answer.path / "cases.parquet").to_pylist()
     assert [(row["user"], len(row["items"])) for row in rows] == [("U0000009", 3)]
+
+
+def test_a_taint_outlives_a_stop(root, tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(root, tmp_path / "root"))
+    codes = next(copy.glob("synthetic/codes/*/codes.parquet"))
+    sound, table = codes.read_bytes(), pq.read_table(codes)
+    backwards = table["codes"].combine_chunks().take(list(range(len(table)))[::-1])
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("codes"), table.schema.field("codes"), backwards), codes
+    )
+    words = ["train", "--model", "rpg", *TINY, "--epochs", "1", "--label", "t", "--set", "train.seed=5"]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(TrainProgress, "attach", lambda self, loop: Report(stop_requested=lambda: True))
+        assert genrec(copy, *words, "--allow-stale").code == 130
+    codes.write_bytes(sound)
+    answer = genrec(copy, *words)
+    assert answer.code == 0 and "it starts anew" in answer.err and answer.manifest["tainted"] is False
 
 
 # ---- train -----------------------------------------------------------------------------------------

@@ -426,6 +426,18 @@ def test_what_cannot_be_compared_is_refused(swept, code, words, told):
     assert answer.code == code and told in answer.err, answer.err
 
 
+def test_evaluations_in_several_ways_must_be_named(swept, tmp_path):
+    root = Path(shutil.copytree(swept[0], tmp_path / "root"))
+    run, other = (side.split(",")[0] for side in sides(swept))
+    full = genrec(root, "evaluate", "--run", run, "--at", "5").path.name
+    assert genrec(root, "evaluate", "--run", run, "--at", "20").code == 0, "the same ranks"
+    assert genrec(root, "evaluate", "--run", other).code == 0
+    assert genrec(root, "compare", run, other).code == 0
+    few = genrec(root, "evaluate", "--run", run, "--set", "evaluate.users=50").path.name
+    answer = genrec(root, "compare", run, other)
+    assert answer.code == 4 and "in several ways" in answer.err and full in answer.err and few in answer.err
+
+
 def test_other_data_splits_and_ways_are_refused(swept, tmp_path):
     root = Path(shutil.copytree(swept[0], tmp_path / "root"))
     run, other = (side.split(",")[0] for side in sides(swept))

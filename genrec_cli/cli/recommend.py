@@ -44,11 +44,11 @@ def register(app: typer.Typer) -> None:
             raise UsageError("--users and --history exclude each other.")
         if output:
             stage.check_output(output)
-        common.layers("recommend", [], {})
         named = read_users(users) if users else None
         given = read_histories(history) if history else None
         ws = common.workspace()
         chosen = ws.find(ws.dataset(common.dataset), "runs", run)
+        layers = common.layers(f"recommend --run {chosen.path.name}", stage.sections_of(chosen), {})
         if common.dry_run:
             console.say(f"would recommend {k} items to each user with {chosen.path.name}")
             console.emit({"schema": 1, "run": chosen.path.name, "state": "would be made"})
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
             console.say(f"the first {len(named)} users; --users FILE chooses, --output FILE writes all")
         found = stage.run(
             ws, chosen, users=named, histories=given, k=k, exclude_seen=exclude_seen, device=device,
-            bar=console.user_bar("recommending"),
+            bar=console.user_bar("recommending"), decoder=layers.get("decoder"),
         )  # fmt: skip
         rows = found.rows()
         if output:

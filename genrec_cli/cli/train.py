@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
         layers = common.layers("train", stage.SECTIONS, named)
         ws = common.workspace()
         name = str(layers.get("model", {}).get("name") or "mhl")
+        common.layers(f"train --model {name}", stage.sections_of(name), {})
         run = stage.plan(ws, ws.dataset(common.dataset), name, layers, data=data, codes=codes, label=label)
 
         def work() -> "Artifact":

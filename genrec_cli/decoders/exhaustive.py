@@ -142,7 +142,7 @@ class Exhaustive:
 
 def _runs(scores: Scores) -> range:
     """First items of the runs, from 0; the range's step is their length."""
-    length = CELLS[scores.device.type] // max(scores.users, 1) // BLOCK * BLOCK
+    length = CELLS.get(scores.device.type, CELLS["cuda"]) // max(scores.users, 1) // BLOCK * BLOCK
     return range(0, scores.items, max(length, SHORTEST))
 
 

@@ -98,7 +98,8 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         if self.choose is not None:  # otherwise nothing draws from it
             graph.register_generator_state(self.generator)
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # The thread that prepares the next batch allocates pinned memory meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             torch._foreach_zero_([gradient for _, gradient in self.gradients])
             losses = self.compute(batch, self.choose)
         torch.cuda.set_rng_state(random, self.device)

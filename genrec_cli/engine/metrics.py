@@ -20,6 +20,10 @@ NAMES = {"recall": "Recall", "r": "Recall", "hitrate": "Recall", "hr": "Recall",
 """Accepted spellings. With one relevant item, HitRate is Recall."""
 
 
+LARGEST = 999_999
+"""The largest cutoff."""
+
+
 def parse(text: str) -> tuple[str, int]:
     """``ndcg@10`` to ``("NDCG", 10)``."""
     match = re.fullmatch(r"([A-Za-z]+)@([1-9]\d{0,5})", text.strip())

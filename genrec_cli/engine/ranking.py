@@ -24,6 +24,8 @@ from genrec_cli.models.base import CodeGenerator, Model
 
 NO_ITEM, LEFT_OUT = -1, -2
 """In place of codes: of a list's empty place, and of a target that is not to be found."""
+MOST_PAIRS = 1 << 24
+"""Places of lists that are compared at a time."""
 
 
 class Ranked(NamedTuple):
@@ -93,7 +95,7 @@ class ListRanker:
         if self.decoder.whole_codes:
             above_B = list_rank(code_BL, code_B, UNLISTED)
         else:
-            above_B, ties_B = list_rank(top.item_Bk, target_B, UNLISTED), one_B
+            above_B, ties_B = score_rank(top, target_B, UNLISTED)
         cut = TopK(top.item_Bk[:, :k], top.score_Bk[:, :k])
         return Ranked(Rank(above_B, ties_B, code_above_B, one_B), loss_B, cut, figures)
 
@@ -132,6 +134,15 @@ def list_rank(item_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
     return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), missing)
 
 
+def score_rank(top: TopK, target_B: Tensor, missing: int) -> tuple[Tensor, Tensor]:
+    """How many items of each list are above the target and how many tie with it, itself included, by score."""
+    hit_Bk = top.item_Bk == target_B[:, None]
+    hit_B = hit_Bk.any(1)
+    own_B1 = top.score_Bk.gather(1, hit_Bk.int().argmax(1, keepdim=True))
+    above_B, ties_B = (top.score_Bk > own_B1).sum(1), (top.score_Bk == own_B1).sum(1)
+    return torch.where(hit_B, above_B, missing), torch.where(hit_B, ties_B, 1)
+
+
 def code_rank(code_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
     """The same at code level: items with equal codes count as one."""
     hit_Bk = code_Bk == target_B[:, None]
@@ -144,5 +155,10 @@ def code_rank(code_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
 
 def recall_of(item_Uk: np.ndarray, exact_Uk: np.ndarray) -> float:
     """Share of the exact lists' places that the lists find."""
-    hit_Ukk = (item_Uk[:, :, None] == exact_Uk[:, None, :]) & (item_Uk[:, :, None] > 0)
-    return float(hit_Ukk.any(1).mean())
+    rows = max(MOST_PAIRS // max(item_Uk.shape[1] ** 2, 1), 1)
+    found = 0
+    for begin in range(0, len(item_Uk), rows):
+        item_Bk, exact_Bk = item_Uk[begin : begin + rows], exact_Uk[begin : begin + rows]
+        hit_Bkk = (item_Bk[:, :, None] == exact_Bk[:, None, :]) & (item_Bk[:, :, None] > 0)
+        found += int(hit_Bkk.any(1).sum())
+    return found / exact_Uk.size

@@ -31,7 +31,7 @@ def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifa
         raise UsageError(f"{folder} is finished.", hint=f"genrec evaluate --run {run.plan.label}")
     if not (folder / LAST).exists():
         raise UsageError(f"Nothing has been trained in {folder}.", hint=GO_ON)
-    if train.of_other_inputs(folder, run.plan):
+    if train.of_other_inputs(ws, run.plan):
         raise UsageError(f"{folder} was begun on inputs that have changed since.", hint=f"{GO_ON} anew")
     counters = Counters(**read_counters(folder / LAST))
     if counters.best is None:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.config import Count, Section, Seed, validate
+from genrec_cli.config import Count, Section, Seed, canonical_json, validate
 from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.distributed import resolve_device
@@ -25,7 +25,7 @@ from genrec_cli.engine import metrics, slices
 from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.stages.compare_table import SCHEMA, Ranks, Slice, shown, table
-from genrec_cli.stages.load import load_run, own_decoder, own_ranker
+from genrec_cli.stages.load import load_run, own_decoder, own_ranker, own_search, refuse_longer
 
 VERSION = 1
 SECTIONS = ["compare"]
@@ -85,6 +85,10 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
     if len({artifact.key for artifact in flat}) < len(flat):
         raise UsageError("The same run is named twice.")
     _refuse_unequal(ws, flat, config)
+    if config.by == "truncation":
+        name, deepest = max(((m, metrics.parse(m)[1]) for m in config.metrics), key=lambda pair: pair[1])
+        for chosen_run in flat:
+            refuse_longer(name, deepest, *own_search(chosen_run), hint=f"Smaller cutoffs for {chosen_run.path.name}")
     names = _names(chosen)
     label = "-vs-".join(names)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
     settings = config.model_dump(mode="json") | {"sides": [len(side) for side in chosen]}
@@ -128,11 +132,16 @@ def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -
             f"{chosen.path.name} was not evaluated on the {config.split} split yet.",
             hint=f"genrec evaluate --dataset {dataset} --run {chosen.path.name} --split {config.split}",
         )
-    # Evaluations that differ in their cutoffs alone hold the same ranks.
-    if len({e.config["evaluate"]["exclude_seen"] for e in found}) > 1:
+    if len({canonical_json(_way(e)) for e in found}) > 1:
         lines = "\n".join(f"  {e.path.name}" for e in found)
         raise InputError(f"{chosen.path.name} was evaluated in several ways:\n{lines}", hint="Name one of these")
     return ws.verified(found[0])
+
+
+def _way(evaluation: Artifact) -> dict[str, Any]:
+    """What decides the ranks of an evaluation. Cutoffs do not: they are cut from the same lists."""
+    way = {name: value for name, value in evaluation.config["evaluate"].items() if name != "at"}
+    return way | {"settings": evaluation.config.get("decoder", {}), "version": evaluation.manifest["version"]}
 
 
 def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) -> None:

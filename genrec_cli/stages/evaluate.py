@@ -23,11 +23,13 @@ from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_o
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import CodeScorer, ItemScorer
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_run, own_decoder
+from genrec_cli.stages.load import load_run, own_decoder, refuse_longer
 
 VERSION = 2
 EXCLUDING_VERSION = 4
 """With ``exclude_seen``: raised alone when its rule changed for targets in the history, then for long histories."""
+SINGLY_VERSION = 5
+"""With a decoder that lists items singly, the graph: raised alone when ties in its lists came to count."""
 SECTIONS = ["evaluate", "decoder"]
 
 
@@ -53,8 +55,8 @@ def plan(
 ) -> tuple[Plan, EvaluateConfig]:
     """Resolve the run and the settings."""
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
-    if not config.at or min(config.at) < 1:
-        raise UsageError("--at takes cutoffs of 1 or more, for example --at 5,10.")
+    if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
+        raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
     config = config.model_copy(update={"at": tuple(sorted(set(config.at)))})
     chosen = ws.find(dataset, "runs", run)
     model = registry.load("model", chosen.config["model"]["name"])
@@ -76,18 +78,15 @@ def plan(
                 f"The decoder '{config.decoder}' compares items digit by digit, which means nothing for text.",
                 hint="--decoder exhaustive",
             )
-        if max(config.at) > decoder.longest(settings):
-            raise UsageError(
-                f"--at {max(config.at)} is more than these settings of '{config.decoder}' can list, "
-                f"which is {decoder.longest(settings)}.",
-                hint=f"--set decoder.beams={max(config.at)}",
-            )
+        refuse_longer(f"--at {max(config.at)}", max(config.at), decoder, settings)
     left_out = {"batch_size"} | ({"users"} if config.users is None else set())  # keys of before stay as they were
     resolved = {"evaluate": config.model_dump(mode="json", exclude=left_out)}
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
     label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
     version = EXCLUDING_VERSION if config.exclude_seen else VERSION
+    if not decoder.exact and not decoder.whole_codes:
+        version = SINGLY_VERSION
     return Plan(dataset, "eval", label, version, resolved, {"runs": chosen}), config
 
 

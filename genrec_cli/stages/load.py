@@ -1,19 +1,21 @@
 """What later stages need of a finished run: its catalogue, its model, its histories, its decoder."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.config import validate
+from genrec_cli.config import Section, validate
 from genrec_cli.data.catalog import NO_CODE, Catalog, blank_codes
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
 from genrec_cli.data.sequences import Histories
 from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
-from genrec_cli.errors import DataError
+from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import Model
 
 
@@ -67,8 +69,24 @@ def own_decoder(run: Artifact) -> str:
     return run.config.get("decoder", {}).get("name", "exhaustive")
 
 
-def own_ranker(run: Artifact, model: Model, catalog: Catalog) -> Ranker:
-    """What ranks with a run's model where nothing else is asked for."""
-    settings = dict(run.config.get("decoder", {"name": "exhaustive"}))
-    kind = registry.load("decoder", settings.pop("name"))
-    return make_ranker(model, catalog, kind, validate(kind.Config, "decoder", settings))
+def own_search(run: Artifact, layer: Mapping[str, Any] | None = None) -> tuple[Any, Section]:
+    """The decoder that a run was validated with and its settings, those of ``layer`` in place of the run's."""
+    as_trained = {name: value for name, value in run.config.get("decoder", {}).items() if name != "name"}
+    kind = registry.load("decoder", own_decoder(run))
+    return kind, validate(kind.Config, "decoder", as_trained | dict(layer or {}))
+
+
+def own_ranker(run: Artifact, model: Model, catalog: Catalog, layer: Mapping[str, Any] | None = None) -> Ranker:
+    """What ranks with a run's model where no other decoder is asked for."""
+    return make_ranker(model, catalog, *own_search(run, layer))
+
+
+def refuse_longer(asked: str, cutoff: int, search: Any, settings: Section, *, hint: str | None = None) -> None:
+    """A usage error for a cutoff beyond the lists of a decoder, which nothing could reach.
+
+    Args:
+        asked: the words that ask for it.
+    """
+    if not search.exact and cutoff > (longest := search.longest(settings)):
+        raise UsageError(f"{asked} is more than these settings of the decoder can list, which is {longest}.",
+                         hint=hint or f"--set decoder.beams={cutoff}")  # fmt: skip

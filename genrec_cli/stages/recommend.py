@@ -21,7 +21,7 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import recommend as decode
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.files import write_atomically
-from genrec_cli.stages.load import load_run, own_ranker
+from genrec_cli.stages.load import load_run, own_ranker, own_search, refuse_longer
 
 COLUMNS = ("user", "rank", "item", "title", "score")
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
@@ -68,19 +68,31 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path.name}: the ending decides the format.", hint=f"One of {', '.join(FORMATS)}")
 
 
+def sections_of(chosen: Artifact) -> list[str]:
+    """The sections that recommending with a run reads; a file may hold others."""
+    return [] if own_search(chosen)[0].exact else ["decoder"]
+
+
 def run(
     ws: Workspace, chosen: Artifact, *, users: list[str] | None, histories: dict[str, list[str]] | None, k: int,
     exclude_seen: bool, device: str, bar: Callable[[int], Any], batch_size: int = 256,
+    decoder: dict[str, Any] | None = None,
 ) -> Recommendations:  # fmt: skip
     """Recommend for known users (all, or those named) from their full histories, or for given histories.
+
+    Args:
+        decoder: settings of the run's own decoder, in place of those it was validated with.
 
     Raises:
         DataError: for a user that the data does not know, or if no history holds a known item.
     """
     if k < 1:
         raise UsageError(f"--k takes 1 or more, not {k}.")
+    search, settings = own_search(chosen, decoder)
     where = resolve_device(device)
     model, catalog, known = load_run(ws, chosen, where)
+    k = min(k, catalog.items)
+    refuse_longer(f"--k {k}", k, search, settings)
     names = Names.read(ws.input(chosen, "data").path)
     if histories is not None:
         labels, known = _own_histories(histories, names)
@@ -98,10 +110,10 @@ def run(
     )
     with bar(len(user)) as progress:
         row, item, score = decode(
-            own_ranker(chosen, model, catalog),
+            own_ranker(chosen, model, catalog, decoder),
             batches,
             where,
-            k=min(k, catalog.items),
+            k=k,
             tick=progress.update,
         )
     found = item > 0

@@ -118,7 +118,11 @@ def read_recipe(name: str) -> Recipe:
 
 
 def reads(words: Sequence[str]) -> tuple[str, ...]:
-    """The sections that a step reads: ``preprocess`` of your own files also takes their columns."""
+    """The sections that a step reads: ``preprocess`` of your own files also takes their columns, a model its own."""
+    if words[0] == "train" and "--model" in words:
+        from genrec_cli.stages.train import sections_of
+
+        return tuple(sections_of(words[words.index("--model") + 1]))
     return (*READS[words[0]], *(("source",) if "--interactions" in words else ()))
 
 
@@ -127,9 +131,8 @@ def commands(
 ) -> list[list[str]]:
     """The command line of every step, with the shared options and each ``--set`` where it is read."""
     section_of = {text: next(iter(parse_set([text]))) for text in assigned}
-    read = {section for words in recipe.steps for section in reads(words)}
     for text, section in section_of.items():
-        if section not in read:
+        if not any(section in reads(words) for words in recipe.steps):
             raise UsageError(f"No step of '{recipe.name}' reads the section '{section}' (--set {text}).")
     if from_dir is not None and not any(words[0] == "download" for words in recipe.steps):
         raise UsageError(f"No step of '{recipe.name}' downloads anything.", hint="Leave --from-dir out")

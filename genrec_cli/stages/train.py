@@ -30,7 +30,7 @@ from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_catalog, on_device
+from genrec_cli.stages.load import load_catalog, on_device, refuse_longer
 
 VERSION = 2
 LIMITED_VERSION = 3
@@ -67,8 +67,8 @@ def plan(
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
-    metrics.parse(train.metric)
     search, decoder = own_search(kind, layers)
+    refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search, decoder)
     masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
     if masked and not kind.masks:
         raise UsageError(
@@ -114,6 +114,13 @@ def plan(
     return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
 
 
+def sections_of(model: str) -> list[str]:
+    """The sections that a model reads; a file may hold others, meant for another model."""
+    kind = registry.load("model", model)
+    unread = {"noise": not kind.noised, "decoder": registry.load("decoder", kind.decoder).exact}
+    return [name for name in SECTIONS if not unread.get(name)]
+
+
 def own_search(kind: type[Model], layers: dict[str, dict[str, Any]]) -> tuple[Any, Section]:
     """A model's own decoder and its settings. Exact decoding has none, so [decoder] is not for it."""
     search = registry.load("decoder", kind.decoder)
@@ -136,12 +143,12 @@ def train(
             loop.report = report_to(loop)
             loop.run()
         return None
-    if not force and of_other_inputs(ws.path(run.plan), run.plan):
+    if not force and of_other_inputs(ws, run.plan):
         console.warn(f"{run.plan.name} was begun on inputs that have changed since; it starts anew.")
         force = True
     with ws.build(run.plan, resumable=True, force=force) as draft:
         if not (draft.path / INPUTS).exists():
-            write_atomically(draft.path / INPUTS, (json.dumps(_digests(run.plan), indent=2) + "\n").encode())
+            write_atomically(draft.path / INPUTS, (json.dumps(_digests(ws, run.plan), indent=2) + "\n").encode())
         config_json = json.dumps(run.plan.config, indent=2) + "\n"
         (draft.path / "config.json").write_text(config_json, encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -236,16 +243,19 @@ def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
     return result
 
 
-def _digests(plan: Plan) -> dict[str, str]:
-    return {name: artifact.digest for name, artifact in plan.inputs.items()}
+def _digests(ws: Workspace, plan: Plan) -> dict[str, str]:
+    """What a digest stands for, unless the input was changed since: then also how."""
+    stale = {name: ws.stale(artifact) for name, artifact in plan.inputs.items()}
+    return {name: a.digest + (f" stale: {stale[name]}" if stale[name] else "") for name, a in plan.inputs.items()}
 
 
-def of_other_inputs(folder: Path, plan: Plan) -> bool:
-    """Whether a folder holds a checkpoint of inputs with the same recipe (the same key) and other content."""
+def of_other_inputs(ws: Workspace, plan: Plan) -> bool:
+    """Whether the folder of a run holds a checkpoint of inputs with the same key and other content."""
+    folder = ws.path(plan)
     if not (folder / INPUTS).exists():
         return False
     try:
-        return json.loads((folder / INPUTS).read_text("utf-8")) != _digests(plan)
+        return json.loads((folder / INPUTS).read_text("utf-8")) != _digests(ws, plan)
     except ValueError:
         return True
 
