@@ -187,6 +187,12 @@ def test_a_set_reaches_the_steps_that_read_it(tmp_path: Path) -> None:
         commands(replace(recipe, steps=recipe.steps[1:]), [], from_dir=Path("raw files"))
 
 
+def test_a_set_of_decoding_reaches_the_models_that_have_some(tmp_path: Path) -> None:
+    recipe = read_recipe(str(write(tmp_path, "train --model rpg", "train --model tiger", "evaluate --decoder graph")))
+    lines = commands(recipe, [], ["decoder.beams=9"])
+    assert ["decoder.beams=9" in line for line in lines] == [False, True, True]
+
+
 def test_the_table_of_sections_agrees_with_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask each command itself: one that does not read a section refuses a ``--set`` of it by name."""
     from genrec_cli.cli import app, common

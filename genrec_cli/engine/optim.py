@@ -59,7 +59,8 @@ class TrainConfig(Section):
     graphs_of_masks: bool = False
     """Steps with masks or noise too (mhl, mdgr). Off, as no device has run them yet."""
     checkpoint_minutes: Positive = 5.0
-    """Minutes between checkpoints within an epoch; one is always written after each epoch."""
+    """Minutes between checkpoints within an epoch; one is always written after each epoch. It is in the key: with
+    another one a training starts anew."""
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
