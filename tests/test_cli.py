@@ -230,7 +230,7 @@ WRONG = [
     (2, ["evaluate", "--run", "sasrec-s0", "--decoder", "graph"], "--decoder exhaustive"),
     (2, ["evaluate", "--run", "rpg-s0", "--decoder", "graph", "--at", "60"], "beams"),
     (2, ["evaluate", "--run", "rpg-s0", "--at", "5;10"], "--at 5,10"),
-    (2, ["evaluate", "--run", "rpg-s0", "--at", "0"], "1 or more"),
+    (2, ["evaluate", "--run", "rpg-s0", "--at", "0"], "from 1 to 999,999"),
     (2, ["case-study", "rpg-s0", "rpg-s0"], "twice"),
     (2, ["recommend", "--run", "rpg-s0", "-o", "r.xls"], ".csv"),
     (2, ["recommend", "--run", "rpg-s0", "-o", "/dev/null/r.csv"], "/dev/null/r.csv"),
