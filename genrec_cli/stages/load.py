@@ -1,6 +1,7 @@
 """What later stages need of a finished run: its catalogue, its model, its histories, its decoder."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
 from genrec_cli.data.sequences import Histories
 from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
-from genrec_cli.errors import DataError
+from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import Model
 
 
@@ -60,6 +61,18 @@ def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model,
     model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
     load_weights(run.path / BEST, model)
     return model.eval(), catalog, Histories.read(data.path)
+
+
+def matching_decoder(name: str, model: str, hint: str) -> Any:
+    """The class of a decoder that can decode a model, both by name.
+
+    Raises:
+        UsageError: the model lacks the face that the decoder asks for; ``hint`` says what to do about it.
+    """
+    decoder = registry.load("decoder", name)
+    if not issubclass(registry.load("model", model), decoder.face):
+        raise UsageError(f"The decoder '{name}' cannot decode the model '{model}'.", hint=hint)
+    return decoder
 
 
 def own_decoder(run: Artifact) -> str:

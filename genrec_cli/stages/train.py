@@ -30,7 +30,7 @@ from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_catalog, on_device
+from genrec_cli.stages.load import load_catalog, matching_decoder, on_device
 
 VERSION = 2
 SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
@@ -66,7 +66,10 @@ def plan(
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
     metrics.parse(train.metric)
-    search, decoder = own_search(kind, layers)
+    face = f"In the class {kind.__name__}: decoder = NAME, of one whose face it has (docs/add-a-model.md, Faces)"
+    search = matching_decoder(kind.decoder, model, face)
+    # exact decoding has no settings, so [decoder] is not for it
+    decoder = validate(search.Config, "decoder", {} if search.exact else layers.get("decoder", {}))
     masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
     if masked and not kind.masks:
         raise UsageError(
@@ -77,6 +80,11 @@ def plan(
         raise UsageError(
             "An encoder that reads both directions (model.causal = false) learns one target a row.",
             hint="--set train.windows=each",
+        )
+    if getattr(model_config, "next_targets", "all") == "last" and train.windows != "each":
+        raise UsageError(
+            f"model.next_targets = last needs rows of one target; of train.windows = {train.windows} they have many.",
+            hint="--set train.windows=each    gives every target a row",
         )
     if "codes" in kind.needs:
         found = ws.find(dataset, "codes", codes, made_from=data and ws.find(dataset, "data", data))
@@ -109,12 +117,6 @@ def plan(
     label = label or f"{model}-s{train.seed}"
     plan = Plan(dataset, "runs", label, VERSION, config, inputs)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
-
-
-def own_search(kind: type[Model], layers: dict[str, dict[str, Any]]) -> tuple[Any, Section]:
-    """A model's own decoder and its settings. Exact decoding has none, so [decoder] is not for it."""
-    search = registry.load("decoder", kind.decoder)
-    return search, validate(search.Config, "decoder", {} if search.exact else layers.get("decoder", {}))
 
 
 def train(
