@@ -16,6 +16,10 @@ Readings where the paper is silent or contradicts itself, each an option:
 * ``entropy_source``: "printed" takes h_t for the uncertainty of item t; a next-item model's h_t describes item
   t + 1, so "predictive" takes h_{t-1} (the first item takes its history's mean).
 
+One more reading, without an option: Algorithm 1 says only that entropies come without gradient. Here their pass is one
+of training, with dropout on, so the masks follow a sample of how unsure the model is, another one in each step; the
+entropies of the log, the figures and case studies are those of the same weights without dropout.
+
 Reconstruction heads run at masked (t, k) pairs only. Recipes: beauty-mhl, toys-mhl, sports-mhl.
 """
 
