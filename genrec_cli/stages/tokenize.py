@@ -28,7 +28,7 @@ from genrec_cli.stages.encode import encode
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
 from genrec_cli.tokenizers.collisions import Policy, settle
 from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
-from genrec_cli.tokenizers.quality import measure, of_codes
+from genrec_cli.tokenizers.quality import collisions, measure, of_codes
 
 VECTORS_VERSION = 1
 CODES_VERSION = 1
@@ -330,12 +330,16 @@ def show(quality: Mapping[str, Any]) -> None:
 def _assign(
     tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, policy: Policy, seed: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores."""
+    """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores.
+
+    A digit that only counts items of equal codes decides which collide, and is left out of all other figures.
+    """
     found_IK = tokenizer.codes(vec_ID)
     with one_thread():
         codes_IK, facts = settle(policy, tokenizer, vec_ID, found_IK, codewords)
-        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK[:, : found_IK.shape[1]])
-        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed) | facts
+        own_IK = codes_IK[:, : found_IK.shape[1]]
+        quality = measure(vec_ID, own_IK, codewords, tokenizer.reduced(vec_ID), tokenizer.decode(own_IK), seed=seed)
+        return codes_IK, quality | {"codebooks": codes_IK.shape[1]} | collisions(codes_IK) | facts
 
 
 def _write(draft: Draft, tokenizer: Tokenizer | TitleTokenizer, codes_IK: np.ndarray, quality: dict[str, Any]) -> None:
