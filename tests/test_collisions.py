@@ -198,6 +198,9 @@ def test_policies_make_codes_of_their_own_and_say_so(root: Path) -> None:
     assert before["collision_policy"] == "none" and before["colliding_share"] > 0.1
     digit, with_one = found(root, "--collisions", "digit", "--codewords", "12")
     assert digit.name.startswith("rkmeans3x12-digit-") and with_one["codebooks"] == 4
+    bare = found(root, "--codewords", "12")[1]
+    for figure in ("digits", "least_used_share", "mean_entropy", "mutual_information", "neighbours_kept_by_digits"):
+        assert with_one[figure] == bare[figure], "what the counter says is no quality of the codebook"
     apart, moved = found(root, "--collisions", "reassign")
     assert apart.name.startswith("rkmeans3x6-reassign-") and moved["codebooks"] == 3
     for quality in (with_one, moved):

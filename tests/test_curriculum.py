@@ -136,13 +136,20 @@ def test_max_epochs_ends_a_phase_and_losses_may_be_watched():
     assert machine.state.stale == 0, "a lower loss is better"
 
 
-def test_a_ratio_of_zero_is_at_its_end_at_once():
-    machine = Curriculum(CurriculumConfig(preset="r-e-inf", ratio=0.0, plateau=2, patience=3))
-    phases = []
-    while not machine.state.finished and len(phases) < 50:
-        phases.append(machine.phase.name)
-        machine.after_epoch(0.5)
-    assert phases == ["random"] * 3 + ["entropy"] + ["inference"] * 4
+@pytest.mark.parametrize("ratio", [0.05, 0.15, 0.4])
+def test_the_exponential_preset_falls_by_shares_of_its_start(ratio):
+    """At every ratio of Table 1 alike; a floor that is no share ended the phase of the lowest at its first plateau."""
+
+    def shares(**given: float) -> list[float]:
+        config = CurriculumConfig(preset="e-inf", law="exponential", ratio=ratio, plateau=1, **given)
+        machine, seen = Curriculum(config), []
+        while machine.phase.name == "entropy":
+            seen.append(machine.state.ratio / ratio)
+            machine.after_epoch(0.5)
+        return seen
+
+    assert shares() == pytest.approx([1.0, 1.0, 0.5, 0.25, 0.125])
+    assert shares(eta=0.8, floor=0.6) == pytest.approx([1.0, 1.0, 0.8, 0.64])
 
 
 def test_state_survives_a_dump():
@@ -168,11 +175,28 @@ def test_a_plateau_that_a_falling_ratio_always_forestalls_is_an_error():
     assert validate(CurriculumConfig, "curriculum", {"phase": [phase]}).phases()[0].name == "a"
 
 
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        ({"mask": "random"}, "mask = random with ratio = 0 hides nothing"),
+        ({"ratio": 0.3}, "mask = none with ratio = 0.3 hides nothing"),
+        ({"mask": "random", "ratio": 0.3, "until": {"ratio_at": 0.1}}, r"ratio_at = 0\.1 is never reached.*a law"),
+        ({"mask": "random", "ratio": 0.3, "until": {"ratio_at": -0.1}}, "ratio_at"),
+    ],
+)
+def test_a_phase_that_would_do_nothing_or_never_end_is_an_error(phase, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(CurriculumConfig, "curriculum", {"phase": [{"name": "a", **phase}]})
+
+
 def test_own_phases_and_wrong_presets():
     own = CurriculumConfig(phase=(Phase(name="a", mask="random", ratio=0.3, max_epochs=2), Phase(name="b")))
     assert [p.name for p in own.phases()] == ["a", "b"]
-    with pytest.raises(ConfigError, match="no curriculum 'r-x'"):
-        CurriculumConfig(preset="r-x").phases()
+    for preset in ("r-x", "inf-r", "e-r", "r-e"):
+        with pytest.raises(ConfigError, match="'r-e-inf'"):
+            validate(CurriculumConfig, "curriculum", {"preset": preset})
+    with pytest.raises(ConfigError, match=r"curriculum\.ratio"):
+        validate(CurriculumConfig, "curriculum", {"preset": "r-inf", "ratio": 0})
 
 
 # ---- the model under masks ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import make_catalog, make_histories
 from sklearn.metrics import ndcg_score
+from torch.nn.functional import logsigmoid
 
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive, _runs
@@ -190,6 +191,34 @@ def test_sasrec_sampled_losses_are_finite_and_learn(kind):
         optimizer.step()
         values.append(float(loss.sum.detach() / loss.count))
     assert np.mean(values[-5:]) < 0.6 * np.mean(values[:5])
+
+
+@pytest.mark.parametrize("kind", ["bce", "sampled"])
+def test_sasrec_sampled_losses_equal_loops_and_spare_the_target(kind):
+    """With three items every third draw is the target: it is no negative, neither in the loss nor in the gradient."""
+    items, negatives, histories = 3, 4, make_histories([7] * 6, 3)
+    config = SasRecConfig(width=8, heads=2, inner=8, loss=kind, negatives=negatives, dropout=0, attention_dropout=0)
+    model = SasRec(config, make_catalog(items), max_length=8)
+    torch.nn.init.normal_(model.item.weight)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.arange(6))
+    torch.manual_seed(3)
+    loss = model.losses(batch)["next"]
+    torch.manual_seed(3)
+    drawn_MS = torch.randint(items, (len(batch.learn_M), negatives))
+    column_M = batch.target_N[batch.learn_M] - 1
+    assert 0.1 < (drawn_MS == column_M[:, None]).float().mean() < 0.6
+    h_MD, total = model.states(batch, batch.learn_M), 0.0
+    for h, target, drawn in zip(h_MD, column_M.tolist(), drawn_MS.tolist(), strict=True):
+        positive, others = h @ model.item.weight[target], [h @ model.item.weight[s] for s in drawn if s != target]
+        if kind == "bce":
+            total -= logsigmoid(positive) + sum(logsigmoid(-other) for other in others) / negatives
+        else:
+            total -= torch.stack([positive, *others]).log_softmax(0)[0]
+    torch.testing.assert_close(loss.sum, total)
+    table = model.item.weight
+    gradient, expected = (torch.autograd.grad(value, table, retain_graph=True)[0] for value in (loss.sum, total))
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_code_scores_equal_a_gather():

@@ -20,6 +20,7 @@ from genrec_cli.config import read_toml
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
 from genrec_cli.stages.run import (
     COLUMNS,
+    FOLDER,
     READS,
     Chain,
     aligned,
@@ -127,6 +128,19 @@ def test_every_section_of_a_recipe_is_read_by_a_step(name: str) -> None:
     recipe = read_recipe(name)
     read = {section for step in recipe.steps for section in reads(step)}
     assert set(read_toml(recipe.path)) - {"recipe"} <= read
+
+
+@pytest.mark.parametrize("name", ["sports-mdgr", "toys-mdgr", "sweeps/mdgr-codes", "sweeps/mdgr-decoding",
+                                  "sweeps/mdgr-noise"])  # fmt: skip
+def test_settings_of_mdgr_that_were_found_on_beauty_hold_wherever_it_is_trained(name: str) -> None:
+    found, beauty = (read_toml(FOLDER / f"{one}.toml") for one in (name, "beauty-mdgr"))
+    sweep = found.get("sweep", {})
+    rows = [sweep.get("grid", {}), *(row["set"] for row in sweep.get("run", []))]
+    varied = {(section, key) for row in rows for section, keys in row.items() for key in keys}
+    for section in ("model", "train", "noise", "decoder"):
+        for key, value in beauty[section].items():
+            if (section, key) not in varied and key != "stride":
+                assert found[section][key] == value, f"{section}.{key}"
 
 
 def test_the_recipes_of_the_readme_are_there() -> None:

@@ -268,6 +268,21 @@ def test_overlap_of_lists_is_counted_in_blocks(monkeypatch):
         assert recall_of(one, other) == pytest.approx(expected)
 
 
+def test_a_model_whose_decoder_cannot_decode_it_is_refused_before_training(root, monkeypatch):
+    monkeypatch.setattr("genrec_cli.models.tiger.Tiger.decoder", "exhaustive")
+    wrong = genrec(root, "train", "--model", "tiger", *TINY_TIGER, "--epochs", "1", "--label", "faceless")
+    assert wrong.code == 2 and "'exhaustive' cannot decode the model 'tiger'" in wrong.err and "Faces" in wrong.err
+    assert not list(root.glob("*/runs/faceless*"))
+
+
+def test_the_last_target_alone_is_learned_only_where_rows_have_one(root):
+    words = ["train", "--model", "mhl", *TINY, "--epochs", "1", "--set", "model.next_targets=last", "--dry-run"]
+    for rows in ([], ["--set", "train.windows=recent"]):
+        wrong = genrec(root, *words, *rows)
+        assert wrong.code == 2 and "--set train.windows=each" in wrong.err
+    assert genrec(root, *words, "--set", "train.windows=each").code == 0
+
+
 # ---- fewer items than a list is long ---------------------------------------------------------------
 
 

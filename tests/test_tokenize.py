@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ import pytest
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.cli import main
 from genrec_cli.data.schema import ITEMS, codes_schema, read_table, write_table
+from genrec_cli.encoders.vectors import VectorsEncoder
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.tokenizers import quality
 from genrec_cli.tokenizers.kmeans import check_codewords
@@ -398,6 +400,39 @@ def test_codebook_from_gives_new_items_the_old_codes(tmp_path: Path, capsys) -> 
     assert code == 2 and "tokenizer.codewords is 16" in err
     code, _, err = genrec(capsys, tmp_path, *frozen, "--encoder", "lsa")
     assert code == 2 and "another encoder" in err
+
+
+def test_codebook_from_takes_vectors_of_the_same_making_alone(tmp_path: Path, capsys, monkeypatch) -> None:
+    ws = Workspace(tmp_path)
+    shop(ws), shop(ws, items=130, dataset="later"), shop(ws, first=500, dataset="strange")
+    vec_ID = cloud(130, 24)
+    files = {"old": vec_ID[:120], "wide": np.ones((130, 25)), "other": cloud(130, 24, seed=9),
+             "rounded": vec_ID * 1.0001, "moved": vec_ID + 2 * (np.arange(130) == 7)[:, None]}  # fmt: skip
+    for name, rows in files.items():
+        np.save(tmp_path / f"{name}.npy", rows)
+
+    def tokenize(dataset: str, name: str, *words: str) -> tuple[int, str, str]:
+        return genrec(capsys, tmp_path, "--dataset", dataset, "--encoder", str(tmp_path / f"{name}.npy"), *words)
+
+    made = tokenize("shop", "old", "--codebooks", "4", "--codewords", "8", "--pca", "16")[1]
+    for name, message in (("other", "120 of 120 items"), ("wide", "24 wide, not 25"), ("moved", "1 of 120 items")):
+        code, _, err = tokenize("later", name, "--codebook-from", made)
+        assert code == 2 and message in err and ("R7." in err) == (name == "moved")
+    assert tokenize("later", "rounded", "--codebook-from", made)[0] == 0
+    code, _, err = tokenize("strange", "old", "--codebook-from", made)
+    assert code == 0 and "is not checked" in err
+
+    def from_a_hub(self: VectorsEncoder, *given: object) -> np.ndarray:
+        self.facts = {"revision": f"commit{len(given[0])}"}
+        return encode(self, *given)
+
+    encode = VectorsEncoder.encode
+    monkeypatch.setattr(VectorsEncoder, "encode", from_a_hub)
+    np.save(tmp_path / "new.npy", vec_ID)
+    shutil.rmtree(tmp_path / "shop" / "vectors")
+    made = tokenize("shop", "old", "--codebooks", "4", "--codewords", "8", "--pca", "16", "--force")[1]
+    code, _, err = tokenize("later", "new", "--codebook-from", made)
+    assert code == 2 and "commit commit120, not commit130" in err and "encoder.revision=commit120" in err
 
 
 def test_codebook_from_needs_a_codebook_and_a_frozen_encoder(tmp_path: Path, capsys) -> None:

@@ -267,6 +267,32 @@ def test_residual_k_means_is_k_means_of_what_is_left() -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.parametrize("name", ["rkmeans", "rqvae"])
+def test_fitting_in_small_runs_of_items_gives_the_same_codebook(name: str, monkeypatch) -> None:
+    vec_ID = cloud(300)
+    whole = build(name, vec_ID)
+    asked: list[int] = []
+
+    def watched(x_NS: np.ndarray, centroid_VS: np.ndarray) -> np.ndarray:
+        asked.append(len(x_NS) * len(centroid_VS))
+        return squared_distances(x_NS, centroid_VS)
+
+    def quantised(z_NS: torch.Tensor, centroids_KVS: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        asked.append(len(z_NS) * len(centroids_KVS[0]))
+        return quantise(z_NS, centroids_KVS)
+
+    quantise = rqvae.quantise
+    monkeypatch.setattr("genrec_cli.tokenizers.rkmeans.squared_distances", watched)
+    monkeypatch.setattr(rqvae, "quantise", quantised)
+    monkeypatch.setattr("genrec_cli.tokenizers.residual.CELLS", 400)
+    monkeypatch.setattr(rqvae, "CHUNK", 40)
+    pieces = build(name, vec_ID)
+    assert max(asked) <= 400 and sum(asked) >= 4 * 300 * 10
+    for part, tensor in whole.tensors().items():
+        assert np.array_equal(tensor, pieces.tensors()[part])
+    assert np.array_equal(whole.centroids_KVS, pieces.centroids_KVS)
+
+
 def test_the_beam_is_exact_once_it_holds_all_codes() -> None:
     vec_ID = cloud()
     tokenizer = build("rkmeans", vec_ID, codebooks=3, codewords=4)

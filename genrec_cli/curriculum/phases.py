@@ -7,13 +7,14 @@ list: "direct inference" is one phase without a mask that ends when validation n
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from genrec_cli.config import Count, NonNegative, Positive, Section, Share
-from genrec_cli.errors import ConfigError
 
+Inside = Annotated[float, Field(gt=0, lt=1)]
+"""Above 0 and below 1."""
 Mask = Literal["none", "random", "entropy"]
 Granularity = Literal["token", "item", "mixed"]
 
@@ -27,7 +28,7 @@ class Law(Section):
     """linear: minus ``step`` of the initial ratio (appendix I); exponential: times ``eta`` (equation 5)."""
     step: Positive = 0.1
     """Share of the initial ratio."""
-    eta: Share = 0.5
+    eta: Inside = 0.5
     """Factor of the exponential law."""
     floor: NonNegative = 0.0
     """At or below this ratio it becomes 0 (Algorithm 1, line 24)."""
@@ -43,7 +44,7 @@ class Until(Section):
 
     plateau: Count | None = None
     """After so many evaluations without improvement."""
-    ratio_at: float | None = None
+    ratio_at: NonNegative | None = None
     """Once the mask ratio is at or below this."""
 
 
@@ -57,7 +58,7 @@ class Phase(Section):
     granularity: Granularity = "token"
     """token: single digits; item: all digits of an item; mixed: either, for each item."""
     ratio: Share = 0.0
-    """Initial mask ratio."""
+    """Initial mask ratio; a mask needs one above 0."""
     law: Law | None = None
     """How the ratio falls; none: it stays."""
     until: Until = Until()
@@ -66,8 +67,18 @@ class Phase(Section):
     """Upper limit of epochs in this phase."""
 
     @model_validator(mode="after")
+    def _hides(self) -> Self:
+        if (self.mask == "none") != (self.ratio == 0):
+            raise ValueError(f"mask = {self.mask} with ratio = {self.ratio:g} hides nothing; give both or neither")
+        return self
+
+    @model_validator(mode="after")
     def _can_end(self) -> Self:
-        law, plateau = self.law, self.until.plateau
+        law, plateau, ratio_at = self.law, self.until.plateau, self.until.ratio_at
+        if law is None and ratio_at is not None and ratio_at < self.ratio:
+            raise ValueError(
+                f"until.ratio_at = {ratio_at:g} is never reached, as ratio = {self.ratio:g} stays; give a law"
+            )
         if law is not None and plateau is not None and law.on_plateau <= plateau:
             raise ValueError(
                 f"until.plateau = {plateau} is never reached, as each step down, after law.on_plateau = "
@@ -79,18 +90,22 @@ class Phase(Section):
 class CurriculumConfig(Section):
     """Which phases to train in."""
 
-    preset: str = "inf"
+    preset: Literal["inf", "r", "e", "r-inf", "e-inf", "r-e-inf"] = "inf"
     """A preset by name, unless ``phase`` lists phases of your own."""
     patience: Count = 20
     """Evaluations without improvement that end the last phase (early stopping)."""
     plateau: Count = 5
     """Evaluations without improvement that end a masking phase, or lower its ratio."""
-    ratio: Share = 0.15
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.15
     """Initial mask ratio of the presets."""
     granularity: Granularity = "token"
     """Granularity of the presets."""
     law: Literal["linear", "exponential"] = "linear"
-    """Decay law of the presets."""
+    """Decay law of the presets: minus a tenth of ``ratio`` at each plateau, or times ``eta``."""
+    eta: Inside = 0.5
+    """Factor of the presets' exponential law (equation 5; the paper gives no number)."""
+    floor: Inside = 0.1
+    """Share of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; no number either)."""
     max_epochs: Count | None = None
     """Upper limit of epochs in each masking phase of a preset."""
     watch: Literal["metric", "loss"] = "metric"
@@ -103,21 +118,19 @@ class CurriculumConfig(Section):
     """Phases of your own, as [[curriculum.phase]] tables."""
 
     def phases(self) -> tuple[Phase, ...]:
-        """The phases in order. Raises ConfigError for an unknown preset."""
+        """The phases in order."""
         if self.phase:
             return self.phase
         names = self.preset.split("-")
-        if not names or any(name not in ("r", "e", "inf") for name in names) or len(set(names)) < len(names):
-            raise ConfigError(
-                f"There is no curriculum '{self.preset}'.", hint="Presets: inf, r, e, r-inf, e-inf, r-e-inf"
-            )
         return tuple(self._preset(name, last=name == names[-1]) for name in names)
 
     def _preset(self, name: str, *, last: bool) -> Phase:
         if name == "inf":
             return Phase(name="inference", until=Until(plateau=self.patience))
         mask: Mask = "random" if name == "r" else "entropy"
-        law = Law(on_plateau=self.plateau, kind=self.law, floor=0.05 * (self.law == "exponential"))
+        law = Law(on_plateau=self.plateau)
+        if self.law == "exponential":
+            law = Law(on_plateau=self.plateau, kind=self.law, eta=self.eta, floor=self.floor * self.ratio)
         until = Until(plateau=self.patience) if last else Until(plateau=self.plateau)
         decays = name == "e" and not last
         return Phase(

@@ -12,9 +12,13 @@ Readings where the paper is silent or contradicts itself, each an option:
   them, from a clean pass without gradient); "clean" is ours: the clean pass gives the next-item loss and, its
   logits detached, the entropies for free; the masked pass reconstructs only.
 * ``next_targets``: equation (1) writes the last position only; RPG's training, which the paper builds on,
-  learns every position.
+  learns every position. "last" needs rows of one target (``train.windows = "each"``).
 * ``entropy_source``: "printed" takes h_t for the uncertainty of item t; a next-item model's h_t describes item
   t + 1, so "predictive" takes h_{t-1} (the first item takes its history's mean).
+
+One more reading, without an option: Algorithm 1 says only that entropies come without gradient. Here their pass is one
+of training, with dropout on, so the masks follow a sample of how unsure the model is, another one in each step; the
+entropies of the log, the figures and case studies are those of the same weights without dropout.
 
 Reconstruction heads run at masked (t, k) pairs only. Recipes: beauty-mhl, toys-mhl, sports-mhl.
 """
@@ -39,7 +43,7 @@ class MhlConfig(RpgConfig):
     next_on: Literal["masked", "clean"] = "masked"
     """Which pass gives the next-item loss; masked: as printed."""
     next_targets: Literal["all", "last"] = "all"
-    """Positions that learn their next item."""
+    """Positions that learn their next item; last needs train.windows = "each"."""
     next_weight: Positive = 1.0
     """lambda_1 of equation (3)."""
     mask_weight: NonNegative = 1.0

@@ -8,7 +8,9 @@ Legend: N packed items, M positions with a target, K digits, V codewords, D widt
 
 Deviations from the authors' code: packed batches (the same sums without padding); the padding and
 end-of-sequence rows of the vocabulary do not exist, since no history is ever padded; dropout .3 (MHL's
-appendix I) in place of .5; GPT-2's unused end token is left out. Recipes: beauty-rpg, toys-rpg, sports-rpg.
+appendix I) in place of .5; GPT-2's unused end token is left out. At the start, projections into the residual stream
+spread by .02, where GPT-2 has .02 / sqrt(2 layers), and biases of heads are zero, where theirs are nn.Linear's uniform
+draw. Recipes: beauty-rpg, toys-rpg, sports-rpg.
 
 Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table.
 What pads an item is neither pooled nor predicted nor counted. Recipe: beauty-text-rpg.

@@ -8,7 +8,8 @@ Legend: N packed items, M positions with a target, I items, S sampled items, D w
 Deviations from the authors' code: the loss is by default the softmax cross-entropy over the whole
 catalogue, which later work found to be what the model was missing (Klenitskiy and Vasilev, RecSys 2023);
 ``loss = "bce"`` is the paper's; pre-norm blocks, so the residual stream itself is not normalised; GELU
-inside the MLP, which is wider than D. Recipe: beauty-sasrec.
+inside the MLP, which is wider than D. Sampled items may be of the user's own history, where theirs are drawn outside of
+it; a draw of the position's own target counts for nothing. Recipe: beauty-sasrec.
 """
 
 from typing import Any, ClassVar, Literal
@@ -79,10 +80,9 @@ class SasRec(Model):
         )
         positive_M = (h_MD * self.item(column_M)).sum(-1)
         negative_MS = torch.einsum("md,msd->ms", h_MD, self.item(sampled_MS))
-        if self.config.loss == "bce":
-            return {"next": binary_cross_entropy(positive_M, negative_MS)}
-        clash_MS = sampled_MS == column_M[:, None]
-        return {"next": sampled_cross_entropy(positive_M, negative_MS.masked_fill(clash_MS, float("-inf")))}
+        negative_MS = negative_MS.masked_fill(sampled_MS == column_M[:, None], float("-inf"))  # no loss, no gradient
+        loss = binary_cross_entropy if self.config.loss == "bce" else sampled_cross_entropy
+        return {"next": loss(positive_M, negative_MS)}
 
     def queries(self, batch: Batch) -> Tensor:
         return self.states(batch, batch.packing.last_B)

@@ -43,13 +43,13 @@ def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
 
 
 def binary_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
-    """SASRec's loss (Kang and McAuley 2018, section III-E): the target against S sampled items."""
+    """SASRec's loss (Kang and McAuley 2018, section III-E): the target against S sampled items; -inf is none."""
     total = F.softplus(-positive_M.float()).sum() + F.softplus(negative_MS.float()).mean(-1).sum()
     return loss_of(total, positive_M.numel())
 
 
 def sampled_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
-    """Softmax cross-entropy of the target among itself and S sampled items."""
+    """Softmax cross-entropy of the target among itself and S sampled items; -inf is none."""
     score = torch.cat([positive_M[:, None], negative_MS], dim=1).float()
     target = torch.zeros(len(score), dtype=torch.long, device=score.device)
     return loss_of(F.cross_entropy(score, target, reduction="sum"), len(score))

@@ -1,6 +1,6 @@
 """A pre-norm Transformer over packed items, with the blocks of GPT-2.
 
-Parity with ``transformers.GPT2Model`` is tested weight for weight.
+Parity with ``transformers.GPT2Model`` is tested weight for weight. The start differs: see :func:`initialise`.
 """
 
 from typing import Literal
@@ -80,7 +80,10 @@ class Transformer(nn.Module):
 
 
 def initialise(module: nn.Module, *, spread: float = 0.02) -> None:
-    """GPT-2's start: normal weights of the given spread, zero biases, identity norms."""
+    """Normal weights of the given spread, zero biases, identity norms.
+
+    GPT-2's start but for one thing: its projections into the residual stream are smaller by sqrt(2 layers).
+    """
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             torch.nn.init.normal_(part.weight, std=spread)

@@ -23,7 +23,7 @@ from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_o
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import CodeScorer, ItemScorer
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_run, own_decoder, refuse_longer
+from genrec_cli.stages.load import load_run, matching_decoder, own_decoder, refuse_longer
 
 VERSION = 2
 EXCLUDING_VERSION = 4
@@ -59,16 +59,10 @@ def plan(
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
     config = config.model_copy(update={"at": tuple(sorted(set(config.at)))})
     chosen = ws.find(dataset, "runs", run)
-    model = registry.load("model", chosen.config["model"]["name"])
     own = own_decoder(chosen)
     if config.decoder == "auto":
         config = config.model_copy(update={"decoder": own})
-    decoder = registry.load("decoder", config.decoder)
-    if not issubclass(model, decoder.face):
-        raise UsageError(
-            f"The decoder '{config.decoder}' cannot decode the model '{chosen.config['model']['name']}'.",
-            hint=f"--decoder {own}    is made for it",
-        )
+    decoder = matching_decoder(config.decoder, chosen.config["model"]["name"], f"--decoder {own}    is made for it")
     as_trained = {k: v for k, v in chosen.config.get("decoder", {}).items() if k != "name"}
     layer = layers.get("decoder", {})
     settings = validate(decoder.Config, "decoder", as_trained | layer if config.decoder == own else layer)

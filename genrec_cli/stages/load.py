@@ -64,6 +64,18 @@ def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model,
     return model.eval(), catalog, Histories.read(data.path)
 
 
+def matching_decoder(name: str, model: str, hint: str) -> Any:
+    """The class of a decoder that can decode a model, both by name.
+
+    Raises:
+        UsageError: the model lacks the face that the decoder asks for; ``hint`` says what to do about it.
+    """
+    decoder = registry.load("decoder", name)
+    if not issubclass(registry.load("model", model), decoder.face):
+        raise UsageError(f"The decoder '{name}' cannot decode the model '{model}'.", hint=hint)
+    return decoder
+
+
 def own_decoder(run: Artifact) -> str:
     """Name of the decoder that a run was validated with."""
     return run.config.get("decoder", {}).get("name", "exhaustive")

@@ -28,11 +28,13 @@ from genrec_cli.stages.encode import encode
 from genrec_cli.tokenizers.base import TitleTokenizer, Tokenizer
 from genrec_cli.tokenizers.collisions import Policy, settle
 from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
-from genrec_cli.tokenizers.quality import measure, of_codes
+from genrec_cli.tokenizers.quality import collisions, measure, of_codes
 
 VECTORS_VERSION = 1
 CODES_VERSION = 1
 FILE = "vectors.safetensors"
+SAME_VECTOR = 0.01
+"""Up to this share of its length a vector may differ and be the same: devices and batches round differently."""
 DIGITS_A_ROW = 8
 """Digits in a row of the printed table."""
 
@@ -206,6 +208,8 @@ def codes_stage(
         kind = registry.load("tokenizer", values["name"])
         counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"])["train_count"].to_numpy()
         vec_ID = read_vectors(vectors)
+        if codebook:
+            _check_same_vectors(ws, codebook, data, vectors, vec_ID)
         with ws.build(plan) as draft:
             if codebook:
                 tokenizer = kind.load(codebook.path)
@@ -241,6 +245,45 @@ def titles_stage(ws: Workspace, data: Artifact, config: Section) -> Stage:
         return ws.verified(_made(ws, plan))
 
     return plan, work
+
+
+def _check_same_vectors(
+    ws: Workspace, codebook: Artifact, data: Artifact, vectors: Artifact, vec_ID: np.ndarray
+) -> None:
+    """That an item whose raw id and text are as they were has the vector that the codebook was made for.
+
+    Settings cannot tell: own vectors have none, and a model's name says nothing of its commit.
+
+    Raises:
+        UsageError: vectors differ, or another commit of the model made them.
+    """
+    old = ws.input(codebook, "vectors")
+    commit, before = (artifact.result.get("revision") for artifact in (vectors, old))
+    other = f"The codebook of {codebook.path.name} was fitted on vectors of another encoder: "
+    if commit and before and commit != before:
+        hint = f"--set encoder.revision={before} for both, or leave --codebook-from out"
+        raise UsageError(f"{other}commit {before}, not {commit}.", hint=hint)
+    now, then = (
+        read_table(artifact.path / "items.parquet", ITEMS, ["raw_id", "text"]).to_pydict()
+        for artifact in (data, ws.input(codebook, "data"))
+    )
+    row_of = {item: row for row, item in enumerate(zip(then["raw_id"], then["text"], strict=True))}
+    pairs = [(i, row_of[item]) for i, item in enumerate(zip(now["raw_id"], now["text"], strict=True)) if item in row_of]
+    if not pairs:
+        console.say(f"no item of {codebook.path.name} is among these: whether the vectors are alike is not checked")
+        return
+    here_N, there_N = np.array(pairs).T
+    a_ND, b_ND = vec_ID[here_N], read_vectors(old)[there_N]
+    if a_ND.shape != b_ND.shape:
+        raise UsageError(f"{other}{b_ND.shape[1]} wide, not {a_ND.shape[1]}.", hint="Give the same --encoder")
+    length_N = np.linalg.norm(b_ND, axis=1)
+    differ_M = here_N[np.linalg.norm(a_ND - b_ND, axis=1) > SAME_VECTOR * length_N]
+    if len(differ_M):
+        names = ", ".join(now["raw_id"][i] for i in differ_M[:5]) + (", ..." if len(differ_M) > 5 else "")
+        raise UsageError(
+            f"{other}{len(differ_M):,} of {len(pairs):,} items with the same raw id and text differ: {names}.",
+            hint="Give the same --encoder (for own vectors: made in the same way), or leave --codebook-from out",
+        )
 
 
 def show(quality: Mapping[str, Any]) -> None:
@@ -287,12 +330,16 @@ def show(quality: Mapping[str, Any]) -> None:
 def _assign(
     tokenizer: Tokenizer, vec_ID: np.ndarray, codewords: int, policy: Policy, seed: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores."""
+    """``codes_IK`` and their quality; on one thread, so that the last bits depend on no machine's cores.
+
+    A digit that only counts items of equal codes decides which collide, and is left out of all other figures.
+    """
     found_IK = tokenizer.codes(vec_ID)
     with one_thread():
         codes_IK, facts = settle(policy, tokenizer, vec_ID, found_IK, codewords)
-        reduced_IP, decoded_IP = tokenizer.reduced(vec_ID), tokenizer.decode(codes_IK[:, : found_IK.shape[1]])
-        return codes_IK, measure(vec_ID, codes_IK, codewords, reduced_IP, decoded_IP, seed=seed) | facts
+        own_IK = codes_IK[:, : found_IK.shape[1]]
+        quality = measure(vec_ID, own_IK, codewords, tokenizer.reduced(vec_ID), tokenizer.decode(own_IK), seed=seed)
+        return codes_IK, quality | {"codebooks": codes_IK.shape[1]} | collisions(codes_IK) | facts
 
 
 def _write(draft: Draft, tokenizer: Tokenizer | TitleTokenizer, codes_IK: np.ndarray, quality: dict[str, Any]) -> None:

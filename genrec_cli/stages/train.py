@@ -30,7 +30,7 @@ from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_catalog, on_device, refuse_longer
+from genrec_cli.stages.load import load_catalog, matching_decoder, on_device, refuse_longer
 
 VERSION = 2
 LIMITED_VERSION = 3
@@ -67,7 +67,10 @@ def plan(
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
-    search, decoder = own_search(kind, layers)
+    face = f"In the class {kind.__name__}: decoder = NAME, of one whose face it has (docs/add-a-model.md, Faces)"
+    search = matching_decoder(kind.decoder, model, face)
+    # exact decoding has no settings, so [decoder] is not for it
+    decoder = validate(search.Config, "decoder", {} if search.exact else layers.get("decoder", {}))
     refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search, decoder)
     masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
     if masked and not kind.masks:
@@ -79,6 +82,11 @@ def plan(
         raise UsageError(
             "An encoder that reads both directions (model.causal = false) learns one target a row.",
             hint="--set train.windows=each",
+        )
+    if getattr(model_config, "next_targets", "all") == "last" and train.windows != "each":
+        raise UsageError(
+            f"model.next_targets = last needs rows of one target; of train.windows = {train.windows} they have many.",
+            hint="--set train.windows=each    gives every target a row",
         )
     if "codes" in kind.needs:
         found = ws.find(dataset, "codes", codes, made_from=data and ws.find(dataset, "data", data))
@@ -119,12 +127,6 @@ def sections_of(model: str) -> list[str]:
     kind = registry.load("model", model)
     unread = {"noise": not kind.noised, "decoder": registry.load("decoder", kind.decoder).exact}
     return [name for name in SECTIONS if not unread.get(name)]
-
-
-def own_search(kind: type[Model], layers: dict[str, dict[str, Any]]) -> tuple[Any, Section]:
-    """A model's own decoder and its settings. Exact decoding has none, so [decoder] is not for it."""
-    search = registry.load("decoder", kind.decoder)
-    return search, validate(search.Config, "decoder", {} if search.exact else layers.get("decoder", {}))
 
 
 def train(

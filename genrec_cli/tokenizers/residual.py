@@ -25,7 +25,7 @@ class ResidualTokenizer(CodebookTokenizer):
         """``codes_IK`` as uint16: the nearest codeword level by level."""
         digits, codewords, _ = self.centroids_KVS.shape
         codes_IK = np.empty((len(x_IS), digits), dtype=np.uint16)
-        for rows in _chunks(len(x_IS), codewords):
+        for rows in chunks(len(x_IS), codewords):
             rest_NS = x_IS[rows].astype(np.float64)
             for k, centroid_VS in enumerate(self.centroids_KVS):
                 codes_IK[rows, k] = squared_distances(rest_NS, centroid_VS).argmin(1)
@@ -60,6 +60,7 @@ class ResidualTokenizer(CodebookTokenizer):
         return size["S"] == size["P"]
 
 
-def _chunks(rows: int, codewords: int) -> Iterator[slice]:
+def chunks(rows: int, codewords: int) -> Iterator[slice]:
+    """Runs of rows whose distances to all codewords are at most :data:`CELLS`."""
     step = max(1, CELLS // codewords)
     return (slice(start, start + step) for start in range(0, rows, step))

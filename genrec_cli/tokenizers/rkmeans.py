@@ -15,7 +15,7 @@ from pydantic import Field
 
 from genrec_cli.tokenizers.codebook import CodebookConfig
 from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans, squared_distances
-from genrec_cli.tokenizers.residual import ResidualTokenizer
+from genrec_cli.tokenizers.residual import ResidualTokenizer, chunks
 
 
 class RkmeansConfig(CodebookConfig):
@@ -44,5 +44,6 @@ def residual_kmeans(x_NS: np.ndarray, levels: int, codewords: int, seed: int) ->
     rest_NS, centroids = x_NS.copy(), []
     for _ in range(levels):
         centroids.append(kmeans(rest_NS, codewords, seed))
-        rest_NS -= centroids[-1][squared_distances(rest_NS, centroids[-1]).argmin(1)]
+        for rows in chunks(len(rest_NS), codewords):
+            rest_NS[rows] -= centroids[-1][squared_distances(rest_NS[rows], centroids[-1]).argmin(1)]
     return np.stack(centroids)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SETTLED = 0.8
 """Share of the epochs after which no codeword is revived."""
 CHUNK = 8192
-"""Items that pass through a network at once when codes are assigned."""
+"""Items that pass through a network at once outside of a step."""
 Layers = list[tuple[np.ndarray, np.ndarray]]
 """``weight_OH`` and ``bias_O`` of each linear layer; ReLU between them."""
 
@@ -82,8 +82,7 @@ class RqvaeTokenizer(ResidualTokenizer):
             x_NP = torch.from_numpy(train_NP)
             widths = [x_NP.shape[1], *config.hidden, config.latent]
             encoder, decoder = network(widths, random), network(widths[::-1], random)
-            with torch.no_grad():
-                first_NS = encoder(x_NP).numpy()
+            first_NS = encoded(encoder, x_NP).numpy()
             start_KVS = residual_kmeans(first_NS, config.codebooks, config.codewords, FAISS_SEED + config.seed)
             centroids_KVS = torch.nn.Parameter(torch.from_numpy(start_KVS))
             self.history = train(config, x_NP, encoder, decoder, centroids_KVS, random)
@@ -177,6 +176,14 @@ def train(
     return history
 
 
+def encoded(encoder: "nn.Module", x_NP: "Tensor") -> "Tensor":
+    """``z_NS`` of all items, without gradient."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat([encoder(some_NP) for some_NP in x_NP.split(CHUNK)])
+
+
 def quantise(z_NS: "Tensor", centroids_KVS: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
     """``code_NK``; ``rest_KNS``, what each level was given; ``chosen_KNS``, its codewords, with their gradient."""
     import torch
@@ -203,12 +210,13 @@ def revive(
     if not dead_KV.any():
         return
     with torch.no_grad():
-        rest_NS = encoder(x_NP)
+        rest_NS = encoded(encoder, x_NP)
         for level, dead_V in enumerate(dead_KV):
             drawn = torch.randperm(len(rest_NS), generator=random)[: int(dead_V.sum())]
             centroids_KVS[level, dead_V.nonzero()[: len(drawn), 0]] = rest_NS[drawn]
-            _, _, chosen_1NS = quantise(rest_NS, centroids_KVS[level : level + 1])
-            rest_NS = rest_NS - chosen_1NS[0]
+            for some_NS in rest_NS.split(CHUNK):
+                _, _, chosen_1NS = quantise(some_NS, centroids_KVS[level : level + 1])
+                some_NS -= chosen_1NS[0]
 
 
 # ---- networks ------------------------------------------------------------------------------------
