@@ -8,10 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from shop import SMALL_SHOP, TINY, Answer, genrec
 
+from genrec_cli import registry
 from genrec_cli.artifacts import Workspace
-from genrec_cli.config import validate
+from genrec_cli.config import merge, parse_set, read_toml, validate
+from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.loop import Loop
+from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError
+from genrec_cli.stages.run import read_recipe
 from genrec_cli.stages.sweep_recipe import FOLDER, Sweep, SweepConfig, read_sweep, sweep_names
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
@@ -324,6 +328,51 @@ def test_the_tables_overlap_where_the_paper_trains_the_same_thing():
         return {section: usual.get(section, {}) | layers.get(section, {}) for section in usual | layers}
 
     assert all(resolved(name) == resolved("mhl-table2") for name in same)
+
+
+PUBLISHED = [
+    ("mhl-table2", "token R-E-Inf", "beauty-mhl"),
+    ("mhl-table6", "token, codebooks 16", "beauty-mhl"),
+    ("mhl-table7", "token, ratio 0.15", "beauty-mhl"),
+    ("mhl-table8", "mask_weight 1.0", "beauty-mhl"),
+    ("mhl-table8", "mask_weight 1.8", "toys-mhl"),
+    ("mhl-table8", "mask_weight 1.2", "sports-mhl"),
+    ("mhl-table13", "MHL", "beauty-mhl"),
+]
+
+
+def settings(layers: dict) -> list:
+    """What decides the weights, with every default: [train] without its seed, [model], [curriculum]."""
+    given = {key: value for key, value in layers["model"].items() if key != "name"}
+    train = validate(TrainConfig, "train", layers["train"]).model_copy(update={"seed": 0})
+    curriculum = validate(CurriculumConfig, "curriculum", layers["curriculum"])
+    model = validate(registry.load("model", layers["model"]["name"]).Config, "model", given)
+    return [train, model, curriculum.watch, curriculum.budget, curriculum.smoothing, curriculum.phases()]
+
+
+@pytest.mark.parametrize(("name", "row", "recipe"), PUBLISHED)
+def test_a_published_cell_is_trained_as_the_recipe_says(name, row, recipe):
+    recipe = read_recipe(recipe)
+    cell = next(c for c in read_sweep(name, {}, recipe.head.dataset).cells if c.row == row)
+    alone = merge({"model": {"name": "mhl"}}, read_toml(recipe.path))
+    assert settings(merge({"model": {"name": "mhl"}}, cell.layers)) == settings(alone)
+    assert cell.layers["tokenizer"]["codebooks"] == alone["tokenizer"]["codebooks"]
+
+
+def test_the_tokenizers_are_compared_with_the_settings_of_the_recipe_beauty():
+    recipe = read_recipe("beauty")
+    (step,) = (step for step in recipe.steps if "--model rpg" in " ".join(step))
+    typed = parse_set(word for word in step if "." in word and "=" in word)
+    named = {"model": {"name": "rpg"}, "train": {"lr": float(step[step.index("--lr") + 1])}}
+    given = merge(read_toml(recipe.path), typed, named)
+    for cell in read_sweep("tokenizers", {}, BEAUTY).cells:
+        assert settings(cell.layers) == settings(given)
+
+
+@pytest.mark.parametrize("name", ["mdgr-noise", "mdgr-decoding", "mdgr-codes"])
+def test_the_sweeps_of_mdgr_have_the_rows_of_its_recipe(name):
+    stride = read_toml(read_recipe("beauty-mdgr").path)["train"]["stride"]
+    assert {cell.layers["train"].get("stride") for cell in read_sweep(name, {}, BEAUTY).cells} == {stride}
 
 
 def test_what_holds_on_one_data_set_is_left_out_elsewhere():
