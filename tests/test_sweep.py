@@ -219,6 +219,25 @@ def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     assert "Test numbers: to report what was chosen before" in (answer.path / "table.md").read_text()
 
 
+def test_rows_with_and_without_a_tokenizer_and_cutoffs_of_ones_own(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    rows = (
+        '[[sweep.run]]\nname = "popular"\nset = { model.name = "popular" }\n'
+        '[[sweep.run]]\nname = "random"\n'
+        'set = { model.name = "rpg", tokenizer = { name = "random", codebooks = 2, codewords = 8 } }\n'
+        '[[sweep.run]]\nname = "rkmeans"\n'
+        'set = { model.name = "rpg", tokenizer = { name = "rkmeans", codebooks = 2, codewords = 8 } }\n'
+    )
+    head = HEAD + 'columns = ["NDCG@10", "code_Recall@7"]\n'
+    path = write(tmp_path, head + rows + "[evaluate]\nat = [20]\n[train]\nepochs = 1\n")
+    answer = genrec(root, "sweep", path, "--set", "train.max_length=10")
+    table = pq.read_table(answer.path / "table.parquet").to_pylist()
+    assert [row["row"] for row in table] == ["popular", "random", "rkmeans"]
+    assert all(row["NDCG@10"] > 0 and row["code_Recall@7"] > 0 for row in table), "no dashes"
+    evaluation = next((root / "synthetic" / "eval").glob("popular*"))
+    assert json.loads((evaluation / "manifest.json").read_text())["config"]["evaluate"]["at"] == [7, 10, 20]
+
+
 def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
     root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
     small = ["--set", "tokenizer.codewords=16", *TINY, "--set", "train.epochs=1"]
@@ -272,6 +291,9 @@ WRONG = [
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nsplit = 'test'\n", [], "--split"),
     (2, GRID + "train.lr = [1e-3]\n", ["--set", "source.users=3"], "'genrec sweep' does not read"),
     (2, GRID + "model.name = ['rgp']\n", [], "Did you mean 'rpg'?"),
+    (2, GRID + "decoder.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "of 'beams 5' lists 5 items"),
+    (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.decoder=graph"], "the model 'popular'"),
+    (2, GRID + "train.lr = [1e-3]\n[evaluate]\nat = [0]\n", [], "cutoffs are 1 or more"),
 ]
 
 
@@ -400,8 +422,9 @@ def test_speeds_and_costs_keep_three_digits(value, told):
 
 def test_columns_and_cutoffs():
     assert check_columns(["n@20", "code_hr@1", "minutes", "mean_entropy"])[:2] == ("NDCG@20", "code_Recall@1")
-    assert cutoffs(("code_NDCG@20", "mean_entropy")) == [5, 10, 20]
-    assert cutoffs(("NDCG@20", "minutes")) == [5, 10, 20] and cutoffs(("minutes",)) == [5, 10]
+    assert cutoffs(("code_NDCG@20", "mean_entropy"), (5, 10)) == [5, 10, 20]
+    assert cutoffs(("NDCG@20", "minutes"), (5, 10)) == [5, 10, 20] and cutoffs(("minutes",), (5, 10)) == [5, 10]
+    assert cutoffs(("NDCG@10",), (20, 10)) == [10, 20]
 
 
 # ---- compare ---------------------------------------------------------------------------------------
