@@ -447,5 +447,24 @@ def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(
     assert not any((path / LAST).parent.exists() for path in (partial, whole)), "a finished run needs no checkpoint"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_memory_that_runs_out_is_no_bug(walk, monkeypatch, error):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("genrec_cli.stages.evaluate.evaluate", fail)
+    answer = genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "3")
+    assert answer.code == 3 and "Memory ran out" in answer.err and str(error) in answer.err
+    assert "evaluate.batch_size" in answer.err and "train.micro_batch_size" in answer.err
+    assert "Traceback" not in answer.err and "bug" not in answer.err
+
+
 def data_of(root: Path) -> Path:
     return next((root / "synthetic" / "data").glob("k5-loo-????????"))

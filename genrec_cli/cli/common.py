@@ -176,10 +176,10 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def fail(error: Exception) -> int:
     """Print an error the way a person reads it, once for all processes, and return its exit code."""
-    from genrec_cli.errors import GenrecError, of_the_disk
+    from genrec_cli.errors import GenrecError, of_memory, of_the_disk
 
     if not isinstance(error, GenrecError):
-        error = of_the_disk(error) or error
+        error = of_the_disk(error) or of_memory(error) or error
     if several():
         from genrec_cli.distributed import speaks
 
