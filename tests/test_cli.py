@@ -312,7 +312,13 @@ def test_a_changed_byte_is_found_named_and_never_forgotten(copy):
     assert genrec(copy, *PIPELINE["evaluate sasrec"]).code == 0, "it has nothing to do with codes"
     anyway = genrec(copy, *PIPELINE["evaluate rpg"], "--allow-stale")
     assert anyway.manifest["tainted"] is True
-    assert "do not report" in anyway.err
+    told = "made from stale inputs (--allow-stale): do not report these numbers"
+    assert anyway.err.count(told) == 1
+    cases = genrec(copy, *PIPELINE["case-study"], "--allow-stale")
+    compared = genrec(copy, "compare", "rpg-s0", "--allow-stale")
+    for answer, page in ((cases, "cases.md"), (compared, "table.md")):
+        assert answer.manifest["tainted"] is True and f"warning: {told}" in answer.err
+        assert f"**M{told[1:]}.**" in (answer.path / page).read_text()
     assert "stale" in genrec(copy, "recommend", "--run", "rpg-s0", "--allow-stale").err
     assert genrec(copy, "case-study", "--users", "1").manifest["result"]["runs"] == ["popular-s0", "sasrec-s0"]
 

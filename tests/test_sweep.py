@@ -197,6 +197,18 @@ def test_a_row_that_diverges_does_not_end_the_others(swept, shop, tmp_path, monk
     assert "diverged and left out: lr 0.004, temperature 0.2, seed 5" in (answer.path / "table.md").read_text()
 
 
+def test_a_sweep_over_stale_inputs_is_marked_on_the_screen_and_on_its_page(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    path = write(tmp_path, GRID + 'model.name = ["popular"]\n')
+    sound = genrec(root, "sweep", path)
+    assert "stale inputs" not in sound.err + (sound.path / "table.md").read_text()
+    (changed,) = (root / "synthetic" / "data").glob("[!.]*/items.parquet")
+    pq.write_table(pq.read_table(changed), changed, compression="gzip")
+    answer = genrec(root, "sweep", path, "--allow-stale")
+    assert answer.manifest["tainted"] and answer.err.count("warning: made from stale inputs (--allow-stale)") == 1
+    assert "**Made from stale inputs (--allow-stale)" in (answer.path / "table.md").read_text()
+
+
 def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
     rows = "".join(

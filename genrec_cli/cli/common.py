@@ -135,6 +135,7 @@ def make(
     ``forecast`` says what the work would take; a dry run asks it and adds its answer to the JSON.
     """
     from genrec_cli import console
+    from genrec_cli.stages.taint import WARNING
 
     ws = common.workspace()
     stage = f"{plan.kind}/{plan.name}"
@@ -155,6 +156,8 @@ def make(
          "state": "up to date" if done else "made", "result": artifact.result},
         text=str(artifact.path),
     )  # fmt: skip
+    if artifact.tainted:
+        console.warn(WARNING)
     return artifact
 
 

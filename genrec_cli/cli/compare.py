@@ -55,5 +55,3 @@ def register(app: typer.Typer) -> None:
             title = f"{' and '.join(comparison.names)}, {comparison.config.split} split"
             console.table(title, *stage.shown(artifact.result["rows"]))
             console.say(stage.note(comparison.config))
-            if artifact.tainted:
-                console.warn("made from stale inputs (--allow-stale): do not report these numbers")

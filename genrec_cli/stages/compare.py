@@ -26,6 +26,7 @@ from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.stages.compare_table import SCHEMA, Ranks, Slice, shown, table
 from genrec_cli.stages.load import load_run, own_decoder, own_ranker
+from genrec_cli.stages.taint import mark
 
 VERSION = 1
 SECTIONS = ["compare"]
@@ -102,6 +103,7 @@ def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Bar) -> Arti
         rows = table(found, comparison.names, config.metrics, draws=config.draws, seed=config.seed)
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), draft.path / "table.parquet")
         title = f"# {' and '.join(comparison.names)} on {comparison.plan.dataset}, {config.split} split\n\n"
+        title += mark(ws, comparison.plan)
         (draft.path / "table.md").write_text(title + console.markdown(*shown(rows)) + f"\n{note(config)}\n", "utf-8")
         draft.result |= {"split": config.split, "by": config.by, "rows": rows}
     return ws.made(comparison.plan)

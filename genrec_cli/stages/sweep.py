@@ -23,6 +23,7 @@ from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import evaluate, tokenize, train
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
+from genrec_cli.stages.taint import mark
 
 VERSION = 1
 DEFAULT_MODEL = "mhl"
@@ -127,7 +128,7 @@ def table_stage(
         with ws.build(plan) as draft:
             pq.write_table(pa.Table.from_pylist(table), draft.path / "table.parquet")
             pq.write_table(pa.Table.from_pylist(per_run(done, columns)), draft.path / "runs.parquet")
-            text = f"# {title(sweep, dataset, split)}\n\n{console.markdown(*shown(table, columns))}\n"
+            text = f"# {title(sweep, dataset, split)}\n\n{mark(ws, plan)}{console.markdown(*shown(table, columns))}\n"
             text += "".join(f"- {line}\n" for line in notes(sweep, split, diverged))
             runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
             (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
