@@ -497,6 +497,8 @@ REFUSED = [
     (2, ["{a}", "{a}", "--split", "valid"], "named twice"),
     (2, ["{a}", "{b}", "--split", "valid", "--metrics", "NDGC@10"], "no metric 'NDGC@10'"),
     (2, ["{a}", "--by", "truncation", "--drop", "30"], "cannot all lose 30"),
+    (2, ["{a}", "{b}", "--split", "valid", "--drop", "5"], "compare.drop is for truncation"),
+    (2, ["{a}", "--by", "length", "--set", "compare.longer_than=5"], "compare.longer_than is for truncation"),
     (3, ["{a}", "--by", "age"], "compare.by"),
     (3, ["{a}", "--by", "truncation", "--set", "compare.longer_than=500"], "more than 500 items"),
     (4, ["nothing", "--split", "valid"], "No runs 'nothing'"),
@@ -508,6 +510,13 @@ def test_what_cannot_be_compared_is_refused(swept, code, words, told):
     names = sides(swept)[1].split(",")
     answer = genrec(swept[0], "compare", *(word.format(a=names[0], b=names[1]) for word in words))
     assert answer.code == code and told in answer.err, answer.err
+
+
+def test_evaluations_of_one_run_are_told_apart(swept, tmp_path):
+    root = Path(shutil.copytree(swept[0], tmp_path / "root"))
+    run = sides(swept)[0].split(",")[0]
+    both = [genrec(root, "evaluate", "--run", run, "--at", at).path.name for at in ("10", "20")]
+    assert [row["run"] for row in rows_of(genrec(root, "compare", *both, "--metrics", "NDCG@10"))] == both
 
 
 def test_other_data_splits_and_ways_are_refused(swept, tmp_path):

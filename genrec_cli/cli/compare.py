@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
         drop: Annotated[
             int | None, typer.Option(help="Items that truncation takes off a history. Default: 15.")
         ] = None,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+        device: Annotated[
+            str, typer.Option(help="auto, cpu, cuda or mps; only truncation computes.", envvar="GENREC_DEVICE")
+        ] = "auto",
     ) -> None:
         """Compare runs user by user: differences, intervals, tests; by slices of the users if asked."""
         from genrec_cli import console
