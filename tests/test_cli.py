@@ -173,6 +173,12 @@ def test_the_formats_hold_the_same(walk, tmp_path):
     assert told["recommendations"] == rows
 
 
+def test_a_file_of_columns_makes_no_rows(walk, tmp_path, monkeypatch):
+    monkeypatch.setattr("genrec_cli.stages.recommend.Recommendations.rows", lambda self: pytest.fail("made rows"))
+    answer = genrec(walk.root, "recommend", "--run", "popular-s0", "--k", "3", "-o", tmp_path / "all.parquet")
+    assert f"{pq.read_metadata(answer.path).num_rows:,} recommendations written" in answer.err
+
+
 def test_histories_never_seen_may_hold_unknown_items(walk, tmp_path):
     path, out = tmp_path / "h.csv", tmp_path / "r.jsonl"
     items = pq.read_table(data_of(walk.root) / "items.parquet").column("raw_id").to_pylist()
