@@ -212,9 +212,7 @@ def test_the_table_of_sections_agrees_with_the_commands(monkeypatch: pytest.Monk
         words = [command, "--dataset", "synthetic", *("x" for _ in needed)]
         with pytest.raises(GenrecError):
             app(args=words, standalone_mode=False)
-        if command in asked:
-            assert set(asked[command]) == set(sections), command
-    assert {"download", "preprocess", "tokenize"} <= set(asked)
+        assert set(asked.get(command, ["never asked"])) == set(sections), command
 
 
 # ---- running -------------------------------------------------------------------------------------------
