@@ -134,7 +134,7 @@ def refuse_foreign(layer: Layer, allowed: Iterable[str], command: str) -> None:
         if name not in allowed:
             raise UsageError(
                 f"'genrec {command}' does not read the section '{name}'.",
-                hint=f"It reads: {', '.join(allowed)}",
+                hint=f"It reads: {', '.join(allowed) or 'no settings'}",
             )
 
 

@@ -1,6 +1,7 @@
 """The errors a user can meet. Each says what happened, where, and what to type next.
 
-An exception that is not a :class:`GenrecError`, and not :func:`of_the_disk`, is a bug of ours (exit code 1).
+An exception that is not a :class:`GenrecError`, and neither :func:`of_the_disk` nor :func:`of_memory`, is a bug of
+ours (exit code 1).
 """
 
 import errno
@@ -63,6 +64,16 @@ def of_the_disk(error: Exception) -> InputError | None:
         f"{where}: {os.strerror(number)}.",
         hint="Make room or give the right to write, or choose --root ELSEWHERE; the same command goes on",
     )
+
+
+def of_memory(error: Exception) -> ConfigError | None:
+    """An allocation that failed as an error of the user's, or None. Torch's are known by their words: it stays out."""
+    said = str(error).strip().partition("\n")[0]
+    by_torch = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|out of memory", said, re.I)
+    if not (by_torch or isinstance(error, MemoryError)):
+        return None
+    hint = "--set train.micro_batch_size=32    where it trains; --set evaluate.batch_size=32    where it evaluates"
+    return ConfigError(f"Memory ran out{said and f': {said}'}", hint=hint)
 
 
 class DownloadError(GenrecError):

@@ -1,7 +1,9 @@
 """The arrows of the house, read off the syntax trees: who may import whom, and what nobody may do."""
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,6 +155,19 @@ def test_nothing_from_a_file_is_ever_executed(path: Path) -> None:
 def test_one_idea_a_file(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     assert path.stem not in {"utils", "util", "helpers", "common_utils", "misc"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """matplotlib and pyspark are extras; all else comes with the package, and not because another one needs it."""
+    project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [*project["optional-dependencies"]["report"], *project["optional-dependencies"]["spark"]]
+    declared = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
+    named = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+    imported = {outside(module) for path in FILES for module in imports(path)} - {
+        "genrec_cli",
+        *sys.stdlib_module_names,
+    }
+    assert {named.get(module, module.replace("_", "-")) for module in imported} == declared
 
 
 def test_these_checks_can_fail(tmp_path: Path) -> None:

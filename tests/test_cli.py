@@ -174,6 +174,12 @@ def test_the_formats_hold_the_same(walk, tmp_path):
     assert told["recommendations"] == rows
 
 
+def test_a_file_of_columns_makes_no_rows(walk, tmp_path, monkeypatch):
+    monkeypatch.setattr("genrec_cli.stages.recommend.Recommendations.rows", lambda self: pytest.fail("made rows"))
+    answer = genrec(walk.root, "recommend", "--run", "popular-s0", "--k", "3", "-o", tmp_path / "all.parquet")
+    assert f"{pq.read_metadata(answer.path).num_rows:,} recommendations written" in answer.err
+
+
 def test_histories_never_seen_may_hold_unknown_items(walk, tmp_path):
     path, out = tmp_path / "h.csv", tmp_path / "r.jsonl"
     items = pq.read_table(data_of(walk.root) / "items.parquet").column("raw_id").to_pylist()
@@ -243,6 +249,10 @@ WRONG = [
     (3, [*TRAIN, "--set", "model.heads=3"], "must divide the width"),
     (3, [*TRAIN, "--lr", "nan"], "train.lr must be a finite number"),
     (3, [*TRAIN, "--seed", "9" * 20], "train.seed"),
+    (2, ["list", "models", "--set", "train.lr=1"], "'genrec list' does not read the section 'train'"),
+    (2, ["status", "--config", "nofile.toml"], "no configuration file nofile.toml"),
+    (2, ["doctor", "--set", "train.lr=1"], "It reads: no settings"),
+    (2, ["figures", "--sweep", "mine", "--users", "5"], "The figure of a sweep does not read figures.users"),
     (3, ["tokenize", "--codebooks", "0"], "tokenizer.codebooks"),
     (3, ["train", "--curriculum", "e-r-x"], "r-e-inf"),
     (3, ["evaluate", "--run", "rpg-s0", "--split", "train"], "'test'"),
@@ -313,7 +323,13 @@ def test_a_changed_byte_is_found_named_and_never_forgotten(copy):
     assert genrec(copy, *PIPELINE["evaluate sasrec"]).code == 0, "it has nothing to do with codes"
     anyway = genrec(copy, *PIPELINE["evaluate rpg"], "--allow-stale")
     assert anyway.manifest["tainted"] is True
-    assert "do not report" in anyway.err
+    told = "made from stale inputs (--allow-stale): do not report these numbers"
+    assert anyway.err.count(told) == 1
+    cases = genrec(copy, *PIPELINE["case-study"], "--allow-stale")
+    compared = genrec(copy, "compare", "rpg-s0", "--allow-stale")
+    for answer, page in ((cases, "cases.md"), (compared, "table.md")):
+        assert answer.manifest["tainted"] is True and f"warning: {told}" in answer.err
+        assert f"**M{told[1:]}.**" in (answer.path / page).read_text()
     assert "stale" in genrec(copy, "recommend", "--run", "rpg-s0", "--allow-stale").err
     assert genrec(copy, "case-study", "--users", "1").manifest["result"]["runs"] == ["popular-s0", "sasrec-s0"]
 
@@ -462,6 +478,25 @@ def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(
     assert logs[0].num_rows == epochs
     assert logs[0].equals(logs[1])
     assert not any((path / LAST).parent.exists() for path in (partial, whole)), "a finished run needs no checkpoint"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_memory_that_runs_out_is_no_bug(walk, monkeypatch, error):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("genrec_cli.stages.evaluate.evaluate", fail)
+    answer = genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "3")
+    assert answer.code == 3 and "Memory ran out" in answer.err and str(error) in answer.err
+    assert "evaluate.batch_size" in answer.err and "train.micro_batch_size" in answer.err
+    assert "Traceback" not in answer.err and "bug" not in answer.err
 
 
 def data_of(root: Path) -> Path:

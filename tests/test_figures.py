@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from genrec_cli.engine.entropies import sample
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.report import entropy, figures
 from genrec_cli.report.figures import Curve
+from genrec_cli.stages import figures as stage
 
 COURSE = [("random", 0.2)] * 2 + [("entropy", 0.2), ("entropy", 0.1)] + [("inference", 0.0)] * 3
 ROWS = [
@@ -100,6 +102,39 @@ def test_the_survey_draws_masks_under_the_runs_own_policy():
     order = np.argsort(-found.entropy_NK.mean(1).reshape(-1, 10), axis=1, kind="stable")
     ranked = np.take_along_axis(by_history, order, axis=1)
     assert (ranked[:, :3] == 1).all() and (ranked[:, 3:] == 0).all(), "the 3 of highest entropy, always"
+
+
+def padded_survey(ratio: float = 0.3) -> tuple[entropy.Survey, np.ndarray]:
+    """A survey of items of one to four codes under entropy-guided masks, and which codes are there, N x K."""
+    torch.manual_seed(0)
+    catalog = make_catalog(padded=True)
+    model = Mhl(MhlConfig(width=16, heads=2, inner=32), catalog, max_length=10)
+    policies = {"entropy": Masker("entropy", "token", ratio, "rounded", torch.Generator().manual_seed(0))}
+    batches = sample(make_histories([12] * 40, 30), max_length=10, users=40, seed=0)
+    found = entropy.survey(model, batches, torch.device("cpu"), policies)
+    return found, catalog.codes_IK.numpy()[found.item_N - 1] >= 0
+
+
+def test_padding_of_text_is_neither_a_candidate_nor_a_code_of_the_survey():
+    found, real_NK = padded_survey()
+    assert not real_NK.all() and (np.isnan(found.entropy_NK) == ~real_NK).all()
+    hidden_N = (found.hidden_N["entropy"] * real_NK.sum(1)).reshape(-1, 10).sum(1)
+    assert hidden_N == pytest.approx(0.3 * real_NK.sum(1).reshape(-1, 10).sum(1), abs=0.51), "of the codes there are"
+    assert found.hidden_N["entropy"].max() <= 1
+    drawn = entropy.entropies(found, [], 8, "t")
+    medians = drawn.axes[1].get_lines()[0].get_ydata()
+    assert medians == pytest.approx([np.median(found.entropy_NK[real_NK[:, k], k]) for k in range(4)])
+
+
+def test_padding_is_left_out_of_the_written_means(tmp_path):
+    found, real_NK = padded_survey()
+    first = {phase: entropy.hidden_items(found, phase, np.ones(30)) for phase in found.hidden_N}
+    names = SimpleNamespace(item=[str(i) for i in range(30)], title=["t"] * 30)
+    stage._write_numbers(SimpleNamespace(path=tmp_path), "", found, first, names, np.ones(30))
+    for row in pq.read_table(tmp_path / "entropy.parquet").to_pylist():
+        there = (found.position_N == row["position"] - 1) & real_NK[:, row["digit"] - 1]
+        assert row["read"] == there.sum() > 0
+        assert row["entropy"] == pytest.approx(found.entropy_NK[there, row["digit"] - 1].mean())
 
 
 def make_survey(item, share) -> entropy.Survey:

@@ -5,6 +5,7 @@ A fence ``sh`` holds commands that must parse; a fence ``sh run`` is typed line 
 
 import importlib.util
 import inspect
+import json
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
@@ -131,12 +133,23 @@ def test_settings_and_variables_of_the_readme_are_all_there_are() -> None:
 # ---- generated pages ------------------------------------------------------------------------------------
 
 
-def test_the_generated_pages_are_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", HOME / "docs" / "make_cli.py")
+def script(name: str) -> ModuleType:
+    """A script of docs/, imported."""
+    spec = importlib.util.spec_from_file_location(name, HOME / "docs" / f"{name}.py")
     assert spec and spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    for name, write in script.PAGES.items():
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_results_is_made_of_its_data() -> None:
+    found = json.loads((HOME / "docs" / "results.json").read_text(encoding="utf-8"))
+    page = (HOME / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == script("make_results").page(found), "python docs/make_results.py"
+
+
+def test_the_generated_pages_are_up_to_date() -> None:
+    for name, write in script("make_cli").PAGES.items():
         page = write()
         assert (HOME / "docs" / name).read_text(encoding="utf-8") == page, f"docs/{name}: python docs/make_cli.py"
         assert str(HOME) not in page and str(Path.home()) not in page

@@ -8,10 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from shop import SMALL_SHOP, TINY, Answer, genrec
 
+from genrec_cli import registry
 from genrec_cli.artifacts import Workspace
-from genrec_cli.config import validate
+from genrec_cli.config import merge, parse_set, read_toml, validate
+from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.loop import Loop
+from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError
+from genrec_cli.stages.run import read_recipe
 from genrec_cli.stages.sweep_recipe import FOLDER, Sweep, SweepConfig, read_sweep, sweep_names
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
@@ -193,6 +197,18 @@ def test_a_row_that_diverges_does_not_end_the_others(swept, shop, tmp_path, monk
     assert "diverged and left out: lr 0.004, temperature 0.2, seed 5" in (answer.path / "table.md").read_text()
 
 
+def test_a_sweep_over_stale_inputs_is_marked_on_the_screen_and_on_its_page(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    path = write(tmp_path, GRID + 'model.name = ["popular"]\n')
+    sound = genrec(root, "sweep", path)
+    assert "stale inputs" not in sound.err + (sound.path / "table.md").read_text()
+    (changed,) = (root / "synthetic" / "data").glob("[!.]*/items.parquet")
+    pq.write_table(pq.read_table(changed), changed, compression="gzip")
+    answer = genrec(root, "sweep", path, "--allow-stale")
+    assert answer.manifest["tainted"] and answer.err.count("warning: made from stale inputs (--allow-stale)") == 1
+    assert "**Made from stale inputs (--allow-stale)" in (answer.path / "table.md").read_text()
+
+
 def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
     rows = "".join(
@@ -213,6 +229,25 @@ def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     assert [row["row"] for row in table] == ["two", "four", "popular"] and all(row["NDCG@10"] for row in table)
     assert {p.name[:6] for p in (root / "synthetic" / "codes").glob("[!.]*")} == {"opq2x8", "opq4x8"}
     assert "Test numbers: to report what was chosen before" in (answer.path / "table.md").read_text()
+
+
+def test_rows_with_and_without_a_tokenizer_and_cutoffs_of_ones_own(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    rows = (
+        '[[sweep.run]]\nname = "popular"\nset = { model.name = "popular" }\n'
+        '[[sweep.run]]\nname = "random"\n'
+        'set = { model.name = "rpg", tokenizer = { name = "random", codebooks = 2, codewords = 8 } }\n'
+        '[[sweep.run]]\nname = "rkmeans"\n'
+        'set = { model.name = "rpg", tokenizer = { name = "rkmeans", codebooks = 2, codewords = 8 } }\n'
+    )
+    head = HEAD + 'columns = ["NDCG@10", "code_Recall@7"]\n'
+    path = write(tmp_path, head + rows + "[evaluate]\nat = [20]\n[train]\nepochs = 1\n")
+    answer = genrec(root, "sweep", path, "--set", "train.max_length=10")
+    table = pq.read_table(answer.path / "table.parquet").to_pylist()
+    assert [row["row"] for row in table] == ["popular", "random", "rkmeans"]
+    assert all(row["NDCG@10"] > 0 and row["code_Recall@7"] > 0 for row in table), "no dashes"
+    evaluation = next((root / "synthetic" / "eval").glob("popular*"))
+    assert json.loads((evaluation / "manifest.json").read_text())["config"]["evaluate"]["at"] == [7, 10, 20]
 
 
 def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
@@ -268,6 +303,9 @@ WRONG = [
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nsplit = 'test'\n", [], "--split"),
     (2, GRID + "train.lr = [1e-3]\n", ["--set", "source.users=3"], "'genrec sweep' does not read"),
     (2, GRID + "model.name = ['rgp']\n", [], "Did you mean 'rpg'?"),
+    (2, GRID + "decoder.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "of 'beams 5' lists 5 items"),
+    (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.decoder=graph"], "the model 'popular'"),
+    (2, GRID + "train.lr = [1e-3]\n[evaluate]\nat = [0]\n", [], "cutoffs are 1 or more"),
 ]
 
 
@@ -326,6 +364,51 @@ def test_the_tables_overlap_where_the_paper_trains_the_same_thing():
     assert all(resolved(name) == resolved("mhl-table2") for name in same)
 
 
+PUBLISHED = [
+    ("mhl-table2", "token R-E-Inf", "beauty-mhl"),
+    ("mhl-table6", "token, codebooks 16", "beauty-mhl"),
+    ("mhl-table7", "token, ratio 0.15", "beauty-mhl"),
+    ("mhl-table8", "mask_weight 1.0", "beauty-mhl"),
+    ("mhl-table8", "mask_weight 1.8", "toys-mhl"),
+    ("mhl-table8", "mask_weight 1.2", "sports-mhl"),
+    ("mhl-table13", "MHL", "beauty-mhl"),
+]
+
+
+def settings(layers: dict) -> list:
+    """What decides the weights, with every default: [train] without its seed, [model], [curriculum]."""
+    given = {key: value for key, value in layers["model"].items() if key != "name"}
+    train = validate(TrainConfig, "train", layers["train"]).model_copy(update={"seed": 0})
+    curriculum = validate(CurriculumConfig, "curriculum", layers["curriculum"])
+    model = validate(registry.load("model", layers["model"]["name"]).Config, "model", given)
+    return [train, model, curriculum.watch, curriculum.budget, curriculum.smoothing, curriculum.phases()]
+
+
+@pytest.mark.parametrize(("name", "row", "recipe"), PUBLISHED)
+def test_a_published_cell_is_trained_as_the_recipe_says(name, row, recipe):
+    recipe = read_recipe(recipe)
+    cell = next(c for c in read_sweep(name, {}, recipe.head.dataset).cells if c.row == row)
+    alone = merge({"model": {"name": "mhl"}}, read_toml(recipe.path))
+    assert settings(merge({"model": {"name": "mhl"}}, cell.layers)) == settings(alone)
+    assert cell.layers["tokenizer"]["codebooks"] == alone["tokenizer"]["codebooks"]
+
+
+def test_the_tokenizers_are_compared_with_the_settings_of_the_recipe_beauty():
+    recipe = read_recipe("beauty")
+    (step,) = (step for step in recipe.steps if "--model rpg" in " ".join(step))
+    typed = parse_set(word for word in step if "." in word and "=" in word)
+    named = {"model": {"name": "rpg"}, "train": {"lr": float(step[step.index("--lr") + 1])}}
+    given = merge(read_toml(recipe.path), typed, named)
+    for cell in read_sweep("tokenizers", {}, BEAUTY).cells:
+        assert settings(cell.layers) == settings(given)
+
+
+@pytest.mark.parametrize("name", ["mdgr-noise", "mdgr-decoding", "mdgr-codes"])
+def test_the_sweeps_of_mdgr_have_the_rows_of_its_recipe(name):
+    stride = read_toml(read_recipe("beauty-mdgr").path)["train"]["stride"]
+    assert {cell.layers["train"].get("stride") for cell in read_sweep(name, {}, BEAUTY).cells} == {stride}
+
+
 def test_what_holds_on_one_data_set_is_left_out_elsewhere():
     def digits(dataset: str) -> set[int]:
         return {cell.layers["tokenizer"]["codebooks"] for cell in read_sweep("mhl-table7", {}, dataset).cells}
@@ -351,8 +434,9 @@ def test_speeds_and_costs_keep_three_digits(value, told):
 
 def test_columns_and_cutoffs():
     assert check_columns(["n@20", "code_hr@1", "minutes", "mean_entropy"])[:2] == ("NDCG@20", "code_Recall@1")
-    assert cutoffs(("code_NDCG@20", "mean_entropy")) == [5, 10, 20]
-    assert cutoffs(("NDCG@20", "minutes")) == [5, 10, 20] and cutoffs(("minutes",)) == [5, 10]
+    assert cutoffs(("code_NDCG@20", "mean_entropy"), (5, 10)) == [5, 10, 20]
+    assert cutoffs(("NDCG@20", "minutes"), (5, 10)) == [5, 10, 20] and cutoffs(("minutes",), (5, 10)) == [5, 10]
+    assert cutoffs(("NDCG@10",), (20, 10)) == [10, 20]
 
 
 # ---- compare ---------------------------------------------------------------------------------------
@@ -413,6 +497,8 @@ REFUSED = [
     (2, ["{a}", "{a}", "--split", "valid"], "named twice"),
     (2, ["{a}", "{b}", "--split", "valid", "--metrics", "NDGC@10"], "no metric 'NDGC@10'"),
     (2, ["{a}", "--by", "truncation", "--drop", "30"], "cannot all lose 30"),
+    (2, ["{a}", "{b}", "--split", "valid", "--drop", "5"], "compare.drop is for truncation"),
+    (2, ["{a}", "--by", "length", "--set", "compare.longer_than=5"], "compare.longer_than is for truncation"),
     (3, ["{a}", "--by", "age"], "compare.by"),
     (3, ["{a}", "--by", "truncation", "--set", "compare.longer_than=500"], "more than 500 items"),
     (4, ["nothing", "--split", "valid"], "No runs 'nothing'"),
@@ -436,6 +522,13 @@ def test_evaluations_in_several_ways_must_be_named(swept, tmp_path):
     few = genrec(root, "evaluate", "--run", run, "--set", "evaluate.users=50").path.name
     answer = genrec(root, "compare", run, other)
     assert answer.code == 4 and "in several ways" in answer.err and full in answer.err and few in answer.err
+
+
+def test_evaluations_of_one_run_are_told_apart(swept, tmp_path):
+    root = Path(shutil.copytree(swept[0], tmp_path / "root"))
+    run = sides(swept)[0].split(",")[0]
+    both = [genrec(root, "evaluate", "--run", run, "--at", at).path.name for at in ("10", "20")]
+    assert [row["run"] for row in rows_of(genrec(root, "compare", *both, "--metrics", "NDCG@10"))] == both
 
 
 def test_other_data_splits_and_ways_are_refused(swept, tmp_path):

@@ -135,6 +135,7 @@ def make(
     ``forecast`` says what the work would take; a dry run asks it and adds its answer to the JSON.
     """
     from genrec_cli import console
+    from genrec_cli.stages.taint import WARNING
 
     ws = common.workspace()
     stage = f"{plan.kind}/{plan.name}"
@@ -155,6 +156,8 @@ def make(
          "state": "up to date" if done else "made", "result": artifact.result},
         text=str(artifact.path),
     )  # fmt: skip
+    if artifact.tainted:
+        console.warn(WARNING)
     return artifact
 
 
@@ -176,10 +179,10 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def fail(error: Exception) -> int:
     """Print an error the way a person reads it, once for all processes, and return its exit code."""
-    from genrec_cli.errors import GenrecError, of_the_disk
+    from genrec_cli.errors import GenrecError, of_memory, of_the_disk
 
     if not isinstance(error, GenrecError):
-        error = of_the_disk(error) or error
+        error = of_the_disk(error) or of_memory(error) or error
     if several():
         from genrec_cli.distributed import speaks
 

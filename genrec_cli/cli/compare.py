@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
         drop: Annotated[
             int | None, typer.Option(help="Items that truncation takes off a history. Default: 15.")
         ] = None,
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+        device: Annotated[
+            str, typer.Option(help="auto, cpu, cuda or mps; only truncation computes.", envvar="GENREC_DEVICE")
+        ] = "auto",
     ) -> None:
         """Compare runs user by user: differences, intervals, tests; by slices of the users if asked."""
         from genrec_cli import console
@@ -55,5 +57,3 @@ def register(app: typer.Typer) -> None:
             title = f"{' and '.join(comparison.names)}, {comparison.config.split} split"
             console.table(title, *stage.shown(artifact.result["rows"]))
             console.say(stage.note(comparison.config))
-            if artifact.tainted:
-                console.warn("made from stale inputs (--allow-stale): do not report these numbers")

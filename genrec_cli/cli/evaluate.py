@@ -82,5 +82,3 @@ def show(artifact: "Artifact") -> None:
     if "valid_share" in result:
         console.say(f"{result['valid_share']:.1%} of what the beams built is in the catalogue")
     show_diagnosis(artifact)
-    if artifact.tainted:
-        console.warn("made from stale inputs (--allow-stale): do not report these numbers")

@@ -36,6 +36,9 @@ def register(app: typer.Typer) -> None:
         ws = common.workspace()
         if sweep is not None and runs:
             raise UsageError("Runs and a sweep are drawn apart.", hint="genrec figures --sweep NAME")
+        if sweep is not None and layers.get("figures"):
+            idle = ", ".join(f"figures.{key}" for key in layers["figures"])
+            raise UsageError(f"The figure of a sweep does not read {idle}.", hint="genrec figures --sweep NAME")
         dataset = ws.dataset(common.dataset)
         plan = stage.plan_sweep(ws, dataset, sweep) if sweep else stage.plan(ws, dataset, config, runs or [])
 

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         """List what there is of a kind."""
         from genrec_cli import console
 
+        common.layers("list", [], {})
         entries = _entries(common, kind)
         console.emit({"schema": 1, "kind": kind, "entries": entries})
         if entries:
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages.status import lineage, lines, survey
 
+        common.layers("status", [], {})
         ws = common.workspace()
         names = [ws.dataset(common.dataset)] if common.dataset else ws.datasets()
         trees = {name: survey(ws, name) for name in names}
@@ -52,6 +54,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages.doctor import examine, usable
 
+        common.layers("doctor", [], {})
         checks = examine(common.root)
         ready = usable(checks)
         console.emit({"schema": 1, "usable": ready, "checks": [check._asdict() for check in checks]})

@@ -65,13 +65,12 @@ def register(app: typer.Typer) -> None:
             ws, chosen, users=named, histories=given, k=k, exclude_seen=exclude_seen, device=device,
             bar=console.user_bar("recommending"), decoder=layers.get("decoder"),
         )  # fmt: skip
-        rows = found.rows()
         if output:
             found.write(output)
-            console.say(f"{len(rows):,} recommendations written")
-            console.emit({"schema": 1, "path": str(output), "rows": len(rows)}, text=str(output))
+            console.say(f"{len(found):,} recommendations written")
+            console.emit({"schema": 1, "path": str(output), "rows": len(found)}, text=str(output))
         elif common.json:
             console.emit({"schema": 1, "run": chosen.path.name, "recommendations": [
-                dict(zip(stage.COLUMNS, row, strict=True)) for row in rows]})  # fmt: skip
+                dict(zip(stage.COLUMNS, row, strict=True)) for row in found.rows()]})  # fmt: skip
         else:
-            console.table("", stage.COLUMNS, rows, to_stdout=True)
+            console.table("", stage.COLUMNS, found.rows(), to_stdout=True)

@@ -3,11 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genrec_cli.cli.common import Common, command
+
+if TYPE_CHECKING:
+    from genrec_cli.stages.run import Chain
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +58,7 @@ def register(app: typer.Typer) -> None:
             if "cases" in chain.by_kind:
                 console.say(f"Single users, run beside run:  {chain.by_kind['cases'].path / 'cases.md'}")
             console.say(f"Done in {duration(time.monotonic() - started)}." + (" Next:" if chosen.head.next else ""))
-            for line in aligned(line.replace("{at}", shlex.join(place)) for line in chosen.head.next):
+            for line in aligned(_next(line, shlex.join(place), chain) for line in chosen.head.next):
                 console.say(f"  {line}")
         console.emit({"schema": 1, "recipe": chosen.name, "exit": code, "steps": chain.outputs, "table": table})
         if code:
@@ -66,6 +69,12 @@ def _place(common: Common, dataset: str) -> list[str]:
     """The options that say where a step works. A root that the step takes by itself is left out."""
     usual = Path(os.environ.get("GENREC_ROOT") or "artifacts")
     return ["--dataset", dataset, *([] if common.root == usual else ["--root", str(common.root)])]
+
+
+def _next(line: str, place: str, chain: "Chain") -> str:
+    """A command for the reader, with the labels that the runs have: another seed gives others."""
+    labels = {name: run.path.name.rpartition("-")[0] for name, run in chain.by_label.items()}
+    return " ".join(labels.get(word, word) for word in line.split(" ")).replace("{at}", place)
 
 
 def _shared(common: Common, recipe: Path) -> list[str]:

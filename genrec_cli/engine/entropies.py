@@ -32,6 +32,10 @@ class Unsure(Protocol):
         """``token_NK`` of the histories."""
         ...
 
+    def real(self, batch: Batch) -> Tensor | None:
+        """``real_NK``: which codes are there and no padding; None where all are."""
+        ...
+
     def entropies(self, token_NK: Tensor, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats, after the masking policy's own reading of whose entropy stands for an item."""
         ...

@@ -52,9 +52,9 @@ class Survey:
     item_N: np.ndarray
     position_N: np.ndarray
     entropy_NK: np.ndarray
-    """In nats."""
+    """In nats; nan where an item has no such code (padding of text)."""
     hidden_N: Mapping[str, np.ndarray]
-    """Phase -> the expected share of an item's codes that its policy hides."""
+    """Phase -> the expected share of an item's codes, padding aside, that its policy hides."""
 
 
 def survey(
@@ -72,16 +72,18 @@ def survey(
     hidden: dict[str, list[np.ndarray]] = {name: [] for name in policies}
     for host in batches:
         batch = host.to(device)
-        entropy_NK = measure(model, batch)
+        entropy_NK, real_NK = measure(model, batch), model.real(batch)
+        digits = entropy_NK.shape[1]
+        codes_N = digits if real_NK is None else real_NK.sum(1).clamp_min(1)
         for name, choose in policies.items():
             given = entropy_NK if choose.needs_entropy else None
             total_N = torch.zeros(len(batch.item_N), device=device)
             for _ in range(DRAWS):
-                total_N += choose(given, batch, entropy_NK.shape[1]).float().mean(1)
+                total_N += choose(given, batch, digits, real_NK=real_NK).sum(1) / codes_N
             hidden[name].append((total_N / DRAWS).cpu().numpy())
         items.append(host.item_N.numpy())
         positions.append(host.packing.position_N.numpy())
-        entropies.append(entropy_NK.cpu().numpy())
+        entropies.append((entropy_NK if real_NK is None else entropy_NK.where(real_NK, torch.nan)).cpu().numpy())
         tick(host.packing.sequences)
     return Survey(
         np.concatenate(items), np.concatenate(positions), np.concatenate(entropies),
@@ -230,8 +232,9 @@ def _well_read(position_N: np.ndarray) -> range:
 
 
 def _quantiles(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Quantiles of each group, groups x 5."""
-    return np.stack([np.quantile(group, QUANTILES) for group in groups])
+    """Quantiles of each group, groups x 5; nan is left out, and all that a group of nothing else has."""
+    there = (group[~np.isnan(group)] for group in groups)
+    return np.stack([np.quantile(group, QUANTILES) if len(group) else np.full(5, np.nan) for group in there])
 
 
 def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:

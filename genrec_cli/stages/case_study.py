@@ -29,6 +29,7 @@ from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.models.mhl import Mhl
 from genrec_cli.stages.load import load_run, own_ranker
 from genrec_cli.stages.shared_digits import described
+from genrec_cli.stages.taint import mark
 
 VERSION = 3
 SECTIONS = ["case_study"]
@@ -113,7 +114,7 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
         for name, catalog in catalogs.items():
             if shared := described(catalog, names, [case.target for case in cases]):
                 text += f"\n{shared}\nBy {name}; those that share the fewest other digits, the best known first.\n"
-        (draft.path / "cases.md").write_text(head + text, encoding="utf-8")
+        (draft.path / "cases.md").write_text(head + mark(ws, plan) + text, encoding="utf-8")
         rows = [row for case in cases for row in _rows(case, names)]
         pq.write_table(pa.Table.from_pylist(rows, COLUMNS), draft.path / "cases.parquet")
         draft.result |= {"users": len(picked), "runs": labels}

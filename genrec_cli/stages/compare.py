@@ -26,6 +26,7 @@ from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.stages.compare_table import SCHEMA, Ranks, Slice, shown, table
 from genrec_cli.stages.load import load_run, own_decoder, own_ranker, own_search, refuse_longer
+from genrec_cli.stages.taint import mark
 
 VERSION = 1
 SECTIONS = ["compare"]
@@ -75,6 +76,9 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
         sides: a run or evaluation each; several of them with commas between are seeds of one setting.
     """
     config = validate(CompareConfig, "compare", layers.get("compare", {}))
+    if config.by != "truncation" and (idle := {"drop", "longer_than"} & layers.get("compare", {}).keys()):
+        raise UsageError(f"compare.{min(idle)} is for truncation, and this compares by '{config.by}'.",
+                         hint="--by truncation, or leave it out")  # fmt: skip
     config = config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
     if config.by == "truncation" and config.drop > config.longer_than:
         raise UsageError(f"Histories with more than {config.longer_than} items cannot all lose {config.drop}.",
@@ -106,6 +110,7 @@ def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Bar) -> Arti
         rows = table(found, comparison.names, config.metrics, draws=config.draws, seed=config.seed)
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), draft.path / "table.parquet")
         title = f"# {' and '.join(comparison.names)} on {comparison.plan.dataset}, {config.split} split\n\n"
+        title += mark(ws, comparison.plan)
         (draft.path / "table.md").write_text(title + console.markdown(*shown(rows)) + f"\n{note(config)}\n", "utf-8")
         draft.result |= {"split": config.split, "by": config.by, "rows": rows}
     return ws.made(comparison.plan)
@@ -166,7 +171,7 @@ def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) 
 
 
 def _names(sides: list[list[Artifact]]) -> list[str]:
-    """``rpg-s0`` of one run, ``rpg`` of its seeds; full names where these are not told apart."""
+    """``rpg-s0`` of one run, ``rpg`` of its seeds; full names, or the evaluations', where these are not told apart."""
 
     def name(side: list[Artifact]) -> str:
         labels = [_run_name(artifact).rpartition("-")[0] for artifact in side]
@@ -174,7 +179,11 @@ def _names(sides: list[list[Artifact]]) -> list[str]:
         return settings.pop() if len(side) > 1 and len(settings) == 1 else "+".join(labels)
 
     names = [name(side) for side in sides]
-    return names if len(set(names)) == len(names) else ["+".join(map(_run_name, side)) for side in sides]
+    if len(set(names)) < len(names):
+        names = ["+".join(map(_run_name, side)) for side in sides]
+    if len(set(names)) < len(names):  # evaluations of one run
+        names = ["+".join(artifact.path.name for artifact in side) for side in sides]
+    return names
 
 
 def _run_name(artifact: Artifact) -> str:

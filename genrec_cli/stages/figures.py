@@ -25,7 +25,7 @@ from genrec_cli.report import entropy, figures, noise, tradeoff
 from genrec_cli.stages.case_study import labels_of
 from genrec_cli.stages.load import load_run
 
-VERSION = 1
+VERSION = 2
 SECTIONS = ["figures"]
 MOST_RUNS = 12
 """Runs in one figure; more of them could not be told apart."""
@@ -174,13 +174,14 @@ def _write_numbers(
         for phase, each in hidden.items()
     ]  # fmt: skip
     pq.write_table(pa.concat_tables(masked), draft.path / f"masked{suffix}.parquet")
-    digits = found.entropy_NK.shape[1]
-    count_T = np.bincount(found.position_N)
-    mean_TK = np.zeros((len(count_T), digits))
-    np.add.at(mean_TK, found.position_N, found.entropy_NK)
-    position, digit = np.divmod(np.arange(mean_TK.size), digits)
+    real_NK = ~np.isnan(found.entropy_NK)
+    count_TK = np.zeros((found.position_N.max() + 1, real_NK.shape[1]))
+    total_TK = np.zeros_like(count_TK)
+    np.add.at(count_TK, found.position_N, real_NK)
+    np.add.at(total_TK, found.position_N, np.where(real_NK, found.entropy_NK, 0))
+    position, digit = np.nonzero(count_TK)
     table = {
-        "position": position + 1, "digit": digit + 1, "read": count_T[position],
-        "entropy": (mean_TK / np.maximum(count_T, 1)[:, None]).ravel(),
+        "position": position + 1, "digit": digit + 1, "read": count_TK[position, digit].astype(np.int64),
+        "entropy": total_TK[position, digit] / count_TK[position, digit],
     }  # fmt: skip
     pq.write_table(pa.table(table), draft.path / f"entropy{suffix}.parquet")

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from genrec_cli import console
 from genrec_cli.artifacts import MANIFEST, STAGE_OF, Artifact, Workspace
-from genrec_cli.config import Section, did_you_mean, parse_set, validate
+from genrec_cli.config import Section, did_you_mean, merge, parse_set, read_toml, validate
 from genrec_cli.errors import ConfigError, Interrupted, UsageError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -74,6 +74,7 @@ class Chain:
 
     by_kind: dict[str, Artifact] = field(default_factory=dict)
     by_label: dict[str, Artifact] = field(default_factory=dict)
+    """Runs by their label, and by the name that the recipe has for them."""
     runs: dict[str, Artifact] = field(default_factory=dict)
     """Runs by the name of their folder."""
     evals: list[Artifact] = field(default_factory=list)
@@ -184,7 +185,20 @@ def run_recipe(
             artifact = ws.read(folder) if (folder / MANIFEST).is_file() else None
             if artifact is not None:
                 chain.add(artifact)
+                if artifact.kind == "runs":
+                    chain.by_label[name_in_recipe(recipe, recipe.steps[number - 1])] = artifact
     return 0, chain
+
+
+def name_in_recipe(recipe: Recipe, step: Sequence[str]) -> str:
+    """What later steps call the run of a train step: the label that the recipe alone gives it.
+
+    With another seed (``--set train.seed=1`` or ``GENREC_SEED=1``) the run has another label.
+    """
+    assigned, sections = parse_set(_given(step, "--set")), read_toml(recipe.path)
+    named = {"model": {"name": _last(step, "--model")}, "train": {"seed": _last(step, "--seed")}}
+    layers = merge(sections, assigned, named)
+    return _last(step, "--label") or f"{layers['model'].get('name', 'mhl')}-s{layers['train'].get('seed', 0)}"
 
 
 def folded(words: Sequence[str], own: int) -> str:
@@ -197,10 +211,11 @@ def pinned(line: Sequence[str], chain: Chain, options: frozenset[str]) -> list[s
     """The command line with inputs named in full: a recipe uses what it made, whatever else lies there."""
     makes_runs = line[0] == STAGE_OF["runs"]
     runs = {} if makes_runs else {label: run.path.name for label, run in chain.by_label.items()}
-    words = [line[0], *(runs.get(word, word) for word in line[1:])]
+    parts = (word.rpartition("=") for word in line[1:])  # --run LABEL and --run=LABEL
+    words = [line[0], *(option + equals + runs.get(value, value) for option, equals, value in parts)]
     given = {word.partition("=")[0] for word in line}
     for kind, artifact in chain.by_kind.items():
-        option = f"--{kind}"
+        option = "--run" if kind == "runs" else f"--{kind}"
         if option in options - given and STAGE_OF[kind] != line[0]:
             words += [option, artifact.path.name]
     return words
@@ -299,6 +314,16 @@ class _Listener(io.TextIOBase):
         if as_json:
             return [json.loads(line) for line in lines if line.startswith("{")]
         return [{"path": line} for line in lines if line and (Path(line) / MANIFEST).is_file()]
+
+
+def _given(words: Sequence[str], option: str) -> list[str]:
+    """The values that an option has in a command line, as ``--option value`` or ``--option=value``."""
+    pairs = ((word.partition("="), after) for word, after in zip(words, (*words[1:], ""), strict=True))
+    return [value if equals else after for (name, equals, value), after in pairs if name == option]
+
+
+def _last(words: Sequence[str], option: str) -> str | None:
+    return next(reversed(_given(words, option)), None)
 
 
 def _words(path: Path, step: str) -> tuple[str, ...]:

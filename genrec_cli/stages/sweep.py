@@ -4,7 +4,7 @@ A cell is the very run that ``genrec train`` and ``genrec evaluate`` would make 
 is there is used, under whatever label; what was begun goes on; a kill loses nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import evaluate, tokenize, train
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
+from genrec_cli.stages.taint import mark
 
 VERSION = 1
 DEFAULT_MODEL = "mhl"
@@ -49,9 +50,9 @@ class Doing:
 
 def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes: str | None, encoder: str) -> Inputs:
     """Resolve what the cells share, and refuse settings that no cell could be trained with."""
-    check_columns(sweep.config.columns)
+    columns = check_columns(sweep.config.columns)
     for cell in sweep.cells:
-        _validate(cell)
+        _validate(cell, columns)
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
     found = ws.find(dataset, "codes", codes)
@@ -86,7 +87,7 @@ def run(
 ) -> tuple[list[Done], list[str]]:
     """Do all cells. Returns the finished ones, and what diverged: a row that fails does not end the others."""
     plans = [(cell, _train_plan(ws, sweep, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
-    at = cutoffs(check_columns(sweep.config.columns))
+    columns = check_columns(sweep.config.columns)
     done, diverged = [], []
     made: dict[str, Artifact] = {}
     for number, (cell, plan) in enumerate(plans, 1):
@@ -99,7 +100,8 @@ def run(
             console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
             diverged.append(f"{cell.row}, seed {cell.seed}")
             continue
-        settings = merge({"evaluate": {"at": at}}, cell.layers, {"evaluate": {"split": split}})
+        at = cutoffs(columns, _evaluation(cell).at)
+        settings = merge(cell.layers, {"evaluate": {"at": at, "split": split}})
         measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
         evaluation = (None if force else ws.done(measure)) or doing.evaluate(measure, config)
         codes = ws.input(finished, "codes") if "codes" in finished.manifest["inputs"] else None
@@ -126,7 +128,7 @@ def table_stage(
         with ws.build(plan) as draft:
             pq.write_table(pa.Table.from_pylist(table), draft.path / "table.parquet")
             pq.write_table(pa.Table.from_pylist(per_run(done, columns)), draft.path / "runs.parquet")
-            text = f"# {title(sweep, dataset, split)}\n\n{console.markdown(*shown(table, columns))}\n"
+            text = f"# {title(sweep, dataset, split)}\n\n{mark(ws, plan)}{console.markdown(*shown(table, columns))}\n"
             text += "".join(f"- {line}\n" for line in notes(sweep, split, diverged))
             runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
             (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
@@ -167,7 +169,11 @@ def _needs_codes(cell: Cell) -> bool:
     return "codes" in registry.load("model", _model(cell)).needs
 
 
-def _validate(cell: Cell) -> None:
+def _evaluation(cell: Cell) -> evaluate.EvaluateConfig:
+    return validate(evaluate.EvaluateConfig, "evaluate", cell.layers.get("evaluate", {}))
+
+
+def _validate(cell: Cell, columns: Sequence[str]) -> None:
     """Meet the user's errors now, and not after hours of encoding or in the middle of the night."""
     kind = registry.load("model", _model(cell))
     layers = merge(kind.defaults, cell.layers)
@@ -175,20 +181,35 @@ def _validate(cell: Cell) -> None:
     validate(TrainConfig, "train", layers["train"])
     validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})).phases()
     validate(NoiseConfig, "noise", layers.get("noise", {}))
-    config = validate(evaluate.EvaluateConfig, "evaluate", layers.get("evaluate", {}))
-    decoder = kind.decoder if config.decoder == "auto" else config.decoder
-    validate(registry.load("decoder", decoder).Config, "decoder", layers.get("decoder", {}))
+    config = _evaluation(cell)
+    name = kind.decoder if config.decoder == "auto" else config.decoder
+    decoder = registry.load("decoder", name)
+    settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
+    at = cutoffs(columns, config.at)
+    if not at or at[0] < 1:
+        raise UsageError(f"evaluate.at is {list(config.at)} in '{cell.row}': cutoffs are 1 or more.")
+    if not issubclass(kind, decoder.face):
+        raise UsageError(
+            f"The decoder '{name}' cannot decode the model '{_model(cell)}' of '{cell.row}'.",
+            hint="Leave evaluate.decoder out: each model has its own",
+        )
+    if not decoder.exact and at[-1] > decoder.longest(settings):
+        raise UsageError(
+            f"The decoder '{name}' of '{cell.row}' lists {decoder.longest(settings)} items, "
+            f"and the table measures the first {at[-1]}.",
+            hint=f"decoder.beams of {at[-1]} or more, or columns of fewer items",
+        )
 
 
 def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:
     """The best value that each tokenizer reached, where that is what the sweep compares."""
     if "@" not in metric or ("tokenizer", "name") not in sweep.varied:
         return {}
-    name_of = {cell.row: str(cell.layers["tokenizer"]["name"]) for cell in sweep.cells}
+    name_of = {cell.row: cell.layers.get("tokenizer", {}).get("name") for cell in sweep.cells}
     best: dict[str, float] = {}
     for cell in done:
-        name, value = name_of[cell.row], float(cell.value(metric) or 0.0)
-        best[name] = max(value, best.get(name, 0.0))
+        if name := name_of[cell.row]:
+            best[name] = max(float(cell.value(metric) or 0.0), best.get(name, 0.0))
     return best
 
 

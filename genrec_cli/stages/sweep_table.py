@@ -72,10 +72,10 @@ def _spelled(column: str) -> str:
     return level + "{}@{}".format(*metrics.parse(column.removeprefix(CODE_LEVEL)))
 
 
-def cutoffs(columns: Sequence[str]) -> list[int]:
-    """Cutoffs that evaluation needs for the columns; the usual 5 and 10 among them, so that it is the usual one."""
+def cutoffs(columns: Sequence[str], at: Sequence[int]) -> list[int]:
+    """Cutoffs that evaluation needs: those of the settings, so that it is the usual one, and of the columns."""
     measured = [column.removeprefix(CODE_LEVEL) for column in columns if "@" in column]
-    return sorted({5, 10} | {metrics.parse(column)[1] for column in measured})
+    return sorted({*at} | {metrics.parse(column)[1] for column in measured})
 
 
 def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]]:
