@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
             raise UsageError("--users and --history exclude each other.")
         if output:
             stage.check_output(output)
+        common.layers("recommend", stage.SECTIONS, {})
         named = read_users(users) if users else None
         given = read_histories(history) if history else None
         ws = common.workspace()

@@ -52,8 +52,8 @@ def register(app: typer.Typer) -> None:
         layers = common.layers("train", stage.SECTIONS, named)
         ws = common.workspace()
         name = str(layers.get("model", {}).get("name") or "mhl")
-        common.layers(f"train --model {name}", stage.sections_of(name), {})
         run = stage.plan(ws, ws.dataset(common.dataset), name, layers, data=data, codes=codes, label=label)
+        common.layers(f"train --model {name}", stage.sections_of(name), {})
 
         def work() -> "Artifact":
             with TrainProgress() as progress:

@@ -24,6 +24,7 @@ from genrec_cli.files import write_atomically
 from genrec_cli.stages.load import load_run, own_ranker, own_search, refuse_longer
 
 COLUMNS = ("user", "rank", "item", "title", "score")
+SECTIONS = ["decoder"]
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
@@ -70,7 +71,7 @@ def check_output(path: Path) -> None:
 
 def sections_of(chosen: Artifact) -> list[str]:
     """The sections that recommending with a run reads; a file may hold others."""
-    return [] if own_search(chosen)[0].exact else ["decoder"]
+    return [] if own_search(chosen)[0].exact else SECTIONS
 
 
 def run(

@@ -32,7 +32,7 @@ READS = {
     "tokenize": ("encoder", "tokenizer"),
     "train": ("train", "model", "curriculum", "noise", "decoder"),
     "evaluate": ("evaluate", "decoder"),
-    "recommend": (),
+    "recommend": ("decoder",),
     "case-study": ("case_study",),
 }
 """Command -> the sections it reads, so that ``--set`` of a whole recipe reaches the steps it is meant for."""
