@@ -34,7 +34,7 @@ class Largest(TorchDispatchMode):
 @pytest.fixture
 def short_runs(monkeypatch):
     monkeypatch.setattr(exhaustive, "SHORTEST", 2 * BLOCK)
-    monkeypatch.setattr(exhaustive, "CELLS", {"cpu": 1})
+    monkeypatch.setattr(exhaustive, "CELLS", {"cpu": 1, "cuda": 1})
 
 
 def catalog_of(items: int, digits: int, codewords: int, seed: int, *, padded: bool, shared: bool) -> Catalog:
