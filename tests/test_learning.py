@@ -73,6 +73,7 @@ def test_order_is_learned(ordered, model):
 def test_order_is_learned_by_a_model_that_generates(ordered):
     """In three short epochs: each step of it costs more than one of the models above."""
     sizes = {"model.layers": 1, "model.head_width": 16, "train.batch_size": 64, "train.valid_users": 100}
+    sizes["train.lr"] = 0.05  # of Adafactor: a share of the weights' size
     train(ordered, "tiger", *settings(sizes | {"model.dropout": 0.0, "model.attention_dropout": 0.0}), "--epochs", "3")
     assert metrics(ordered, "tiger")["NDCG@10"] > 1.5 * metrics(ordered, "popular")["NDCG@10"]
 
