@@ -303,7 +303,7 @@ WRONG = [
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nsplit = 'test'\n", [], "--split"),
     (2, GRID + "train.lr = [1e-3]\n", ["--set", "source.users=3"], "'genrec sweep' does not read"),
     (2, GRID + "model.name = ['rgp']\n", [], "Did you mean 'rpg'?"),
-    (2, GRID + "decoder.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "of 'beams 5' lists 5 items"),
+    (2, GRID + "decoder.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "in 'beams 5' is more than these settings"),
     (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.decoder=graph"], "the model 'popular'"),
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nat = [0]\n", [], "cutoffs are 1 or more"),
 ]

@@ -21,6 +21,7 @@ from genrec_cli.engine.diagnosis import parallel_below_residual
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import evaluate, tokenize, train
+from genrec_cli.stages.load import matching_decoder, refuse_longer
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
 from genrec_cli.stages.taint import mark
@@ -183,22 +184,14 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
     name = kind.decoder if config.decoder == "auto" else config.decoder
-    decoder = registry.load("decoder", name)
+    own = f"'{cell.row}' sets it: leave evaluate.decoder out, as each model has its own"
+    decoder = matching_decoder(name, _model(cell), own)
     settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:
         raise UsageError(f"evaluate.at is {list(config.at)} in '{cell.row}': cutoffs are 1 or more.")
-    if not issubclass(kind, decoder.face):
-        raise UsageError(
-            f"The decoder '{name}' cannot decode the model '{_model(cell)}' of '{cell.row}'.",
-            hint="Leave evaluate.decoder out: each model has its own",
-        )
-    if not decoder.exact and at[-1] > decoder.longest(settings):
-        raise UsageError(
-            f"The decoder '{name}' of '{cell.row}' lists {decoder.longest(settings)} items, "
-            f"and the table measures the first {at[-1]}.",
-            hint=f"decoder.beams of {at[-1]} or more, or columns of fewer items",
-        )
+    hint = f"decoder.beams of {at[-1]} or more, or columns of fewer items"
+    refuse_longer(f"The cutoff {at[-1]} in '{cell.row}'", at[-1], decoder, settings, hint=hint)
 
 
 def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:
