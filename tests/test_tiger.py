@@ -16,9 +16,10 @@ from genrec_cli.nn.t5 import RelativeBias
 SIZES = {"width": 16, "layers": 2, "heads": 3, "head_width": 4, "inner": 24, "dropout": 0.0, "attention_dropout": 0.0}
 
 
-def build(*, user_tokens: int = 5, max_length: int = 8, **more) -> Tiger:
+def build(*, user_tokens: int = 5, max_length: int = 8, causal: bool = False, **more) -> Tiger:
     torch.manual_seed(0)
-    model = Tiger(TigerConfig(user_tokens=user_tokens, **SIZES), make_catalog(**more), max_length=max_length)
+    config = TigerConfig(user_tokens=user_tokens, causal=causal, **SIZES)
+    model = Tiger(config, make_catalog(**more), max_length=max_length)
     return model.eval()
 
 
@@ -205,6 +206,48 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(histories):
     everything = np.arange(len(rows))
     for one, two in zip(gradients([everything]), gradients(everything[:, None]), strict=True):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+
+
+# ---- all targets of a history in one pass --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user_tokens", [0, 5])
+@pytest.mark.parametrize("lengths", [[5, 9, 3, 14, 2], [9, 9, 9], [3, 3, 3, 3, 3, 3, 3, 14]])
+def test_causal_rows_of_many_targets_learn_the_same_as_rows_of_one(user_tokens, lengths):
+    """Loss and gradients, with histories longer than the model reads, on one grid and on two, full and padded."""
+    histories, model = make_histories(lengths, 30), build(user_tokens=user_tokens, causal=True, max_length=6)
+    found = []
+    for windows in ("each", "sliding"):
+        model.zero_grad()
+        rows = Rows.of(histories, max_length=6, windows=windows)
+        loss = model.losses(rows.batch(histories, np.arange(len(rows))))["next"]
+        loss.sum.backward()
+        found.append((loss.count, loss.sum, *(parameter.grad.clone() for parameter in model.parameters())))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_causal_states_are_those_of_the_history_so_far(batch):
+    """An item's codes see each other both ways, and nothing later: a longer history leaves them as they were."""
+    model = build(causal=True)
+    length_B = batch.packing.length_B
+    cut = Packing.of(np.maximum(length_B.numpy() - 1, 1))
+    kept_N = batch.packing.position_N < cut.length_B[batch.packing.sequence_N]
+    h_XD, packing = model.encode(batch)
+    shorter_XD, shorter = model.encode(replace(batch, packing=cut, item_N=batch.item_N[kept_N]))
+    kept_X = packing.position_N < shorter.length_B[packing.sequence_N]
+    torch.testing.assert_close(h_XD[kept_X], shorter_XD, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(build().encode(batch)[0], h_XD)
+    codes_RK = model.code_RK.clone()
+    model.code_RK[:, -1] = (codes_RK[:, -1] + 1) % 8
+    first_X = packing.position_N == 1  # the first code of the first item, behind the user's token
+    assert not torch.isclose(model.encode(batch)[0][first_X], h_XD[first_X]).all(-1).any()
+
+
+def test_what_came_later_is_not_in_a_key_that_does_not_use_it():
+    assert "causal" not in TigerConfig().keyed() and TigerConfig(causal=True).keyed()["causal"] is True
+    assert TigerConfig().keyed() | {"causal": False} == TigerConfig().model_dump(mode="json")
 
 
 # ---- rows and leaks ------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """A bidirectional Transformer decoder over the K digits of an item, with cross-attention to packed histories.
 
-In training all targets of a history are decoded in one pass: the digits of a target at position t look at the
-history's states up to t. Linear layers see M x K digits and N items; only the attention product is a grid, of
-B x (T K) queries and B x T keys, whose mask is the same for every history, since padding stands on the right.
+In training all targets of a history are decoded in one pass (``nn/past.py``).
 
 At inference the keys and values of a history are computed once and kept (:class:`Memory`); M candidates of each
 history then ask as M x K queries.
@@ -12,12 +10,12 @@ Legend: B histories, N packed items, T longest history, M targets or candidates,
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from genrec_cli.nn.attend import attend
 from genrec_cli.nn.dropout import Dropout
-from genrec_cli.nn.packing import Packing, by_head, take
+from genrec_cli.nn.packing import Packing, by_head
+from genrec_cli.nn.past import Past
 from genrec_cli.nn.transformer import Activation, activation
 
 
@@ -85,21 +83,9 @@ class CrossAttention(Heads):
         x_BQD = x_MKD.reshape(len(memory[0]), -1, x_MKD.shape[-1])
         return self.close_whole(self.mix(self.split(self.query(x_BQD)), *memory, seen_B11T)).view_as(x_MKD)
 
-    def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
-        """The target at packed item ``at_M[m]`` sees its history up to that item."""
-        digits = x_MKD.shape[1]
-        q_NKD, kv_ND = self.query(x_MKD), self.key_value(h_ND)
-        everywhere = len(at_M) == len(h_ND)
-        if not everywhere:
-            q_NKD = q_NKD.new_zeros(len(h_ND), *q_NKD.shape[1:]).index_copy(0, at_M, q_NKD)
-        mixed = []
-        for part in packing.parts:
-            step_T = torch.arange(part.longest, device=h_ND.device)
-            seen_QT = step_T.repeat_interleave(digits)[:, None] >= step_T
-            mixed_BHQd = self.mix(part.digits(q_NKD, self.heads), *part.sides(kv_ND, self.heads, 2), seen_QT)
-            mixed.append(part.join(mixed_BHQd, digits))
-        mixed_NKD = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        return self.close(mixed_NKD if everywhere else take(mixed_NKD, at_M)).view_as(x_MKD)  # K = 1 has no axis there
+    def past(self, x_MKD: Tensor, h_ND: Tensor, past: Past) -> Tensor:
+        """Each target sees its history up to the item that it follows."""
+        return self.close(past.mix(self.query(x_MKD), self.key_value(h_ND), self.heads, self.mix))
 
 
 class FillerBlock(nn.Module):
@@ -146,9 +132,10 @@ class Filler(nn.Module):
 
     def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
         """Targets anywhere in the histories; each sees what stands up to its item, ``at_M``."""
+        past = Past(packing, at_M, x_MKD.shape[1])
         x = self.dropout(x_MKD)
         for block in self.blocks:
             x = x + block.digits(block.norm_digits(x))
-            x = x + block.cross.past(block.norm_cross(x), h_ND, packing, at_M)
+            x = x + block.cross.past(block.norm_cross(x), h_ND, past)
             x = x + block.mlp(block.norm_mlp(x))
         return self.norm(x)

@@ -6,7 +6,7 @@ serves all blocks of a stack. Parity with ``transformers.T5ForConditionalGenerat
 
 The encoder's linear layers see N packed tokens. The decoder reads L tokens of every row at once (training), or
 one token of each of M beams, whose earlier keys and values lie in a :class:`Cache`. Queries of one row, places
-or beams, share its :class:`Memory`: no beam has a copy of the history.
+or beams, share what :class:`Memory` holds of it: no beam has a copy of the history.
 
 Legend: B rows, N packed tokens, T tokens of the longest history, L places of a target, M beams, H heads,
 d head width, D width.
@@ -14,14 +14,16 @@ d head width, D width.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from genrec_cli.nn.attend import attend
+from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Grid, Packing, by_head
+from genrec_cli.nn.past import Past
 
 BUCKETS, FARTHEST = 32, 128
 """T5's buckets of relative positions, and the distance from which all share the last one."""
@@ -86,9 +88,9 @@ class Attention(nn.Module):
         """Values by the softmax of ``q k + mask``: ``mixed_BHLd``."""
         return attend(q_BHLd, k_BHTd, v_BHTd, mask, share=self.dropout if self.training else 0.0, scale=1.0)
 
-    def close(self, mixed_BHLd: Tensor) -> Tensor:
-        """Heads side by side, and the output's layer."""
-        return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
+    def join(self, mixed_BHLd: Tensor) -> Tensor:
+        """Heads side by side."""
+        return mixed_BHLd.transpose(1, 2).flatten(2)
 
     def packed(self, x_ND: Tensor, parts: list[tuple[Grid, Tensor]]) -> Tensor:
         """Self-attention within packed sequences, grid by grid with its bias."""
@@ -151,7 +153,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Packed token embeddings to packed states, every token seeing its whole sequence: ``x_ND -> h_ND``."""
+    """Packed token embeddings to packed states: ``x_ND -> h_ND``."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -160,23 +162,35 @@ class Encoder(nn.Module):
         self.norm = _norm(sizes.width)
         self.dropout = Dropout(sizes.dropout)
 
-    def forward(self, x_ND: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x_ND: Tensor, packing: Packing, seen_TT: Tensor | None = None) -> Tensor:
+        """``seen_TT``: what a place of the longest sequence sees, nothing that is padding for it; None: all tokens of
+        its sequence."""
         bias_HTT = self.bias(max(grid.longest for grid in packing.parts))
-        parts = [(grid, self._bias(bias_HTT[None, :, : grid.longest, : grid.longest], grid)) for grid in packing.parts]
+        if seen_TT is not None:
+            bias_HTT = bias_HTT.masked_fill(~seen_TT, -torch.inf)
+        parts = []
+        for grid in packing.parts:
+            bias = bias_HTT[None, :, : grid.longest, : grid.longest]
+            if seen_TT is None and not grid.full:
+                bias = bias.masked_fill(~grid.real_BT()[:, None, None], -torch.inf)
+            parts.append((grid, bias))
         h_ND = self.dropout(x_ND)
         for block in self.blocks:
             h_ND = block(h_ND, parts)
         return self.dropout(self.norm(h_ND))
 
-    @staticmethod
-    def _bias(bias_1HTT: Tensor, grid: Grid) -> Tensor:
-        """With -inf where a key is padding."""
-        return bias_1HTT if grid.full else bias_1HTT.masked_fill(~grid.real_BT()[:, None, None], -torch.inf)
+
+class Memory(Protocol):
+    """What the decoder's blocks look up of the histories."""
+
+    def recall(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
+        """What block number ``block``'s attention makes of it at every place, before the output's layer."""
+        ...
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the decoder's blocks look up of the histories: computed once, read at every place and by every beam."""
+class Whole:
+    """A memory of which a row sees all of its history: computed once, read at every place and by every beam."""
 
     rows: list[slice]
     """Rows of each grid."""
@@ -185,46 +199,23 @@ class Memory:
     keys: list[list[tuple[Tensor, Tensor]]]
     """For each block and grid ``k_BHTd`` and ``v_BHTd``."""
 
+    def recall(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
+        q_BHLd = attention.split(attention.query(x_BLD))
+        parts = zip(self.rows, self.real, self.keys[block], strict=True)
+        mixed = [attention.mix(q_BHLd[rows], *keys, real) for rows, real, keys in parts]
+        return attention.join(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
 
-class Cache:
-    """Keys and values of all beams' tokens so far, and which of them each beam stems from.
 
-    Beams that branch, die or change places move nothing: S tokens of a row stay where they were written, and a
-    beam's newest token sees its own ancestors among them.
-    """
+@dataclass(frozen=True)
+class UpTo:
+    """A memory of which every target sees its history up to the item that it follows: rows are targets."""
 
-    def __init__(self) -> None:
-        self.keys: list[tuple[Tensor, Tensor]] = []
-        """For each block ``k_BHSd`` and ``v_BHSd``."""
-        self.ancestor_BMl: Tensor | None = None
-        """Where among the S tokens each beam's l tokens lie, the newest last."""
+    h_ND: Tensor
+    past: Past
 
-    def grow(self, parent_BM: Tensor) -> None:
-        """One more token a beam: beam m goes on from what beam ``parent_BM[b, m]`` was (no matter, at first)."""
-        newest_BM1 = torch.arange(parent_BM.shape[1], device=parent_BM.device).expand_as(parent_BM)[..., None]
-        if self.ancestor_BMl is None:
-            self.ancestor_BMl = newest_BM1
-            return
-        parents_BMl = parent_BM[..., None].expand(-1, -1, self.ancestor_BMl.shape[2])
-        older_BMl = self.ancestor_BMl.gather(1, parents_BMl)
-        self.ancestor_BMl = torch.cat([older_BMl, newest_BM1 + self.keys[0][0].shape[2]], dim=2)
-
-    def bias(self, bias_H1l: Tensor) -> Tensor:
-        """``bias_BHMS``: relative positions' for a beam's own tokens, -inf for those of others."""
-        beams, places = self.ancestor_BMl.shape[1:]
-        tokens = beams + (self.keys[0][0].shape[2] if self.keys else 0)
-        at_BHMl = self.ancestor_BMl[:, None].expand(-1, len(bias_H1l), -1, -1)
-        nothing_BHMS = bias_H1l.new_full((*at_BHMl.shape[:3], tokens), -torch.inf)
-        return nothing_BHMS.scatter(3, at_BHMl, bias_H1l.expand(len(at_BHMl), -1, beams, places))
-
-    def append(self, block: int, k_BHMd: Tensor, v_BHMd: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of a block, with those of the newest tokens behind the rest."""
-        if block == len(self.keys):
-            self.keys.append((k_BHMd, v_BHMd))
-        else:
-            k_BHSd, v_BHSd = self.keys[block]
-            self.keys[block] = torch.cat([k_BHSd, k_BHMd], dim=2), torch.cat([v_BHSd, v_BHMd], dim=2)
-        return self.keys[block]
+    def recall(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
+        memory_ND = attention.memory(self.h_ND)
+        return self.past.mix(attention.query(x_BLD), memory_ND, attention.heads, attention.mix)
 
 
 class DecoderBlock(EncoderBlock):
@@ -244,17 +235,10 @@ class DecoderBlock(EncoderBlock):
         if cache is not None:
             keys = cache.append(block, *keys)
         mixed_BHLd = attention.mix(attention.split(attention.query(normal_BLD)), *keys, bias)
-        x_BLD = x_BLD + self.dropout(attention.close(mixed_BHLd))
-        x_BLD = x_BLD + self.dropout(self._recall(self.norm_cross(x_BLD), memory, block))
+        x_BLD = x_BLD + self.dropout(attention.output(attention.join(mixed_BHLd)))
+        recalled_BLD = memory.recall(block, self.cross_attention, self.norm_cross(x_BLD))
+        x_BLD = x_BLD + self.dropout(self.cross_attention.output(recalled_BLD))
         return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
-
-    def _recall(self, x_BLD: Tensor, memory: Memory, block: int) -> Tensor:
-        """Attention to the memory, grid by grid."""
-        attention = self.cross_attention
-        q_BHLd = attention.split(attention.query(x_BLD))
-        parts = zip(memory.rows, memory.real, memory.keys[block], strict=True)
-        mixed = [attention.mix(q_BHLd[rows], *keys, real) for rows, real, keys in parts]
-        return attention.close(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
 
 
 class Decoder(nn.Module):
@@ -267,7 +251,7 @@ class Decoder(nn.Module):
         self.norm = _norm(sizes.width)
         self.dropout = Dropout(sizes.dropout)
 
-    def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
+    def remember(self, h_ND: Tensor, packing: Packing) -> Whole:
         """Keys and values of the encoder's states, for all blocks."""
         rows, begin = [], 0
         for grid in packing.parts:
@@ -277,7 +261,7 @@ class Decoder(nn.Module):
         for block in self.blocks:
             memory_ND = block.cross_attention.memory(h_ND)
             keys.append([block.cross_attention.packed_keys(memory_ND, grid) for grid in packing.parts])
-        return Memory(rows, [None if g.full else g.real_BT()[:, None, None] for g in packing.parts], keys)
+        return Whole(rows, [None if g.full else g.real_BT()[:, None, None] for g in packing.parts], keys)
 
     def forward(self, x_BLD: Tensor, memory: Memory) -> Tensor:
         """``h_BLD``: the state of each place, which sees the places up to itself."""

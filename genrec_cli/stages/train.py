@@ -81,7 +81,7 @@ def plan(
     if not getattr(model_config, "causal", True) and train.windows != "each":
         raise UsageError(
             "An encoder that reads both directions (model.causal = false) learns one target a row.",
-            hint="--set train.windows=each",
+            hint="--set train.windows=each, or --set model.causal=true",
         )
     if getattr(model_config, "next_targets", "all") == "last" and train.windows != "each":
         raise UsageError(
@@ -93,13 +93,10 @@ def plan(
         inputs = {"data": ws.input(found, "data"), "codes": found}
     else:
         inputs = {"data": ws.find(dataset, "data", data)}
-    config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
+    config = {"model": {"name": model, **model_config.keyed()}}
     if kind.trainable:
-        # what is as it was before it could be set is not in the key, so older runs keep theirs
-        before = {"max_steps": None, "graphs": True, "graphs_of_masks": False, "optimizer": "adamw"}
-        unset = {name for name, old in before.items() if getattr(train, name) == old}
         config |= {
-            "train": train.model_dump(mode="json", exclude=unset),
+            "train": train.keyed(),
             "curriculum": {
                 "watch": curriculum.watch,
                 "budget": curriculum.budget,
