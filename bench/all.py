@@ -1,6 +1,7 @@
 """Every benchmark with one command: one table (Markdown) and one figure of how often others take our time.
 
-    python bench/all.py --data ARTIFACT --codes ARTIFACT --vectors ARTIFACT --reference CHECKOUT --peers FOLDER
+    python bench/all.py --data ARTIFACT --codes ARTIFACT --digit-codes ARTIFACT --vectors ARTIFACT \
+      --reference CHECKOUT --peers FOLDER
 
 Each benchmark is a process of its own and alternates its sides itself; one that lacks its file, or what it
 compares with, is skipped with a line. ``--only rpg_step peers`` runs some. The results stay in ``--out``
@@ -24,12 +25,13 @@ BENCHES: dict[str, list[str]] = {
     "floor": ["--data"],
     "evaluation": ["--reference", "--data"],
     "opq": ["--vectors"],
-    "peers": ["--data", "--codes", "--peers"],
+    "peers": ["--data", "--codes", "--digit-codes", "--peers"],
     "precision": ["--data", "--codes"],
     "parse": [],
     "decode": [],
 }
 """Benchmarks and the options they are given, in the order in which they run. ``grow.py`` takes hours: alone."""
+GIVEN = ("data", "codes", "digit-codes", "vectors", "reference", "peers")
 NEEDED = {"peers": ["--data", "--codes", "--peers"], "precision": ["--data", "--codes"]}
 
 
@@ -118,7 +120,7 @@ def figure(lines: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "codes", "vectors", "reference", "peers"):
+    for name in GIVEN:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(BENCHES), default=list(BENCHES))
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="folder of all.json, .md and .svg")
@@ -131,8 +133,8 @@ def main() -> None:
     kept = options.out / "all.json"
     results = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     given = {}
-    for name in ("data", "codes", "vectors", "reference", "peers"):
-        path = getattr(options, name)
+    for name in GIVEN:
+        path = getattr(options, name.replace("-", "_"))
         if path is not None and path.exists():
             given[f"--{name}"] = str(path)
         elif path is not None:

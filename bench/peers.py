@@ -1,12 +1,13 @@
 """Ours against other libraries: whole training and evaluation on the same histories, in alternating runs.
 
-    python bench/peers.py --data ARTIFACT --codes ARTIFACT --peers FOLDER [--users 2000] [--rounds 3] [--json]
+    python bench/peers.py --data ARTIFACT --codes ARTIFACT --digit-codes ARTIFACT --peers FOLDER [--users 2000] [--json]
 
-RPG against cornac's, with the same codes, and SASRec against RecTools': the same users, batch, width, layers,
-epochs and exact ranking of the whole catalogue. Each run is a process of its own; imports and reading are not
-timed. Metrics of both are printed, so that equal work is visible. A peer lives in an environment of its own:
+RPG and TIGER against cornac's, with the same codes, and SASRec against RecTools': the same users, batch, width, layers
+and epochs, exact ranking of the whole catalogue or as many beams. TIGER's codes end in a digit against collisions
+(``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and reading are not
+timed. Metrics of both are printed, so that equal work is visible. A library lives in an environment of its own:
 ``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is
-there. An absent peer is skipped with a line.
+there. What is absent is skipped with a line.
 """
 
 import argparse
@@ -26,29 +27,37 @@ from genrec_cli.data.sequences import Histories
 
 CONTENDERS = Path(__file__).parent / "contenders"
 TORCH = "torch==2.13.0"
+PINS = {"cornac": ["cornac==3.0.1", "transformers==4.57.1"], "rectools": ["rectools[torch]==0.19.0"]}
 PEERS = {
-    "cornac": {
-        "model": "rpg", "script": "cornac_rpg.py", "pins": ["cornac==3.0.1", "transformers==4.57.1"],
+    "rpg": {
+        "library": "cornac", "script": "cornac_models.py",
         "settings": {"width": 448, "layers": 2, "heads": 4, "inner": 1024, "dropout": 0.3, "lr": 5e-4,
-                     "temperature": 0.07},
+                     "temperature": 0.07, "max_length": 50, "windows": "sliding", "stride": 25},
     },
-    "rectools": {
-        "model": "sasrec", "script": "rectools_sasrec.py", "pins": ["rectools[torch]==0.19.0"],
-        "settings": {"width": 128, "layers": 2, "heads": 2, "inner": 128, "dropout": 0.2, "lr": 1e-3},
+    "sasrec": {
+        "library": "rectools", "script": "rectools_sasrec.py",
+        "settings": {"width": 128, "layers": 2, "heads": 2, "inner": 128, "dropout": 0.2, "lr": 1e-3,
+                     "max_length": 50, "windows": "recent", "stride": 25},
+    },
+    "tiger": {
+        "library": "cornac", "script": "cornac_models.py",
+        "settings": {"width": 128, "layers": 4, "heads": 6, "head_width": 64, "inner": 1024, "dropout": 0.1, "lr": 1e-3,
+                     "max_length": 20, "windows": "each", "stride": 1, "causal": False, "beams": 20},
     },
 }  # fmt: skip
+"""By model. Their validation is of ten users where it takes a search."""
 
 
-def interpreter(name: str, folder: Path | None, given: dict[str, str], install: bool) -> Path | None:
-    """The peer's python, made first if that was asked for; None where there is none."""
-    if name in given:
-        return Path(given[name])
+def interpreter(library: str, folder: Path | None, given: dict[str, str], install: bool) -> Path | None:
+    """The library's python, made first if that was asked for; None where there is none."""
+    if library in given:
+        return Path(given[library])
     if folder is None:
         return None
-    python = folder / name / "bin" / "python"
+    python = folder / library / "bin" / "python"
     if not python.exists() and install:
-        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
-        for pins in ([TORCH], PEERS[name]["pins"]):  # torch first and alone: what is there is kept
+        subprocess.run([sys.executable, "-m", "venv", folder / library], check=True)
+        for pins in ([TORCH], PINS[library]):  # torch first and alone: what is there is kept
             subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
     return python if python.exists() else None
 
@@ -79,12 +88,12 @@ def contend(python: Path, script: str, data: Path, settings: dict[str, Any], thr
 
 
 def compared(name: str, rounds: list[dict[str, dict[str, Any]]]) -> list[Comparison]:
-    """Training and evaluation of one peer and of ours."""
+    """Training and evaluation of one model, theirs and ours."""
     peaks = {f"{side}_peak_mib": statistics.median(r[side]["peak_mib"] for r in rounds) for side in ("ours", "other")}
-    label = f"{PEERS[name]['model'].upper()}, {{}}"
+    label, library = f"{name.upper()}, {{}}", PEERS[name]["library"]
     return [
         Comparison.of(
-            label.format(part), name, [r["ours"][part] for r in rounds], [r["other"][part] for r in rounds], **peaks
+            label.format(part), library, [r["ours"][part] for r in rounds], [r["other"][part] for r in rounds], **peaks
         )
         for part in ("train", "evaluate")
     ]
@@ -94,8 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--codes", type=Path, required=True)
+    parser.add_argument("--digit-codes", type=Path, help="codes that end in a digit against collisions: TIGER's")
     parser.add_argument("--peers", type=Path, help="folder of their environments")
-    parser.add_argument("--peer-python", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--peer-python", action="append", default=[], metavar="LIBRARY=PATH")
     parser.add_argument("--install", action="store_true", help="make absent environments under --peers")
     parser.add_argument("--only", nargs="+", choices=sorted(PEERS), default=sorted(PEERS))
     parser.add_argument("--users", type=int, default=2000)
@@ -106,21 +116,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
     given = dict(pair.split("=", 1) for pair in options.peer_python)
-    codes_IK = np.stack(pq.read_table(options.codes / "codes.parquet").column("codes").to_numpy()).astype("int64")
+    codes = {name: options.digit_codes if name == "tiger" else options.codes for name in options.only}
     comparisons: list[Comparison] = []
     runs: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "input.npz"
-        items = subset(Histories.read(options.data), codes_IK, options.users, data)
+        data, histories = Path(folder) / "input.npz", Histories.read(options.data)
         for name in options.only:
-            python = interpreter(name, options.peers, given, options.install)
-            if python is None:
-                print(f"{name}: no environment of its own, skipped (--peers FOLDER --install)", file=sys.stderr)
+            python = interpreter(PEERS[name]["library"], options.peers, given, options.install)
+            if python is None or codes[name] is None:
+                why = "it needs --digit-codes" if python else "no environment of its own (--peers FOLDER --install)"
+                print(f"{name}: skipped, {why}", file=sys.stderr)
                 continue
+            table = pq.read_table(codes[name] / "codes.parquet").column("codes")
+            items = subset(histories, np.stack(table.to_numpy()).astype("int64"), options.users, data)
             peer = PEERS[name]
             settings = peer["settings"] | {
-                "model": peer["model"], "epochs": options.epochs, "batch_size": options.batch_size,
-                "warmup_steps": 20, "max_length": 50, "precision": "fp32",
+                "model": name, "epochs": options.epochs, "batch_size": options.batch_size, "warmup_steps": 20,
+                "precision": "fp32", "valid_users": 10 if "beams" in peer["settings"] else None,
             }  # fmt: skip
             rounds = []
             for number in range(options.rounds):

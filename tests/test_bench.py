@@ -77,6 +77,7 @@ STEPS = {
     "rpg_step": ["--digits", "4", "--batch-size", "4", "--steps", "1", "--precision", "fp32", "--json"],
     "mhl_step": ["--digits", "4", "--batch-size", "4", "--steps", "1", "--json"],
     "steps": ["--batch-size", "4", "--steps", "1", "--models", "rpg", "mhl", "sasrec", "--precision", "fp32"],
+    "one_pass": ["--batch-size", "4", "--steps", "1", "--precision", "fp32"],
     "floor": ["--digits", "4", "--batch-size", "4", "--batches", "1", "--precision", "fp32", "--json"],
 }
 

@@ -8,12 +8,14 @@ import torch
 from conftest import make_catalog, make_histories
 from shop import TINY, genrec, small_codes
 
+from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
 from genrec_cli.curriculum.noise import PRESETS
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.nn.packing import Packing
+from genrec_cli.stages.load import load_run
 
 K, V, ITEMS = 4, 8, 30
 QUIET = {
@@ -110,6 +112,14 @@ def test_difficulty_is_told() -> None:
     assert (changed_K > 0).all()
 
 
+def test_known_codes_are_as_large_as_states_and_masks_are_not() -> None:
+    codes_MK, mask_MK = torch.zeros(1, K, dtype=torch.long), torch.tensor([[True, False, False, True]])
+    scaled, plain = (build(scaled=scaled).embed(codes_MK, mask_MK) for scaled in (True, False))
+    difficulty_D = build().difficulty.weight[1]
+    torch.testing.assert_close(scaled[mask_MK], plain[mask_MK])
+    torch.testing.assert_close(scaled[~mask_MK] - difficulty_D, 4 * (plain[~mask_MK] - difficulty_D))  # D = 16
+
+
 def test_padding_of_a_memory_is_not_read() -> None:
     model, histories = build().eval(), make_histories([5, 9, 3], ITEMS)
     user, at = histories.targets("test")
@@ -171,6 +181,15 @@ def test_an_encoder_of_both_directions_takes_rows_of_one_target(root: Path) -> N
     refused = genrec(root, *words)
     assert refused.code == 2 and "train.windows=each" in refused.err
     assert genrec(root, *words, "--set", "train.windows=each").code == 0
+
+
+def test_a_run_of_before_a_setting_is_what_it_was(root: Path) -> None:
+    """Its record does not name the setting, and the default is another now."""
+    run = genrec(root, "train", "--model", "mdgr", *SMALL, "--epochs", "1", "--set", "model.scaled=false")
+    assert "scaled" not in run.manifest["config"]["model"]
+    ws = Workspace(root)
+    model, _, _ = load_run(ws, ws.find("synthetic", "runs", run.path.name), torch.device("cpu"))
+    assert model.config.scaled is False and MdgrConfig().scaled is True
 
 
 def test_one_run_is_decoded_in_many_ways_and_drawn(root: Path, tmp_path: Path) -> None:

@@ -228,6 +228,16 @@ def test_causal_rows_of_many_targets_learn_the_same_as_rows_of_one(user_tokens, 
 
 
 @torch.no_grad()
+def test_dummy_rows_change_nothing_of_a_causal_batch(histories):
+    """What CUDA graphs are fed: dummies behind the real rows, some without a target."""
+    model, rows = build(causal=True), Rows.of(histories, max_length=8, windows="sliding")
+    plain, batch = (rows.batch(histories, np.arange(len(rows)), rounded=rounded) for rounded in (False, True))
+    one, two = (model.losses(each)["next"] for each in (plain, batch))
+    assert len(batch.learn_M) > len(plain.learn_M) and one.count == two.count
+    torch.testing.assert_close(one.sum, two.sum)
+
+
+@torch.no_grad()
 def test_causal_states_are_those_of_the_history_so_far(batch):
     """An item's codes see each other both ways, and nothing later: a longer history leaves them as they were."""
     model = build(causal=True)

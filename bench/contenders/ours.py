@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genrec_cli import registry
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.loop import Loop, Report
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.engine.ranking import ExactRanker
+from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
+from genrec_cli.models.tiger import Tiger, TigerConfig
 
 
 def main() -> None:
@@ -32,22 +34,32 @@ def main() -> None:
     if asked["model"] == "rpg":
         catalog = Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, 256)
         model = Rpg(RpgConfig(**shape, temperature=asked["temperature"]), catalog, max_length=asked["max_length"])
+    elif asked["model"] == "tiger":
+        catalog = Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, 256)
+        settings = TigerConfig(**shape, head_width=asked["head_width"], user_tokens=0, causal=asked["causal"])
+        model = Tiger(settings, catalog, max_length=asked["max_length"])
     else:
         catalog = Catalog(items, torch.ones(items, dtype=torch.long))
         model = SasRec(SasRecConfig(**shape, activation="relu"), catalog, max_length=asked["max_length"])
     config = TrainConfig(
         epochs=asked["epochs"], batch_size=asked["batch_size"], lr=asked["lr"], warmup_steps=asked["warmup_steps"],
         seed=asked["seed"], max_length=asked["max_length"], eval_every=asked["epochs"],
-        windows="sliding" if asked["model"] == "rpg" else "recent", precision=asked["precision"],
+        valid_users=asked["valid_users"], windows=asked["windows"], stride=asked["stride"],
+        precision=asked["precision"],
     )  # fmt: skip
+    decoder = registry.load("decoder", model.decoder)
+    ranker = make_ranker(
+        model, catalog, decoder, decoder.Config(**({"beams": asked["beams"]} if "beams" in asked else {}))
+    )
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         curriculum = CurriculumConfig(preset="inf")
-        Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), Path(folder), report=Report()).run()
+        Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), Path(folder), report=Report(),
+             make_ranker=lambda: ranker).run()  # fmt: skip
         trained = time.perf_counter()
         user, at = histories.targets("test")
         batches = eval_batches(histories, user, at, max_length=asked["max_length"], batch_size=256)
-        outcome = evaluate(ExactRanker(model, catalog), batches, torch.device("cpu"), k=10)
+        outcome = evaluate(ranker, batches, torch.device("cpu"), k=10)
         ended = time.perf_counter()
     found = outcome.means([10])
     print(json.dumps({

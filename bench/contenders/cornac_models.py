@@ -1,6 +1,6 @@
-"""One training and evaluation of cornac's RPG, timed. Runs in cornac's own environment; see bench/peers.py.
+"""One training and evaluation of cornac's RPG or TIGER, timed. Runs in cornac's own environment; see bench/peers.py.
 
-Given codes take the place of its tokenizer, exact scores that of its graph, whose construction is left out.
+Given codes take the place of its tokenizers. RPG's exact scores take that of its graph, whose construction is left out.
 """
 
 import json
@@ -11,15 +11,19 @@ import time
 import numpy as np
 from cornac.eval_methods import NextItemEvaluation
 from cornac.metrics import NDCG, Recall
-from cornac.models import RPG
+from cornac.models import RPG, TIGER
 
 
-class GivenCodes(RPG):
-    """RPG with codes by raw item id (a row number), decoded exactly."""
+class Given:
+    """Codes by raw item id (a row number)."""
 
     def _get_item_features(self) -> np.ndarray:
         raw = sorted(self.train_set.iid_map, key=self.train_set.iid_map.get)
         return np.array(raw, dtype="float32")[:, None]
+
+
+class GivenRPG(Given, RPG):
+    """Decoded exactly."""
 
     def _opq_tokenize(self, feats: np.ndarray, train_mask: np.ndarray | None = None) -> np.ndarray:
         return self.given_IK[feats[:, 0].astype(int) - 1]
@@ -28,6 +32,38 @@ class GivenCodes(RPG):
         backbone = super()._build_backbone()
         backbone.build_adjacency = lambda *_: np.empty((0, 0), dtype="int64")
         return backbone
+
+
+class GivenTIGER(Given, TIGER):
+    """It adds the digit against collisions itself."""
+
+    def _tokenize(self, torch, feats_t) -> np.ndarray:
+        return self.given_IK[feats_t[:, 0].long().numpy() - 1, :-1]
+
+
+def build(asked: dict, codes_IK: np.ndarray) -> Given:
+    """The model with the settings asked for."""
+    alike = {
+        "max_len": asked["max_length"], "n_epochs": asked["epochs"], "learning_rate": asked["lr"],
+        "batch_size": asked["batch_size"], "lr_schedule": "cosine", "warmup_steps": asked["warmup_steps"],
+        "val_eval_every": asked["epochs"], "model_selection": "best", "val_sample": asked["valid_users"],
+        "device": "cpu", "seed": asked["seed"],
+    }  # fmt: skip
+    if asked["model"] == "tiger":
+        model = GivenTIGER(
+            rqvae_num_levels=codes_IK.shape[1] - 1, rqvae_codebook_size=256, d_model=asked["width"],
+            d_ff=asked["inner"], num_heads=asked["heads"], d_kv=asked["head_width"], num_enc_layers=asked["layers"],
+            num_dec_layers=asked["layers"], dropout=asked["dropout"], weight_decay=0.0, n_beams=asked["beams"], **alike,
+        )  # fmt: skip
+    else:
+        model = GivenRPG(
+            n_codebook=codes_IK.shape[1], codebook_size=256, pca_dim=0, d_model=asked["width"],
+            n_layer=asked["layers"], n_head=asked["heads"], n_inner=asked["inner"], embd_dropout=asked["dropout"],
+            attn_dropout=asked["dropout"], layer_norm_eps=1e-5, temperature=asked["temperature"], scoring="exact",
+            val_batch_size=64, **alike,
+        )  # fmt: skip
+    model.given_IK = codes_IK
+    return model
 
 
 def main() -> None:
@@ -42,16 +78,7 @@ def main() -> None:
         train_data=split["train"], val_data=split["valid"], test_data=split["test"], fmt="USIT", mode="last",
         exclude_unknowns=False, seed=asked["seed"],
     )  # fmt: skip
-    model = GivenCodes(
-        n_codebook=data["codes"].shape[1], codebook_size=256, pca_dim=0, d_model=asked["width"],
-        n_layer=asked["layers"], n_head=asked["heads"], n_inner=asked["inner"], embd_dropout=asked["dropout"],
-        attn_dropout=asked["dropout"], layer_norm_eps=1e-5, max_len=asked["max_length"],
-        temperature=asked["temperature"], n_epochs=asked["epochs"], learning_rate=asked["lr"],
-        batch_size=asked["batch_size"], lr_schedule="cosine", warmup_steps=asked["warmup_steps"], scoring="exact",
-        model_selection="best", val_eval_every=asked["epochs"], val_batch_size=64, val_sample=None, device="cpu",
-        seed=asked["seed"],
-    )  # fmt: skip
-    model.given_IK = data["codes"]
+    model = build(asked, data["codes"])
     began = time.perf_counter()
     model.fit(method.train_set, method.val_set)
     trained = time.perf_counter()
