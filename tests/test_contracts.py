@@ -22,18 +22,24 @@ from genrec_cli.models.base import CodeScorer, ItemScorer, MaskFiller, Model, Pr
 
 MAX_LENGTH = 8
 SMALL = {"width": 16, "heads": 2, "inner": 32}
+VARIANTS = {"tiger, one pass": ("tiger", {"causal": True}, "sliding")}
+"""Settings under which a model learns in another way: the model, they, and the rows it learns from."""
+
+
+def kind_of(name: str) -> type[Model]:
+    return registry.load("model", VARIANTS[name][0] if name in VARIANTS else name)
 
 
 def settings(name: str) -> dict:
     """Small sizes for what a model lets one choose, and no dropout, so that numbers can be compared."""
-    fields = registry.load("model", name).Config.model_fields
+    fields = kind_of(name).Config.model_fields
     quiet = {field: 0.0 for field in fields if field.endswith("dropout")}
-    return quiet | {key: value for key, value in SMALL.items() if key in fields}
+    return quiet | {key: value for key, value in SMALL.items() if key in fields} | VARIANTS.get(name, ("", {}))[1]
 
 
 def build(name: str, *, seed: int = 0) -> Model:
     torch.manual_seed(seed)
-    kind = registry.load("model", name)
+    kind = kind_of(name)
     model = kind(validate(kind.Config, "model", settings(name)), make_catalog(), max_length=MAX_LENGTH)
     if not kind.trainable:
         model.fit(make_catalog())
@@ -51,7 +57,9 @@ def masker(policy: Mask = "random") -> Masker:
 
 def windows_of(name: str, otherwise: str) -> str:
     """The rows that a model learns from by its own defaults."""
-    return registry.load("model", name).defaults.get("train", {}).get("windows", otherwise)
+    if name in VARIANTS:
+        return VARIANTS[name][2]
+    return kind_of(name).defaults.get("train", {}).get("windows", otherwise)
 
 
 @pytest.fixture
@@ -67,8 +75,9 @@ def scores_of(model: Model, batch) -> torch.Tensor:
     return -torch.stack([model.target_loss(batch, torch.full_like(batch.user_B, i)) for i in range(1, 31)], dim=1)
 
 
-every = pytest.mark.parametrize("name", registry.names("model"))
-trained = pytest.mark.parametrize("name", [n for n in registry.names("model") if registry.load("model", n).trainable])
+NAMES = [*registry.names("model"), *VARIANTS]
+every = pytest.mark.parametrize("name", NAMES)
+trained = pytest.mark.parametrize("name", [name for name in NAMES if kind_of(name).trainable])
 
 
 @every
@@ -84,7 +93,7 @@ def test_offers_a_face_and_scores_every_item(name, histories):
 
 @every
 def test_config_survives_json(name):
-    kind = registry.load("model", name)
+    kind = kind_of(name)
     config = validate(kind.Config, "model", settings(name))
     assert validate(kind.Config, "model", json.loads(json.dumps(config.model_dump(mode="json")))) == config
 
@@ -218,7 +227,7 @@ def test_overfits_eight_users(name, histories):
     torch.manual_seed(0)
     model = build(name)
     rows = Rows.of(histories, max_length=20, windows=windows_of(name, "recent"))
-    kind = registry.load("model", name)
+    kind = kind_of(name)
     model = kind(validate(kind.Config, "model", settings(name) | {"width": 32}), make_catalog(), max_length=20)
     optimizer = make_optimizer(model, TrainConfig(lr=1e-2))
     batch = rows.batch(histories, torch.arange(len(rows)).numpy())
