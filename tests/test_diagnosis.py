@@ -162,3 +162,6 @@ def test_parallel_codes_that_do_worse_are_told():
     assert "0.0300 with opq and 0.0400 with rkmeans" in finding.seen
     assert parallel_below_residual("Recall@5", {"opq": 0.05, "rkmeans": 0.04}) is None
     assert parallel_below_residual("Recall@5", {"opq": 0.01}) is None
+    assert parallel_below_residual("Recall@5", {"random": 0.01, "text": 0.01, "rqvae": 0.04}) is None, (
+        "not parallel codes"
+    )

@@ -13,6 +13,7 @@ from genrec_cli.config import validate
 from genrec_cli.curriculum.noise import PRESETS
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.nn.packing import Packing
 from genrec_cli.stages.load import load_run
@@ -48,9 +49,10 @@ def alone(batch: Batch, target: int) -> tuple[Batch, torch.Tensor]:
 
 
 @pytest.mark.parametrize("last_state, digits", [(True, K), (False, K), (True, 1)])
-@pytest.mark.parametrize("lengths", [[5, 9, 3, 14, 6], [12, 12], [4]])
+@pytest.mark.parametrize("lengths", [[5, 9, 3, 14, 6], [12, 12], [4], [4] * 12 + [14]])
 def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last_state: bool, digits: int) -> None:
-    """Training's one causal pass, with any masks, against the memory that decoding uses, one target at a time."""
+    """Training's one causal pass, with any masks, against the memory that decoding uses, one target at a time: loss and
+    gradients, on one grid and on two."""
     model, batch = build(digits, last_state=last_state), batch_of(make_histories(lengths, ITEMS))
     mask_MK = torch.rand(len(batch.learn_M), digits, generator=torch.Generator().manual_seed(0)) < 0.5
     mask_MK[:, 0] |= ~mask_MK.any(1)
@@ -62,8 +64,12 @@ def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last
         known_K = torch.where(mask_MK[target], -1, code_K)
         logp_KV = model.fill(model.read(one), known_K[None, None])[0, 0]
         total = total - logp_KV.gather(1, code_K[:, None])[mask_MK[target]].sum()
-    assert losses["next"].count == mask_MK.sum()
+    assert losses["next"].count == mask_MK.sum() and len(batch.packing.parts) == 1 + (len(lengths) > 9)
     torch.testing.assert_close(losses["next"].sum, total)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    one, two = (torch.autograd.grad(loss, weights, allow_unused=True) for loss in (losses["next"].sum, total))
+    for found, expected in zip(one, two, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_log_tells_how_many_digits_were_masked() -> None:
@@ -112,7 +118,7 @@ def test_difficulty_is_told() -> None:
     assert (changed_K > 0).all()
 
 
-def test_known_codes_are_as_large_as_states_and_masks_are_not() -> None:
+def test_known_codes_are_larger_and_masks_are_not() -> None:
     codes_MK, mask_MK = torch.zeros(1, K, dtype=torch.long), torch.tensor([[True, False, False, True]])
     scaled, plain = (build(scaled=scaled).embed(codes_MK, mask_MK) for scaled in (True, False))
     difficulty_D = build().difficulty.weight[1]
@@ -140,7 +146,7 @@ def test_padding_of_a_memory_is_not_read() -> None:
 def test_an_encoder_of_both_directions_learns_one_target_a_row() -> None:
     model = build(causal=False)
     several = batch_of(make_histories([9], ITEMS))
-    with pytest.raises(ValueError, match="each"):
+    with pytest.raises(ConfigError, match="one target a row"):
         model.losses(several)
 
 

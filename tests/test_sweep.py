@@ -499,6 +499,8 @@ REFUSED = [
     (2, ["{a}", "--by", "truncation", "--drop", "30"], "cannot all lose 30"),
     (2, ["{a}", "{b}", "--split", "valid", "--drop", "5"], "compare.drop is for truncation"),
     (2, ["{a}", "--by", "length", "--set", "compare.longer_than=5"], "compare.longer_than is for truncation"),
+    (2, ["{a}", "--by", "cold-start", "--set", "compare.lengths=[5]"], "compare.lengths is for the length"),
+    (2, ["{a}", "--by", "length", "--set", "compare.lengths=[5,3]"], "must rise"),
     (3, ["{a}", "--by", "age"], "compare.by"),
     (3, ["{a}", "--by", "truncation", "--set", "compare.longer_than=500"], "more than 500 items"),
     (4, ["nothing", "--split", "valid"], "No runs 'nothing'"),

@@ -12,16 +12,17 @@ ideas and gamma = 2 but no formula. What stands here is **our reading**:
 
 ``random`` is what vanilla masked diffusion does: k uniform over 1 .. K, digits uniform.
 
-A new idea is one function and one line in a table: of ``COUNTS``, the probabilities of each number of masked
-digits; of ``ALLOCATIONS``, log-weights of the digits. Nothing here loops over users, targets or digits, and masks
-depend on nothing but the step and the generator, so a resumed run draws what the whole one would have.
+A new idea is one function, its name in ``Counts`` or ``Allocation``, and one line in a table: of ``COUNTS``, the
+probabilities of each number of masked digits; of ``ALLOCATIONS``, log-weights of the digits. Nothing here loops over
+users, targets or digits, and masks depend on nothing but the step and the generator, so a resumed run draws what the
+whole one would have.
 
 Legend: N packed items, M targets, K digits.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -44,6 +45,8 @@ PRESETS: dict[Preset, tuple[Counts, Allocation]] = {
 
 class NoiseConfig(Section):
     """How a model that fills in masked digits (mdgr) is trained: how many digits of a target are hidden, and which."""
+
+    before: ClassVar[dict[str, Any]] = {"ramp": 1.0}
 
     preset: Preset = "curriculum-history"
     """random: vanilla masking; curriculum: more and more digits; curriculum-history: and rare codes first."""
@@ -70,8 +73,7 @@ class NoiseConfig(Section):
     def resolved(self) -> dict[str, Any]:
         """The same as plain values that do not name a preset: what a run records."""
         counts, allocation = self.laws
-        # a ramp over all of the training is not in the key, so runs of before it existed keep theirs
-        values = self.model_dump(mode="json", exclude={"preset"} | ({"ramp"} if self.ramp == 1 else set()))
+        values = {name: value for name, value in self.keyed().items() if name != "preset"}
         return values | {"counts": counts, "allocation": allocation}
 
 

@@ -26,8 +26,8 @@ SHIFT = 0.25
 """The mean number of masked digits has not shifted if it grew by less than this share of the digits."""
 INVALID = 0.5
 """So many beams that are no item are many."""
-RESIDUAL = {"rqvae", "rkmeans"}
-"""Tokenizers whose digits build on each other; those of the others are parallel."""
+RESIDUAL, PARALLEL = {"rqvae", "rkmeans"}, {"opq", "pq"}
+"""Tokenizers whose digits build on each other, and those whose digits are of subspaces of their own."""
 CLIMB = 0.10
 """A training loss this far above its lowest within a phase climbs."""
 
@@ -227,7 +227,7 @@ def parallel_below_residual(metric: str, value_of: Mapping[str, float]) -> Findi
         value_of: the best value that each tokenizer reached under the same model.
     """
     residual = {name: value for name, value in value_of.items() if name in RESIDUAL}
-    parallel = {name: value for name, value in value_of.items() if name not in RESIDUAL}
+    parallel = {name: value for name, value in value_of.items() if name in PARALLEL}
     if not residual or not parallel:
         return None
     high, low = max(residual, key=lambda name: residual[name]), max(parallel, key=lambda name: parallel[name])

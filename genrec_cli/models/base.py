@@ -49,7 +49,7 @@ class Model(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     """Of {"codes"}: what the catalogue must hold."""
     trainable: ClassVar[bool] = True
-    causal: ClassVar[bool] = True
+    causal: bool = True
     """Whether the state at an item depends only on it and what stands before it."""
     decoder: ClassVar[str] = "exhaustive"
     """The decoder by name that validation uses and every command that is told no other."""

@@ -17,8 +17,9 @@ decoding. **Our readings** of the rest:
 * ``last_state``: the digits of a target start from the state of the history's last item, on top of which
   cross-attention works. All-masked digits look alike at every position, so cross-attention alone finds out slowly
   which item is the last: on the ordered synthetic shop twelve epochs end at a loss of 1.90 with it, 2.50 without;
-* codes that are known enter the decoder times sqrt(D), as in the first Transformer: as large as the state beside them.
-  A fiftieth of that (``scaled = false``) and the decoder did without them for 2,300 steps (docs/results.md);
+* codes that are known enter the decoder times sqrt(D), as in the first Transformer: at the start a third as large as
+  the state they are added to. A fiftieth (``scaled = false``), and the decoder does without them for long
+  (docs/results.md);
 * the difficulty embedding is a table over the number of masked digits, added to every digit of the decoder; at
   inference that is the number still masked;
 * digits are classified by cosine similarity at a temperature, as in RPG, so that the two differ in how they
@@ -39,6 +40,7 @@ from torch import Tensor, nn
 from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Hide, Model
 from genrec_cli.nn.codes import CodeEmbedding, cosine_logits
 from genrec_cli.nn.filler import Filler, Memory
@@ -73,7 +75,7 @@ class MdgrConfig(Section):
     last_state: bool = True
     """Whether digits start from the state of the last item (ours), or know the history by cross-attention alone."""
     scaled: bool = True
-    """Whether codes that are known enter the decoder times sqrt(D), as large as the state beside them."""
+    """Whether codes that are known enter the decoder times sqrt(D): else the state beside them drowns them at first."""
     causal: bool = True
     """Whether an item of the history sees only what stands before it; false needs train.windows = "each"."""
 
@@ -91,7 +93,7 @@ class Mdgr(Model):
         super().__init__(config, catalog, max_length=max_length)
         if catalog.shared or catalog.padded:
             raise ValueError("it fills in K digits of codebooks of their own; text has no such digits")
-        self.config, self.digits = config, catalog.digits
+        self.config, self.causal, self.digits = config, config.causal, catalog.digits
         # The free rows are the mask embeddings, one a digit.
         self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=catalog.digits)
         self.difficulty = nn.Embedding(catalog.digits, config.width)
@@ -122,7 +124,10 @@ class Mdgr(Model):
         elif len(batch.learn_M) == batch.packing.sequences:
             state_MKD = self.filler.whole(x_MKD, self.filler.remember(h_ND, batch.packing))
         else:
-            raise ValueError('model.causal = false learns one target a row: train.windows = "each"')
+            raise ConfigError(
+                "mdgr learns one target a row where items of the history see each other, and these rows have more.",
+                hint="--set train.windows=each, or --set model.causal=true",
+            )
         if batch.rounded:
             mask_MK = mask_MK & (target_M > 0)[:, None]
         hidden_MK = target_MK.masked_fill(~mask_MK, -1)

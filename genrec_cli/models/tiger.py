@@ -77,7 +77,6 @@ class Tiger(Model):
 
     Config: ClassVar[type[Section]] = TigerConfig
     needs: ClassVar[frozenset[str]] = frozenset({"codes"})
-    causal: ClassVar[bool] = False
     decoder: ClassVar[str] = "beam"
     static: bool = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
@@ -88,7 +87,7 @@ class Tiger(Model):
         super().__init__(config, catalog, max_length=max_length)
         if catalog.padded:
             raise ValueError("tiger writes all K digits of an item, and some items of these codes have fewer")
-        self.config = config
+        self.config, self.causal = config, config.causal
         self.digits = catalog.digits
         self.codes = CodeEmbedding(
             catalog.digits, catalog.codewords, config.width, extra=config.user_tokens + 1, shared=catalog.shared

@@ -33,7 +33,7 @@ class Past:
 
     Args:
         items: the histories, item by item.
-        at_M: packed items that the targets follow, none twice.
+        at_M: packed items that the targets follow, in ascending order, none twice.
         digits: K.
         places: the packing of what is looked at, made of ``items`` by :meth:`Packing.spread`; default: the items.
         each, lead: what it was spread by.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,8 @@ Bar = Callable[[int], Any]
 class CompareConfig(Section):
     """What to compare, and on which users."""
 
+    before: ClassVar[dict[str, Any]] = {"lengths": slices.LENGTHS}
+
     split: Literal["valid", "test"] = "test"
     """valid or test."""
     metrics: tuple[str, ...] = Field(("Recall@10", "NDCG@10"), min_length=1)
@@ -47,6 +49,8 @@ class CompareConfig(Section):
     by: Literal["all", "cold-start", "length", "truncation"] = "all"
     """all users together; cold-start: by how often the target was trained on; length: by the history's
     length; truncation: histories cut short."""
+    lengths: tuple[Count, ...] = Field(slices.LENGTHS, min_length=1)
+    """Longest history of each bin of lengths, rising; above the last is one more. [3,5,10] tells cold users apart."""
     drop: int = Field(15, ge=2)
     """Items that truncation takes off the end of a history."""
     longer_than: Count = 20
@@ -79,6 +83,12 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
     if config.by != "truncation" and (idle := {"drop", "longer_than"} & layers.get("compare", {}).keys()):
         raise UsageError(f"compare.{min(idle)} is for truncation, and this compares by '{config.by}'.",
                          hint="--by truncation, or leave it out")  # fmt: skip
+    if config.by != "length" and "lengths" in layers.get("compare", {}):
+        raise UsageError(f"compare.lengths is for the length of histories, and this compares by '{config.by}'.",
+                         hint="--by length, or leave it out")  # fmt: skip
+    if list(config.lengths) != sorted(set(config.lengths)):
+        raise UsageError(f"compare.lengths must rise (given: {', '.join(map(str, config.lengths))}).",
+                         hint="For example: --set compare.lengths=[3,5,10,20]")  # fmt: skip
     config = config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
     if config.by == "truncation" and config.drop > config.longer_than:
         raise UsageError(f"Histories with more than {config.longer_than} items cannot all lose {config.drop}.",
@@ -95,7 +105,7 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
             refuse_longer(name, deepest, *own_search(chosen_run), hint=f"Smaller cutoffs for {chosen_run.path.name}")
     names = _names(chosen)
     label = "-vs-".join(names)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
-    settings = config.model_dump(mode="json") | {"sides": [len(side) for side in chosen]}
+    settings = config.keyed() | {"sides": [len(side) for side in chosen]}
     inputs = {f"{flat[0].kind}{number}": artifact for number, artifact in enumerate(flat)}
     return Comparison(
         Plan(dataset, "comparisons", label, VERSION, {"compare": settings}, inputs), config, names, chosen
@@ -213,7 +223,7 @@ def _sliced(ws: Workspace, comparison: Comparison) -> list[Slice]:
     data = ws.input(ws.input(comparison.sides[0][0], "runs"), "data")
     if config.by == "length":
         value_U = slices.history_length(Histories.read(data.path), first["user"] - 1, config.split)
-        parts = slices.bins(value_U, slices.LENGTHS)
+        parts = slices.bins(value_U, config.lengths)
     else:
         count_I = read_table(data.path / "items.parquet", ITEMS, ["train_count"])["train_count"].to_numpy()
         parts = slices.bins(count_I[first["target"] - 1], slices.COLD_START)

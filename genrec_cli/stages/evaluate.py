@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,8 @@ SECTIONS = ["evaluate", "decoder"]
 
 class EvaluateConfig(Section):
     """What to measure, and how lists are decoded."""
+
+    before: ClassVar[dict[str, Any]] = {"users": None}
 
     split: Literal["valid", "test"] = "test"
     """valid or test."""
@@ -73,8 +75,7 @@ def plan(
                 hint="--decoder exhaustive",
             )
         refuse_longer(f"--at {max(config.at)}", max(config.at), decoder, settings)
-    left_out = {"batch_size"} | ({"users"} if config.users is None else set())  # keys of before stay as they were
-    resolved = {"evaluate": config.model_dump(mode="json", exclude=left_out)}
+    resolved = {"evaluate": {name: value for name, value in config.keyed().items() if name != "batch_size"}}
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
     label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")

@@ -134,7 +134,8 @@ def table_stage(
             runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
             (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
             draft.result |= {"split": split, "columns": columns, "diverged": diverged, "rows": table}
-            if finding := parallel_below_residual(columns[0], _by_tokenizer(sweep, done, columns[0])):
+            metric = next((column for column in columns if "@" in column), "")
+            if finding := parallel_below_residual(metric, _by_tokenizer(sweep, done, metric)):
                 draft.result["diagnosis"] = [asdict(finding)]
         return ws.made(plan)
 
@@ -196,7 +197,7 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
 
 def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:
     """The best value that each tokenizer reached, where that is what the sweep compares."""
-    if "@" not in metric or ("tokenizer", "name") not in sweep.varied:
+    if not metric or ("tokenizer", "name") not in sweep.varied:
         return {}
     name_of = {cell.row: cell.layers.get("tokenizer", {}).get("name") for cell in sweep.cells}
     best: dict[str, float] = {}

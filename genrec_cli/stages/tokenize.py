@@ -123,13 +123,6 @@ def frozen_config(
     return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", settings)
 
 
-def settings(config: Section) -> dict[str, Any]:
-    """``[tokenizer]`` as it enters the key. ``collisions = "none"`` is left out: there were codes before policies."""
-    return {
-        key: value for key, value in config.model_dump(mode="json").items() if (key, value) != ("collisions", "none")
-    }
-
-
 # ---- vectors -------------------------------------------------------------------------------------
 
 
@@ -191,7 +184,7 @@ def codes_stage(
     codebook: Artifact | None = None,
 ) -> Stage:
     """Vectors to codes; with ``codebook`` the PCA and codebooks of other codes are used as they are."""
-    values = settings(config)
+    values = config.keyed()
     policy = values.get("collisions", "none")
     own = f"{values['name']}{values['codebooks']}x{values['codewords']}" + (f"-{policy}" if policy != "none" else "")
     label = f"{own}-{encoder.label}"

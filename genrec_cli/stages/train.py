@@ -109,7 +109,7 @@ def plan(
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
     if not search.exact:
-        config["decoder"] = {"name": kind.decoder, **decoder.model_dump(mode="json")}
+        config["decoder"] = {"name": kind.decoder, **decoder.keyed()}
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
