@@ -23,7 +23,9 @@ PAPER = {
     "TIGER": ("its paper, sentence-t5 vectors; independent runs .0338 to .0378", (0.0454, 0.0321, 0.0648, 0.0384)),
 }
 """Published rows, all on text of more fields than ours."""
-BY_CODES = {"MDGR": "DiffGRM, the nearest published: Recall@5 .0603, NDCG@5 .0414, Recall@10 .0876, NDCG@10 .0502 by codes"}
+BY_CODES = {
+    "MDGR": "DiffGRM, the nearest published: Recall@5 .0603, NDCG@5 .0414, Recall@10 .0876, NDCG@10 .0502 by codes"
+}
 """Published rows that count codes alone."""
 
 
