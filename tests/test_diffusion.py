@@ -86,7 +86,8 @@ def slow(model: MaskFiller, catalog: Catalog, config: DiffusionConfig, user: int
 
 
 @pytest.mark.parametrize("constraint", [True, False])
-@pytest.mark.parametrize("warmup, parallel, by", [*((*case, "pairs") for case in CASES), (2, 2, "digit")])
+@pytest.mark.parametrize("by", ["digit", "pairs"])
+@pytest.mark.parametrize("warmup, parallel", CASES)
 def test_the_decoder_does_what_its_slow_twin_does(warmup: int, parallel: int, by: str, constraint: bool) -> None:
     catalog = make_catalog(200, 4, 6)
     config = DiffusionConfig(warmup=warmup, parallel=parallel, warmup_by=by, beams=12, constraint=constraint)
