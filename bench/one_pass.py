@@ -1,8 +1,9 @@
-"""All targets of a history in one pass against a row for each of them: targets a second of one and the same model.
+"""All targets of a history in one pass against a row for each of them: targets a second of models of one size.
 
     python bench/one_pass.py --data ARTIFACT [--models tiger mdgr] [--batch-size 256] [--stride 10] [--device cuda]
 
-Both sides learn about as many targets a step; the rows of one pass are fewer by that factor. Codes are random, as a
+A row for each target has an encoder that sees the whole history, one pass one whose items see no later ones. Both
+sides learn about as many targets a step; the rows of one pass are fewer by that factor. Codes are random, as a
 step costs the same whatever they mean. Histories are made up without ``--data``. One JSON object a line.
 """
 

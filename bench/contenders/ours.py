@@ -31,15 +31,14 @@ def main() -> None:
     shape = {"width": asked["width"], "layers": asked["layers"], "heads": asked["heads"], "inner": asked["inner"],
              "dropout": asked["dropout"], "attention_dropout": asked["dropout"]}  # fmt: skip
     torch.manual_seed(asked["seed"])
+    train_count_I = torch.ones(items, dtype=torch.long)
+    catalog = Catalog(items, train_count_I) if asked["model"] == "sasrec" else Catalog.of(train_count_I, codes_IK, 256)
     if asked["model"] == "rpg":
-        catalog = Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, 256)
         model = Rpg(RpgConfig(**shape, temperature=asked["temperature"]), catalog, max_length=asked["max_length"])
     elif asked["model"] == "tiger":
-        catalog = Catalog.of(torch.ones(items, dtype=torch.long), codes_IK, 256)
         settings = TigerConfig(**shape, head_width=asked["head_width"], user_tokens=0, causal=asked["causal"])
         model = Tiger(settings, catalog, max_length=asked["max_length"])
     else:
-        catalog = Catalog(items, torch.ones(items, dtype=torch.long))
         model = SasRec(SasRecConfig(**shape, activation="relu"), catalog, max_length=asked["max_length"])
     config = TrainConfig(
         epochs=asked["epochs"], batch_size=asked["batch_size"], lr=asked["lr"], warmup_steps=asked["warmup_steps"],
@@ -48,9 +47,8 @@ def main() -> None:
         precision=asked["precision"],
     )  # fmt: skip
     decoder = registry.load("decoder", model.decoder)
-    ranker = make_ranker(
-        model, catalog, decoder, decoder.Config(**({"beams": asked["beams"]} if "beams" in asked else {}))
-    )
+    search = decoder.Config(beams=asked["beams"]) if "beams" in asked else decoder.Config()
+    ranker = make_ranker(model, catalog, decoder, search)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         curriculum = CurriculumConfig(preset="inf")

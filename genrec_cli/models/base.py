@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.errors import ConfigError
 from genrec_cli.nn.losses import Loss
 
 
@@ -73,6 +74,14 @@ class Model(nn.Module):
     def codes_of(self, item_X: Tensor) -> Tensor:
         """Codes of items (ids from 1; 0, padding, has zeros) as int64: one dimension more, of K."""
         return self.code_RK[item_X].long()
+
+    def refuse_several(self, batch: Batch) -> None:
+        """A ConfigError for rows of several targets, which an encoder that sees later items would give away."""
+        if len(batch.learn_M) != batch.packing.sequences:
+            raise ConfigError(
+                "An encoder that sees later items learns one target a row, and these rows have more.",
+                hint="--set train.windows=each, or --set model.causal=true",
+            )
 
     def target_codes(self, batch: Batch, learn_M: Tensor) -> Tensor:
         """``code_MK`` of the items to learn at some positions; -1 where a dummy row has none."""

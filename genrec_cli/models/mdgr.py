@@ -40,7 +40,6 @@ from torch import Tensor, nn
 from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Hide, Model
 from genrec_cli.nn.codes import CodeEmbedding, cosine_logits
 from genrec_cli.nn.filler import Filler, Memory
@@ -119,15 +118,11 @@ class Mdgr(Model):
         mask_MK = all_MK if choose is None else choose(target_MK, history_NK, batch)
         h_ND = self.encode(history_NK, batch)
         x_MKD = self.embed(target_MK, mask_MK) + self.start(h_ND, batch.learn_M)[:, None]
-        if self.config.causal:
+        if self.causal:
             state_MKD = self.filler.past(x_MKD, h_ND, batch.packing, batch.learn_M)
-        elif len(batch.learn_M) == batch.packing.sequences:
-            state_MKD = self.filler.whole(x_MKD, self.filler.remember(h_ND, batch.packing))
         else:
-            raise ConfigError(
-                "mdgr learns one target a row where items of the history see each other, and these rows have more.",
-                hint="--set train.windows=each, or --set model.causal=true",
-            )
+            self.refuse_several(batch)
+            state_MKD = self.filler.whole(x_MKD, self.filler.remember(h_ND, batch.packing))
         if batch.rounded:
             mask_MK = mask_MK & (target_M > 0)[:, None]
         hidden_MK = target_MK.masked_fill(~mask_MK, -1)

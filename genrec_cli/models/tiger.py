@@ -35,7 +35,6 @@ from torch import Tensor
 from genrec_cli.config import Count, Dropout, Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Choose, Model
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.codes import CodeEmbedding
@@ -114,7 +113,7 @@ class Tiger(Model):
             user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
             token_X = torch.where(packing.position_N == 0, user_X, token_X[code_X.clamp_min(0)])
         seen_TT = None
-        if self.config.causal:
+        if self.causal:
             item_T = item_of(max(part.longest for part in packing.parts), self.digits, int(users > 0), token_X.device)
             seen_TT = item_T <= item_T[:, None]
         return self.encoder(self.codes.table(token_X), packing, seen_TT), packing
@@ -125,7 +124,7 @@ class Tiger(Model):
 
     def recollect(self, batch: Batch) -> Memory:
         """What the decoder may know at the batch's targets, a row each."""
-        if not self.config.causal:
+        if not self.causal:
             return self.remember(batch)
         h_ND, packing = self.encode(batch)
         lead = int(self.config.user_tokens > 0)
@@ -150,11 +149,8 @@ class Tiger(Model):
     # ---- learning ------------------------------------------------------------------------------
 
     def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
-        if not self.config.causal and len(batch.learn_M) != batch.packing.sequences:
-            raise ConfigError(
-                "tiger learns one target a row, the item after the last that it reads, and these rows have more.",
-                hint="--set train.windows=each, or --set model.causal=true",
-            )
+        if not self.causal:
+            self.refuse_several(batch)
         target_MK = self.target_codes(batch, batch.learn_M)
         logit_KMV = self.logits(self.states(self.recollect(batch), target_MK.clamp_min(0)))
         smoothing = self.config.label_smoothing
