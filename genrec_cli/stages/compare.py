@@ -50,7 +50,7 @@ class CompareConfig(Section):
     """all users together; cold-start: by how often the target was trained on; length: by the history's
     length; truncation: histories cut short."""
     lengths: tuple[Count, ...] = Field(slices.LENGTHS, min_length=1)
-    """Longest history of each bin of lengths, rising; above the last is one more. [3,5,10] tells cold users apart."""
+    """Longest history of each bin of lengths, rising; above the last is one more. [4,6,10] tells cold users apart."""
     drop: int = Field(15, ge=2)
     """Items that truncation takes off the end of a history."""
     longer_than: Count = 20
@@ -88,7 +88,7 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
                          hint="--by length, or leave it out")  # fmt: skip
     if list(config.lengths) != sorted(set(config.lengths)):
         raise UsageError(f"compare.lengths must rise (given: {', '.join(map(str, config.lengths))}).",
-                         hint="For example: --set compare.lengths=[3,5,10,20]")  # fmt: skip
+                         hint="For example: --set compare.lengths=[4,6,10,20]")  # fmt: skip
     config = config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
     if config.by == "truncation" and config.drop > config.longer_than:
         raise UsageError(f"Histories with more than {config.longer_than} items cannot all lose {config.drop}.",
