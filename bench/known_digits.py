@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from genrec_cli.artifacts import MANIFEST, Artifact
-from genrec_cli.curriculum.noise import Noise, NoiseConfig
+from genrec_cli.curriculum.target_masks import Noise, NoiseConfig
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig

@@ -15,7 +15,7 @@ import torch
 from comparison import report
 from rpg_step import MAX_LENGTH, Side, alternating, made_up, random_codes, training
 
-from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.history_masks import Masker
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.optim import TrainConfig

@@ -16,8 +16,8 @@ import torch
 from rpg_step import alternating, made_up, random_codes, training
 
 from genrec_cli import registry
-from genrec_cli.curriculum.masks import Masker
-from genrec_cli.curriculum.noise import Noise, NoiseConfig
+from genrec_cli.curriculum.history_masks import Masker
+from genrec_cli.curriculum.target_masks import Noise, NoiseConfig
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 

@@ -18,7 +18,7 @@ from genrec_cli import registry
 from genrec_cli.cli import app
 from genrec_cli.cli.common import PANEL
 from genrec_cli.config import Section
-from genrec_cli.curriculum.noise import NoiseConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.stages.case_study import CaseStudyConfig

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genrec_cli import registry
 from genrec_cli.config import validate
-from genrec_cli.curriculum.masks import Masker
-from genrec_cli.curriculum.noise import PRESETS, Noise, NoiseConfig
+from genrec_cli.curriculum.history_masks import Masker
+from genrec_cli.curriculum.target_masks import PRESETS, Noise, NoiseConfig
 from genrec_cli.curriculum.phases import Mask
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.beam import Beam, BeamConfig

@@ -6,7 +6,7 @@ import torch
 from conftest import make_catalog, make_histories
 
 from genrec_cli.config import validate
-from genrec_cli.curriculum.masks import Masker, smooth
+from genrec_cli.curriculum.history_masks import Masker, smooth
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig, Law, Phase, Until
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows

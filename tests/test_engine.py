@@ -239,7 +239,7 @@ def test_an_epoch_that_hides_nothing_tells_no_loss_of_what_is_hidden(tmp_path):
     """Of few short histories a rounded budget may leave all as they are."""
     curriculum = CurriculumConfig(preset="r", ratio=1e-6, budget="rounded", max_epochs=1)
     counters = make_loop(tmp_path, curriculum=curriculum, kind=Mhl).run()
-    assert counters.rows[0]["loss/masked_share"] == 0
+    assert counters.rows[0]["loss/masked_fraction"] == 0
     assert counters.rows[0]["loss/next"] > 0 and "loss/mask" not in counters.rows[0]
 
 

@@ -120,7 +120,7 @@ def test_the_diagnosis_is_printed_and_stored(shop):
 
 ROW = {
     "epoch": 12, "phase": "entropy", "ratio": 0.135, "loss/next": 3.21144, "loss/mask": 2.87,
-    "loss/masked_share": 0.0812, "loss/gradient_norm": 1.0, "valid/NDCG@10": 0.0412, "best": 0.0420, "seconds": 3723.0,
+    "loss/masked_fraction": 0.0812, "loss/gradient_norm": 1.0, "valid/NDCG@10": 0.0412, "best": 0.0420, "seconds": 3723.0,
     "change": "mask ratio 0.12",
 }  # fmt: skip
 

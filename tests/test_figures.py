@@ -13,7 +13,7 @@ import torch
 from conftest import make_catalog, make_histories
 from shop import SMALL_SHOP, TINY, genrec
 
-from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.history_masks import Masker
 from genrec_cli.engine.entropies import sample
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.report import entropy, figures
@@ -24,7 +24,7 @@ COURSE = [("random", 0.2)] * 2 + [("entropy", 0.2), ("entropy", 0.1)] + [("infer
 ROWS = [
     {
         "epoch": e, "phase": phase, "ratio": ratio, "loss/next": 6.0 / e, "loss/mask": 5.0 / e if ratio else None,
-        "loss/masked_share": ratio / 2 if ratio else None, "valid/NDCG@10": None if e == 2 else 0.01 * min(e, 5),
+        "loss/masked_fraction": ratio / 2 if ratio else None, "valid/NDCG@10": None if e == 2 else 0.01 * min(e, 5),
         "entropy/mean": 3.0 - 0.1 * e, "entropy/position": [2.0, 2.5 + e, None], "entropy/digit": [1.0 + e, 2.0],
     }
     for e, (phase, ratio) in enumerate(COURSE, 1)
@@ -200,7 +200,7 @@ def test_the_figures_of_a_run(shop):
     assert all((answer.path / name).stat().st_size > 5000 for name in answer.manifest["result"]["figures"])
     assert str(answer.path / "training.png") in answer.err
     masked = pq.read_table(answer.path / "masked.parquet").to_pydict()
-    assert set(masked["phase"]) == {"random", "entropy"} and 0 < np.mean(masked["masked_share"]) < 0.3
+    assert set(masked["phase"]) == {"random", "entropy"} and 0 < np.mean(masked["masked_fraction"]) < 0.3
     assert all(masked["title"]) and min(masked["read"]) >= 1
     table = pq.read_table(answer.path / "entropy.parquet").to_pydict()
     assert set(table["digit"]) == {1, 2, 3, 4} and 0 < max(table["entropy"]) <= math.log(16) + 1e-5

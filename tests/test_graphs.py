@@ -8,7 +8,7 @@ from test_contracts import MAX_LENGTH, settings, windows_of
 
 from genrec_cli import registry
 from genrec_cli.config import validate
-from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.history_masks import Masker
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.sequences import Rows
 from genrec_cli.engine.graphs import Flat, Graphs

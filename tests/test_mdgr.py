@@ -10,7 +10,7 @@ from shop import TINY, genrec, small_codes
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
-from genrec_cli.curriculum.noise import PRESETS
+from genrec_cli.curriculum.target_masks import PRESETS
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.errors import ConfigError

@@ -9,7 +9,7 @@ import torch
 from conftest import make_catalog, make_histories
 
 from genrec_cli.config import validate
-from genrec_cli.curriculum.noise import Noise, NoiseConfig, curriculum_counts, frequency, history_weights
+from genrec_cli.curriculum.target_masks import Noise, NoiseConfig, curriculum_counts, frequency, history_weights
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows
 from genrec_cli.errors import ConfigError

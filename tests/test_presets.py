@@ -37,4 +37,4 @@ def test_a_preset_enters_each_of_its_phases_with_its_ratio(root: Path, preset: s
         assert row["ratio"] == (RATIO if masked else 0.0)
         assert (row.get("loss/mask") is not None) == masked
         if masked:
-            assert row["loss/masked_share"] == pytest.approx(RATIO, abs=0.05), "what was asked for was really masked"
+            assert row["loss/masked_fraction"] == pytest.approx(RATIO, abs=0.05), "what was asked for was really masked"

@@ -18,7 +18,7 @@ from shop import SMALL_SHOP, TINY, genrec
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
-from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.history_masks import Masker
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.schema import CODE_PADDING, codes_schema, write_table
 from genrec_cli.data.sequences import eval_batches
@@ -174,7 +174,7 @@ def test_padding_is_never_masked(text, policy, granularity, next_on, batch):
     choose.needs_entropy = policy == "entropy"
     losses = model.losses(batch, choose)
     assert torch.equal(seen[0], real_NK), "a ratio of one hides all there is and nothing else"
-    assert losses["mask"].count == losses["masked_share"].sum == losses["masked_share"].count == real_NK.sum()
+    assert losses["mask"].count == losses["masked_fraction"].sum == losses["masked_fraction"].count == real_NK.sum()
 
 
 def test_the_budget_counts_codes_that_are_there(text, batch):

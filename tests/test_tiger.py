@@ -36,7 +36,7 @@ def batch(histories):
 @pytest.mark.parametrize("lead", [0, 1])
 def test_spreading_a_packing_is_packing_the_longer_sequences(lengths, lead):
     """On the device, from the packing of items, what the host would make of the lengths in codes."""
-    found = Packing.of(np.array(lengths)).spread(4, lead)
+    found = Packing.of(np.array(lengths)).expand(4, prefix=lead)
     expected = Packing.of(np.array(lengths) * 4 + lead)
     for name in ("length_B", "position_N", "sequence_N", "last_B"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name

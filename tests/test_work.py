@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.history_masks import Masker
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive

@@ -32,16 +32,16 @@ class TrainProgress:
             self.bar.close()
 
     def attach(self, loop: Any) -> Any:
-        """The :class:`~genrec_cli.engine.loop.Report` that shows a loop's progress."""
+        """The :class:`~genrec_cli.engine.progress.Callbacks` that shows a loop's progress."""
         from genrec_cli import console
-        from genrec_cli.engine.loop import Report
+        from genrec_cli.engine.progress import Callbacks
 
         epochs, metric = loop.config.epochs, loop.config.metric
         total = loop.steps
         self.bar = console.progress(total=total, unit="step", bar_format="{bar:6} {desc}")
         first: tuple[int, float] | None = None
 
-        def step(counters: Any, steps: int, losses: dict[str, float]) -> None:
+        def step(counters: Any, steps: int) -> None:
             nonlocal first
             now = time.perf_counter()
             first = first or (counters.step, now)
@@ -50,7 +50,7 @@ class TrainProgress:
             state, last = loop.curriculum.state, counters.rows[-1] if counters.rows else {}
             words = [
                 f"epoch {counters.epoch + 1}/{epochs}", shown_phase(loop.curriculum.phase.name, state.ratio),
-                shown_losses(losses, digits=3), shown_metric(metric, last),
+                shown_losses(counters.means, digits=3), shown_metric(metric, last),
                 f"<{clock(left)} left" if left is not None else "",  # early stopping may end it sooner
             ]  # fmt: skip
             self.bar.n = counters.step
@@ -59,7 +59,7 @@ class TrainProgress:
         def epoch(row: dict[str, Any]) -> None:
             console.say(epoch_line(row, epochs, metric))
 
-        return Report(step=step, epoch=epoch, stop_requested=lambda: self.asked)
+        return Callbacks(step=step, epoch=epoch, stop_requested=lambda: self.asked)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked and not several():  # torchrun passes on a signal that may have come here too
@@ -86,9 +86,9 @@ def shown_phase(name: str, ratio: float) -> str:
 
 
 def shown_losses(losses: dict[str, float], *, digits: int = 4) -> str:
-    """The losses by name, and which share of the codes was really masked; shares of each number are for the log."""
+    """The losses by name, and which fraction of the codes was really masked; fractions of each number are for the log."""
     words = [
-        f"masked {value:.1%}" if name == "masked_share" else f"{name} {value:.{digits}f}"
+        f"masked {value:.1%}" if name == "masked_fraction" else f"{name} {value:.{digits}f}"
         for name, value in losses.items()
         if name != "gradient_norm" and value is not None and not name.removeprefix("masked_").isdigit()
     ]

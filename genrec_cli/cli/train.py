@@ -28,6 +28,16 @@ def register(app: typer.Typer) -> None:
         precision: Annotated[str | None, typer.Option(help="fp32, tf32, bf16 or fp16.")] = None,
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes artifact: label, key or path.")] = None,
+        vectors: Annotated[
+            str | None, typer.Option(help="Vectors artifact, for models that read text vectors.")
+        ] = None,
+        init_from: Annotated[
+            str | None, typer.Option("--init-from", help="Start from the weights of another run.", metavar="RUN")
+        ] = None,
+        freeze: Annotated[
+            list[str] | None,
+            typer.Option(help="Parameters that do not change, by name pattern; repeatable.", metavar="PATTERN"),
+        ] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,
         best_so_far: Annotated[
             bool, typer.Option("--best-so-far", help="Train no more: make a run of the best epoch until now.")
@@ -47,17 +57,19 @@ def register(app: typer.Typer) -> None:
                 "batch_size": batch_size,
                 "lr": lr,
                 "precision": precision,
+                "freeze": freeze,
             },
         }
         layers = common.layers("train", stage.SECTIONS, named)
         ws = common.workspace()
         name = str(layers.get("model", {}).get("name") or "mhl")
-        run = stage.plan(ws, ws.dataset(common.dataset), name, layers, data=data, codes=codes, label=label)
+        inputs = stage.Inputs(data, codes, vectors, init_from)
+        run = stage.plan(ws, ws.dataset(common.dataset), name, layers, inputs=inputs, label=label)
         common.layers(f"train --model {name}", stage.sections_of(name), {})
 
         def work() -> "Artifact":
             with TrainProgress() as progress:
-                return stage.train(ws, run, device=device, force=common.force, report_to=progress.attach)
+                return stage.train(ws, run, device=device, force=common.force, callbacks_for=progress.attach)
 
         def forecast() -> dict[str, Any]:
             found = stage.forecast(run, device=device)
@@ -115,7 +127,7 @@ def show_work(artifact: "Artifact") -> None:
     processes = f" in {number} processes" if number > 1 else ""
     console.say(
         f"{result['steps']:,} steps in {clock(result['seconds'])}{processes}, {result['positions_per_second']:,} items "
-        f"a second; {result['waited_share']:.1%} of the time was spent waiting for data"
+        f"a second; {result['waited_fraction']:.1%} of the time was spent waiting for data"
     )
 
 

@@ -1,10 +1,10 @@
 """A batch of histories as a model sees it.
 
-Legend: B histories, N packed items, M positions with a target.
+Legend: B histories, N packed items, M positions with a target, S sampled items.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,28 +20,39 @@ class Batch:
     """Item ids (from 1) of all histories, one after the other."""
     packing: Packing
     user_B: Tensor
-    """User of each history (row of the user table)."""
+    """User of each history (row of the user table); -1: not a user of the data."""
     target_N: Tensor | None = None
     """The next item at each position; 0 = not to be learned from here. None outside training."""
     learn_M: Tensor | None = None
     """Indices in N of the positions with a target, made on the host."""
-    rounded: bool = False
-    """Whether rows were added that mean nothing: what they are to learn, item 0, is not to be counted."""
+    time_N: Tensor | None = None
+    """When each item was taken, in seconds since 1970 (int64); for models that need times."""
+    negative_MS: Tensor | None = None
+    """Sampled items (ids from 1) of each target; for models with ``negatives``."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
         return self.mapped(lambda x: x.to(device, non_blocking=True))
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """The same batch with every tensor changed, in an order that depends on nothing."""
+        """The same batch with every tensor changed, always in the same order."""
+
+        def maybe(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
         return Batch(
             change(self.item_N),
             self.packing.mapped(change),
             change(self.user_B),
-            None if self.target_N is None else change(self.target_N),
-            None if self.learn_M is None else change(self.learn_M),
-            self.rounded,
+            *map(maybe, (self.target_N, self.learn_M, self.time_N, self.negative_MS)),
         )
+
+    def with_negatives(self, count: int, items: int, generator: torch.Generator) -> "Batch":
+        """The same batch with ``count`` items per target, drawn uniformly; with no count the batch itself."""
+        if not count:
+            return self
+        shape, device = (len(self.learn_M), count), self.item_N.device
+        return replace(self, negative_MS=torch.randint(1, items + 1, shape, device=device, generator=generator))
 
     def tensors(self) -> list[Tensor]:
         """All tensors, in the order of :meth:`mapped`."""

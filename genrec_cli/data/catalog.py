@@ -3,8 +3,9 @@
 Item ids count from 1; row 0 of every table belongs to padding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +29,28 @@ class Catalog:
     """V, the same for every digit."""
     shared: bool = False
     """Whether a code means the same in every digit: text, whose digits are places in one sequence."""
+    vector_RE: Tensor | None = None
+    """Text vector of item i in row i, E wide (float32); row 0 is 0."""
+    attribute_RA: Tensor | None = None
+    """Attribute ids (from 1) of item i in row i, ascending; 0 pads an item of fewer than A."""
+    attributes: int = 0
+    """Number of attributes."""
+    users: int = 0
+    """Number of users in the data."""
 
     @classmethod
-    def of(cls, train_count_I: Tensor, codes_IK: Tensor, codewords: int, *, shared: bool = False) -> "Catalog":
+    def of(
+        cls, train_count_I: Tensor, codes_IK: Tensor, codewords: int, *, shared: bool = False, **others: Any
+    ) -> "Catalog":
         """From codes of any integer type without a row for padding, on the device of the codes."""
         code_RK = blank_codes(*codes_IK.shape, codewords).to(codes_IK.device)
         code_RK[1:] = codes_IK
-        return cls(len(codes_IK), train_count_I, code_RK, codewords, shared)
+        return cls(len(codes_IK), train_count_I, code_RK, codewords, shared, **others)
+
+    def to(self, device: torch.device) -> "Catalog":
+        """The same catalogue with its tensors on a device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value for name, value in tensors.items() if name in self.__dataclass_fields__})
 
     @property
     def codes_IK(self) -> Tensor | None:

@@ -38,12 +38,24 @@ class Histories:
     valid_at: np.ndarray
     """Position of the validation target among the user's items, -1: none."""
     test_at: np.ndarray
+    time: np.ndarray | None = None
+    """When each item was taken, in seconds since 1970; None where nobody knows."""
+    strangers: bool = False
+    """Whether these are not the users of the data, so that no model knows them."""
 
     @classmethod
     def read(cls, folder: Path) -> "Histories":
         """From a data artifact; its files are mapped into memory, not loaded."""
         item, user = read_histories(folder)
         return cls(item, *(user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at")))
+
+    def users_of(self, row: np.ndarray) -> torch.Tensor:
+        """``user_B`` of some histories: their rows of the user table, or -1."""
+        return torch.from_numpy(np.full_like(row, -1) if self.strangers else row)
+
+    def times_of(self, flat: np.ndarray) -> torch.Tensor | None:
+        """``time_N`` of items by their places."""
+        return None if self.time is None else torch.from_numpy(self.time[flat].astype(np.int64))
 
     @property
     def users(self) -> int:
@@ -120,8 +132,8 @@ class Rows:
         """The order of an epoch; it depends on nothing but these two numbers, so resuming needs no state."""
         return Order(len(self), [seed, epoch])
 
-    def stretches(self, histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Of each row its user, where its items start, how many it reads, and from which position on it learns."""
+    def spans(self, histories: Histories, rows: np.ndarray) -> "Spans":
+        """Where rows lie in the histories."""
         firsts = self.first_before[-1]
         first_R = rows < firsts
         rank_R = np.where(first_R, rows, rows - firsts)
@@ -141,47 +153,65 @@ class Rows:
         offset_R = histories.offset[user_R].astype(np.int64)
         if self.windows == "each":
             kept_R = np.minimum(number_R, self.max_length)
-            return user_R, offset_R + number_R - kept_R, kept_R, kept_R - 1
+            return Spans(user_R, offset_R + number_R - kept_R, kept_R, kept_R - 1)
         skipped_R = np.maximum(pairs_R - self.max_length, 0)
         if self.windows == "recent":
-            return user_R, offset_R + skipped_R, np.minimum(pairs_R, self.max_length), np.zeros_like(pairs_R)
+            return Spans(user_R, offset_R + skipped_R, np.minimum(pairs_R, self.max_length), np.zeros_like(pairs_R))
         shift_R = np.where(first_R, 0, np.minimum(number_R * self.stride, skipped_R))
         learned_R = shift_R - (number_R - 1) * self.stride  # targets that no earlier row has
         learn_from_R = np.where(first_R, 0, self.max_length - learned_R)
-        return user_R, offset_R + shift_R, np.minimum(pairs_R, self.max_length), learn_from_R
+        return Spans(user_R, offset_R + shift_R, np.minimum(pairs_R, self.max_length), learn_from_R)
 
-    def lengths(self, histories: Histories, rows: np.ndarray) -> np.ndarray:
-        """How many items each row reads."""
-        return self.stretches(histories, rows)[2]
+    def batch(self, histories: Histories, rows: np.ndarray, *, bucketed: bool = False) -> Batch:
+        """The packed training batch of some rows; see :meth:`batch_of`."""
+        return self.batch_of(histories, self.spans(histories, rows), bucketed=bucketed)
 
-    def batch(self, histories: Histories, rows: np.ndarray, *, rounded: bool = False) -> Batch:
-        """The packed training batch of some rows, on the host, in the order of their length (it pads least).
+    def batch_of(self, histories: Histories, spans: "Spans", *, bucketed: bool = False) -> Batch:
+        """A packed training batch on the host, in the order of length (it pads least).
 
-        ``rounded`` adds dummy rows to it (``data/rounding.py``).
+        ``bucketed`` adds padding rows to it (``data/rounding.py``).
         """
-        user, start, length, learn_from = self.stretches(histories, rows)
-        order = np.argsort(length, kind="stable")
-        user, start, length, learn_from = (each[order] for each in (user, start, length, learn_from))
+        spans = spans.take(np.argsort(spans.length, kind="stable"))
+        user, start, length = spans.user, spans.start, spans.length
         flat = np.repeat(start - (length.cumsum() - length), length) + np.arange(length.sum())
-        learned = flat >= np.repeat(start + learn_from, length)
+        learned = flat >= np.repeat(start + spans.learn_from, length)
         item = histories.item[flat].astype(np.int64)
         target = np.where(learned, histories.item[flat + 1], 0).astype(np.int64)
         longest = None
-        if rounded:
+        if bucketed:
             extra = dummies(length, int(learned.sum()), self.max_length)
             length, longest = np.concatenate([length, extra.length_F]), extra.longest
             learned = np.concatenate([learned, extra.learned])
             item = np.concatenate([item, np.ones(len(extra.learned), np.int64)])
             target = np.concatenate([target, np.zeros(len(extra.learned), np.int64)])
-            user = np.concatenate([user, np.zeros_like(extra.length_F)])
+            user = np.concatenate([user, np.full_like(extra.length_F, -1)])
+            flat = np.concatenate([flat, np.zeros(len(extra.learned), np.int64)])
         return Batch(
             item_N=torch.from_numpy(item),
             packing=Packing.of(length, longest),
             user_B=torch.from_numpy(user),
             target_N=torch.from_numpy(target),
             learn_M=torch.from_numpy(np.flatnonzero(learned)),
-            rounded=rounded,
+            time_N=histories.times_of(flat),
         )
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Rows as stretches of the flat array of items, an entry per row."""
+
+    user: np.ndarray
+    """Row of the user table."""
+    start: np.ndarray
+    """Place of the first item that is read."""
+    length: np.ndarray
+    """How many items are read."""
+    learn_from: np.ndarray
+    """From which position on the next item is a target."""
+
+    def take(self, chosen: np.ndarray) -> "Spans":
+        """Some of the rows."""
+        return Spans(self.user[chosen], self.start[chosen], self.length[chosen], self.learn_from[chosen])
 
 
 def _first(end_U: np.ndarray, windows: Windows) -> np.ndarray:
@@ -201,6 +231,8 @@ class EvalBatch:
 
     batch: Batch
     target_B: torch.Tensor
+    row_B: torch.Tensor
+    """Row of each history among those that were given."""
     seen: tuple[torch.Tensor, torch.Tensor] | None = None
     """What is to be left out of the ranking: all items that the users had before, also those that the model does not
     read, and the row of each one's user. None: nothing is left out."""
@@ -208,7 +240,7 @@ class EvalBatch:
     def to(self, device: torch.device) -> "EvalBatch":
         """The same on a device."""
         seen = self.seen and (self.seen[0].to(device), self.seen[1].to(device))
-        return EvalBatch(self.batch.to(device), self.target_B.to(device, non_blocking=True), seen)
+        return EvalBatch(self.batch.to(device), self.target_B.to(device, non_blocking=True), self.row_B.to(device), seen)
 
 
 def eval_batches(
@@ -234,11 +266,9 @@ def eval_batches(
         seen = _before(histories, users, at[chosen]) if exclude_seen else None
         known = at[chosen] < histories.length[users]
         target = np.where(known, histories.item[np.minimum(ends, len(histories.item) - 1)], 0)
-        yield EvalBatch(
-            Batch(torch.from_numpy(histories.item[flat].astype(np.int64)), packing, torch.from_numpy(users)),
-            torch.from_numpy(target.astype(np.int64)),
-            seen,
-        )
+        item_N = torch.from_numpy(histories.item[flat].astype(np.int64))
+        batch = Batch(item_N, packing, histories.users_of(users), time_N=histories.times_of(flat))
+        yield EvalBatch(batch, torch.from_numpy(target.astype(np.int64)), torch.from_numpy(users), seen)
 
 
 def _before(histories: Histories, user_B: np.ndarray, at_B: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

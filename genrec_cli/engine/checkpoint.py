@@ -36,10 +36,14 @@ def epoch_of(path: Path) -> int | None:
     return None if epoch is None else int(epoch)
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a file by name, on the CPU."""
+    return _read(path)[1]
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Read weights that fit the model exactly. The error names the file and the first mismatch."""
-    _, weights = _read(path)
-    _fill(path, model, weights)
+    _fill(path, model, read_weights(path))
 
 
 def save_state(

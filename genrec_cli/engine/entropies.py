@@ -1,4 +1,4 @@
-"""How unsure a model of codes is about the histories it learns from, epoch by epoch.
+"""Entropies of a model of codes on the histories it learns from, epoch by epoch.
 
 A pass over a fixed sample of training histories, without dropout, masks or gradient, after each validation. It
 draws no random number, so a run ends with the same bits with it or without, and its sample is small enough to
@@ -7,7 +7,7 @@ cost less than a hundredth of an epoch.
 Legend: N packed items, K digits, T the longest history that the model reads.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,29 +16,13 @@ from torch import Tensor
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, drawn, eval_batches
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.models.base import EntropyModel
 
 SHARE, LEAST, MOST = 1 / 40, 32, 256
 """Users in the sample of a run: this share of all, within these bounds."""
 READ = 5
 """A position that fewer histories of the sample reach has no mean: it would be noise."""
 BATCH = 64
-
-
-@runtime_checkable
-class Unsure(Protocol):
-    """A model that knows how unsure it is at each code of a history."""
-
-    def tokens(self, batch: Batch) -> Tensor:
-        """``token_NK`` of the histories."""
-        ...
-
-    def real(self, batch: Batch) -> Tensor | None:
-        """``real_NK``: which codes are there and no padding; None where all are."""
-        ...
-
-    def entropies(self, token_NK: Tensor, batch: Batch) -> Tensor:
-        """``entropy_NK`` in nats, after the masking policy's own reading of whose entropy stands for an item."""
-        ...
 
 
 def sample(histories: Histories, *, max_length: int, users: int, seed: int) -> list[Batch]:
@@ -50,12 +34,12 @@ def sample(histories: Histories, *, max_length: int, users: int, seed: int) -> l
 
 
 @torch.no_grad()
-def measure(model: Unsure, batch: Batch) -> Tensor:
+def measure(model: EntropyModel, batch: Batch) -> Tensor:
     """``entropy_NK`` in nats of a batch on the model's device; leaves the model's mode as it is."""
     assert isinstance(model, torch.nn.Module)
     was_training = model.training
     model.eval()
-    entropy_NK = model.entropies(model.tokens(batch), batch).float()
+    entropy_NK = model.entropies(batch).float()
     model.train(was_training)
     return entropy_NK
 
@@ -69,7 +53,7 @@ class EntropyProbe:
         self.batches = [batch.to(device) for batch in found]
         self.max_length = config.max_length
 
-    def __call__(self, model: Unsure) -> dict[str, Any]:
+    def __call__(self, model: EntropyModel) -> dict[str, Any]:
         """``entropy/mean``, ``entropy/position`` (T numbers, None where too few are so long), ``entropy/digit``."""
         entropy_NK = torch.cat([measure(model, batch) for batch in self.batches]).cpu().double()
         position_N = torch.cat([batch.packing.position_N for batch in self.batches]).cpu()

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from genrec_cli.curriculum.phases import Curriculum, CurriculumState, Phase
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.data.shuffle import Order
 from genrec_cli.engine.evaluation import evaluate
-from genrec_cli.engine.graphs import Flat
+from genrec_cli.engine.graphs import FlatBatch
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
 from genrec_cli.engine.optim import autocast, moment_bytes
 
@@ -34,19 +33,19 @@ def estimate(loop: Loop) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(loop.device)
     seconds_of = [_seconds_a_step(loop, number, MEASURE_SECONDS / len(phases)) for number in range(len(phases))]
     validation = _seconds_of_validation(loop)
-    epochs = loop.steps / loop.steps_per_epoch
+    epochs = loop.steps / len(loop.batches)
     told = [
         {
             "name": phase.name, "mask": phase.mask, "granularity": phase.granularity, "ratio": phase.ratio,
             "rules": rules(phase), "max_epochs": phase.max_epochs, "seconds_a_step": seconds,
-            "seconds_an_epoch": seconds * loop.steps_per_epoch + validation / config.eval_every,
+            "seconds_an_epoch": seconds * len(loop.batches) + validation / config.eval_every,
         }
         for phase, (seconds, _) in zip(phases, seconds_of, strict=True)
     ]  # fmt: skip
     return {
-        "rows": len(loop.rows),
+        "rows": len(loop.batches.rows),
         "epochs": config.epochs,
-        "steps_per_epoch": loop.steps_per_epoch,
+        "steps_per_epoch": len(loop.batches),
         "steps": loop.steps,
         "warmup_steps": config.warmup_steps,
         "phases": told,
@@ -115,10 +114,12 @@ def _saved_bytes(loop: Loop) -> int:
         return tensor
 
     _enter(loop, 0)
-    first = loop.rows.batch(loop.histories, _order(loop)[: loop.config.micro_batch_size or loop.config.batch_size])
+    order, size = loop.batches.rows.order(loop.config.seed, 0), loop.config.micro_batch_size or loop.config.batch_size
+    first = loop.batches.rows.batch(loop.histories, order[:size])
     loop.model.train()
+    batch, mask = loop.step.draw(first.to(loop.device))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses = loop._losses(first.to(loop.device), loop._masker())
+        losses = loop.step.losses(batch, mask)
     del losses
     return sum(kept.values())
 
@@ -127,15 +128,14 @@ def _seconds_a_step(loop: Loop, phase: int, limit: float) -> tuple[float, int]:
     """Seconds of one step in a phase, and over how many it was timed, after one that warms up."""
     _enter(loop, phase)
     loop.model.train()
-    choose, running = loop._masker(), {}
-    prepared = loop._batches(_order(loop), choose, first=0)
+    prepared = loop.batches.epoch(0, 0, len(loop.batches), captured=loop.step.capturable)
     first = next(prepared)
-    loop._step(first, choose, running)
+    loop.step(first, 0)
     _wait(loop.device)
     steps, began = 0, time.perf_counter()
-    again = itertools.repeat(first)
-    for batch in again if isinstance(first, Flat) else itertools.chain(prepared, again):  # a new shape is recorded
-        loop._step(batch, choose, running)
+    again = itertools.repeat(first)  # a new shape would be captured anew
+    for batch in again if isinstance(first.parts, FlatBatch) else itertools.chain(prepared, again):
+        loop.step(batch, 0)
         _wait(loop.device)
         steps, spent = steps + 1, time.perf_counter() - began
         if spent > limit or steps == MOST_STEPS:
@@ -165,10 +165,7 @@ def _enter(loop: Loop, phase: int) -> None:
     """Put a loop at the start of a phase."""
     loop.curriculum = Curriculum(loop.curriculum_config)
     loop.curriculum.state = CurriculumState(phase=phase, ratio=loop.curriculum.phases[phase].ratio)
-
-
-def _order(loop: Loop) -> Order:
-    return loop.rows.order(loop.config.seed, 0)
+    loop.step.sampler = loop.sampler()
 
 
 def _wait(device: torch.device) -> None:

@@ -65,20 +65,19 @@ def explain(model: Mhl, decoder: Exhaustive, item_T: Tensor, target: int, list_k
 def one_history(item_T: Tensor) -> Batch:
     """A batch that holds a single history."""
     packing = Packing.of(np.array([len(item_T)])).to(item_T.device)
-    return Batch(item_T, packing, torch.zeros_like(item_T[:1]))
+    return Batch(item_T, packing, torch.full_like(item_T[:1], -1))
 
 
 def item_entropies(model: Mhl, batch: Batch) -> Tensor:
     """``entropy_N`` of each item in nats: the mean over its digits, from the clean history."""
-    return model.entropies(model.tokens(batch), batch).mean(-1)
+    return model.entropies(batch).mean(-1)
 
 
 def reconstruction(model: Mhl, decoder: Exhaustive, batch: Batch, at: int) -> Tensor:
     """``score_1I``: mean log-probability of each item's codes at one packed place, all its digits hidden."""
     at_1 = torch.tensor([at], device=batch.item_N.device)
-    real_NK = model.real(batch)
     mask_NK = torch.zeros(len(batch.item_N), model.digits, dtype=torch.bool, device=at_1.device)
-    mask_NK[at] = True if real_NK is None else real_NK[at]
+    mask_NK[at] = model.maskable(batch)[at]
     h_1D = model.states(model.hide(model.tokens(batch), mask_NK, batch), batch, at_1)
     return decoder.code_scores(model.logits(h_1D).log_softmax(-1).transpose(0, 1))
 
@@ -95,7 +94,7 @@ def without_each(model: Mhl, decoder: Exhaustive, item_T: Tensor) -> Tensor:
     step_T = torch.arange(length, device=item_T.device)
     rest_TR = step_T[:-1] + (step_T[:-1] >= step_T[:, None])
     packing = Packing.of(np.full(length, length - 1)).to(item_T.device)
-    return decoder.scores(model, Batch(item_T[rest_TR].flatten(), packing, torch.zeros_like(item_T)))
+    return decoder.scores(model, Batch(item_T[rest_TR].flatten(), packing, torch.full_like(item_T, -1)))
 
 
 def ranks(decoder: Exhaustive, score_BI: Tensor, target_B: Tensor) -> Tensor:

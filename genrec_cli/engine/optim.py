@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,10 +16,6 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 class TrainConfig(Section):
     """How to train: the optimiser, the batches, the validation."""
-
-    before: ClassVar[dict[str, Any]] = {
-        "max_steps": None, "graphs": True, "graphs_of_masks": False, "optimizer": "adamw",
-    }  # fmt: skip
 
     epochs: Count = 150
     """Upper limit of passes over the training rows; the cosine runs over all of them."""
@@ -57,11 +53,16 @@ class TrainConfig(Section):
     eval_every: Count = 1
     """Epochs between validations."""
     valid_users: Count | None = None
-    """Validate on so many users, drawn once by the seed; none: all."""
+    """Validate on so many users; none: all."""
+    valid_seed: Seed = 0
+    """Draws these users: the same for all seeds of a run, so that seeds are compared on the same users."""
+    select: Literal["metric", "last"] = "metric"
+    """metric: keep the weights of the epoch that validates best; last: those of the last epoch, for pre-training."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that training does not change, by name patterns such as "backbone.*"."""
     graphs: bool = True
-    """Record steps as CUDA graphs, where there is CUDA, one process, one part a step, and a model that allows it."""
-    graphs_of_masks: bool = False
-    """Steps with masks or noise too (mhl, mdgr). Off, as no device has run them yet."""
+    """Capture steps without masks as CUDA graphs, where there is CUDA, one process, no accumulation, and a model that
+    allows it."""
     checkpoint_minutes: Positive = 5.0
     """Minutes between checkpoints within an epoch; one is always written after each epoch. It is in the key: with
     another one a training starts anew."""

@@ -2,7 +2,7 @@
 
 An item is K codes of independent subspaces. An encoder reads the history; a bidirectional decoder fills in the
 masked digits of the next item, in any order, told by a difficulty embedding how many are missing. Training hides
-digits of each target (``curriculum/noise.py``); the decoder ``diffusion`` starts from nothing but masks.
+digits of each target (``curriculum/target_masks.py``); the decoder ``diffusion`` starts from nothing but masks.
 
 Legend: B histories, N packed items, M targets or candidates, K digits, V codewords, D width.
 
@@ -17,9 +17,9 @@ decoding. **Our readings** of the rest:
 * ``last_state``: the digits of a target start from the state of the history's last item, on top of which
   cross-attention works. All-masked digits look alike at every position, so cross-attention alone finds out slowly
   which item is the last: on the ordered synthetic shop twelve epochs end at a loss of 1.90 with it, 2.50 without;
-* codes that are known enter the decoder as they are, at the start a fiftieth of the state they are added to; the
-  decoder does without them for long. ``scaled`` multiplies them by sqrt(D), as the first Transformer does: they are
-  made use of early, and what all-masked digits learn is no better for it (docs/results.md), so it is off;
+* known-code embeddings start about 50 times smaller than the state they are added to, so early in training the
+  decoder ignores them. Scaling them by sqrt(D) makes the decoder use them early, but all-masked digits learn no better
+  (docs/results.md), so they are not scaled;
 * the difficulty embedding is a table over the number of masked digits, added to every digit of the decoder; at
   inference that is the number still masked;
 * digits are classified by cosine similarity at a temperature, as in RPG, so that the two differ in how they
@@ -40,7 +40,8 @@ from torch import Tensor, nn
 from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import Hide, Model
+from genrec_cli.errors import ConfigError
+from genrec_cli.models.base import Masking, Model, Need
 from genrec_cli.nn.codes import CodeEmbedding, cosine_logits
 from genrec_cli.nn.filler import Filler, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -50,8 +51,6 @@ from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 class MdgrConfig(Section):
     """MDGR's encoder, decoder and classifier."""
-
-    before: ClassVar[dict[str, Any]] = {"scaled": False}
 
     width: Count = 256
     """D, the width of embeddings and states."""
@@ -73,69 +72,63 @@ class MdgrConfig(Section):
     """tau of the cosine classifier."""
     last_state: bool = True
     """Whether digits start from the state of the last item (ours), or know the history by cross-attention alone."""
-    scaled: bool = False
-    """Whether codes that are known enter the decoder times sqrt(D): else the state beside them drowns them at first."""
     causal: bool = True
     """Whether an item of the history sees only what stands before it; false needs train.windows = "each"."""
 
 
 class Mdgr(Model):
-    """Face: MaskFiller."""
+    """Interface: MaskFiller."""
 
     Config: ClassVar[type[Section]] = MdgrConfig
-    needs: ClassVar[frozenset[str]] = frozenset({"codes"})
-    noised: ClassVar[bool] = True
-    static: bool = True
-    decoder: ClassVar[str] = "diffusion"
+    needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
+    masking: ClassVar[Masking] = "target"
+    search: ClassVar[str] = "diffusion"
 
     def __init__(self, config: MdgrConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
-        if catalog.shared or catalog.padded:
-            raise ValueError("it fills in K digits of codebooks of their own; text has no such digits")
         self.config, self.causal, self.digits = config, config.causal, catalog.digits
         # The free rows are the mask embeddings, one a digit.
         self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=catalog.digits)
         self.difficulty = nn.Embedding(catalog.digits, config.width)
-        self.encoder = Transformer(
-            width=config.width, layers=config.layers, heads=config.heads, inner=config.inner, positions=max_length,
-            dropout=config.dropout, attention_dropout=config.attention_dropout, residual_dropout=config.dropout,
-            act=config.activation, causal=config.causal,
-        )  # fmt: skip
-        self.filler = Filler(
-            width=config.width, layers=config.decoder_layers, heads=config.heads, inner=config.inner,
-            dropout=config.dropout, attention_dropout=config.attention_dropout, act=config.activation,
-        )  # fmt: skip
+        self.encoder = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
+        self.filler = Filler(config, config.decoder_layers)
         initialise(self)
+
+    @classmethod
+    def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
+        super().check(config, train, catalog)
+        if catalog is not None and (catalog.shared or catalog.padded):
+            raise ConfigError(
+                "mdgr predicts K digits with a codebook each, and the codes of text have none.",
+                hint="--codes NAME    takes other codes; genrec tokenize --tokenizer opq    makes some",
+            )
 
     # ---- training ------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, choose: Hide | None = None) -> dict[str, Loss]:
-        """Without ``choose`` every digit of every target is hidden."""
-        target_M = batch.target_N[batch.learn_M]
-        target_MK = self.codes_of(target_M)
-        history_NK = self.codes_of(batch.item_N)
-        all_MK = torch.ones_like(target_MK, dtype=torch.bool)
-        mask_MK = all_MK if choose is None else choose(target_MK, history_NK, batch)
-        h_ND = self.encode(history_NK, batch)
+    def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
+        """Without a mask every digit of every target is masked."""
+        target_MK = self.codes_of(batch.target_N[batch.learn_M])
+        mask_MK = torch.ones_like(target_MK, dtype=torch.bool) if mask is None else mask
+        h_ND = self.encode(self.codes_of(batch.item_N), batch)
         x_MKD = self.embed(target_MK, mask_MK) + self.start(h_ND, batch.learn_M)[:, None]
         if self.causal:
             state_MKD = self.filler.past(x_MKD, h_ND, batch.packing, batch.learn_M)
         else:
-            self.refuse_several(batch)
             state_MKD = self.filler.whole(x_MKD, self.filler.remember(h_ND, batch.packing))
-        if batch.rounded:
-            mask_MK = mask_MK & (target_M > 0)[:, None]
-        hidden_MK = target_MK.masked_fill(~mask_MK, -1)
-        told = {} if choose is None else self._counts(mask_MK)
-        return {"next": code_cross_entropy(self.logits(state_MKD), hidden_MK, padded=True), **told}
+        masked_MK = target_MK.masked_fill(~mask_MK, -1)
+        told = {} if mask is None else self._statistics(mask_MK)
+        return {"next": code_cross_entropy(self.logits(state_MKD), masked_MK), **told}
 
-    def _counts(self, mask_MK: Tensor) -> dict[str, Loss]:
-        """For the log: the mean number of masked digits, and the share of targets with each number."""
-        number_M = mask_MK.sum(1)  # 0 of a dummy row
-        each_K = (number_M[:, None] == torch.arange(1, self.digits + 1, device=mask_MK.device)).sum(0)
+    def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
+        return super().counts(batch) if mask is None else {"next": mask.sum()}
+
+    def _statistics(self, mask_MK: Tensor) -> dict[str, Loss]:
+        """For the log: the mean number of masked digits, and the fraction of targets with each number."""
+        count_M = mask_MK.sum(1)
+        each_K = (count_M[:, None] == torch.arange(1, self.digits + 1, device=mask_MK.device)).sum(0)
         targets = each_K.sum()
-        shares = {f"masked_{k}": Loss(each_K[k - 1], targets, weight=0.0) for k in range(1, self.digits + 1)}
-        return {"masked_digits": Loss(number_M.sum(), targets, weight=0.0), **shares}
+        fractions = {f"masked_{k}": Loss(each_K[k - 1], targets, weight=0.0) for k in range(1, self.digits + 1)}
+        return {"masked_digits": Loss(count_M.sum(), targets, weight=0.0), **fractions}
 
     def encode(self, codes_NK: Tensor, batch: Batch) -> Tensor:
         """States ``h_ND`` of the histories."""
@@ -147,8 +140,6 @@ class Mdgr(Model):
         token_MK = torch.where(mask_MK, self.codes.free + digit_K, codes_MK + self.codes.offset_K)
         difficulty_MD = self.difficulty(mask_MK.sum(1) - 1)
         x_MKD = F.embedding(token_MK, self.codes.table.weight)
-        if self.config.scaled:
-            x_MKD = torch.where(mask_MK[..., None], x_MKD, x_MKD * self.config.width**0.5)
         return x_MKD + difficulty_MD[:, None]
 
     def start(self, h_ND: Tensor, at_M: Tensor) -> Tensor:
@@ -159,7 +150,7 @@ class Mdgr(Model):
         """``logit_KMV``"""
         return cosine_logits(state_MKD.transpose(0, 1), self.codes.vectors(), self.config.temperature)
 
-    # ---- the face ------------------------------------------------------------------------------------
+    # ---- the interface ------------------------------------------------------------------------------------
 
     def read(self, batch: Batch) -> tuple[Memory, Tensor]:
         h_ND = self.encode(self.codes_of(batch.item_N), batch)

@@ -3,7 +3,7 @@
 Not a model to beat but a floor to stand on: what a table's other rows are worth without any personalisation.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class PopularConfig(Section):
 
 
 class Popular(Model):
-    """Face: ItemScorer."""
+    """Interface: ItemScorer."""
 
     Config: ClassVar[type[Section]] = PopularConfig
     trainable: ClassVar[bool] = False
@@ -28,7 +28,7 @@ class Popular(Model):
         super().__init__(config, catalog, max_length=max_length)
         self.register_buffer("score_I", torch.zeros(catalog.items))
 
-    def fit(self, catalog: Catalog) -> None:
+    def fit(self, catalog: Catalog, histories: Any) -> None:
         self.score_I.copy_(catalog.train_count_I.float())
 
     def item_scores(self, batch: Batch) -> Tensor:

@@ -24,10 +24,10 @@ from torch import Tensor
 from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import Choose, Model
+from genrec_cli.models.base import Model, Need
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
-from genrec_cli.nn.losses import Loss, loss_of
+from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 
@@ -53,25 +53,23 @@ class RpgConfig(Section):
 
 
 class Rpg(Model):
-    """Face: CodeScorer."""
+    """Interface: CodeScorer."""
 
     Config: ClassVar[type[Section]] = RpgConfig
-    needs: ClassVar[frozenset[str]] = frozenset({"codes"})
-    static: bool = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
 
     def __init__(self, config: RpgConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config = config
         self.digits = catalog.digits
         self.padded = catalog.padded
+        # Losses of text skip its padding codes, and how many these are, a captured step could not ask.
+        self.graph_capturable = not self.padded
+        extra = self.extra_tokens(max_length)
         self.codes = CodeEmbedding(
-            catalog.digits, catalog.codewords, config.width, extra=self.extra_tokens(max_length),
-            shared=catalog.shared, padded=self.padded,
-        )  # fmt: skip
-        self.backbone = Transformer(
-            width=config.width, layers=config.layers, heads=config.heads, inner=config.inner, positions=max_length,
-            dropout=config.dropout, attention_dropout=config.attention_dropout, act=config.activation,
-        )  # fmt: skip
+            catalog.digits, catalog.codewords, config.width, extra=extra, shared=catalog.shared, padded=self.padded
+        )
+        self.backbone = Transformer(config, max_length)
         self.heads = CodeHeads(catalog.digits, config.width)
         initialise(self)
         self.heads.reset()
@@ -83,17 +81,6 @@ class Rpg(Model):
     def tokens(self, batch: Batch) -> Tensor:
         """Vocabulary rows of the histories' codes, ``token_NK``."""
         return self.codes.tokens(self.codes_of(batch.item_N))
-
-    def real(self, batch: Batch) -> Tensor | None:
-        """``real_NK``: which codes of the histories are there and no dummy row's; None where all are."""
-        real_NK = self.code_RK[batch.item_N] >= 0 if self.padded else None
-        if not batch.rounded:
-            return real_NK
-        packing = batch.packing  # a dummy row has nothing to learn
-        learned_B = torch.zeros(packing.sequences, dtype=torch.long, device=batch.item_N.device)
-        learned_B = learned_B.index_add(0, packing.sequence_N, (batch.target_N > 0).long())
-        known_NK = (learned_B > 0)[packing.sequence_N, None].expand(-1, self.digits)
-        return known_NK if real_NK is None else known_NK & real_NK
 
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
         """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
@@ -108,24 +95,17 @@ class Rpg(Model):
         """``logit_KMV`` at the given states."""
         return self.classifier.logits(h_MD)
 
-    def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
-        h_MD = self.states(self.tokens(batch), batch, batch.learn_M)
-        return {"next": self.next_loss(h_MD, batch, batch.learn_M)}
+    def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
+        return {"next": self.next_loss(self.states(self.tokens(batch), batch, batch.learn_M), batch, batch.learn_M)}
 
-    def next_loss(self, h_MD: Tensor, batch: Batch, learn_M: Tensor, *, entropy_KM: Tensor | None = None) -> Loss:
-        """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and digits that are there.
-
-        Args:
-            entropy_KM: where to write the entropies, if they are wanted.
-        """
-        target_MK = self.target_codes(batch, learn_M)
-        if not self.padded and not batch.rounded:
-            return loss_of(self.classifier.loss(h_MD, target_MK, entropy_KN=entropy_KM), target_MK.numel())
+    def next_loss(self, h_MD: Tensor, batch: Batch, at_M: Tensor) -> Loss:
+        """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and their real codes."""
+        target_MK = self.target_codes(batch, at_M)
         real_MK = target_MK >= 0
-        if batch.rounded or entropy_KM is not None:  # a recorded step may not ask how many are there
-            total = self.classifier.loss(h_MD, target_MK, entropy_KN=entropy_KM)
-        else:
-            total = self.classifier.loss_at(h_MD, target_MK, real_MK)
+        classifier = self.classifier
+        total = (
+            classifier.loss_at(h_MD, target_MK, real_MK) if self.padded else classifier.loss(h_MD, target_MK)
+        )
         return Loss(total, real_MK.sum().to(total.dtype))
 
     def code_logprobs(self, batch: Batch) -> Tensor:

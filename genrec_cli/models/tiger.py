@@ -8,8 +8,8 @@ Legend: B histories, N packed items, X packed tokens of the encoder, M beams, K 
 Readings and deviations:
 
 * User tokens are on: in the paper each history opens with one of 2,000 tokens to which users are hashed, and its
-  tables are of the model with them. A user is a row of the user table, and its number says nothing, so the
-  remainder is hash enough; someone whom training never saw shares the token of others. ``user_tokens = 0``
+  tables are of the model with them. A user is a row of the user table, and its number has no meaning, so the
+  remainder is a sufficient hash. A user who is not in the data gets the mean of all user tokens. ``user_tokens = 0``
   leaves them out.
 * Logits of digit k are over the V codewords of that digit: the paper's softmax is over the whole vocabulary, of
   which all else can never be right. Output and input vocabulary are one table, as in T5.
@@ -35,19 +35,18 @@ from torch import Tensor
 from genrec_cli.config import Count, Dropout, Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import Choose, Model
+from genrec_cli.errors import ConfigError
+from genrec_cli.models.base import Model, Need
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.codes import CodeEmbedding
 from genrec_cli.nn.losses import Loss, code_cross_entropy
 from genrec_cli.nn.packing import Packing
 from genrec_cli.nn.past import Past, item_of
-from genrec_cli.nn.t5 import Decoder, Encoder, Memory, Sizes, UpTo, Whole, initialise
+from genrec_cli.nn.t5 import Decoder, Encoder, Memory, UpTo, Whole, initialise
 
 
 class TigerConfig(Section):
     """TIGER's two stacks; the defaults are the paper's."""
-
-    before: ClassVar[dict[str, Any]] = {"causal": False}
 
     width: Count = 128
     """D, the width of embeddings and states."""
@@ -72,51 +71,59 @@ class TigerConfig(Section):
 
 
 class Tiger(Model):
-    """Face: PrefixScorer."""
+    """Interface: PrefixScorer."""
 
     Config: ClassVar[type[Section]] = TigerConfig
-    needs: ClassVar[frozenset[str]] = frozenset({"codes"})
-    decoder: ClassVar[str] = "beam"
-    static: bool = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
+    search: ClassVar[str] = "beam"
+    graph_capturable: bool = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "train": {"windows": "each", "max_length": 20, "batch_size": 256, "optimizer": "adafactor", "lr": 1e-2}
     }
 
     def __init__(self, config: TigerConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
-        if catalog.padded:
-            raise ValueError("tiger writes all K digits of an item, and some items of these codes have fewer")
         self.config, self.causal = config, config.causal
         self.digits = catalog.digits
         self.codes = CodeEmbedding(
             catalog.digits, catalog.codewords, config.width, extra=config.user_tokens + 1, shared=catalog.shared
         )
         """Rows beyond the codes: the token that begins a target, then the users'."""
-        sizes = Sizes(
-            config.width, config.layers, config.heads, config.head_width, config.inner, config.dropout,
-            config.attention_dropout,
-        )  # fmt: skip
-        self.encoder, self.writer = Encoder(sizes), Decoder(sizes)
+        self.encoder, self.writer = Encoder(config), Decoder(config)
         torch.nn.init.normal_(self.codes.table.weight)
         initialise(self.encoder)
         initialise(self.writer)
+
+    @classmethod
+    def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
+        super().check(config, train, catalog)
+        if catalog is not None and catalog.padded:
+            raise ConfigError(
+                "tiger generates all K digits of an item, and some items of these codes have fewer.",
+                hint="--codes NAME    takes other codes",
+            )
 
     # ---- both stacks ---------------------------------------------------------------------------
 
     def encode(self, batch: Batch) -> tuple[Tensor, Packing]:
         """States ``h_XD`` of the codes of the histories and of the user tokens, and how they are packed."""
         users = self.config.user_tokens
-        packing = batch.packing.spread(self.digits, int(users > 0))
+        prefix = int(users > 0)
+        packing = batch.packing.expand(self.digits, prefix=prefix)
         token_X = self.codes.tokens(self.codes_of(batch.item_N)).flatten()
         if users:
             code_X = torch.arange(len(packing.position_N), device=token_X.device) - packing.sequence_N - 1
             user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
             token_X = torch.where(packing.position_N == 0, user_X, token_X[code_X.clamp_min(0)])
+        x_XD = self.codes.table(token_X)
+        if users and not self.training:
+            unknown_X1 = ((packing.position_N == 0) & (batch.user_B < 0)[packing.sequence_N])[:, None]
+            x_XD = torch.where(unknown_X1, self.codes.table.weight[self.codes.free + 1 :].mean(0), x_XD)
         seen_TT = None
         if self.causal:
-            item_T = item_of(max(part.longest for part in packing.parts), self.digits, int(users > 0), token_X.device)
+            item_T = item_of(max(part.longest for part in packing.parts), self.digits, prefix, token_X.device)
             seen_TT = item_T <= item_T[:, None]
-        return self.encoder(self.codes.table(token_X), packing, seen_TT), packing
+        return self.encoder(x_XD, packing, seen_TT), packing
 
     def remember(self, batch: Batch) -> Whole:
         """The histories as keys and values for the decoder."""
@@ -148,13 +155,10 @@ class Tiger(Model):
 
     # ---- learning ------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, choose: Choose | None = None) -> dict[str, Loss]:
-        if not self.causal:
-            self.refuse_several(batch)
-        target_MK = self.target_codes(batch, batch.learn_M)
+    def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
+        target_MK = self.target_codes(batch)
         logit_KMV = self.logits(self.states(self.recollect(batch), target_MK.clamp_min(0)))
-        smoothing = self.config.label_smoothing
-        return {"next": code_cross_entropy(logit_KMV, target_MK, padded=batch.rounded, smoothing=smoothing)}
+        return {"next": code_cross_entropy(logit_KMV, target_MK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         codes_BK = self.codes_of(target_B)

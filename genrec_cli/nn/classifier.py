@@ -37,18 +37,17 @@ class CodeClassifier:
         """``logit_KNV``"""
         return cosine_logits(self.heads(h_ND), self.vectors, self.temperature)
 
-    def loss(self, h_ND: Tensor, code_NK: Tensor, *, entropy_KN: Tensor | None = None) -> Tensor:
+    def loss(self, h_ND: Tensor, code_NK: Tensor) -> Tensor:
         """``-log P^k(code)``, summed over all positions and digits.
 
         Args:
-            code_NK: -1 gives no loss, yet is computed, so that the device is asked for no size.
-            entropy_KN: where to write the entropies, if they are wanted.
+            code_NK: -1 gives no loss, but is computed, so that nothing synchronises with the device.
         """
         positions, digits = code_NK.shape
         runs = self._runs([positions] * digits, h_ND.device)
         if len(runs) == 1:
-            return _negative_log(self.logits(h_ND), code_NK.t(), entropy_KN)
-        return self._total(h_ND, None, code_NK.t(), runs, [positions] * len(runs), entropy_KN)
+            return _negative_log(self.logits(h_ND), code_NK.t())
+        return self._total(h_ND, None, code_NK.t(), runs, [positions] * len(runs))
 
     def loss_at(self, h_ND: Tensor, code_NK: Tensor, mask_NK: Tensor) -> Tensor:
         """``-log P^k(code)``, summed over the pairs where ``mask_NK`` is true; no other is computed."""
@@ -85,13 +84,10 @@ class CodeClassifier:
         return even_runs(number, most=_limit(RUN, device) // codewords if much else None)
 
     def _total(
-        self, h_ND: Tensor, at_KP: Tensor | None, code_KP: Tensor, runs: Sequence[int], widest: Sequence[int],
-        entropy_KN: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        def split(x_K: Tensor | None) -> Sequence[Tensor | None]:
-            return [None] * len(runs) if x_K is None else x_K.split(list(runs))
-
-        at, code, entropies = split(at_KP), code_KP.split(list(runs)), split(entropy_KN)
+        self, h_ND: Tensor, at_KP: Tensor | None, code_KP: Tensor, runs: Sequence[int], widest: Sequence[int]
+    ) -> Tensor:
+        at = [None] * len(runs) if at_KP is None else at_KP.split(list(runs))
+        code = code_KP.split(list(runs))
 
         def loss(run: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
             """Of one run, from what all digits share and its part of what they do not."""
@@ -103,7 +99,7 @@ class CodeClassifier:
             row_PD = h_ND if at_kP is None else F.embedding(at_kP[:, :wide], h_ND)
             row_kPD = row_PD.expand(len(weight_kDD), -1, -1)
             logit_kPV = cosine_logits(residual_heads(weight_kDD, bias_k1D, row_kPD), vectors, self.temperature)
-            return _negative_log(logit_kPV, code[run][:, :wide], entropies[run])
+            return _negative_log(logit_kPV, code[run][:, :wide])
 
         own = [self.vectors, *self.heads.weights()]
         number = 2 if self.vectors.dim() == 2 else 1
@@ -121,10 +117,8 @@ def entropy(logp_KNV: Tensor) -> Tensor:
     return logp_KNV.exp().mul_(logp_KNV).sum(-1).neg_()
 
 
-def _negative_log(logit_kPV: Tensor, code_kP: Tensor, entropy_kP: Tensor | None) -> Tensor:
+def _negative_log(logit_kPV: Tensor, code_kP: Tensor) -> Tensor:
     logp_kPV = logit_kPV.log_softmax(-1)
-    if entropy_kP is not None:
-        entropy_kP.copy_(entropy(logp_kPV.detach()))
     return F.nll_loss(logp_kPV.flatten(0, 1), code_kP.reshape(-1), ignore_index=-1, reduction="sum")
 
 

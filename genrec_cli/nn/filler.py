@@ -16,7 +16,7 @@ from genrec_cli.nn.attend import attend
 from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Packing, by_head
 from genrec_cli.nn.past import Past
-from genrec_cli.nn.transformer import Activation, activation
+from genrec_cli.nn.transformer import Sizes, activation
 
 
 class Memory(NamedTuple):
@@ -89,32 +89,30 @@ class CrossAttention(Heads):
 
 
 class FillerBlock(nn.Module):
-    """Digits among themselves, digits to the history, MLP; each behind a LayerNorm and added."""
+    """Digits among themselves, digits to the history, MLP; each after a LayerNorm, with a residual."""
 
-    def __init__(
-        self, width: int, heads: int, inner: int, *, dropout: float, attention_dropout: float, act: Activation
-    ) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
+        width, dropout = sizes.width, sizes.dropout
         self.norm_digits, self.norm_cross, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
-        self.digits = DigitAttention(width, heads, attention_dropout, dropout)
-        self.cross = CrossAttention(width, heads, attention_dropout, dropout)
-        self.mlp = nn.Sequential(nn.Linear(width, inner), activation(act), nn.Linear(inner, width), Dropout(dropout))
+        self.digits = DigitAttention(width, sizes.heads, sizes.attention_dropout, dropout)
+        self.cross = CrossAttention(width, sizes.heads, sizes.attention_dropout, dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, sizes.inner),
+            activation(sizes.activation),
+            nn.Linear(sizes.inner, width),
+            Dropout(dropout),
+        )
 
 
 class Filler(nn.Module):
     """Digit vectors in, digit states out: ``x_MKD -> state_MKD``."""
 
-    def __init__(
-        self, *, width: int, layers: int, heads: int, inner: int, dropout: float, attention_dropout: float,
-        act: Activation,
-    ) -> None:  # fmt: skip
+    def __init__(self, sizes: Sizes, layers: int) -> None:
         super().__init__()
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            FillerBlock(width, heads, inner, dropout=dropout, attention_dropout=attention_dropout, act=act)
-            for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(width)
+        self.dropout = Dropout(sizes.dropout)
+        self.blocks = nn.ModuleList(FillerBlock(sizes) for _ in range(layers))
+        self.norm = nn.LayerNorm(sizes.width)
 
     def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
         """Whole histories, read once for any number of candidates."""

@@ -22,18 +22,18 @@ def loss_of(total: Tensor, count: int) -> Loss:
     return Loss(total, torch.full((), float(count), device=total.device))
 
 
-def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, padded: bool = False, smoothing: float = 0.0) -> Loss:
-    """``-log P^k(w^k)`` summed over positions and digits; the count is M * K (MHL, equation 1).
+def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, smoothing: float = 0.0) -> Loss:
+    """``-log P^k(w^k)`` summed over positions and digits, and their number (MHL, equation 1).
 
-    Where items are ``padded``, codes of -1 give no loss and do not count. ``smoothing`` spreads that share of
-    each target evenly over the V codewords.
+    Codes of -1 give no loss and do not count. ``smoothing`` spreads that fraction of each target evenly over the V
+    codewords.
     """
     logp_KMV = logit_KMV.log_softmax(-1)
     total = F.nll_loss(logp_KMV.flatten(0, 1), codes_MK.t().reshape(-1), ignore_index=-1, reduction="sum")
     if smoothing:
         even = -torch.where(codes_MK.t() >= 0, logp_KMV.mean(-1), 0.0).sum()
         total = (1 - smoothing) * total + smoothing * even
-    return Loss(total, (codes_MK >= 0).sum().to(total.dtype)) if padded else loss_of(total, codes_MK.numel())
+    return Loss(total, (codes_MK >= 0).sum().to(total.dtype))
 
 
 def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
@@ -45,6 +45,21 @@ def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
 def binary_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
     """SASRec's loss (Kang and McAuley 2018, section III-E): the target against S sampled items; -inf is none."""
     total = F.softplus(-positive_M.float()).sum() + F.softplus(negative_MS.float()).mean(-1).sum()
+    return loss_of(total, positive_M.numel())
+
+
+def generalised_bce(positive_M: Tensor, negative_MS: Tensor, *, items: int, t: float) -> Loss:
+    """gBCE (Petrov and Macdonald, RecSys 2023, equations 12 and 13): the target's probability to the power beta, which
+    corrects for the sampling of negatives. alpha is the fraction of items that is sampled."""
+    alpha = min(negative_MS.shape[1] / max(items - 1, 1), 1.0)
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    total = beta * F.softplus(-positive_M.float()).sum() + F.softplus(negative_MS.float()).sum()
+    return loss_of(total / (negative_MS.shape[1] + 1), positive_M.numel())
+
+
+def bpr(positive_M: Tensor, negative_MS: Tensor) -> Loss:
+    """Bayesian personalised ranking (Rendle et al., UAI 2009): ``-log sigmoid(positive - negative)``; -inf is none."""
+    total = F.softplus(negative_MS.float() - positive_M.float()[:, None]).mean(-1).sum()
     return loss_of(total, positive_M.numel())
 
 

@@ -98,12 +98,12 @@ class Grid:
             torch.from_numpy(token.ravel()), len(cell) == token.size and not wider,
         )  # fmt: skip
 
-    def spread(self, rows_before: int, digits: int, lead: int) -> "Grid":
-        """This grid where every token becomes ``digits`` tokens and ``lead`` tokens open each sequence."""
-        length_B = self.length_B * digits + lead
-        longest, rows = self.longest * digits + lead, len(length_B)
-        begin, end = (at * digits + lead * before for at, before in (
-            (self.begin, rows_before), (self.end, rows_before + rows)))  # fmt: skip
+    def expand(self, rows_before: int, digits: int, extra: int) -> "Grid":
+        """This grid where every token becomes ``digits`` tokens and each sequence has ``extra`` tokens more."""
+        length_B = self.length_B * digits + extra
+        longest, rows = self.longest * digits + extra, len(length_B)
+        begin = self.begin * digits + extra * rows_before
+        end = self.end * digits + extra * (rows_before + rows)
         start_B1 = (length_B.cumsum(0) - length_B)[:, None]
         step_T = torch.arange(longest, device=length_B.device)
         token_C = torch.where(step_T < length_B[:, None], start_B1 + step_T, 0).flatten()
@@ -226,15 +226,16 @@ class Packing:
         parts = (grid,) if len(self.parts) == 1 else tuple(part.mapped(change) for part in self.parts)
         return Packing(*changed, grid, parts)
 
-    def spread(self, digits: int, lead: int = 0) -> "Packing":
-        """The packing of the same sequences at the level of codes: every item becomes ``digits`` tokens, one after
-        the other, and ``lead`` tokens open each sequence. Made on the device of this packing, which is asked for
-        no size: all sizes follow from those that the host knows."""
+    def expand(self, digits: int = 1, *, prefix: int = 0, suffix: int = 0) -> "Packing":
+        """The packing of the same sequences with more tokens: every item becomes ``digits`` tokens, one after the
+        other, between ``prefix`` tokens before and ``suffix`` tokens behind each sequence. Made on the device of this
+        packing without synchronisation: all sizes follow from those that the host knows."""
+        extra = prefix + suffix
         rows, parts = 0, []
         for part in self.parts:
-            parts.append(part.spread(rows, digits, lead))
+            parts.append(part.expand(rows, digits, extra))
             rows += len(part.length_B)
-        grid = parts[0] if len(parts) == 1 else self.grid.spread(0, digits, lead)
+        grid = parts[0] if len(parts) == 1 else self.grid.expand(0, digits, extra)
         length_B = grid.length_B
         sequence_B = torch.arange(len(length_B), device=length_B.device)
         sequence_N = sequence_B.repeat_interleave(length_B, output_size=grid.end)

@@ -14,7 +14,7 @@ d head width, D width.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -120,8 +120,8 @@ class FeedForward(nn.Module):
         return self.outward(self.dropout(self.inward(x).relu_()))
 
 
-class Sizes(NamedTuple):
-    """The sizes of a stack."""
+class Sizes(Protocol):
+    """What a stack asks of a model's settings."""
 
     width: int
     layers: int

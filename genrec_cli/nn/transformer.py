@@ -3,7 +3,7 @@
 Parity with ``transformers.GPT2Model`` is tested weight for weight. The start differs: see :func:`initialise`.
 """
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +20,36 @@ def activation(name: Activation) -> nn.Module:
     return {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}[name]
 
 
+class Sizes(Protocol):
+    """What a Transformer asks of a model's settings."""
+
+    width: int
+    layers: int
+    heads: int
+    inner: int
+    """Width inside the MLP."""
+    dropout: float
+    """Of the sum of item and position embedding."""
+    attention_dropout: float
+    activation: Activation
+
+
 class Block(nn.Module):
     """LayerNorm, attention, residual; LayerNorm, two linear layers, residual."""
 
-    def __init__(
-        self, width: int, heads: int, inner: int, *, attention_dropout: float, residual_dropout: float,
-        act: Activation, causal: bool, epsilon: float,
-    ) -> None:  # fmt: skip
+    def __init__(self, sizes: Sizes, residual_dropout: float, causal: bool, epsilon: float) -> None:
         super().__init__()
+        width = sizes.width
         self.norm_attention = nn.LayerNorm(width, eps=epsilon)
         self.attention = SelfAttention(
-            width, heads, dropout=attention_dropout, output_dropout=residual_dropout, causal=causal
+            width, sizes.heads, dropout=sizes.attention_dropout, output_dropout=residual_dropout, causal=causal
         )
         self.norm_mlp = nn.LayerNorm(width, eps=epsilon)
         self.mlp = nn.Sequential(
-            nn.Linear(width, inner), activation(act), nn.Linear(inner, width), Dropout(residual_dropout)
+            nn.Linear(width, sizes.inner),
+            activation(sizes.activation),
+            nn.Linear(sizes.inner, width),
+            Dropout(residual_dropout),
         )
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
@@ -47,28 +62,18 @@ class Transformer(nn.Module):
     """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_MD`` at the wanted items only.
 
     Args:
-        width, layers, heads, inner: D, depth, H and the width inside the MLP.
         positions: T_max; a longer sequence is an error of the caller.
-        dropout: of the sum of item and position embedding.
-        attention_dropout, residual_dropout: as in GPT-2.
+        residual_dropout: of the outputs of attention and MLP, as in GPT-2.
     """
 
     def __init__(
-        self, *, width: int, layers: int, heads: int, inner: int, positions: int, dropout: float,
-        attention_dropout: float, residual_dropout: float = 0.0, act: Activation = "gelu", causal: bool = True,
-        epsilon: float = 1e-5,
-    ) -> None:  # fmt: skip
+        self, sizes: Sizes, positions: int, *, residual_dropout: float = 0.0, causal: bool = True, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.position = nn.Embedding(positions, width)
-        self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(
-                width, heads, inner, attention_dropout=attention_dropout, residual_dropout=residual_dropout,
-                act=act, causal=causal, epsilon=epsilon,
-            )
-            for _ in range(layers)
-        )  # fmt: skip
-        self.norm = nn.LayerNorm(width, eps=epsilon)
+        self.position = nn.Embedding(positions, sizes.width)
+        self.dropout = Dropout(sizes.dropout)
+        self.blocks = nn.ModuleList(Block(sizes, residual_dropout, causal, epsilon) for _ in range(sizes.layers))
+        self.norm = nn.LayerNorm(sizes.width, eps=epsilon)
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
         """``at_M``, items without repetition, skips all of the last block's work that their states do not need."""
@@ -79,13 +84,13 @@ class Transformer(nn.Module):
         return self.norm(h)
 
 
-def initialise(module: nn.Module, *, spread: float = 0.02) -> None:
-    """Normal weights of the given spread, zero biases, identity norms.
+def initialise(module: nn.Module, *, std: float = 0.02) -> None:
+    """Normal weights of the given standard deviation, zero biases, identity norms.
 
     GPT-2's start but for one thing: its projections into the residual stream are smaller by sqrt(2 layers).
     """
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
-            torch.nn.init.normal_(part.weight, std=spread)
+            torch.nn.init.normal_(part.weight, std=std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             torch.nn.init.zeros_(part.bias)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from genrec_cli.data.batch import Batch
-from genrec_cli.engine.entropies import READ, Unsure, measure
+from genrec_cli.engine.entropies import READ, measure
+from genrec_cli.models.base import EntropyModel
 from genrec_cli.report.figures import (
     BLUE,
     FAINT,
@@ -58,7 +59,7 @@ class Survey:
 
 
 def survey(
-    model: Unsure, batches: Sequence[Batch], device: torch.device, policies: Mapping[str, Any],
+    model: EntropyModel, batches: Sequence[Batch], device: torch.device, policies: Mapping[str, Any],
     *, tick: Callable[[int], object] = lambda users: None,
 ) -> Survey:  # fmt: skip
     """Measure a trained model.
@@ -72,18 +73,17 @@ def survey(
     hidden: dict[str, list[np.ndarray]] = {name: [] for name in policies}
     for host in batches:
         batch = host.to(device)
-        entropy_NK, real_NK = measure(model, batch), model.real(batch)
-        digits = entropy_NK.shape[1]
-        codes_N = digits if real_NK is None else real_NK.sum(1).clamp_min(1)
-        for name, choose in policies.items():
-            given = entropy_NK if choose.needs_entropy else None
+        entropy_NK, real_NK = measure(model, batch), model.maskable(batch)
+        codes_N = real_NK.sum(1).clamp_min(1)
+        for name, sampler in policies.items():
+            given = entropy_NK if sampler.by_entropy else None
             total_N = torch.zeros(len(batch.item_N), device=device)
             for _ in range(DRAWS):
-                total_N += choose(given, batch, digits, real_NK=real_NK).sum(1) / codes_N
+                total_N += sampler.sample(batch.packing, real_NK, given).sum(1) / codes_N
             hidden[name].append((total_N / DRAWS).cpu().numpy())
         items.append(host.item_N.numpy())
         positions.append(host.packing.position_N.numpy())
-        entropies.append((entropy_NK if real_NK is None else entropy_NK.where(real_NK, torch.nan)).cpu().numpy())
+        entropies.append(entropy_NK.where(real_NK, torch.nan).cpu().numpy())
         tick(host.packing.sequences)
     return Survey(
         np.concatenate(items), np.concatenate(positions), np.concatenate(entropies),

@@ -133,7 +133,7 @@ def _one(curve: Curve, title: str) -> "Figure":
     metric.set_ylabel(f"{curve.metric}, validation")
     epoch, value = column(curve.rows, "ratio")
     ratio.step(epoch, [100 * v for v in value], where="mid", color=INK, label="mask ratio")
-    epoch, value = column(curve.rows, "loss/masked_share")
+    epoch, value = column(curve.rows, "loss/masked_fraction")
     if value:
         ratio.plot(epoch, [100 * v for v in value], "o", markersize=3, color=VERMILLION, label="really masked")
     ratio.set_ylabel("% of codes")

@@ -15,7 +15,7 @@ import torch
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Count, Section, Seed, validate
-from genrec_cli.curriculum.masks import Masker
+from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.names import Names
 from genrec_cli.distributed import resolve_device
@@ -72,7 +72,7 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
             suffix = f"-{number}" if len(runs) > 1 else ""
             if (
                 any(row["ratio"] > 0 for row in curve.rows)
-                and registry.load("model", run.config["model"]["name"]).masks
+                and registry.load("model", run.config["model"]["name"]).masking in ("random", "entropy")
             ):
                 files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
             if shares := noise.mask_counts(curve.rows):
@@ -145,13 +145,13 @@ def _of_masks(
     return [file for name, figure in drawn.items() for file in figures.save(figure, draft.path, name + suffix)]
 
 
-def policies(run: Artifact, device: torch.device, seed: int) -> dict[str, Masker]:
+def policies(run: Artifact, device: torch.device, seed: int) -> dict[str, HistoryMasks]:
     """What chooses the masks in each masking phase of a run, at the phase's initial ratio."""
     curriculum = validate(CurriculumConfig, "curriculum", run.config["curriculum"])
     generator = torch.Generator(device).manual_seed(seed)
     return {
-        phase.name: Masker(
-            phase.mask, phase.granularity, phase.ratio, curriculum.budget, generator, smoothing=curriculum.smoothing
+        phase.name: HistoryMasks(
+            phase.mask, phase.granularity, phase.ratio, curriculum.budget, generator, curriculum.smoothing
         )
         for phase in curriculum.phases()
         if phase.mask != "none" and phase.ratio > 0
@@ -168,7 +168,7 @@ def _write_numbers(
             {
                 "phase": [phase] * len(each.item), "item": each.item, "raw_id": [names.item[i - 1] for i in each.item],
                 "title": [names.title[i - 1] for i in each.item], "train_count": train_count_I[each.item - 1],
-                "read": each.read, "masked_share": each.share,
+                "read": each.read, "masked_fraction": each.share,
             }
         )
         for phase, each in hidden.items()

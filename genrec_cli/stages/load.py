@@ -1,11 +1,14 @@
 """What later stages need of a finished run: its catalogue, its model, its histories, its decoder."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Workspace
@@ -19,19 +22,40 @@ from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import Model
 
 
-def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
-    """The catalogue of a data artifact, with codes where they are given."""
-    counts = read_table(data.path / "items.parquet", ITEMS, ["train_count"]).column(0).to_numpy()
-    train_count = torch.from_numpy(counts.astype("int64"))
-    if codes is None:
-        return Catalog(len(train_count), train_count)
+def load_catalog(inputs: Mapping[str, Artifact], needs: Collection[str] = ()) -> Catalog:
+    """The catalogue of a run's inputs: ``data``, and what the model needs of ``codes``, ``vectors`` and attributes."""
+    data, codes = inputs["data"].path, inputs.get("codes")
+    items = read_table(data / "items.parquet", ITEMS, ["train_count", "attributes"])
+    train_count_I = torch.from_numpy(items["train_count"].to_numpy().astype("int64"))
+    more: dict[str, Any] = {"users": pq.read_metadata(data / "users.parquet").num_rows}
+    if "vectors" in needs:
+        more["vector_RE"] = F.pad(torch.from_numpy(read_vectors(inputs["vectors"])), (0, 0, 1, 0))
+    if "attributes" in needs:
+        more["attribute_RA"] = pad_lists(items["attributes"].combine_chunks())
+        more["attributes"] = pq.read_metadata(data / "attributes.parquet").num_rows
+    catalog = Catalog(len(train_count_I), train_count_I, **more)
+    return catalog if codes is None else with_codes(catalog, codes)
+
+
+def pad_lists(lists: pa.ListArray) -> torch.Tensor:
+    """``attribute_RA`` of a column of lists: a row of zeros, then each item's ids, padded with 0."""
+    length_I = lists.value_lengths().fill_null(0).to_numpy()
+    padded_RA = torch.zeros(len(lists) + 1, max(int(length_I.max(initial=0)), 1), dtype=torch.int64)
+    row_X = np.repeat(np.arange(1, len(lists) + 1), length_I)
+    column_X = np.arange(len(row_X)) - np.repeat(np.cumsum(length_I) - length_I, length_I)
+    padded_RA[row_X, column_X] = torch.from_numpy(lists.flatten().to_numpy().astype("int64"))
+    return padded_RA
+
+
+def with_codes(catalog: Catalog, codes: Artifact) -> Catalog:
+    """The catalogue with the codes of an artifact."""
     settings = codes.config["tokenizer"]
     digits = settings["codebooks"] + (settings.get("collisions") == "digit")
     codewords, shared = settings["codewords"], settings.get("shared", False)
     column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
     stored_IK = column.flatten().to_numpy().reshape(-1, digits)
-    if len(stored_IK) != len(train_count):
-        raise DataError(f"{codes.path} holds codes of {len(stored_IK):,} items, the data {len(train_count):,}.")
+    if len(stored_IK) != catalog.items:
+        raise DataError(f"{codes.path} holds codes of {len(stored_IK):,} items, the data {catalog.items:,}.")
     code_RK = blank_codes(*stored_IK.shape, codewords)
     np.copyto(code_RK.numpy()[1:], stored_IK, casting="unsafe")
     if shared:
@@ -42,26 +66,19 @@ def load_catalog(data: Artifact, codes: Artifact | None) -> Catalog:
         stored_IK = np.where(missing_IK, 0, stored_IK)
     if (highest := int(stored_IK.max())) >= codewords:
         raise DataError(f"{codes.path / 'codes.parquet'} holds the code {highest}, but V is {codewords}.")
-    return Catalog(len(train_count), train_count, code_RK, codewords, shared)
-
-
-def on_device(catalog: Catalog, device: torch.device) -> Catalog:
-    """The same catalogue with its tensors on a device."""
-    code_RK = None if catalog.code_RK is None else catalog.code_RK.to(device)
-    return replace(catalog, train_count_I=catalog.train_count_I.to(device), code_RK=code_RK)
+    return replace(catalog, code_RK=code_RK, codewords=codewords, shared=shared)
 
 
 def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:
     """A trained model, its catalogue and the histories it was trained on, ready to decode."""
-    data = ws.input(run, "data")
-    codes = ws.input(run, "codes") if "codes" in run.manifest["inputs"] else None
-    catalog = on_device(load_catalog(data, codes), device)
     settings = dict(run.config["model"])
     kind = registry.load("model", settings.pop("name"))
-    config = validate(kind.Config, "model", {**kind.Config.before, **settings})
+    inputs = {name: ws.input(run, name) for name in run.manifest["inputs"] if name != "init"}
+    catalog = load_catalog(inputs, kind.needs).to(device)
+    config = validate(kind.Config, "model", settings)
     model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
     load_weights(run.path / BEST, model)
-    return model.eval(), catalog, Histories.read(data.path)
+    return model.eval(), catalog, Histories.read(inputs["data"].path, times="times" in kind.needs)
 
 
 def matching_decoder(name: str, model: str, hint: str) -> Any:

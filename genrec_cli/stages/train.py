@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, merge, validate
-from genrec_cli.curriculum.noise import NoiseConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
@@ -23,18 +24,18 @@ from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
 from genrec_cli.engine.diagnosis import Training, diagnose
 from genrec_cli.engine.estimate import estimate
-from genrec_cli.engine.loop import Counters, Loop, Report
+from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.engine.progress import Callbacks, Counters
 from genrec_cli.engine.ranking import make_ranker
+from genrec_cli.engine.warm_start import freeze, warm_start
 from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_catalog, matching_decoder, on_device, refuse_longer
+from genrec_cli.stages.load import load_catalog, matching_decoder, refuse_longer
 
-VERSION = 2
-LIMITED_VERSION = 3
-"""Where the last phase has a limit of epochs and not each is validated: raised alone when its last one came to be."""
+VERSION = 4
 SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
@@ -50,14 +51,59 @@ class TrainPlan:
     train: TrainConfig
     curriculum: CurriculumConfig
     noise: NoiseConfig
-    decoder: Section
-    """Settings of the model's own decoder, which validates."""
+    search: Section
+    """Settings of the model's own search, which validates."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Which artifacts to train on, each by label, key or path; None: the only one that fits."""
+
+    data: str | None = None
+    codes: str | None = None
+    vectors: str | None = None
+    init_from: str | None = None
+    """A run whose weights are the start (``engine/warm_start.py``)."""
+
+    def find(self, ws: Workspace, dataset: str, kind: type[Model]) -> dict[str, Artifact]:
+        """The artifacts that a model needs."""
+        found: dict[str, Artifact] = {}
+        if "codes" in kind.needs:
+            codes = ws.find(dataset, "codes", self.codes, made_from=self.data and ws.find(dataset, "data", self.data))
+            found = {"data": ws.input(codes, "data"), "codes": codes}
+        else:
+            found = {"data": ws.find(dataset, "data", self.data)}
+        if "vectors" in kind.needs:
+            codes = found.get("codes")
+            if codes is not None and self.vectors is None and "vectors" in codes.manifest["inputs"]:
+                found["vectors"] = ws.input(codes, "vectors")
+            else:
+                found["vectors"] = ws.find(dataset, "vectors", self.vectors, made_from=found["data"])
+        data = found["data"]
+        if "times" in kind.needs and not data.result["times"]:
+            raise UsageError(
+                f"The model needs the time of each interaction, and {data.path.name} has none.",
+                hint="Give the log a column of times: genrec preprocess --time-col NAME, or choose another model",
+            )
+        if "attributes" in kind.needs and not (data.path / "attributes.parquet").is_file():
+            raise UsageError(
+                f"The model needs attributes of items, such as brands, and {data.path.name} has none.",
+                hint="genrec preprocess --items FILE    with columns brand or categories",
+            )
+        if self.init_from is not None:
+            found["init"] = ws.find(dataset, "runs", self.init_from)
+        return found
 
 
 def plan(
-    ws: Workspace, dataset: str, model: str, layers: dict[str, dict[str, Any]], *, data: str | None = None,
-    codes: str | None = None, label: str | None = None,
-) -> TrainPlan:  # fmt: skip
+    ws: Workspace,
+    dataset: str,
+    model: str,
+    layers: dict[str, dict[str, Any]],
+    *,
+    inputs: Inputs = Inputs(),
+    label: str | None = None,
+) -> TrainPlan:
     """Resolve inputs and configuration; all errors of the user's come from here, before any work."""
     kind = registry.load("model", model)
     layers = merge(kind.defaults, layers)
@@ -67,67 +113,54 @@ def plan(
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
-    face = f"In the class {kind.__name__}: decoder = NAME, of one whose face it has (docs/add-a-model.md, Faces)"
-    search = matching_decoder(kind.decoder, model, face)
-    # exact decoding has no settings, so [decoder] is not for it
-    decoder = validate(search.Config, "decoder", {} if search.exact else layers.get("decoder", {}))
-    refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search, decoder)
-    masked = [phase.name for phase in curriculum.phases() if phase.mask != "none"]
-    if masked and not kind.masks:
-        raise UsageError(
-            f"The model '{model}' cannot mask, and the curriculum has the phase '{masked[0]}'.",
-            hint="--curriculum inf    trains without masks",
-        )
-    if not getattr(model_config, "causal", True) and train.windows != "each":
-        raise UsageError(
-            "An encoder that reads both directions (model.causal = false) learns one target a row.",
-            hint="--set train.windows=each, or --set model.causal=true",
-        )
-    if getattr(model_config, "next_targets", "all") == "last" and train.windows != "each":
-        raise UsageError(
-            f"model.next_targets = last needs rows of one target; of train.windows = {train.windows} they have many.",
-            hint="--set train.windows=each    gives every target a row",
-        )
-    if "codes" in kind.needs:
-        found = ws.find(dataset, "codes", codes, made_from=data and ws.find(dataset, "data", data))
-        inputs = {"data": ws.input(found, "data"), "codes": found}
-    else:
-        inputs = {"data": ws.find(dataset, "data", data)}
-    config = {"model": {"name": model, **model_config.keyed()}}
+    interface = f"In the class {kind.__name__}: search = NAME, of a search for its interface (docs/add-a-model.md)"
+    search_kind = matching_decoder(kind.search, model, interface)
+    # exact search has no settings, so [decoder] is not for it
+    search = validate(search_kind.Config, "decoder", {} if search_kind.exact else layers.get("decoder", {}))
+    refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search_kind, search)
+    check_masking(kind, model, curriculum)
+    kind.check(model_config, train)
+    found = inputs.find(ws, dataset, kind)
+    config: dict[str, Any] = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
-        config |= {
-            "train": train.keyed(),
-            "curriculum": {
-                "watch": curriculum.watch,
-                "budget": curriculum.budget,
-                "smoothing": curriculum.smoothing,
-                "phase": [phase.model_dump(mode="json") for phase in curriculum.phases()],
-            },
-        }
-        if kind.noised:
-            config["noise"] = noise.resolved()
+        phases = [phase.model_dump(mode="json") for phase in curriculum.phases()]
+        kept = curriculum.model_dump(mode="json", include={"watch", "budget", "smoothing"})
+        config |= {"train": train.model_dump(mode="json"), "curriculum": {**kept, "phase": phases}}
+        if kind.masking == "target":
+            config["noise"] = noise.model_dump(mode="json")
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
-    if not search.exact:
-        config["decoder"] = {"name": kind.decoder, **decoder.keyed()}
+    if not search_kind.exact:
+        config["decoder"] = {"name": kind.search, **search.model_dump(mode="json")}
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
-    label = label or f"{model}-s{train.seed}"
-    limited = kind.trainable and train.eval_every > 1 and curriculum.phases()[-1].max_epochs is not None
-    plan = Plan(dataset, "runs", label, LIMITED_VERSION if limited else VERSION, config, inputs)
-    return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
+    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, found)
+    return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
+
+
+def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -> None:
+    """Refuse a curriculum with masks that the model cannot be trained with."""
+    able = {"random": {"none", "random"}, "entropy": {"none", "random", "entropy"}}.get(kind.masking, {"none"})
+    for phase in curriculum.phases():
+        if phase.mask not in able:
+            has = "no masks" if able == {"none"} else "random masks only"
+            raise UsageError(
+                f"The model '{model}' takes {has}, and the phase '{phase.name}' of the curriculum has {phase.mask} "
+                "masks.",
+                hint="--curriculum inf    trains without masks",
+            )
 
 
 def sections_of(model: str) -> list[str]:
     """The sections that a model reads; a file may hold others, meant for another model."""
     kind = registry.load("model", model)
-    unread = {"noise": not kind.noised, "decoder": registry.load("decoder", kind.decoder).exact}
+    unread = {"noise": kind.masking != "target", "decoder": registry.load("decoder", kind.search).exact}
     return [name for name in SECTIONS if not unread.get(name)]
 
 
 def train(
-    ws: Workspace, run: TrainPlan, *, device: str, force: bool, report_to: "Callable[[Loop], Report]"
+    ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_for: Callable[[Loop], Callbacks]
 ) -> Artifact | None:
     """Train, from the last checkpoint if the run was begun before.
 
@@ -139,7 +172,7 @@ def train(
         if model.trainable:
             here().barrier()
             loop = _loop(model, catalog, histories, run, where, ws.path(run.plan))
-            loop.report = report_to(loop)
+            loop.callbacks = callbacks_for(loop)
             loop.run()
         return None
     if not force and of_other_inputs(ws, run.plan):
@@ -152,11 +185,11 @@ def train(
         (draft.path / "config.json").write_text(config_json, encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not model.trainable:
-            model.fit(catalog)
+            model.fit(catalog, histories)
             save_weights(draft.path / BEST, model)
         else:
             here().barrier()  # the others may look at the folder: what is not to be resumed is gone
-            draft.result |= _train(model, catalog, histories, run, where, draft.path, report_to)
+            draft.result |= _train(model, catalog, histories, run, where, draft.path, callbacks_for)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(card(run, draft.result), encoding="utf-8")
     return ws.made(run.plan)
@@ -174,13 +207,29 @@ def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
 def _assemble(run: TrainPlan, device: torch.device) -> tuple[Model, Catalog, Histories]:
     """The untrained model of a plan, its catalogue and histories, on a device."""
     torch.manual_seed(run.train.seed)
-    catalog = on_device(load_catalog(run.plan.inputs["data"], run.plan.inputs.get("codes")), device)
-    histories = Histories.read(run.plan.inputs["data"].path)
-    kind = registry.load("model", run.model)
+    inputs, kind = run.plan.inputs, registry.load("model", run.model)
+    catalog = load_catalog(inputs, kind.needs).to(device)
+    kind.check(run.model_config, run.train, catalog)
+    histories = Histories.read(inputs["data"].path, times="times" in kind.needs)
     try:
-        return kind(run.model_config, catalog, max_length=run.train.max_length).to(device), catalog, histories
+        model = kind(run.model_config, catalog, max_length=run.train.max_length).to(device)
     except ValueError as error:  # settings that are each allowed and do not fit each other, such as heads and width
         raise ConfigError(f"model: {error}.", hint="Change it with --set model.KEY=VALUE") from None
+    if "init" in inputs:
+        _start_from(model, inputs)
+    freeze(model, run.train.freeze)
+    return model, catalog, histories
+
+
+def _start_from(model: Model, inputs: Mapping[str, Artifact]) -> None:
+    """Load what fits of the run that ``--init-from`` names, and say what did not."""
+    source = inputs["init"]
+    table = "codes" if "codes" in inputs else "data"
+    same_ids = source.manifest["inputs"].get(table, {}).get("digest") == inputs[table].digest
+    loaded, kept = warm_start(model, source.path / BEST, same_ids=same_ids)
+    names = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
+    left = f"; {len(kept)} keep their own start: {names}" if kept else ""
+    console.say(f"{len(loaded)} of {len(loaded) + len(kept)} parameters start from {source.path.name}{left}")
 
 
 def _loop(
@@ -189,28 +238,37 @@ def _loop(
     """A loop that has something to learn from and something to select by."""
     user, _ = histories.targets("valid", sample=1)
     if len(user) == 0:
-        raise DataError("No user has a validation target, so nothing can select the best epoch.",
-                        hint="Preprocess with users of at least 3 interactions")  # fmt: skip
-    search = registry.load("decoder", model.decoder)
-    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, report=Report(), noise=run.noise,
-                make_ranker=lambda: make_ranker(model, catalog, search, run.decoder))  # fmt: skip
-    if len(loop.rows) == 0:
+        raise DataError(
+            "No user has a validation target, so nothing can select the best epoch.",
+            hint="Preprocess with users of at least 3 interactions",
+        )
+    search = registry.load("decoder", model.search)
+    make = partial(make_ranker, model, catalog, search, run.search)
+    loop = Loop(
+        model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make
+    )
+    if len(loop.batches.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
 
 
 def _train(
-    model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path,
-    report_to: "Callable[[Loop], Report]",
-) -> dict[str, Any]:  # fmt: skip
+    model: Model,
+    catalog: Catalog,
+    histories: Histories,
+    run: TrainPlan,
+    device: torch.device,
+    folder: Path,
+    callbacks_for: Callable[[Loop], Callbacks],
+) -> dict[str, Any]:
     loop = _loop(model, catalog, histories, run, device, folder)
-    told = report_to(loop)
+    told = callbacks_for(loop)
 
     def epoch(row: dict[str, Any]) -> None:
         write_log(folder, loop.counters.rows)
         told.epoch(row)
 
-    loop.report = replace(told, epoch=epoch)
+    loop.callbacks = replace(told, epoch=epoch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     counters = loop.run()
@@ -229,14 +287,16 @@ def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
     """What a training tells of itself."""
     best = counters.rows[counters.best_epoch - 1]
     result = {
-        "epochs": counters.epoch, "best_epoch": counters.best_epoch, "steps": counters.step,
+        "epochs": counters.epoch,
+        "best_epoch": counters.best_epoch,
+        "steps": counters.step,
         "seconds": round(counters.seconds, 3),
         "positions_per_second": console.rate(counters.positions / max(counters.seconds, 1e-9)),
-        "waited_share": round(counters.waited / max(counters.seconds, 1e-9), 4),
+        "waited_fraction": round(counters.waited / max(counters.seconds, 1e-9), 4),
         "processes": here().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
-    }  # fmt: skip
-    shifts = registry.load("model", run.model).noised and run.noise.laws[0] == "curriculum"
+    }
+    shifts = registry.load("model", run.model).masking == "target" and run.noise.preset != "random"
     log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts)
     result["diagnosis"] = [asdict(finding) for finding in diagnose(log)]
     return result

@@ -1,68 +1,68 @@
-"""Which codes of a history to hide: random or entropy-guided, by token, item or both (MHL, sections 3.2, 3.3).
+"""History masks: which codes of a history to mask, at random or by entropy, per code, per item or mixed (MHL,
+sections 3.2, 3.3).
 
 No loop over users or positions: scores are laid out as B x X (X: items, or all their digits), the budget N
-of each history is drawn, and what ranks below N is masked.
+of each history is drawn, and the N highest scores are masked.
 
-Legend: B histories, N packed items, T longest history, K digits, X = T or T * K candidates.
+Legend: B histories, N packed items, T longest history, K digits (1 for a model of items), X = T or T * K candidates.
 
 Readings where the paper is silent or contradicts itself:
 
 * ``budget``: "printed" draws N from U{1 .. max(1, floor(ratio * T))} (section 3.3; the printed range is empty
   for short histories, hence the 1); "rounded" takes floor(ratio * T + u), u uniform, so that the expected
-  share is the ratio whatever the length, and N may be 0. At token level T is T * K.
+  fraction is the ratio whatever the length, and N may be 0. At token level T is T * K.
 * random masking draws under the same budget, or each token by itself ("bernoulli").
 * mixed: each item takes item or token granularity with probability one half, then each kind is ranked
   among its own, under its own budget.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from genrec_cli.curriculum.phases import Granularity, Mask
 from genrec_cli.data.batch import Batch
+from genrec_cli.nn.packing import Packing
 
 Budget = Literal["printed", "rounded", "bernoulli"]
 
 
-class Masker:
-    """Chooses masks at one phase's policy, granularity and ratio.
-
-    Nothing is asked of the device and nothing sent to it but by :meth:`at`, so that a step can be recorded.
+class HistoryMasks:
+    """Mask sampler of one phase: its policy, granularity and ratio.
 
     Args:
         generator: on the device of the batches; every draw comes from it.
     """
 
     def __init__(
-        self, mask: Mask, granularity: Granularity, ratio: float, budget: Budget, generator: torch.Generator,
-        *, smoothing: bool = False,
-    ) -> None:  # fmt: skip
-        self.smoothing = smoothing
-        self.needs_entropy = mask == "entropy"
-        self.granularity, self.generator = granularity, generator
-        self.ratio = torch.full((), ratio, device=generator.device)
-        # Entropy ranks, so it needs a number to cut at; single coin tosses have none.
-        self.budget: Budget = "rounded" if self.needs_entropy and budget == "bernoulli" else budget
+        self,
+        mask: Mask,
+        granularity: Granularity,
+        ratio: float,
+        budget: Budget,
+        generator: torch.Generator,
+        smoothing: bool = False,
+    ) -> None:
+        self.smoothing, self.by_entropy = smoothing, mask == "entropy"
+        self.granularity, self.generator, self.ratio = granularity, generator, ratio
+        # An entropy policy ranks, so it needs a number to cut at; independent draws have none.
+        self.budget: Budget = "rounded" if self.by_entropy and budget == "bernoulli" else budget
 
-    def at(self, ratio: float) -> "Masker":
-        """Go on with another ratio."""
-        self.ratio.fill_(ratio)
-        return self
+    def __call__(self, model: Any, batch: Batch) -> Tensor:
+        """``mask_NK`` for a training batch of a model whose ``masking`` is random or entropy."""
+        entropy_NK = model.entropies(batch) if self.by_entropy else None
+        return self.sample(batch.packing, model.maskable(batch), entropy_NK)
 
-    def __call__(
-        self, entropy_NK: Tensor | None, batch: Batch, digits: int, *, real_NK: Tensor | None = None
-    ) -> Tensor:
-        """``mask_NK``. Without entropies the scores are random; codes that are not ``real_NK`` are no candidates."""
-        grid = batch.packing.grid
-        device = batch.item_N.device
-        items = len(batch.item_N)
+    def sample(self, packing: Packing, candidate_NK: Tensor, entropy_NK: Tensor | None = None) -> Tensor:
+        """``mask_NK`` among the candidates, by entropy where it is given and at random otherwise."""
+        grid, device, digits = packing.grid, candidate_NK.device, candidate_NK.shape[1]
+        items = len(candidate_NK)
         if entropy_NK is None:
             entropy_NK = torch.rand(items, digits, device=device, generator=self.generator)
             item_score_N = torch.rand(items, device=device, generator=self.generator)
         else:
-            entropy_NK = smooth(entropy_NK, batch) if self.smoothing else entropy_NK
+            entropy_NK = smooth(entropy_NK, packing) if self.smoothing else entropy_NK
             item_score_N = entropy_NK.mean(-1)
         as_item_N = torch.full((items,), self.granularity == "item", device=device)
         if self.granularity == "mixed":
@@ -75,12 +75,10 @@ class Masker:
             mask_NK |= grid.pack(self._select(grid.pad(item_score_N), open_BT))[:, None]
         if self.granularity != "item":
             open_BT = ~grid.pad(as_item_N) & real_BT
-            open_BX = open_BT[..., None].expand(-1, -1, digits).flatten(1)
-            if real_NK is not None:
-                open_BX = open_BX & grid.pad(real_NK).flatten(1)
+            open_BX = (open_BT[..., None] & grid.pad(candidate_NK)).flatten(1)
             chosen_BX = self._select(grid.pad(entropy_NK).flatten(1), open_BX)
             mask_NK |= grid.pack(chosen_BX.unflatten(1, (-1, digits)))
-        return mask_NK if real_NK is None else mask_NK & real_NK
+        return mask_NK & candidate_NK
 
     def _select(self, score_BX: Tensor, open_BX: Tensor) -> Tensor:
         """The N highest scores among the open candidates of each history."""
@@ -101,12 +99,11 @@ class Masker:
         return torch.minimum((draw_B * most_B).floor() + 1, most_B).long()
 
 
-def smooth(entropy_NK: Tensor, batch: Batch, *, window: int = 3, decay: float = 2.0, mixing: float = 0.2) -> Tensor:
+def smooth(entropy_NK: Tensor, packing: Packing, *, window: int = 3, decay: float = 2.0, mixing: float = 0.2) -> Tensor:
     """Our reading of appendix I's "window size 3, decay factor 2.0, residual mixing 0.2".
 
     ``(1 - mixing) * H_t^k + mixing * (sum over j < window of decay^-j * H_{t-j}) / (sum of the weights)``.
     """
-    packing = batch.packing
     item_N = entropy_NK.mean(-1)
     total_N, weight_N = torch.zeros_like(item_N), torch.zeros_like(item_N)
     for back in range(window):

@@ -1,0 +1,75 @@
+"""Training batches of an epoch on the host, each prepared while the step before it is computed."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.sequences import Histories, Rows
+from genrec_cli.engine.graphs import FlatBatch
+from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.ranks import Ranks
+
+
+class Prepared(NamedTuple):
+    """The batch of one step, as this process computes it."""
+
+    parts: list[Batch] | FlatBatch
+    """Micro-batches, or one batch for a captured step."""
+    positions: int
+    """Items that the global batch reads, over all processes."""
+    counted: bool
+    """False where an epoch's last batch has fewer rows than there are processes: this process repeats a row, and what
+    it computes must not count."""
+
+
+class TrainingBatches:
+    """Global batches of rows: sharded over processes, cut into micro-batches, bucketed for CUDA graphs.
+
+    Args:
+        ranks: the processes that train together.
+    """
+
+    def __init__(self, rows: Rows, histories: Histories, config: TrainConfig, ranks: Ranks) -> None:
+        self.rows, self.histories, self.config, self.ranks = rows, histories, config, ranks
+        self.waited = 0.0
+        """Seconds in which :meth:`epoch` waited for a batch."""
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return -(-len(self.rows) // self.config.batch_size)
+
+    def epoch(self, number: int, first: int, last: int, *, captured: bool = False) -> Iterator[Prepared]:
+        """The batches of the steps ``first`` to before ``last`` of an epoch."""
+        order, size = self.rows.order(self.config.seed, number), self.config.batch_size
+
+        def prepare(step: int) -> Prepared:
+            return self.prepare(order[step * size : (step + 1) * size], captured=captured)
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(prepare, first)
+            for step in range(first, last):
+                began = time.perf_counter()
+                found = ahead.result()
+                self.waited += time.perf_counter() - began
+                if step + 1 < last:
+                    ahead = pool.submit(prepare, step + 1)
+                yield found
+
+    def prepare(self, rows: np.ndarray, *, captured: bool = False) -> Prepared:
+        """This process's part of a global batch of rows."""
+        spans = self.rows.spans(self.histories, rows)
+        positions = int(spans.length.sum())
+        if captured:
+            batch = self.rows.batch_of(self.histories, spans, bucketed=True)
+            return Prepared(FlatBatch.of(batch), positions, True)
+        counted = self.ranks.rank < len(rows)
+        if not self.ranks.alone:  # sharded by length, so that no process waits for the one with the long rows
+            by_length = np.argsort(spans.length, kind="stable")
+            spans = spans.take(by_length[self.ranks.rank :: self.ranks.world] if counted else by_length[:1])
+        size = self.config.micro_batch_size or len(spans.length)
+        cuts = np.split(np.arange(len(spans.length)), range(size, len(spans.length), size))
+        return Prepared([self.rows.batch_of(self.histories, spans.take(cut)) for cut in cuts], positions, counted)

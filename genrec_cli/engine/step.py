@@ -1,0 +1,131 @@
+"""One optimiser step: masks, forward and backward passes of all micro-batches, clipping, the update.
+
+All random numbers but those of dropout are drawn before the pass: masks and sampled items. So the counts that losses
+are divided by are known before any gradient, and gradient accumulation needs no second forward pass. With several
+processes the counts are added over the process group between forward and backward.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from genrec_cli.data.batch import Batch
+from genrec_cli.distributed import Gradients
+from genrec_cli.engine.batches import Prepared
+from genrec_cli.engine.graphs import FlatBatch, Graphs
+from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
+from genrec_cli.models.base import Model
+from genrec_cli.nn.losses import Loss
+from genrec_cli.ranks import Ranks
+
+
+class MaskSampler(Protocol):
+    """Draws the mask of a training batch (``curriculum/``)."""
+
+    def __call__(self, model: Model, batch: Batch) -> Tensor: ...
+
+
+class TrainStep:
+    """Owns what an update changes: weights, moments, the scaler, the random generator.
+
+    Args:
+        steps: of the whole run, for the learning rate.
+        items: size of the catalogue, for sampled items.
+    """
+
+    def __init__(
+        self, model: Model, config: TrainConfig, device: torch.device, ranks: Ranks, *, steps: int, items: int
+    ) -> None:
+        self.model, self.config, self.device, self.ranks = model, config, device, ranks
+        self.steps, self.items = steps, items
+        self.optimizer = make_optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.gradients = Gradients(model.parameters(), ranks)
+        self.generator = torch.Generator(device).manual_seed(ranks.seed(config.seed))
+        self.sampler: MaskSampler | None = None
+        """Draws the masks of the present phase; None where nothing is masked."""
+        self.graphs: Graphs | None = None
+        self.exact = torch.float32 if device.type == "mps" else torch.float64
+        self.totals: dict[str, Tensor] = {}
+        """Sum and count of each loss since the epoch began, in one tensor each."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether the steps of this phase can be CUDA graphs."""
+        config = self.config
+        whole = config.micro_batch_size is None and self.ranks.alone and config.precision != "fp16"
+        wanted = config.graphs and self.sampler is None and self.model.graph_capturable
+        return wanted and whole and self.device.type == "cuda"
+
+    def __call__(self, prepared: Prepared, number: int) -> None:
+        """Take step ``number`` (from 0) of the run."""
+        rate = learning_rate(number, self.steps, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(prepared.parts, FlatBatch):
+            self.graphs = self.graphs or Graphs(self._captured, self.model.parameters(), self.device)
+            done = [self.graphs(prepared.parts)]
+        else:
+            done = self._accumulate([part.to(self.device) for part in prepared.parts], prepared.counted)
+        for losses in done:
+            for name, loss in losses.items():
+                self._add(name, loss.sum, loss.count)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
+        if self.config.precision != "fp16":  # the scaler skips steps whose gradients overflow
+            weight = 1 / self.ranks.world  # the norm is the same in every process
+            self._add("gradient_norm", norm.detach() * weight, torch.full_like(norm, weight))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def losses(self, batch: Batch, mask: Tensor | None) -> dict[str, Loss]:
+        """The model's losses in the run's precision."""
+        with autocast(self.device, self.config.precision):
+            return self.model.losses(batch, mask)
+
+    def draw(self, batch: Batch) -> tuple[Batch, Tensor | None]:
+        """The batch with its sampled items, and its mask."""
+        batch = batch.with_negatives(self.model.negatives, self.items, self.generator)
+        if self.sampler is None:
+            return batch, None
+        with autocast(self.device, self.config.precision):
+            return batch, self.sampler(self.model, batch)
+
+    def _accumulate(self, parts: list[Batch], counted: bool) -> list[dict[str, Loss]]:
+        """Gradients of all micro-batches, each loss divided by its count over all of them."""
+        drawn = [self.draw(part) for part in parts]
+        counts: dict[str, Tensor] | None = None
+        if len(parts) > 1:
+            each = [self.model.counts(batch, mask) for batch, mask in drawn]
+            counts = self._global({name: torch.stack([one[name] for one in each]).sum() for name in each[0]})
+        done = []
+        for number, (batch, mask) in enumerate(drawn, 1):
+            losses = self.losses(batch, mask)
+            if not counted:
+                losses = {name: Loss(0 * loss.sum, 0 * loss.count, loss.weight) for name, loss in losses.items()}
+            own = counts or self._global({name: loss.count for name, loss in losses.items() if loss.weight})
+            done.append(self._backward(losses, own, last=number == len(drawn)))
+        return done
+
+    def _captured(self, batch: Batch) -> dict[str, Loss]:
+        """Forward and backward pass of a step that CUDA captures."""
+        losses = self.losses(batch, None)
+        return self._backward(losses, {name: loss.count for name, loss in losses.items()}, last=True)
+
+    def _backward(self, losses: dict[str, Loss], counts: dict[str, Tensor], *, last: bool) -> dict[str, Loss]:
+        weighted = [loss.weight * loss.sum / counts[name].clamp_min(1) for name, loss in losses.items() if loss.weight]
+        self.gradients.backward(self.scaler.scale(torch.stack(weighted).sum()), last=last)
+        return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
+
+    def _global(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The counts over all processes."""
+        if self.ranks.alone:
+            return counts
+        total = self.ranks.sum(torch.stack([count.double() for count in counts.values()]))
+        return {name: total[at].to(count.dtype) for at, (name, count) in enumerate(counts.items())}
+
+    def _add(self, name: str, total: Tensor, count: Tensor) -> None:
+        pair = torch.stack([total.to(self.exact), count.to(self.exact)])
+        self.totals[name] = self.totals[name] + pair if name in self.totals else pair

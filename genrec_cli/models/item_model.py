@@ -1,0 +1,84 @@
+"""Item models: a state per position, scored against item vectors by dot product.
+
+SASRec, GRU4Rec, BERT4Rec and their relatives differ in how a history becomes a state. They write
+:meth:`ItemModel.states`; losses, queries and scores are here.
+
+Legend: B histories, N packed items, M positions with a target, I items, S sampled items, D width.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genrec_cli.config import Count, Section, Share
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.models.base import Model
+from genrec_cli.nn import losses
+from genrec_cli.nn.losses import Loss
+
+
+class ItemConfig(Section):
+    """The size and the loss of an item model."""
+
+    width: Count = 128
+    """D, the width of embeddings and states."""
+    loss: Literal["ce", "bce", "bpr", "sampled", "gbce"] = "ce"
+    """ce: softmax over the catalogue; bce: SASRec's; bpr: Rendle et al. 2009; sampled: softmax over the target and
+    sampled items; gbce: gSASRec's."""
+    negatives: Count = 1
+    """Sampled items per position, uniform over the catalogue (every loss but ce)."""
+    gbce_t: Share = 0.75
+    """Calibration t of gbce: 0 is bce, 1 is fully calibrated (Petrov and Macdonald, RecSys 2023)."""
+
+
+class ItemModel(Model):
+    """Interface: DotScorer.
+
+    Args:
+        extra: rows of the item table behind the I items, for tokens such as [MASK].
+    """
+
+    Config = ItemConfig
+
+    def __init__(self, config: Any, catalog: Catalog, *, max_length: int, extra: int = 0) -> None:
+        super().__init__(config, catalog, max_length=max_length)
+        self.config, self.items = config, catalog.items
+        self.negatives = 0 if config.loss == "ce" else config.negatives
+        self.graph_capturable = config.loss == "ce" and self.masking == "none"
+        self.item = nn.Embedding(catalog.items + extra, config.width)
+
+    def states(self, batch: Batch, at_M: Tensor) -> Tensor:
+        """``h_MD`` at positions ``at_M`` of the packed items, each from the items up to its own."""
+        raise NotImplementedError
+
+    def item_vectors(self) -> Tensor:
+        """``E_ID``."""
+        return self.item.weight if len(self.item.weight) == self.items else self.item.weight[: self.items]
+
+    def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
+        h_MD = self.states(batch, batch.learn_M)
+        return {"next": self.item_loss(h_MD, batch.target_N[batch.learn_M], batch.negative_MS)}
+
+    def item_loss(self, h_MD: Tensor, target_M: Tensor, negative_MS: Tensor | None = None) -> Loss:
+        """The loss of the target items (ids from 1; 0 is none), by the setting ``loss``."""
+        vectors_ID, column_M = self.item_vectors(), target_M - 1
+        if self.config.loss == "ce":
+            return losses.item_cross_entropy(h_MD @ vectors_ID.t(), column_M)
+        column_MS = negative_MS - 1
+        # A look-up, not an index: only its gradient adds up repeated rows in a fixed order.
+        positive_M = (h_MD * F.embedding(column_M, vectors_ID)).sum(-1)
+        score_MS = torch.einsum("md,msd->ms", h_MD, F.embedding(column_MS, vectors_ID))
+        score_MS = score_MS.masked_fill(column_MS == column_M[:, None], -torch.inf)  # no loss and no gradient
+        if self.config.loss == "gbce":
+            return losses.generalised_bce(positive_M, score_MS, items=self.items, t=self.config.gbce_t)
+        kinds = {"bce": losses.binary_cross_entropy, "bpr": losses.bpr, "sampled": losses.sampled_cross_entropy}
+        return kinds[self.config.loss](positive_M, score_MS)
+
+    def queries(self, batch: Batch) -> Tensor:
+        return self.states(batch, batch.packing.last_B)
+
+    def item_scores(self, batch: Batch) -> Tensor:
+        return self.queries(batch) @ self.item_vectors().t()
