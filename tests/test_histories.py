@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec_cli.data import sequences
-from genrec_cli.data.histories import FOLDER, ITEM, ITEMS_FILE, USER, USERS_FILE, read_histories, write_interactions
+from genrec_cli.data.histories import FOLDER, ITEM, ITEMS_FILE, USER, write_interactions
 from genrec_cli.data.sequences import Histories, Rows, drawn
 from genrec_cli.data.shuffle import SMALL, Order
 from genrec_cli.errors import DataError
@@ -163,21 +163,6 @@ def test_training_holds_nothing_that_grows_with_users(tmp_path: Path, monkeypatc
     assert large - small < 180_000
 
 
-def test_histories_of_before_the_files_are_read_from_the_tables(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    from genrec_cli.data.schema import USERS
-
-    on_disk(tmp_path, 30, 6)
-    item_N, user_U = read_histories(tmp_path)
-    columns = {"user": np.arange(1, 31), "raw_id": [f"u{n}" for n in range(30)]}
-    pq.write_table(pa.table(columns | {name: user_U[name] for name in USER.names}, USERS), tmp_path / "users.parquet")
-    for name in (ITEMS_FILE, USERS_FILE):
-        (tmp_path / FOLDER / name).unlink()
-    again = read_histories(tmp_path)
-    assert np.array_equal(again[0], item_N) and np.array_equal(again[1], user_U)
-
-
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"nothing of the kind"])
 def test_damaged_histories_are_an_error(tmp_path: Path, content: bytes) -> None:
     on_disk(tmp_path, 30, 6)
@@ -186,5 +171,8 @@ def test_damaged_histories_are_an_error(tmp_path: Path, content: bytes) -> None:
         Histories.read(tmp_path)
     np.save(tmp_path / FOLDER / ITEMS_FILE, np.zeros(5))
     with pytest.raises(DataError, match="does not hold histories"):
+        Histories.read(tmp_path)
+    (tmp_path / FOLDER / ITEMS_FILE).unlink()
+    with pytest.raises(DataError, match="damaged"):
         Histories.read(tmp_path)
     assert ITEM.itemsize == 4

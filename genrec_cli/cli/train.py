@@ -123,7 +123,7 @@ def show_work(artifact: "Artifact") -> None:
     result = artifact.result
     if "steps" not in result:
         return
-    number = result.get("processes", 1)
+    number = result["processes"]
     processes = f" in {number} processes" if number > 1 else ""
     console.say(
         f"{result['steps']:,} steps in {clock(result['seconds'])}{processes}, {result['positions_per_second']:,} items "

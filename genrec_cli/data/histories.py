@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec_cli.data.schema import INTERACTIONS, USERS, read_table
+from genrec_cli.data.schema import INTERACTIONS
 from genrec_cli.errors import DataError
 
 FOLDER = "histories"
@@ -56,15 +56,8 @@ def write_interactions(folder: Path, blocks: Iterator[pa.RecordBatch], user_U: n
 
 
 def read_histories(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """``item_N`` and ``user_U`` of a data artifact, mapped from its files (read into memory if it has none)."""
-    try:
-        item_N, user_U = (_mapped(folder / FOLDER / name) for name in (ITEMS_FILE, USERS_FILE))
-    except FileNotFoundError:  # made before there were such files
-        columns = read_table(folder / "users.parquet", USERS, list(USER.names or ()))
-        user_U = np.empty(columns.num_rows, USER)
-        for name in columns.column_names:
-            user_U[name] = columns.column(name).to_numpy()
-        return read_table(folder / "interactions.parquet", INTERACTIONS, ["item"]).column("item").to_numpy(), user_U
+    """``item_N`` and ``user_U`` of a data artifact, mapped from its files."""
+    item_N, user_U = (_mapped(folder / FOLDER / name) for name in (ITEMS_FILE, USERS_FILE))
     if item_N.dtype != ITEM or user_U.dtype != USER or item_N.ndim != 1 or user_U.ndim != 1:
         raise DataError(f"{folder / FOLDER} does not hold histories.", hint="Run genrec preprocess --force")
     return item_N, user_U
@@ -77,5 +70,5 @@ def _mapped(path: Path) -> np.ndarray:
             np.lib.format.read_magic(stream)
             empty = 0 in np.lib.format.read_array_header_1_0(stream)[0]
         return np.asarray(np.load(path, mmap_mode=None if empty else "r", allow_pickle=False))
-    except (ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is damaged: {error}.", hint="Run genrec preprocess --force") from None

@@ -45,7 +45,7 @@ def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifa
     def work() -> Artifact:
         with ws.build(made) as draft:
             shutil.copyfile(folder / BEST, draft.path / BEST)
-            if (epoch := epoch_of(draft.path / BEST)) not in (None, counters.best_epoch):
+            if (epoch := epoch_of(draft.path / BEST)) != counters.best_epoch:
                 raise InputError(
                     f"{folder / BEST} is of epoch {epoch} and {folder / LAST} says {counters.best_epoch}: the "
                     "training goes on, or was killed between the two.",
