@@ -22,7 +22,7 @@ Legend: N packed items, M targets, K digits.
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -45,8 +45,6 @@ PRESETS: dict[Preset, tuple[Counts, Allocation]] = {
 
 class NoiseConfig(Section):
     """How a model that fills in masked digits (mdgr) is trained: how many digits of a target are hidden, and which."""
-
-    before: ClassVar[dict[str, Any]] = {"ramp": 1.0}
 
     preset: Preset = "curriculum-history"
     """random: vanilla masking; curriculum: more and more digits; curriculum-history: and rare codes first."""
@@ -73,7 +71,7 @@ class NoiseConfig(Section):
     def resolved(self) -> dict[str, Any]:
         """The same as plain values that do not name a preset: what a run records."""
         counts, allocation = self.laws
-        values = {name: value for name, value in self.keyed().items() if name != "preset"}
+        values = {name: value for name, value in self.model_dump(mode="json").items() if name != "preset"}
         return values | {"counts": counts, "allocation": allocation}
 
 

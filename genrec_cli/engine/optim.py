@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,10 +16,6 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 class TrainConfig(Section):
     """How to train: the optimiser, the batches, the validation."""
-
-    before: ClassVar[dict[str, Any]] = {
-        "max_steps": None, "graphs": True, "graphs_of_masks": False, "optimizer": "adamw",
-    }  # fmt: skip
 
     epochs: Count = 150
     """Upper limit of passes over the training rows; the cosine runs over all of them."""

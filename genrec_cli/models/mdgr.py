@@ -31,7 +31,7 @@ decoding. **Our readings** of the rest:
 Recipes: beauty-mdgr, sports-mdgr, toys-mdgr.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,8 +50,6 @@ from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 class MdgrConfig(Section):
     """MDGR's encoder, decoder and classifier."""
-
-    before: ClassVar[dict[str, Any]] = {"scaled": False}
 
     width: Count = 256
     """D, the width of embeddings and states."""

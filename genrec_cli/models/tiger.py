@@ -47,8 +47,6 @@ from genrec_cli.nn.t5 import Decoder, Encoder, Memory, Sizes, UpTo, Whole, initi
 class TigerConfig(Section):
     """TIGER's two stacks; the defaults are the paper's."""
 
-    before: ClassVar[dict[str, Any]] = {"causal": False}
-
     width: Count = 128
     """D, the width of embeddings and states."""
     layers: Count = 4

@@ -58,7 +58,7 @@ def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model,
     catalog = on_device(load_catalog(data, codes), device)
     settings = dict(run.config["model"])
     kind = registry.load("model", settings.pop("name"))
-    config = validate(kind.Config, "model", {**kind.Config.before, **settings})
+    config = validate(kind.Config, "model", settings)
     model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
     load_weights(run.path / BEST, model)
     return model.eval(), catalog, Histories.read(data.path)

@@ -32,9 +32,7 @@ from genrec_cli.models.base import Model
 from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_catalog, matching_decoder, on_device, refuse_longer
 
-VERSION = 2
-LIMITED_VERSION = 3
-"""Where the last phase has a limit of epochs and not each is validated: raised alone when its last one came to be."""
+VERSION = 4
 SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
@@ -93,10 +91,10 @@ def plan(
         inputs = {"data": ws.input(found, "data"), "codes": found}
     else:
         inputs = {"data": ws.find(dataset, "data", data)}
-    config = {"model": {"name": model, **model_config.keyed()}}
+    config = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         config |= {
-            "train": train.keyed(),
+            "train": train.model_dump(mode="json"),
             "curriculum": {
                 "watch": curriculum.watch,
                 "budget": curriculum.budget,
@@ -109,13 +107,12 @@ def plan(
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
     if not search.exact:
-        config["decoder"] = {"name": kind.decoder, **decoder.keyed()}
+        config["decoder"] = {"name": kind.decoder, **decoder.model_dump(mode="json")}
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
     label = label or f"{model}-s{train.seed}"
-    limited = kind.trainable and train.eval_every > 1 and curriculum.phases()[-1].max_epochs is not None
-    plan = Plan(dataset, "runs", label, LIMITED_VERSION if limited else VERSION, config, inputs)
+    plan = Plan(dataset, "runs", label, VERSION, config, inputs)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, decoder)
 
 
