@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,14 +46,6 @@ class Section(BaseModel):
     """A frozen group of settings. Subclass it; document each field by the string below it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    before: ClassVar[Mapping[str, Any]] = {}
-    """Settings that came after the first artifacts: what was done before they could be set."""
-
-    def keyed(self) -> dict[str, Any]:
-        """The settings as they stand in an artifact's key: less those of ``before`` that are as they were, so that
-        older artifacts keep their keys."""
-        same = {name for name, old in self.before.items() if getattr(self, name) == old}
-        return self.model_dump(mode="json", exclude=same)
 
 
 S = TypeVar("S", bound=Section)

@@ -8,7 +8,6 @@ import torch
 from conftest import make_catalog, make_histories
 from shop import TINY, genrec, small_codes
 
-from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
 from genrec_cli.curriculum.target_masks import PRESETS
 from genrec_cli.data.batch import Batch
@@ -16,7 +15,6 @@ from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.nn.packing import Packing
-from genrec_cli.stages.load import load_run
 
 K, V, ITEMS = 4, 8, 30
 QUIET = {
@@ -187,16 +185,6 @@ def test_an_encoder_of_both_directions_takes_rows_of_one_target(root: Path) -> N
     refused = genrec(root, *words)
     assert refused.code == 2 and "train.windows=each" in refused.err
     assert genrec(root, *words, "--set", "train.windows=each").code == 0
-
-
-def test_a_run_of_before_a_setting_is_what_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its record does not name the setting, whose default may be another by now."""
-    run = genrec(root, "train", "--model", "mdgr", *SMALL, "--epochs", "1")
-    assert "scaled" not in run.manifest["config"]["model"]
-    monkeypatch.setattr(MdgrConfig, "before", {"scaled": True})
-    ws = Workspace(root)
-    model, _, _ = load_run(ws, ws.find("synthetic", "runs", run.path.name), torch.device("cpu"))
-    assert model.config.scaled is True and MdgrConfig().scaled is False
 
 
 def test_one_run_is_decoded_in_many_ways_and_drawn(root: Path, tmp_path: Path) -> None:

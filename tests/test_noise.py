@@ -128,8 +128,8 @@ def test_a_ramp_reaches_the_highest_difficulty_early_and_stays(progress: float) 
     assert early == pytest.approx(curriculum_counts(min(2 * progress, 1.0), 8, NoiseConfig()))
 
 
-def test_a_ramp_is_recorded_where_it_is_set() -> None:
-    assert "ramp" not in NoiseConfig().resolved()
+def test_a_ramp_is_recorded() -> None:
+    assert NoiseConfig().resolved()["ramp"] == 1.0
     assert NoiseConfig(ramp=0.5).resolved()["ramp"] == 0.5
     with pytest.raises(ConfigError, match=r"noise\.ramp"):
         validate(NoiseConfig, "noise", {"ramp": 0.0})

@@ -248,11 +248,6 @@ def test_causal_states_are_those_of_the_history_so_far(batch):
     assert not torch.isclose(model.encode(batch)[0][first_X], h_XD[first_X]).all(-1).any()
 
 
-def test_what_came_later_is_not_in_a_key_that_does_not_use_it():
-    assert "causal" not in TigerConfig().keyed() and TigerConfig(causal=True).keyed()["causal"] is True
-    assert TigerConfig().keyed() | {"causal": False} == TigerConfig().model_dump(mode="json")
-
-
 # ---- rows and leaks ------------------------------------------------------------------------------------
 
 

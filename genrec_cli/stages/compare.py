@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +39,6 @@ Bar = Callable[[int], Any]
 
 class CompareConfig(Section):
     """What to compare, and on which users."""
-
-    before: ClassVar[dict[str, Any]] = {"lengths": slices.LENGTHS}
 
     split: Literal["valid", "test"] = "test"
     """valid or test."""
@@ -105,7 +103,7 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
             refuse_longer(name, deepest, *own_search(chosen_run), hint=f"Smaller cutoffs for {chosen_run.path.name}")
     names = _names(chosen)
     label = "-vs-".join(names)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
-    settings = config.keyed() | {"sides": [len(side) for side in chosen]}
+    settings = config.model_dump(mode="json") | {"sides": [len(side) for side in chosen]}
     inputs = {f"{flat[0].kind}{number}": artifact for number, artifact in enumerate(flat)}
     return Comparison(
         Plan(dataset, "comparisons", label, VERSION, {"compare": settings}, inputs), config, names, chosen

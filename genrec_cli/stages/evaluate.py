@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,18 +25,12 @@ from genrec_cli.models.base import CodeScorer, ItemScorer
 from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_run, matching_decoder, own_decoder, refuse_longer
 
-VERSION = 2
-EXCLUDING_VERSION = 4
-"""With ``exclude_seen``: raised alone when its rule changed for targets in the history, then for long histories."""
-SINGLY_VERSION = 5
-"""With a decoder that lists items singly, the graph: raised alone when ties in its lists came to count."""
+VERSION = 6
 SECTIONS = ["evaluate", "decoder"]
 
 
 class EvaluateConfig(Section):
     """What to measure, and how lists are decoded."""
-
-    before: ClassVar[dict[str, Any]] = {"users": None}
 
     split: Literal["valid", "test"] = "test"
     """valid or test."""
@@ -75,14 +69,11 @@ def plan(
                 hint="--decoder exhaustive",
             )
         refuse_longer(f"--at {max(config.at)}", max(config.at), decoder, settings)
-    resolved = {"evaluate": {name: value for name, value in config.keyed().items() if name != "batch_size"}}
+    resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
     label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
-    version = EXCLUDING_VERSION if config.exclude_seen else VERSION
-    if not decoder.exact and not decoder.whole_codes:
-        version = SINGLY_VERSION
-    return Plan(dataset, "eval", label, version, resolved, {"runs": chosen}), config
+    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen}), config
 
 
 def run(

@@ -60,7 +60,7 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
     for cell in sweep.cells:
         for section in ("encoder", "tokenizer"):
             for key, value in cell.layers.get(section, {}).items():
-                recorded = {"collisions": "none", **found.config.get(section, {})}.get(key)
+                recorded = found.config.get(section, {}).get(key)
                 if recorded != value:
                     raise UsageError(
                         f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}.",

@@ -119,8 +119,7 @@ def frozen_config(
             f"{encoder.label} vectors are fitted on the texts of one data artifact, so a codebook fits no other.",
             hint="Use a sentence-transformers model or your own vectors for both",
         )
-    settings = {**recorded, "collisions": given.get("collisions", recorded.get("collisions", "none"))}
-    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", settings)
+    return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", {**recorded, **given})
 
 
 # ---- vectors -------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def codes_stage(
     codebook: Artifact | None = None,
 ) -> Stage:
     """Vectors to codes; with ``codebook`` the PCA and codebooks of other codes are used as they are."""
-    values = config.keyed()
+    values = config.model_dump(mode="json")
     policy = values.get("collisions", "none")
     own = f"{values['name']}{values['codebooks']}x{values['codewords']}" + (f"-{policy}" if policy != "none" else "")
     label = f"{own}-{encoder.label}"

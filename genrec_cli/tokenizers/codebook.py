@@ -9,7 +9,7 @@ tensors. How codes are found in the space is product quantisation (``pq.py``) or
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -26,8 +26,6 @@ PCA_SHAPES = {"pca.mean": "D", "pca.components": "PD", "pca.scale": "P"}
 
 class CodebookConfig(Section):
     """Settings that all tokenizers with codebooks share."""
-
-    before: ClassVar[dict[str, Any]] = {"collisions": "none"}
 
     codebooks: int = Field(32, ge=1)
     """K: codes an item."""
