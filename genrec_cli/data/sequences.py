@@ -38,12 +38,14 @@ class Histories:
     valid_at: np.ndarray
     """Position of the validation target among the user's items, -1: none."""
     test_at: np.ndarray
+    time: np.ndarray | None = None
+    """The time of each entry of ``item`` in seconds since 1970; None if the data have no times."""
 
     @classmethod
     def read(cls, folder: Path) -> "Histories":
         """From a data artifact; its files are mapped into memory, not loaded."""
-        item, user = read_histories(folder)
-        return cls(item, *(user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at")))
+        item, user, time = read_histories(folder)
+        return cls(item, *(user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at")), time)
 
     @property
     def users(self) -> int:

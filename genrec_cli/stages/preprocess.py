@@ -29,7 +29,7 @@ from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
 
-VERSION = 2
+VERSION = 3
 DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
 """Text fields of the papers, in their order. Those that a data set lacks are noted and left out."""
 
@@ -129,7 +129,8 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     if bad.count:
         console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
     log = engine.scan(spool.path)
-    if config.split == "time" and spool.rows and (spool.times_are_rows or split.times_are_positions(engine, log)):
+    times = not (spool.times_are_rows or split.times_are_positions(engine, log))
+    if config.split == "time" and spool.rows and not times:
         raise DataError(
             "The times of this data set are positions (each user's begin at 0 or 1, or they number the "
             "rows), so it cannot be split by time.",
@@ -142,7 +143,8 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     users, items = named("user", spool.users.texts(user_labels)), named("item", spool.items.texts(item_labels))
     ordered = numbering.ordered(engine, core, user_labels, item_labels, spool.by)
     split_users, bounds = divided(engine, ordered, config)
-    train_count = write_interactions(draft.path, batches(ordered), user_records(split_users), items.height)
+    records = user_records(split_users)
+    train_count = write_interactions(draft.path, batches(ordered), records, items.height, times=times)
 
     texts, names, metadata = describe(items, tables.items)
     attributes, attribute_ids = number_attributes(names)
@@ -169,7 +171,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         "test_users": int((split_users["test_at"] >= 0).sum()),
         "interactions_read": spool.rows,
         **read,
-        "times_are_rows": spool.times_are_rows,
+        "times": times,
         "duplicates": repeated,
         **metadata,
         "bad_rows": bad.count,
