@@ -179,6 +179,25 @@ def test_the_artifact_says_whether_there_are_times(tmp_path: Path) -> None:
     assert positions.result["times"] is False and Histories.read(positions.path).time is None
 
 
+def test_shuffled_ties_are_another_artifact(tmp_path: Path) -> None:
+    log = "".join(f"u{n % 3},i{n},{1_400_000_000 + n // 30}\n" for n in range(90))
+    plain, first, other = (make(tmp_path, log, **given) for given in ({}, {"shuffle_ties": 1}, {"shuffle_ties": 2}))
+    labels = [each.path.name.rpartition("-")[0] for each in (plain, first, other)]
+    assert labels == ["k0-loo", "k0-loo-ties1", "k0-loo-ties2"]
+    assert first.digest != plain.digest != other.digest and first.digest != other.digest
+    assert tables(first)["items"][0]["raw_id"] == "i0", "ids are those of the file's order"
+    with pytest.raises(ConfigError, match="shuffle_ties"):
+        make(tmp_path, log, shuffle_ties=-1)
+
+
+def test_rows_without_times_have_no_ties(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\nu,a\nu,b\n")
+    config = PreprocessConfig(k_core=0, shuffle_ties=1)
+    origin = from_files(Logs.Config(), tmp_path / "log.csv", None)
+    with pytest.raises(DataError, match="no ties to shuffle"):
+        preprocess(Workspace(tmp_path / "artifacts"), "mine", config, origin)[1]()
+
+
 def test_positions_are_not_times() -> None:
     def log(user: list[int], time: list[int]) -> nw.LazyFrame:
         return lazy(pl.DataFrame({"user": user, "time": time}))
