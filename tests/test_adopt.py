@@ -49,7 +49,7 @@ def test_what_preprocess_makes_comes_back_as_it_was(tmp_path: Path, made: Artifa
     found = adopted(tmp_path, tables)
     for name in TABLES:
         assert pq.read_table(found.path / f"{name}.parquet").equals(tables[name]), name
-    for name in ("items.npy", "users.npy"):
+    for name in ("items.npy", "times.npy", "users.npy"):
         assert (found.path / "histories" / name).read_bytes() == (made.path / "histories" / name).read_bytes()
     assert found.result.items() <= made.result.items()
     assert found.kind == "data" and found.path.name.startswith("adopted-")
@@ -76,6 +76,14 @@ def test_parts_with_signed_types_and_no_derived_columns(tmp_path: Path, made: Ar
     assert set(items["text"].to_pylist()) == {""} and items["attributes"].to_pylist() == [[]] * len(items)
     first, second = Histories.read(found.path), Histories.read(made.path)
     assert all(np.array_equal(getattr(first, name), getattr(second, name)) for name in vars(first))
+
+
+def test_positions_in_place_of_times_are_known(tmp_path: Path, tables: dict) -> None:
+    length = np.bincount(tables["interactions"]["user"].to_numpy())[1:]
+    positions = pa.array(np.concatenate([np.arange(n) for n in length]))
+    tables["interactions"] = tables["interactions"].set_column(2, "time", positions)
+    found = adopted(tmp_path, tables)
+    assert found.result["times"] is False and Histories.read(found.path).time is None
 
 
 @pytest.mark.parametrize("of", [pa.timestamp("us"), pa.timestamp("ns", tz="UTC"), pa.timestamp("s"), pa.date32()])

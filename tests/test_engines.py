@@ -61,6 +61,43 @@ def test_numbering_equals_the_slow_twin(tmp_path_factory, rows: list[tuple[int, 
     assert sorted(once["row"]) == sorted(5 + at for at in kept)
 
 
+def tied(tmp_path: Path, name: str, seed: int | None, *, shard: int = 10**6) -> pl.DataFrame:
+    """A log of 40 users, in each of whose histories 20 of 25 rows have one time; the item is the number of the row."""
+    rows = [(n % 40, n, 10 * min(n // 40, 5)) for n in range(1_000)]
+    (folder := tmp_path / f"{name}-{seed}").mkdir()
+    engine = PolarsEngine(folder, shard=shard)
+    spool = Spool.of(blocks(rows), folder / "log.parquet")
+    by_side = [numbering.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
+    return engine.collect(engine.scan(numbering.ordered(engine, spool.path, *by_side, spool.by, ties=seed)))
+
+
+def test_ties_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
+    plain, first, other = (tied(tmp_path, "whole", seed) for seed in (None, 1, 2))
+    assert first.equals(tied(tmp_path, "again", 1)) and not first.equals(other) and not first.equals(plain)
+    assert first.equals(tied(tmp_path, "small", 1, shard=60)) and first.equals(tied(tmp_path, "tiny", 1, shard=23))
+    assert first["user", "time"].equals(plain["user", "time"]) and first.sort("user", "item").equals(plain)
+    untied = pl.col("time") < 5
+    assert first.filter(untied).equals(plain.filter(untied)), "rows without a tie never move"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 123_456_789])
+def test_every_order_of_ties_is_as_likely(tmp_path: Path, seed: int) -> None:
+    item = tied(tmp_path, "whole", seed).filter(pl.col("time") == 5)["item"].to_numpy().reshape(40, 20)
+    rank = item.argsort(1).argsort(1)
+    assert abs((np.diff(item, axis=1) > 0).mean() - 0.5) < 0.08, "neighbours are swapped half of the time"
+    assert abs(np.corrcoef(rank.ravel(), np.tile(np.arange(20), 40))[0, 1]) < 0.12
+    assert abs(np.corrcoef(rank[0], rank[1])[0, 1]) < 0.7, "users are not shuffled alike"
+
+
+def test_exact_times_are_no_ties_within_a_second(tmp_path: Path) -> None:
+    rows = [(0, n, n) for n in range(5)] * 2  # tenths of a second, each twice
+    engine = PolarsEngine(tmp_path)
+    spool = Spool.of(blocks(rows), tmp_path / "log.parquet")
+    by_side = [numbering.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
+    found = engine.collect(engine.scan(numbering.ordered(engine, spool.path, *by_side, spool.by, ties=3)))
+    assert found["item"].to_list() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
 def test_shards_are_small_and_together_the_whole(tmp_path: Path, monkeypatch) -> None:
     random = np.random.default_rng(0)
     log = pl.DataFrame({"user": random.integers(1, 101, 2_000), "row": np.arange(2_000)})
@@ -123,8 +160,12 @@ def made(tmp_path: Path, engine: str, **settings_) -> Artifact:
 
 @pytest.mark.parametrize(
     "settings_",
-    [{"k_core": 3}, {"k_core": 2, "drop_duplicates": True, "split": "time", "valid_from": 0.7, "test_from": 0.85}],
-    ids=["leave-one-out", "time"],
+    [
+        {"k_core": 3},
+        {"k_core": 3, "shuffle_ties": 5},
+        {"k_core": 2, "drop_duplicates": True, "split": "time", "valid_from": 0.7, "test_from": 0.85},
+    ],
+    ids=["leave-one-out", "shuffled ties", "time"],
 )
 def test_spark_and_polars_make_the_same_artifact(tmp_path: Path, spark: None, settings_: dict) -> None:
     random = np.random.default_rng(1)

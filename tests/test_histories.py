@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec_cli.data import sequences
-from genrec_cli.data.histories import FOLDER, ITEM, ITEMS_FILE, USER, write_interactions
+from genrec_cli.data.histories import FOLDER, ITEM, ITEMS_FILE, TIMES_FILE, USER, write_interactions
 from genrec_cli.data.sequences import Histories, Rows, drawn
 from genrec_cli.data.shuffle import SMALL, Order
 from genrec_cli.errors import DataError
@@ -113,7 +114,7 @@ def test_a_sample_of_users_is_that_of_a_permutation(monkeypatch) -> None:
 # ---- on disk -----------------------------------------------------------------------------------
 
 
-def on_disk(folder: Path, users: int, length: int) -> Path:
+def on_disk(folder: Path, users: int, length: int, *, times: bool = True) -> Path:
     """A data artifact's histories of equal length, written block by block."""
     user_U = np.zeros(users, USER)
     user_U["length"], user_U["offset"] = length, np.arange(users) * length
@@ -123,9 +124,10 @@ def on_disk(folder: Path, users: int, length: int) -> Path:
         for at in range(0, users, 5_000):
             user = np.repeat(np.arange(at, min(at + 5_000, users)) + 1, length)
             item = user * 7 % 50 + 1
-            yield pa.record_batch({"user": user, "item": item, "time": np.zeros(len(user), np.int64)})
+            time = 1_400_000_000 + np.arange(len(user)) + at * length
+            yield pa.record_batch({"user": user, "item": item, "time": time})
 
-    counts = write_interactions(folder, blocks(), user_U, 50)
+    counts = write_interactions(folder, blocks(), user_U, 50, times=times)
     assert counts.sum() == users * (length - 2)
     return folder
 
@@ -163,6 +165,32 @@ def test_training_holds_nothing_that_grows_with_users(tmp_path: Path, monkeypatc
     assert large - small < 180_000
 
 
+def test_times_lie_beside_the_items(tmp_path: Path) -> None:
+    on_disk(tmp_path, 30, 6)
+    histories = Histories.read(tmp_path)
+    assert histories.time.dtype == np.int64 and mapped(histories.time)
+    assert histories.time.tolist() == pq.read_table(tmp_path / "interactions.parquet")["time"].to_pylist()
+    assert histories.time[:3].tolist() == [1_400_000_000, 1_400_000_001, 1_400_000_002]
+
+
+def test_data_without_times_have_no_file_of_them(tmp_path: Path) -> None:
+    on_disk(tmp_path, 30, 6, times=False)
+    assert not (tmp_path / FOLDER / TIMES_FILE).exists() and Histories.read(tmp_path).time is None
+
+
+def test_times_of_other_items_are_an_error(tmp_path: Path) -> None:
+    on_disk(tmp_path, 30, 6)
+    np.save(tmp_path / FOLDER / TIMES_FILE, np.arange(7))
+    with pytest.raises(DataError, match="7 times of 180 items"):
+        Histories.read(tmp_path)
+    np.save(tmp_path / FOLDER / TIMES_FILE, np.arange(180.0))
+    with pytest.raises(DataError, match="float64"):
+        Histories.read(tmp_path)
+    (tmp_path / FOLDER / ITEMS_FILE).unlink()
+    with pytest.raises(DataError, match="No such file"):
+        Histories.read(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"nothing of the kind"])
 def test_damaged_histories_are_an_error(tmp_path: Path, content: bytes) -> None:
     on_disk(tmp_path, 30, 6)
@@ -171,8 +199,5 @@ def test_damaged_histories_are_an_error(tmp_path: Path, content: bytes) -> None:
         Histories.read(tmp_path)
     np.save(tmp_path / FOLDER / ITEMS_FILE, np.zeros(5))
     with pytest.raises(DataError, match="does not hold histories"):
-        Histories.read(tmp_path)
-    (tmp_path / FOLDER / ITEMS_FILE).unlink()
-    with pytest.raises(DataError, match="damaged"):
         Histories.read(tmp_path)
     assert ITEM.itemsize == 4

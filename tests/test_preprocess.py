@@ -18,6 +18,7 @@ from genrec_cli.config import validate
 from genrec_cli.data import schema, split
 from genrec_cli.data.engines import PolarsEngine
 from genrec_cli.data.kcore import k_core
+from genrec_cli.data.sequences import Histories
 from genrec_cli.data.text import clean, joined
 from genrec_cli.errors import ConfigError, DataError, InputError
 from genrec_cli.sources.logs import Logs
@@ -166,6 +167,35 @@ def test_shares_and_dates_become_seconds() -> None:
 def test_a_share_of_the_times_equals_sorting_them(times: list[int], share: float) -> None:
     log = lazy(pl.DataFrame({"time": times}))
     assert split.seconds_of(HERE, share, log, "x") == sorted(times)[int(share * len(times))]
+
+
+def test_the_artifact_says_whether_there_are_times(tmp_path: Path) -> None:
+    real = "".join(f"u{n % 3},i{n % 5},{1_400_000_000 + 7 * n}\n" for n in range(30))
+    artifact = make(tmp_path, real)
+    time = Histories.read(artifact.path).time
+    assert artifact.result["times"] is True and time is not None
+    assert time.tolist() == [row["time"] for row in tables(artifact)["interactions"]]
+    positions = make(tmp_path, "u,a,0\nu,b,1\nv,a,0\nv,b,1\n")
+    assert positions.result["times"] is False and Histories.read(positions.path).time is None
+
+
+def test_shuffled_ties_are_another_artifact(tmp_path: Path) -> None:
+    log = "".join(f"u{n % 3},i{n},{1_400_000_000 + n // 30}\n" for n in range(90))
+    plain, first, other = (make(tmp_path, log, **given) for given in ({}, {"shuffle_ties": 1}, {"shuffle_ties": 2}))
+    labels = [each.path.name.rpartition("-")[0] for each in (plain, first, other)]
+    assert labels == ["k0-loo", "k0-loo-ties1", "k0-loo-ties2"]
+    assert first.digest != plain.digest != other.digest and first.digest != other.digest
+    assert tables(first)["items"][0]["raw_id"] == "i0", "ids are those of the file's order"
+    with pytest.raises(ConfigError, match="shuffle_ties"):
+        make(tmp_path, log, shuffle_ties=-1)
+
+
+def test_rows_without_times_have_no_ties(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\nu,a\nu,b\n")
+    config = PreprocessConfig(k_core=0, shuffle_ties=1)
+    origin = from_files(Logs.Config(), tmp_path / "log.csv", None)
+    with pytest.raises(DataError, match="no ties to shuffle"):
+        preprocess(Workspace(tmp_path / "artifacts"), "mine", config, origin)[1]()
 
 
 def test_positions_are_not_times() -> None:
@@ -395,7 +425,7 @@ def test_command_line(tmp_path: Path, capsys) -> None:
     assert (code, again) == (0, out) and "up to date" in error
     code, out, error = run(*own, "--dataset", "mine", "--json")
     result = json.loads(out)["result"]
-    assert code == 0 and result["users"] == 3 and result["times_are_rows"] and "--time-col NAME" in error
+    assert code == 0 and result["users"] == 3 and not result["times"] and "--time-col NAME" in error
     assert run(*own, "--dataset", "mine", "--fields", "title,,brand")[0] == 2
     assert run(*own, "--dataset", "../mine")[0] == 2
     assert run(*own, "--dataset", "mine", "--split", "random")[0] == 3

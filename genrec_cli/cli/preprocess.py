@@ -42,6 +42,10 @@ def register(app: typer.Typer) -> None:
             bool | None,
             typer.Option("--drop-duplicates", help="Keep one of rows with equal user, item, time."),
         ] = None,
+        shuffle_ties: Annotated[
+            int | None,
+            typer.Option("--shuffle-ties", help="Seed: a user's interactions of equal time in random order."),
+        ] = None,
         skip_bad_rows: Annotated[
             bool | None, typer.Option("--skip-bad-rows", help="Leave out lines that cannot be read.")
         ] = None,
@@ -104,6 +108,7 @@ def register(app: typer.Typer) -> None:
             "valid_from": _moment(valid_from),
             "test_from": _moment(test_from),
             "drop_duplicates": drop_duplicates,
+            "shuffle_ties": shuffle_ties,
             "skip_bad_rows": skip_bad_rows,
         }
         if interactions is None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from genrec_cli.data.histories import USER
+from genrec_cli.data.histories import POSITIONS, USER
 from genrec_cli.data.schema import ATTRIBUTES, INTERACTIONS, ITEMS, USERS
 from genrec_cli.errors import DataError
 
@@ -33,6 +33,8 @@ class Foreign:
     items: pa.Table
     attributes: pa.Table
     user_U: np.ndarray
+    times: bool
+    """Whether the column ``time`` holds times, not mere positions."""
 
     def blocks(self) -> Iterator[pa.RecordBatch]:
         """The interactions, batch by batch."""
@@ -55,11 +57,11 @@ def check_tables(paths: dict[str, Path]) -> Foreign:
         attributes = _read(paths["attributes"], "attributes")
         _ids(attributes, "attribute", paths["attributes"])
     items = _check_items(items, len(attributes), paths["items"])
-    length_U = _check_interactions(paths["interactions"], len(users), len(items))
+    length_U, times = _check_interactions(paths["interactions"], len(users), len(items))
     user_U = _check_users(users, length_U, paths["users"])
     columns = {"user": np.arange(1, len(users) + 1), "raw_id": users["raw_id"]}
     columns |= {name: user_U[name] for name in USER.names or ()}
-    return Foreign(paths["interactions"], pa.table(columns, USERS), items, attributes, user_U)
+    return Foreign(paths["interactions"], pa.table(columns, USERS), items, attributes, user_U, times)
 
 
 def check_train_counts(items: pa.Table, train_count_I: np.ndarray, path: Path) -> pa.Table:
@@ -152,9 +154,9 @@ def _equal(found: np.ndarray, expected: np.ndarray, column: str, what: str, path
         )
 
 
-def _check_interactions(path: Path, users: int, items: int) -> np.ndarray:
-    """``length_U``, after checking ids, order by user and order by time."""
-    length_U, row, last = np.zeros(users, np.int64), 0, (0, 0)
+def _check_interactions(path: Path, users: int, items: int) -> tuple[np.ndarray, bool]:
+    """``length_U`` and whether the times are times, after checking ids, order by user and order by time."""
+    length_U, row, last, positions = np.zeros(users, np.int64), 0, (0, 0), 0
     for batch in read_batches(path):
         if any(column.null_count for column in batch.columns):
             raise DataError(f"{path} has nulls behind row {row:,}.", hint=HINT)
@@ -166,11 +168,12 @@ def _check_interactions(path: Path, users: int, items: int) -> np.ndarray:
         _refuse(user < 1, path, row, "users go from 1; user is", user)
         _refuse(user > users, path, row, f"there are {users:,} users; user is", user)
         _refuse((item < 1) | (item > items), path, row, f"items go from 1 to {items:,}; item is", item)
+        positions += int(np.isin(time[step > 0], (0, 1)).sum())
         length_U += np.bincount(user - 1, minlength=users)
         row, last = row + len(user), (int(user[-1]), int(time[-1]))
     if last[0] != users or not users:
         raise DataError(f"{path} ends with user {last[0]:,}, and there are {users:,} users.", hint=HINT)
-    return length_U
+    return length_U, positions < POSITIONS * users
 
 
 def _refuse(wrong: np.ndarray, path: Path, row: int, why: str, value: np.ndarray | None = None) -> None:

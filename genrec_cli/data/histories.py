@@ -1,7 +1,8 @@
-"""Histories on disk: what training reads, as plain arrays that are mapped into memory and never loaded.
+"""Histories on disk: plain arrays that training maps into memory and never loads.
 
-``histories/items.npy`` holds the items of all interactions in their order (uint32), ``histories/users.npy`` one
-record a user. They repeat columns of the Parquet tables, because those cannot be read from the middle.
+``histories/items.npy`` holds the items of all interactions in their order (uint32), ``histories/times.npy`` their
+times in seconds (int64; the file is absent if the data have no times), ``histories/users.npy`` one record per user.
+They repeat columns of the Parquet tables, because a Parquet table cannot be read from the middle.
 """
 
 from collections.abc import Iterator
@@ -15,60 +16,81 @@ from genrec_cli.data.schema import INTERACTIONS
 from genrec_cli.errors import DataError
 
 FOLDER = "histories"
-ITEMS_FILE, USERS_FILE = "items.npy", "users.npy"
-ITEM = np.dtype("<u4")
+ITEMS_FILE, TIMES_FILE, USERS_FILE = "items.npy", "times.npy", "users.npy"
+ITEM, TIME = np.dtype("<u4"), np.dtype("<i8")
 USER = np.dtype([("offset", "<i8"), ("length", "<i4"), ("train_end", "<i4"), ("valid_at", "<i4"), ("test_at", "<i4")])
-"""A user's record: the columns of ``users.parquet`` that place their items."""
+"""A user's record: the columns of ``users.parquet`` that say where the user's items are."""
 CHUNK = 2**20
-"""Records looked at together where all users are gone through."""
+"""Records that are processed together by a pass over all users."""
+POSITIONS = 0.9
+"""Times are taken as mere positions if at least this fraction of the users begins at 0 or 1."""
+AGAIN = "Run genrec preprocess --force"
 
 
-def write_interactions(folder: Path, blocks: Iterator[pa.RecordBatch], user_U: np.ndarray, items: int) -> np.ndarray:
+def write_interactions(
+    folder: Path, blocks: Iterator[pa.RecordBatch], user_U: np.ndarray, items: int, *, times: bool
+) -> np.ndarray:
     """Write ``interactions.parquet`` and the histories of a data artifact, block by block.
 
     Args:
         blocks: ``user, item, time`` in their final order.
-        user_U: a record (:data:`USER`) a user, in the order of their ids.
+        user_U: one record (:data:`USER`) per user, in the order of their ids.
         items: number of items.
+        times: whether the column ``time`` holds times; False: it holds mere positions, and ``times.npy`` is left out.
 
     Returns:
-        ``train_count_I``: how often each item stands in the training part.
+        ``train_count_I``: how often each item occurs in the training part.
     """
     (folder / FOLDER).mkdir()
-    user_file = np.lib.format.open_memmap(folder / FOLDER / USERS_FILE, "w+", USER, user_U.shape)
-    user_file[:] = user_U
+    np.save(folder / FOLDER / USERS_FILE, user_U)
     rows = int(user_U["length"].sum())
-    item_file = np.lib.format.open_memmap(folder / FOLDER / ITEMS_FILE, "w+", ITEM, (rows,))
+    files = {"item": (ITEMS_FILE, ITEM)} | ({"time": (TIMES_FILE, TIME)} if times else {})
+    arrays = {
+        column: np.lib.format.open_memmap(folder / FOLDER / name, "w+", dtype, (rows,))
+        for column, (name, dtype) in files.items()
+    }
     train_end_U = user_U["offset"] + user_U["train_end"]
     train_count_I, place = np.zeros(items, np.int64), 0
     with pq.ParquetWriter(folder / "interactions.parquet", INTERACTIONS, compression="zstd") as file:
         for block in blocks:
             table = pa.Table.from_batches([block]).select(INTERACTIONS.names).cast(INTERACTIONS)
-            user, item = (table.column(name).to_numpy() for name in ("user", "item"))
-            item_file[place : place + len(item)] = item
-            trained = np.arange(place, place + len(item)) < train_end_U[user.astype(np.int64) - 1]
-            train_count_I += np.bincount(item[trained].astype(np.int64) - 1, minlength=items)
+            for column, array in arrays.items():
+                array[place : place + len(table)] = table.column(column).to_numpy()
+            user, item = (table.column(name).to_numpy().astype(np.int64) for name in ("user", "item"))
+            trained = np.arange(place, place + len(table)) < train_end_U[user - 1]
+            train_count_I += np.bincount(item[trained] - 1, minlength=items)
             file.write_table(table)
-            place += len(item)
-    item_file.flush()
-    user_file.flush()
+            place += len(table)
+    for array in arrays.values():
+        array.flush()
     return train_count_I
 
 
-def read_histories(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """``item_N`` and ``user_U`` of a data artifact, mapped from its files."""
-    item_N, user_U = (_mapped(folder / FOLDER / name) for name in (ITEMS_FILE, USERS_FILE))
-    if item_N.dtype != ITEM or user_U.dtype != USER or item_N.ndim != 1 or user_U.ndim != 1:
-        raise DataError(f"{folder / FOLDER} does not hold histories.", hint="Run genrec preprocess --force")
-    return item_N, user_U
+def read_histories(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """``item_N``, ``user_U`` and ``time_N`` of a data artifact, mapped from its files.
+
+    ``time_N`` holds seconds since 1970 and is None if the data have no times.
+
+    Raises:
+        DataError: a file is damaged or does not fit the others.
+    """
+    item_N, user_U = _mapped(folder / FOLDER / ITEMS_FILE, ITEM), _mapped(folder / FOLDER / USERS_FILE, USER)
+    times = folder / FOLDER / TIMES_FILE
+    time_N = _mapped(times, TIME) if times.exists() else None
+    if time_N is not None and len(time_N) != len(item_N):
+        raise DataError(f"{times} holds {len(time_N):,} times of {len(item_N):,} items.", hint=AGAIN)
+    return item_N, user_U, time_N
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     """The array of a file, mapped into memory read-only; an empty one cannot be mapped."""
     try:
         with path.open("rb") as stream:
             np.lib.format.read_magic(stream)
             empty = 0 in np.lib.format.read_array_header_1_0(stream)[0]
-        return np.asarray(np.load(path, mmap_mode=None if empty else "r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is damaged: {error}.", hint="Run genrec preprocess --force") from None
+        array = np.asarray(np.load(path, mmap_mode=None if empty else "r", allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}.", hint=AGAIN) from None
+    if array.dtype != dtype or array.ndim != 1:
+        raise DataError(f"{path} does not hold histories: it holds {array.dtype} {array.shape}.", hint=AGAIN)
+    return array

@@ -1,8 +1,8 @@
 """From the rows of a log to dense ids in order: who is number 1, and which row comes first.
 
 Users and items get ids from 1 in the order in which the rows first name them (in the order of the file or, where times
-are finer than seconds, of time); interactions stand by user, then time, then row, so ties in time keep the order of
-the file. Lazy frames only: the same on every engine.
+are finer than seconds, of time). Interactions are sorted by user, then time, then row, so ties in time keep the order
+of the file, unless they are shuffled. Lazy frames only: the same on every engine.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from genrec_cli.data.spool import Spool
 EVENT = ["user", "item", "time"]
 MOMENT = [*EVENT, "fraction"]
 """What rows share that are repetitions."""
+PRIME = 2**31 - 1
 
 
 def distinct(engine: Engine, spool: Spool, side: str) -> int:
@@ -48,19 +49,37 @@ def first_seen(engine: Engine, core: Path, side: str, by: Sequence[str]) -> np.n
     return engine.collect(first.select(side, *by)).sort(*by)[side].to_numpy()
 
 
-def ordered(engine: Engine, core: Path, users: np.ndarray, items: np.ndarray, by: Sequence[str]) -> Path:
+def ordered(
+    engine: Engine, core: Path, users: np.ndarray, items: np.ndarray, by: Sequence[str], *, ties: int | None = None
+) -> Path:
     """``user, item, time`` with ids, by user, then time, then row.
 
     Args:
         users, items: labels in the order of their ids; see :func:`first_seen`.
+        ties: seed of a random order of the rows that share user and exact time; None: they keep the order of the file.
     """
     rows = engine.scan(core)
     for side, labels in (("user", users), ("item", items)):
         rows = rows.join(engine.scan(_ids(engine, side, labels)), on=side).drop(side).rename({"id": side})
     order = [key for key in by if key != "time"]
+    if ties is not None:
+        rows = rows.with_columns(_hashed(ties).alias("tie"))
+        order.insert(-1, "tie")
     return engine.write_by_user(
         rows.select(*EVENT, *order), lambda part: part.sort("user", "time", *order).select(*EVENT), len(users)
     )
+
+
+def _hashed(seed: int) -> nw.Expr:
+    """A number per row that looks random: three rounds of squaring modulo a prime.
+
+    Products stay below 2**62, so every engine computes the same, without a hash function of its own.
+    """
+    number = nw.col("row")
+    for shift in np.random.default_rng(seed).integers(PRIME, size=3).tolist():
+        number = (number + shift) % PRIME
+        number = number * number % PRIME
+    return number
 
 
 def _ids(engine: Engine, side: str, labels: np.ndarray) -> Path:

@@ -44,10 +44,11 @@ class Histories:
     """Whether these are not the users of the data, so that no model knows them."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Histories":
-        """From a data artifact; its files are mapped into memory, not loaded."""
-        item, user = read_histories(folder)
-        return cls(item, *(user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at")))
+    def read(cls, folder: Path, *, times: bool = False) -> "Histories":
+        """From a data artifact; its files are mapped into memory, not loaded. ``times``: with those, if it has any."""
+        item, user, time = read_histories(folder)
+        places = (user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at"))
+        return cls(item, *places, time=time if times else None)
 
     def users_of(self, row: np.ndarray) -> torch.Tensor:
         """``user_B`` of some histories: their rows of the user table, or -1."""

@@ -12,6 +12,7 @@ import narwhals as nw
 import polars as pl
 
 from genrec_cli.data.engines import Engine
+from genrec_cli.data.histories import POSITIONS
 from genrec_cli.errors import ConfigError, DataError
 
 DAY = 86_400
@@ -90,13 +91,13 @@ def seconds_of(engine: Engine, moment: Moment, interactions: nw.LazyFrame, optio
 
 
 def times_are_positions(engine: Engine, log: nw.LazyFrame) -> bool:
-    """Whether times count each user's interactions from 0 or 1.
+    """Whether times are mere positions: they count each user's interactions from 0 or 1.
 
     Args:
         log: ``user, time`` as read, before any filter.
     """
     starts = engine.collect(log.group_by("user").agg(nw.col("time").min()))["time"]
-    return bool(starts.is_in([0, 1]).mean() >= 0.9)
+    return bool(starts.is_in([0, 1]).mean() >= POSITIONS)
 
 
 def _users(engine: Engine, interactions: nw.LazyFrame, *sums: str) -> pl.DataFrame:

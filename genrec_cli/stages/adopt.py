@@ -15,7 +15,7 @@ from genrec_cli.data.histories import write_interactions
 from genrec_cli.errors import UsageError
 from genrec_cli.files import refuse_changed, sha256_file, sha256_text, stamps
 
-VERSION = 2
+VERSION = 3
 LABEL = "adopted"
 NEEDED, OPTIONAL = ("interactions", "users", "items"), ("attributes",)
 
@@ -46,13 +46,14 @@ def adopt(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[Plan, Ca
     def work() -> Artifact:
         tables = check_tables(paths)
         with ws.build(plan) as draft:
-            train_count_I = write_interactions(draft.path, tables.blocks(), tables.user_U, len(tables.items))
+            blocks, items = tables.blocks(), len(tables.items)
+            train_count_I = write_interactions(draft.path, blocks, tables.user_U, items, times=tables.times)
             refuse_changed(before)  # the key is of what was hashed
-            items = check_train_counts(tables.items, train_count_I, paths["items"])
+            described = check_train_counts(tables.items, train_count_I, paths["items"])
             schema.write_table(tables.users, draft.path / "users.parquet", schema.USERS)
-            schema.write_table(items, draft.path / "items.parquet", schema.ITEMS)
+            schema.write_table(described, draft.path / "items.parquet", schema.ITEMS)
             schema.write_table(tables.attributes, draft.path / "attributes.parquet", schema.ATTRIBUTES)
-            draft.result |= statistics(tables.users, items, len(tables.attributes))
+            draft.result |= statistics(tables.users, described, len(tables.attributes)) | {"times": tables.times}
             rows = [(name.replace("_", " "), console.cell(value)) for name, value in draft.result.items()]
             console.table("", ("data", "value"), rows)
         return ws.made(plan)

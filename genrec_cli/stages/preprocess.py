@@ -17,7 +17,7 @@ from pydantic import Field
 
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
-from genrec_cli.config import Section, validate
+from genrec_cli.config import Section, Seed, validate
 from genrec_cli.data import numbering, schema, split
 from genrec_cli.data.engines import Engine, batches, open_engine
 from genrec_cli.data.histories import USER, write_interactions
@@ -29,7 +29,7 @@ from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
 
-VERSION = 2
+VERSION = 3
 DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
 """Text fields of the papers, in their order. Those that a data set lacks are noted and left out."""
 
@@ -50,6 +50,8 @@ class PreprocessConfig(Section):
     categories, description that there are."""
     drop_duplicates: bool = False
     """Keep one of rows with the same user, item and time. The published statistics keep them all."""
+    shuffle_ties: Seed | None = None
+    """Seed of a random order of the interactions of one user that have equal times. Default: the order of the file."""
     skip_bad_rows: bool = False
     """Leave out lines that cannot be read instead of refusing the file."""
 
@@ -101,7 +103,7 @@ def preprocess(
     plan = Plan(
         dataset=dataset,
         kind="data",
-        label=f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else 'time'}",
+        label=label_of(config),
         version=VERSION,
         config={"preprocess": config.model_dump(mode="json"), **origin.config},
         inputs=origin.inputs,
@@ -114,6 +116,12 @@ def preprocess(
         return ws.made(plan)
 
     return plan, work
+
+
+def label_of(config: PreprocessConfig) -> str:
+    """What the artifact is called: k-core, split and, where ties are shuffled, their seed."""
+    ties = "" if config.shuffle_ties is None else f"-ties{config.shuffle_ties}"
+    return f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else 'time'}{ties}"
 
 
 def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str) -> None:
@@ -129,20 +137,27 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     if bad.count:
         console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
     log = engine.scan(spool.path)
-    if config.split == "time" and spool.rows and (spool.times_are_rows or split.times_are_positions(engine, log)):
+    times = not (spool.times_are_rows or split.times_are_positions(engine, log))
+    if config.split == "time" and spool.rows and not times:
         raise DataError(
             "The times of this data set are positions (each user's begin at 0 or 1, or they number the "
             "rows), so it cannot be split by time.",
             hint="Use --split leave-one-out, or name a column of real times with --time-col",
+        )
+    if config.shuffle_ties is not None and spool.times_are_rows:
+        raise DataError(
+            "The times of this data set number the rows, so no two are equal and there are no ties to shuffle.",
+            hint="Name a column of real times with --time-col, or leave --shuffle-ties out",
         )
     repeated = numbering.repeated(engine, spool)
     source = numbering.without_repeated(engine, spool) if config.drop_duplicates and repeated else spool.path
     core = k_core(engine, source, config.k_core)
     user_labels, item_labels = (numbering.first_seen(engine, core, side, spool.by) for side in ("user", "item"))
     users, items = named("user", spool.users.texts(user_labels)), named("item", spool.items.texts(item_labels))
-    ordered = numbering.ordered(engine, core, user_labels, item_labels, spool.by)
+    ordered = numbering.ordered(engine, core, user_labels, item_labels, spool.by, ties=config.shuffle_ties)
     split_users, bounds = divided(engine, ordered, config)
-    train_count = write_interactions(draft.path, batches(ordered), user_records(split_users), items.height)
+    records = user_records(split_users)
+    train_count = write_interactions(draft.path, batches(ordered), records, items.height, times=times)
 
     texts, names, metadata = describe(items, tables.items)
     attributes, attribute_ids = number_attributes(names)
@@ -169,7 +184,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         "test_users": int((split_users["test_at"] >= 0).sum()),
         "interactions_read": spool.rows,
         **read,
-        "times_are_rows": spool.times_are_rows,
+        "times": times,
         "duplicates": repeated,
         **metadata,
         "bad_rows": bad.count,
