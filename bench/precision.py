@@ -24,7 +24,7 @@ from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
-from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 
@@ -41,9 +41,7 @@ def trained(histories: Histories, catalog: Catalog, config: TrainConfig, width: 
     model = Rpg(RpgConfig(width=width), catalog, max_length=config.max_length).to(device)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        loop = Loop(
-            model, catalog, histories, config, CurriculumConfig(preset="inf"), device, Path(folder), report=Report()
-        )
+        loop = Loop(model, catalog, histories, config, CurriculumConfig(preset="inf"), device, Path(folder))
         rows = loop.run().rows
     best = max(rows, key=lambda row: row["valid/NDCG@10"])
     found: dict[str, Any] = {"precision": config.precision, "seed": config.seed, "epoch": best["epoch"]}

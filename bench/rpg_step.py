@@ -27,7 +27,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
-from genrec_cli.engine.graphs import Flat, Graphs
+from genrec_cli.engine.graphs import FlatBatch, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
 from genrec_cli.models.base import Model
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -139,8 +139,8 @@ def training(
         optimizer.step()
 
     def prepare(chosen: np.ndarray) -> object:
-        batch = rows.batch(histories, chosen, rounded=graphs)
-        return Flat.of(batch) if graphs else batch
+        batch = rows.batch(histories, chosen, bucketed=graphs)
+        return FlatBatch.of(batch) if graphs else batch
 
     return Side(prepare, step)
 

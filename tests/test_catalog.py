@@ -15,7 +15,6 @@ from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.tiger import Tiger, TigerConfig
-from genrec_cli.stages.load import on_device
 
 ITEMS, K, V = 20_000, 8, 6
 CODES = (ITEMS + 1) * K * 2
@@ -49,7 +48,7 @@ def test_the_smallest_type_holds_every_code(codewords, kind):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_shares_the_tensor_of_its_catalogue(name, catalog):
     with Allocated() as made:
-        model = build(name, on_device(catalog, torch.device("cpu"))).to(torch.device("cpu"))
+        model = build(name, catalog.to(torch.device("cpu"))).to(torch.device("cpu"))
     assert model.code_RK.data_ptr() == catalog.code_RK.data_ptr()
     assert made.largest <= CODES // 2, "looking for missing codes makes a byte for each; nothing makes more"
     buffers = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in model.buffers()}

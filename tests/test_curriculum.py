@@ -6,7 +6,7 @@ import torch
 from conftest import make_catalog, make_histories
 
 from genrec_cli.config import validate
-from genrec_cli.curriculum.history_masks import Masker, smooth
+from genrec_cli.curriculum.history_masks import HistoryMasks, smooth
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig, Law, Phase, Until
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows
@@ -21,8 +21,14 @@ def batch_of(lengths: list[int]) -> Batch:
     return Batch(torch.arange(sum(lengths)) % 30 + 1, packing, torch.arange(len(lengths)))
 
 
-def chooser(mask="entropy", granularity="token", ratio=0.5, budget="rounded", seed=0) -> Masker:
-    return Masker(mask, granularity, ratio, budget, torch.Generator().manual_seed(seed))
+def sampler(mask="entropy", granularity="token", ratio=0.5, budget="rounded", seed=0):
+    """``mask_NK`` by entropies or, without them, of so many digits at random."""
+    masks = HistoryMasks(mask, granularity, ratio, budget, torch.Generator().manual_seed(seed))
+
+    def draw(entropy_NK, batch, digits):
+        return masks.sample(batch.packing, torch.ones(len(batch.item_N), digits, dtype=torch.bool), entropy_NK)
+
+    return draw
 
 
 def test_entropy_of_known_distributions():
@@ -36,14 +42,14 @@ def test_entropy_of_known_distributions():
 def test_entropy_masks_the_highest_tokens():
     batch = batch_of([3, 2])
     scores = torch.tensor([[1.0, 9.0], [8.0, 2.0], [3.0, 7.0], [5.0, 1.0], [4.0, 6.0]])
-    mask = chooser(ratio=0.5)(scores, batch, 2)  # 3 of 6 and 2 of 4, exactly
+    mask = sampler(ratio=0.5)(scores, batch, 2)  # 3 of 6 and 2 of 4, exactly
     assert mask.tolist() == [[False, True], [True, False], [False, True], [True, False], [False, True]]
 
 
 def test_entropy_masks_whole_items_by_their_mean():
     batch = batch_of([4])
     scores = torch.tensor([[1.0, 9.0], [8.0, 8.0], [3.0, 1.0], [0.0, 0.0]])
-    mask = chooser(granularity="item", ratio=0.5)(scores, batch, 2)
+    mask = sampler(granularity="item", ratio=0.5)(scores, batch, 2)
     assert mask.tolist() == [[True, True], [True, True], [False, False], [False, False]]
 
 
@@ -51,32 +57,32 @@ def test_entropy_masks_whole_items_by_their_mean():
 @pytest.mark.parametrize("policy", ["random", "entropy"])
 def test_the_rounded_budget_is_the_ratio_on_average(policy, granularity):
     batch = batch_of([1, 3, 7, 20])
-    choose = chooser(policy, granularity, ratio=0.15)
+    draw = sampler(policy, granularity, ratio=0.15)
     shares = torch.stack([
-        choose(torch.rand(31, 4) if policy == "entropy" else None, batch, 4).float().mean() for _ in range(800)
+        draw(torch.rand(31, 4) if policy == "entropy" else None, batch, 4).float().mean() for _ in range(800)
     ])  # fmt: skip
     assert shares.mean().item() == pytest.approx(0.15, abs=0.012)
 
 
 def test_the_printed_budget_is_uniform_from_one():
-    choose = chooser("random", "token", ratio=0.5, budget="printed")
-    numbers = torch.stack([choose(None, batch_of([4, 1]), 2).split([4, 1])[0].sum() for _ in range(2000)])
+    draw = sampler("random", "token", ratio=0.5, budget="printed")
+    numbers = torch.stack([draw(None, batch_of([4, 1]), 2).split([4, 1])[0].sum() for _ in range(2000)])
     counts = numbers.bincount()
     assert counts[0] == 0 and len(counts) == 5, "N lies in 1 .. floor(.5 * 8)"
     assert counts[1:].min() > 400
     tiny = torch.stack(
-        [chooser("random", "item", 0.05, "printed", s)(None, batch_of([3]), 2).any(1).sum() for s in range(20)]
+        [sampler("random", "item", 0.05, "printed", s)(None, batch_of([3]), 2).any(1).sum() for s in range(20)]
     )
     assert (tiny == 1).all(), "an empty range becomes one item"
 
 
 def test_bernoulli_tosses_a_coin_for_each_token():
-    mask = chooser("random", "token", 0.3, "bernoulli")(None, batch_of([500]), 4)
+    mask = sampler("random", "token", 0.3, "bernoulli")(None, batch_of([500]), 4)
     assert mask.float().mean().item() == pytest.approx(0.3, abs=0.04)
 
 
 def test_mixed_masks_both_kinds():
-    mask = chooser("random", "mixed", 0.5)(None, batch_of([400]), 4)
+    mask = sampler("random", "mixed", 0.5)(None, batch_of([400]), 4)
     whole = mask.all(1).sum().item()
     part = (mask.any(1) & ~mask.all(1)).sum().item()
     assert whole > 60 and part > 60
@@ -85,7 +91,7 @@ def test_mixed_masks_both_kinds():
 def test_smoothing_looks_back_over_three_items_within_a_history():
     batch = batch_of([3, 1])
     entropies = torch.tensor([[4.0], [2.0], [8.0], [6.0]])
-    found = smooth(entropies, batch)[:, 0]
+    found = smooth(entropies, batch.packing)[:, 0]
     third = (8 + 2 / 2 + 4 / 4) / (1 + 1 / 2 + 1 / 4)
     expected = [4.0, 0.8 * 2 + 0.2 * (2 + 4 / 2) / 1.5, 0.8 * 8 + 0.2 * third, 6.0]
     assert found.tolist() == pytest.approx(expected)
@@ -229,7 +235,7 @@ def test_a_masked_code_never_reaches_its_own_target_through_the_input(model):
     mask[3, 1] = mask[0, 2] = True
     seen = {}
     handle = model.codes.register_forward_hook(lambda m, i, o: seen.__setitem__("tokens", i[0].clone()))
-    model.losses(batch, Always(mask))
+    model.losses(batch, mask)
     handle.remove()
     own = model.tokens(batch)
     assert not (seen["tokens"][mask] == own[mask]).any()
@@ -242,7 +248,7 @@ def test_reconstruction_at_pairs_equals_a_loop(model, share_K):
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
     draw = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(3))
     mask = draw < torch.tensor(share_K)
-    loss = model.losses(batch, Always(mask))["mask"]
+    loss = model.losses(batch, mask)["mask"]
     h = model.states(model.hide(model.tokens(batch), mask, batch), batch)
     logits = model.logits(h).log_softmax(-1)
     codes = model.codes_of(batch.item_N)
@@ -256,58 +262,30 @@ def test_clean_pass_leaves_the_next_item_loss_untouched(model):
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
     mask = torch.ones(len(batch.item_N), 4, dtype=torch.bool)
     model.config = model.config.model_copy(update={"next_on": "clean"})
-    with_masks, without = model.losses(batch, Always(mask)), model.losses(batch, None)
+    with_masks, without = model.losses(batch, mask), model.losses(batch, None)
     torch.testing.assert_close(with_masks["next"].sum, without["next"].sum)
     model.config = model.config.model_copy(update={"next_on": "masked"})
-    assert not torch.isclose(model.losses(batch, Always(mask))["next"].sum, without["next"].sum)
+    assert not torch.isclose(model.losses(batch, mask)["next"].sum, without["next"].sum)
 
 
 def test_entropies_of_both_readings(model):
     histories = make_histories([9, 7], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
     expected = entropy(model.logits(model.states(model.tokens(batch), batch)).log_softmax(-1)).t()
-    for next_on in ("masked", "clean"):
-        keep = Always(torch.zeros_like(expected, dtype=torch.bool), needs_entropy=True)
-        model.config = model.config.model_copy(update={"next_on": next_on, "entropy_source": "printed"})
-        model.losses(batch, keep)
-        torch.testing.assert_close(keep.seen, expected, atol=1e-5, rtol=1e-5)
-        model.config = model.config.model_copy(update={"entropy_source": "predictive"})
-        model.losses(batch, keep)
-        assert batch.packing.length_B.tolist() == [4, 6]
-        torch.testing.assert_close(keep.seen[1:4], expected[:3], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(keep.seen[0], expected[:4].mean(0), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(keep.seen[4], expected[4:].mean(0), atol=1e-5, rtol=1e-5)
+    model.config = model.config.model_copy(update={"entropy_source": "printed"})
+    torch.testing.assert_close(model.entropies(batch), expected, atol=1e-5, rtol=1e-5)
+    model.config = model.config.model_copy(update={"entropy_source": "predictive"})
+    found = model.entropies(batch)
+    assert batch.packing.length_B.tolist() == [4, 6]
+    torch.testing.assert_close(found[1:4], expected[:3], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[0], expected[:4].mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[4], expected[4:].mean(0), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("next_on, policy", [("masked", "random"), ("masked", "entropy"), ("clean", "entropy")])
-def test_dummy_rows_are_not_masked_and_change_no_loss_and_no_gradient(model, next_on, policy):
-    histories = make_histories([9, 7, 5, 6], 30)
-    rows = Rows.of(histories, max_length=8, windows="recent")
-    model.config = model.config.model_copy(update={"next_on": next_on})
-    plain, batch = (rows.batch(histories, np.arange(4), rounded=rounded) for rounded in (False, True))
-    mask = torch.rand(len(plain.item_N), 4, generator=torch.Generator().manual_seed(3)) < 0.4
-    padded = torch.cat([mask, torch.ones(len(batch.item_N) - len(mask), 4, dtype=torch.bool)])
-    assert len(padded) > len(mask)
-    found = []
-    for each, own in ((plain, mask), (batch, padded)):
-        model.zero_grad()
-        losses = model.losses(each, Always(own, needs_entropy=policy == "entropy"))
-        sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
-        found.append((losses, {where: p.grad.clone() for where, p in model.named_parameters()}))
-    (losses, gradients), (others, other_gradients) = found
-    for name, loss in losses.items():
-        torch.testing.assert_close(others[name].sum, loss.sum, check_dtype=False)
-        assert others[name].count == loss.count
-    for where, gradient in gradients.items():
-        torch.testing.assert_close(other_gradients[where], gradient, atol=1e-6, rtol=1e-4, msg=where)
-
-
-class Always:
-    """A chooser that returns one mask and remembers the entropies."""
-
-    def __init__(self, mask, *, needs_entropy=False):
-        self.mask, self.needs_entropy, self.seen = mask, needs_entropy, None
-
-    def __call__(self, entropy_NK, batch, digits, *, real_NK=None):
-        self.seen = entropy_NK
-        return self.mask if real_NK is None else self.mask & real_NK
+def test_an_entropy_policy_masks_by_the_models_entropies(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    masks = HistoryMasks("entropy", "token", 0.5, "rounded", torch.Generator())
+    entropy_NK = model.entropies(batch)
+    expected = masks.sample(batch.packing, torch.ones_like(entropy_NK, dtype=torch.bool), entropy_NK)
+    assert torch.equal(masks(model, batch), expected) and expected.any()

@@ -17,14 +17,16 @@ from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig
 from genrec_cli.decoders.exhaustive import Exhaustive, ExhaustiveConfig
 from genrec_cli.engine import loop as engine
 from genrec_cli.engine.checkpoint import BEST, LAST, epoch_of, read_counters
-from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig, learning_rate, make_optimizer
+from genrec_cli.engine.progress import Callbacks
 from genrec_cli.engine.ranking import ExactRanker, make_ranker
 from genrec_cli.errors import DataError, DivergedError, Interrupted
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.stages.train import write_log
+from genrec_cli.testing.data import FixedMasks
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, lr=1e-2, warmup_steps=5, max_length=8, stride=1)
 INF = CurriculumConfig(preset="inf")
@@ -37,14 +39,14 @@ def make_loop(folder: Path, *, config=CONFIG, curriculum=INF, report=None, seed=
     small = {"width": 16, "heads": 2, "inner": 32, "dropout": 0.2, "attention_dropout": 0.2}
     model = kind({Rpg: RpgConfig, Mhl: MhlConfig, Mdgr: MdgrConfig}[kind](**small), catalog, max_length=8)
     search = {Mdgr: (Diffusion, DiffusionConfig(beams=10))}.get(kind, (Exhaustive, ExhaustiveConfig()))
-    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report(),
+    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, callbacks=report,
                 make_ranker=lambda: make_ranker(model, catalog, *search))  # fmt: skip
 
 
-def stop_at(step: int) -> Report:
+def stop_at(step: int) -> Callbacks:
     """A report whose run is asked to stop after so many looks."""
     looks = iter(range(1, 10_000))
-    return Report(stop_requested=lambda: next(looks) == step)
+    return Callbacks(stop_requested=lambda: next(looks) == step)
 
 
 def same(one: Path, two: Path) -> bool:
@@ -84,14 +86,14 @@ def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
 
-    def limited(folder: Path, report: Report | None = None):
+    def limited(folder: Path, report: Callbacks | None = None):
         loop = make_loop(folder, report=report)
         config = loop.config.model_copy(update={"max_steps": limit})
         return Loop(loop.model, loop.catalog, loop.histories, config, loop.curriculum_config, loop.device, folder,
-                    report=report or Report())  # fmt: skip
+                    callbacks=report)  # fmt: skip
 
     loop = limited(whole)
-    assert loop.steps_per_epoch == 6
+    assert len(loop.batches) == 6
     counters = loop.run()
     assert counters.step == limit and counters.epoch == -(-limit // 6)
     assert all(f"valid/{loop.config.metric}" in row for row in counters.rows)
@@ -138,7 +140,7 @@ def test_a_stop_while_it_validates_keeps_the_epoch(tmp_path, monkeypatch, kind, 
     unbroken = make_loop(whole, kind=kind, curriculum=curriculum).run()
     monkeypatch.setattr(engine, "VALIDATION_BATCH", {"cpu": 8})
     asked, checks = [], []
-    loop = make_loop(broken, kind=kind, curriculum=curriculum, report=Report(stop_requested=lambda: bool(asked)))
+    loop = make_loop(broken, kind=kind, curriculum=curriculum, report=Callbacks(stop_requested=lambda: bool(asked)))
     rank = ExactRanker.rank
 
     def ask(*given, **named):
@@ -146,7 +148,7 @@ def test_a_stop_while_it_validates_keeps_the_epoch(tmp_path, monkeypatch, kind, 
         return rank(*given, **named)
 
     monkeypatch.setattr(ExactRanker, "rank", ask)
-    with pytest.raises(Interrupted, match=f"epoch 1 after step {loop.steps_per_epoch}"):
+    with pytest.raises(Interrupted, match=f"epoch 1 after step {len(loop.batches)}"):
         loop.run()
     assert len(checks) == 1, "one batch of four"
     monkeypatch.undo()
@@ -164,7 +166,7 @@ def test_a_validation_begins_with_a_checkpoint_where_one_is_due(tmp_path, monkey
     monkeypatch.setattr(loop, "_validate", killed)
     with pytest.raises(Killed):
         loop.run()
-    assert read_counters(tmp_path / LAST)["step_in_epoch"] == loop.steps_per_epoch
+    assert read_counters(tmp_path / LAST)["step_in_epoch"] == len(loop.batches)
 
 
 @pytest.mark.parametrize("phase", [{"max_epochs": 3}, {"until": {"ratio_at": 0.0}}])
@@ -177,7 +179,7 @@ def test_the_last_epoch_of_a_curriculum_is_validated(tmp_path, phase):
 
 def test_a_run_leaves_the_precision_of_products_as_it_was(tmp_path):
     found = []
-    report = Report(epoch=lambda row: found.append(torch.get_float32_matmul_precision()))
+    report = Callbacks(epoch=lambda row: found.append(torch.get_float32_matmul_precision()))
     make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1, "precision": "tf32"}), report=report).run()
     assert found == ["high"] and torch.get_float32_matmul_precision() == "highest"
 
@@ -213,19 +215,11 @@ def test_accumulation_takes_the_same_step(tmp_path, kind, curriculum):
             if hasattr(part, "dropout") and isinstance(part.dropout, float):
                 part.dropout = 0.0
         if kind is Mhl:  # masks are drawn part by part, so the same mask must come out of any cut
-            loop._masker = lambda: FixedMask()
+            loop.sampler = FixedMasks
         loop.run()
         weights.append({n: p.detach().clone() for n, p in loop.model.named_parameters()})
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=2e-5, rtol=1e-4, msg=name)
-
-
-class FixedMask:
-    needs_entropy = False
-
-    def __call__(self, entropy_NK, batch, digits):
-        mask = (batch.item_N[:, None] + torch.arange(digits)) % 3 == 0
-        return mask
 
 
 def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
@@ -272,7 +266,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path):
 def test_linear_layers_see_no_padding(tmp_path):
     """Counts work instead of time: positions given to each linear layer, against valid positions."""
     loop = make_loop(tmp_path)
-    batch = loop.rows.batch(loop.histories, np.arange(len(loop.rows)))
+    batch = loop.batches.rows.batch(loop.histories, np.arange(len(loop.batches.rows)))
     seen = {}
     for name, part in loop.model.named_modules():
         if isinstance(part, torch.nn.Linear):
@@ -314,7 +308,7 @@ def test_adafactor_moves_a_tensor_by_its_size_and_adamw_by_the_rate(name):
 
 
 def test_report_is_frozen_and_silent_by_default():
-    report = Report()
+    report = Callbacks()
     assert report.stop_requested() is False
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.step = None
@@ -334,7 +328,7 @@ def test_mhl_gives_the_same_bits_on_two_threads(tmp_path):
             model = Mhl(config, catalog, max_length=20)
             settings = CONFIG.model_copy(update={"epochs": 2, "batch_size": 64, "max_length": 20})
             curriculum = CurriculumConfig(preset="e-inf", max_epochs=1, ratio=0.3)
-            Loop(model, catalog, histories, settings, curriculum, torch.device("cpu"), folder, report=Report()).run()
+            Loop(model, catalog, histories, settings, curriculum, torch.device("cpu"), folder).run()
             found.append(everything(folder))
         assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
     finally:

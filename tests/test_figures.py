@@ -13,7 +13,7 @@ import torch
 from conftest import make_catalog, make_histories
 from shop import SMALL_SHOP, TINY, genrec
 
-from genrec_cli.curriculum.history_masks import Masker
+from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.engine.entropies import sample
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.report import entropy, figures
@@ -88,8 +88,8 @@ def test_the_survey_draws_masks_under_the_runs_own_policy():
     batches = sample(histories, max_length=10, users=40, seed=0)
     generator = torch.Generator().manual_seed(0)
     policies = {
-        "random": Masker("random", "token", 0.3, "rounded", generator),
-        "entropy": Masker("entropy", "item", 0.3, "rounded", generator),
+        "random": HistoryMasks("random", "token", 0.3, "rounded", generator),
+        "entropy": HistoryMasks("entropy", "item", 0.3, "rounded", generator),
     }
     found = entropy.survey(model, batches, torch.device("cpu"), policies)
     assert found.entropy_NK.shape == (400, 4) and len(found.item_N) == 400
@@ -109,7 +109,7 @@ def padded_survey(ratio: float = 0.3) -> tuple[entropy.Survey, np.ndarray]:
     torch.manual_seed(0)
     catalog = make_catalog(padded=True)
     model = Mhl(MhlConfig(width=16, heads=2, inner=32), catalog, max_length=10)
-    policies = {"entropy": Masker("entropy", "token", ratio, "rounded", torch.Generator().manual_seed(0))}
+    policies = {"entropy": HistoryMasks("entropy", "token", ratio, "rounded", torch.Generator().manual_seed(0))}
     batches = sample(make_histories([12] * 40, 30), max_length=10, users=40, seed=0)
     found = entropy.survey(model, batches, torch.device("cpu"), policies)
     return found, catalog.codes_IK.numpy()[found.item_N - 1] >= 0

@@ -58,7 +58,7 @@ def test_rows_are_those_of_the_list(lengths: list[int], max_length: int, windows
     assert len(rows) == len(expected)
     if expected:
         number = np.random.default_rng(0).permutation(len(rows))
-        found = np.stack(rows.stretches(histories, number), 1)
+        found = np.stack(list(vars(rows.spans(histories, number)).values()), 1)
         assert found.tolist() == [list(expected[n]) for n in number]
     if windows != "recent":
         learned = sum(length - learn_from for _, _, length, learn_from in expected)
@@ -69,7 +69,7 @@ def test_rows_of_users_over_several_chunks(monkeypatch) -> None:
     monkeypatch.setattr(sequences, "CHUNK", 128)
     histories = make_histories(np.random.default_rng(0).integers(3, 20, 1_000).tolist(), 9)
     rows = Rows.of(histories, max_length=4, windows="sliding")
-    found = np.stack(rows.stretches(histories, np.arange(len(rows))), 1)
+    found = np.stack(list(vars(rows.spans(histories, np.arange(len(rows)))).values()), 1)
     assert [tuple(row) for row in found.tolist()] == listed(histories, 4, "sliding")
 
 

@@ -1,6 +1,7 @@
 """MDGR: all targets in one pass against each alone, what a digit and a history may see, and the commands end to end."""
 
 from pathlib import Path
+from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,9 +10,10 @@ from conftest import make_catalog, make_histories
 from shop import TINY, genrec, small_codes
 
 from genrec_cli.config import validate
-from genrec_cli.curriculum.target_masks import PRESETS
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
+from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.nn.packing import Packing
@@ -54,7 +56,7 @@ def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last
     model, batch = build(digits, last_state=last_state), batch_of(make_histories(lengths, ITEMS))
     mask_MK = torch.rand(len(batch.learn_M), digits, generator=torch.Generator().manual_seed(0)) < 0.5
     mask_MK[:, 0] |= ~mask_MK.any(1)
-    losses = model.losses(batch, lambda target_MK, codes_NK, batch: mask_MK)
+    losses = model.losses(batch, mask_MK)
     total = torch.zeros(())
     for target in range(len(batch.learn_M)):
         one, item = alone(batch, target)
@@ -73,7 +75,7 @@ def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last
 def test_the_log_tells_how_many_digits_were_masked() -> None:
     model, batch = build(), batch_of(make_histories([7], ITEMS))
     mask_MK = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]]).bool()
-    losses = model.losses(batch, lambda target_MK, codes_NK, batch: mask_MK)
+    losses = model.losses(batch, mask_MK)
     told = {name: float(loss.sum / loss.count) for name, loss in losses.items() if loss.weight == 0}
     assert told == {"masked_digits": 2.0, "masked_1": 0.5, "masked_2": 0.25, "masked_3": 0.0, "masked_4": 0.25}
 
@@ -84,7 +86,7 @@ def test_a_masked_code_has_no_influence_and_a_known_one_has() -> None:
     mask_MK[:, 1:3] = True
     seen = {}
     model.filler.dropout.register_forward_hook(lambda module, inputs, out: seen.update(x=out.retain_grad() or out))
-    model.losses(batch, lambda target_MK, codes_NK, batch: mask_MK)["next"].sum.backward()
+    model.losses(batch, mask_MK)["next"].sum.backward()
     assert (seen["x"].grad.abs().sum(-1) > 0).all(), "each digit is read, known or not"
     target_MK = model.codes_of(batch.target_N[batch.learn_M])
     other_MK = torch.where(mask_MK, (target_MK + 1) % V, target_MK)
@@ -116,14 +118,6 @@ def test_difficulty_is_told() -> None:
     assert (changed_K > 0).all()
 
 
-def test_known_codes_are_larger_and_masks_are_not() -> None:
-    codes_MK, mask_MK = torch.zeros(1, K, dtype=torch.long), torch.tensor([[True, False, False, True]])
-    scaled, plain = (build(scaled=scaled).embed(codes_MK, mask_MK) for scaled in (True, False))
-    difficulty_D = build().difficulty.weight[1]
-    torch.testing.assert_close(scaled[mask_MK], plain[mask_MK])
-    torch.testing.assert_close(scaled[~mask_MK] - difficulty_D, 4 * (plain[~mask_MK] - difficulty_D))  # D = 16
-
-
 def test_padding_of_a_memory_is_not_read() -> None:
     model, histories = build().eval(), make_histories([5, 9, 3], ITEMS)
     user, at = histories.targets("test")
@@ -142,15 +136,15 @@ def test_padding_of_a_memory_is_not_read() -> None:
 
 
 def test_an_encoder_of_both_directions_learns_one_target_a_row() -> None:
-    model = build(causal=False)
-    several = batch_of(make_histories([9], ITEMS))
-    with pytest.raises(ConfigError, match="one target a row"):
-        model.losses(several)
+    config = MdgrConfig(causal=False)
+    with pytest.raises(ConfigError, match="sees later items"):
+        Mdgr.check(config, TrainConfig(windows="sliding"))
+    Mdgr.check(config, TrainConfig(windows="each"))
 
 
 def test_text_is_refused() -> None:
-    with pytest.raises(ValueError, match="text"):
-        Mdgr(MdgrConfig(), make_catalog(ITEMS, K, V, padded=True), max_length=8)
+    with pytest.raises(ConfigError, match="text"):
+        Mdgr.check(MdgrConfig(), TrainConfig(), make_catalog(ITEMS, K, V, padded=True))
 
 
 # ---- the commands --------------------------------------------------------------------------------------
@@ -163,7 +157,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_codes(tmp_path_factory.mktemp("mdgr"))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", get_args(NoiseConfig.model_fields["preset"].annotation))
 def test_a_preset_masks_as_it_says(root: Path, preset: str) -> None:
     answer = genrec(root, "train", "--model", "mdgr", *SMALL, "--epochs", "4", "--set", f"noise.preset={preset}")
     assert answer.code == 0, answer.err
@@ -177,13 +171,13 @@ def test_a_preset_masks_as_it_says(root: Path, preset: str) -> None:
         assert first == pytest.approx(2.5, abs=0.15) and last == pytest.approx(2.5, abs=0.15)
     else:
         assert first < 2.2 and last > 2.7
-    assert "noise" in answer.manifest["config"] and "preset" not in answer.manifest["config"]["noise"]
+    assert answer.manifest["config"]["noise"]["preset"] == preset
 
 
 def test_an_encoder_of_both_directions_takes_rows_of_one_target(root: Path) -> None:
     words = ["train", "--model", "mdgr", *SMALL, "--epochs", "1", "--set", "model.causal=false"]
     refused = genrec(root, *words)
-    assert refused.code == 2 and "train.windows=each" in refused.err
+    assert refused.code == 3 and "train.windows=each" in refused.err
     assert genrec(root, *words, "--set", "train.windows=each").code == 0
 
 

@@ -31,16 +31,8 @@ def test_blocks_equal_gpt2():
         GPT2Config(vocab_size=2, n_positions=9, n_embd=16, n_layer=2, n_head=4, n_inner=40,
                    activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
     ).eval()  # fmt: skip
-    ours = Transformer(
-        width=16,
-        layers=2,
-        heads=4,
-        inner=40,
-        positions=9,
-        dropout=0.0,
-        attention_dropout=0.0,
-        act="gelu_tanh",
-    )
+    sizes = RpgConfig(width=16, layers=2, heads=4, inner=40, dropout=0.0, attention_dropout=0.0)
+    ours = Transformer(sizes, 9)
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(std=0.3)

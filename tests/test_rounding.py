@@ -7,7 +7,7 @@ from conftest import make_histories
 
 from genrec_cli.data.rounding import dummies, rounded
 from genrec_cli.data.sequences import Rows
-from genrec_cli.engine.graphs import Flat
+from genrec_cli.engine.graphs import FlatBatch
 
 
 def test_round_numbers_are_at_most_an_eighth_away():
@@ -54,7 +54,7 @@ def test_a_batch_of_few_shapes_keeps_its_rows():
     shapes, plain_shapes = set(), set()
     for step in range(20):
         chosen = rows.order(0, step)[:32]
-        plain, batch = rows.batch(histories, chosen), rows.batch(histories, chosen, rounded=True)
+        plain, batch = rows.batch(histories, chosen), rows.batch(histories, chosen, bucketed=True)
         real = len(plain.item_N)
         assert torch.equal(batch.item_N[:real], plain.item_N) and torch.equal(batch.target_N[:real], plain.target_N)
         assert torch.equal(batch.learn_M[: len(plain.learn_M)], plain.learn_M)
@@ -68,8 +68,8 @@ def test_a_batch_travels_as_one_tensor(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # a processor has no use for it
     histories = make_histories([5, 9, 6, 14], 30)
     rows = Rows.of(histories, max_length=8, windows="sliding")
-    batch = rows.batch(histories, np.arange(len(rows)), rounded=True)
-    flat = Flat.of(batch)
+    batch = rows.batch(histories, np.arange(len(rows)), bucketed=True)
+    flat = FlatBatch.of(batch)
     again = flat.at(flat.numbers.clone())
     assert all(torch.equal(a, b) for a, b in zip(batch.tensors(), again.tensors(), strict=True))
-    assert again.rounded and again.packing.parts[0] is again.packing.grid
+    assert again.packing.parts[0] is again.packing.grid

@@ -19,7 +19,7 @@ from genrec_cli.cli.progress import TrainProgress
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.engine.evaluation import Outcome
-from genrec_cli.engine.loop import Report
+from genrec_cli.engine.progress import Callbacks
 from genrec_cli.engine.ranking import code_rank, list_rank, recall_of
 from genrec_cli.stages.case_study import pick, rank_of
 from genrec_cli.stages.load import load_run
@@ -474,7 +474,7 @@ def test_a_taint_outlives_a_stop(root, tmp_path, monkeypatch):
     )
     words = ["train", "--model", "rpg", *TINY, "--epochs", "1", "--label", "t", "--set", "train.seed=5"]
     with monkeypatch.context() as stopped:
-        stopped.setattr(TrainProgress, "attach", lambda self, loop: Report(stop_requested=lambda: True))
+        stopped.setattr(TrainProgress, "attach", lambda self, loop: Callbacks(stop_requested=lambda: True))
         assert genrec(copy, *words, "--allow-stale").code == 130
     codes.write_bytes(sound)
     answer = genrec(copy, *words)

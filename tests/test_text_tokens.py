@@ -1,11 +1,9 @@
 """Items of fewer than K codes, and digits that share one table: text in place of semantic IDs."""
 
 import dataclasses
-import inspect
 import json
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ from shop import SMALL_SHOP, TINY, genrec
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
-from genrec_cli.curriculum.history_masks import Masker
+from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.schema import CODE_PADDING, codes_schema, write_table
 from genrec_cli.data.sequences import eval_batches
@@ -53,30 +51,13 @@ def mhl(catalog: Catalog, **options) -> Mhl:
     return model
 
 
-def every(policy="random", granularity="token", ratio=0.5, budget="rounded") -> Masker:
-    return Masker(policy, granularity, ratio, budget, torch.Generator().manual_seed(0))
+def every(policy="random", granularity="token", ratio=0.5, budget="rounded") -> HistoryMasks:
+    return HistoryMasks(policy, granularity, ratio, budget, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def batch(histories, rows):
     return rows.batch(histories, np.arange(len(rows)))
-
-
-# ---- what holds for every model of codes ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["rpg", "mhl"])
-@pytest.mark.parametrize("contract", [
-    contracts.test_offers_a_face_and_scores_every_item,
-    contracts.test_a_batch_gives_what_each_history_gives_alone,
-    contracts.test_gradients_reach_every_parameter,
-    contracts.test_the_loss_of_a_batch_is_the_sum_of_its_rows,
-    contracts.test_the_future_does_not_leak,
-], ids=lambda contract: contract.__name__.removeprefix("test_"))  # fmt: skip
-def test_contracts(contract, name, kind, monkeypatch, histories, rows):
-    monkeypatch.setattr(contracts, "make_catalog", partial(make_catalog, **kind))
-    given = {"name": name, "histories": histories, "rows": rows}
-    contract(**{key: given[key] for key in inspect.signature(contract).parameters})
 
 
 # ---- against loops -------------------------------------------------------------------------------
@@ -122,7 +103,7 @@ def test_padding_is_neither_predicted_nor_counted(text, name, batch, monkeypatch
 
 def test_reconstruction_counts_masked_codes_alone(text, batch):
     model = mhl(text)
-    real_NK = model.real(batch)
+    real_NK = model.maskable(batch)
     h_ND = torch.randn(len(batch.item_N), 16)
     mask_NK = real_NK & (torch.rand(real_NK.shape) < 0.4)
     logp_KNV = model.logits(h_ND).log_softmax(-1)
@@ -155,7 +136,7 @@ def test_more_padding_changes_nothing(text, extra, batch, histories):
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=8, batch_size=99)).batch
     torch.testing.assert_close(Exhaustive(text).scores(small, known), Exhaustive(wide).scores(large, known))
-    entropies = [m.entropies(m.tokens(known), known).mean(-1) for m in (small, large)]
+    entropies = [m.entropies(known).mean(-1) for m in (small, large)]
     torch.testing.assert_close(*entropies)
 
 
@@ -164,22 +145,17 @@ def test_more_padding_changes_nothing(text, extra, batch, histories):
 @pytest.mark.parametrize("next_on", ["masked", "clean"])
 def test_padding_is_never_masked(text, policy, granularity, next_on, batch):
     model = mhl(text, next_on=next_on)
-    real_NK = model.real(batch)
-    seen = []
-
-    def choose(*args, **kwargs):
-        seen.append(every(policy, granularity, 1.0)(*args, **kwargs))
-        return seen[-1]
-
-    choose.needs_entropy = policy == "entropy"
-    losses = model.losses(batch, choose)
-    assert torch.equal(seen[0], real_NK), "a ratio of one hides all there is and nothing else"
-    assert losses["mask"].count == losses["masked_fraction"].sum == losses["masked_fraction"].count == real_NK.sum()
+    real_NK = model.maskable(batch)
+    mask_NK = every(policy, granularity, 1.0)(model, batch)
+    losses = model.losses(batch, mask_NK)
+    assert torch.equal(mask_NK, real_NK), "a ratio of one hides all there is and nothing else"
+    masked = losses["masked_fraction"]
+    assert losses["mask"].count == masked.sum == masked.count == real_NK.sum()
 
 
 def test_the_budget_counts_codes_that_are_there(text, batch):
-    real_NK = mhl(text).real(batch)
-    mask_NK = every("entropy", "token", 0.5, "rounded")(torch.rand(real_NK.shape), batch, 4, real_NK=real_NK)
+    real_NK = mhl(text).maskable(batch)
+    mask_NK = every("entropy", "token", 0.5, "rounded").sample(batch.packing, real_NK, torch.rand(real_NK.shape))
     number_B, all_B = (torch.zeros(batch.packing.sequences).index_add_(0, batch.packing.sequence_N, m.sum(1).float())
                        for m in (mask_NK, real_NK))  # fmt: skip
     assert ((number_B - 0.5 * all_B).abs() < 1).all()
@@ -188,8 +164,8 @@ def test_the_budget_counts_codes_that_are_there(text, batch):
 @pytest.mark.parametrize("source", ["printed", "predictive"])
 def test_entropies_ignore_padding(text, source, batch):
     model = mhl(text, entropy_source=source)
-    real_NK = model.real(batch)
-    found = model.entropies(model.tokens(batch), batch)
+    real_NK = model.maskable(batch)
+    found = model.entropies(batch)
     for entropies, real in zip(found, real_NK, strict=True):
         assert float(entropies.mean()) == pytest.approx(float(entropies[real].mean()), abs=1e-5)
     if source == "printed":

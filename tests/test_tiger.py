@@ -8,6 +8,7 @@ import torch
 from conftest import make_catalog, make_histories
 
 from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.tiger import Tiger, TigerConfig
 from genrec_cli.nn.packing import Packing
@@ -295,11 +296,23 @@ def test_user_tokens_tell_users_apart_and_can_be_left_out(batch):
     assert torch.equal(without.target_loss(batch, target_B), without.target_loss(other, target_B))
 
 
-def test_rows_of_several_targets_are_refused(histories, rows):
-    with pytest.raises(ConfigError, match="one target a row"):
-        build().losses(rows.batch(histories, np.arange(len(rows))))
+@torch.no_grad()
+def test_a_user_who_is_not_in_the_data_has_the_mean_of_all_user_tokens(batch):
+    model = build().eval()
+    users, first = model.config.user_tokens, model.codes.free + 1
+    target_B = torch.ones_like(batch.user_B)
+    stranger = model.target_loss(replace(batch, user_B=torch.full_like(batch.user_B, -1)), target_B)
+    model.codes.table.weight[first : first + users] = model.codes.table.weight[first : first + users].mean(0)
+    known = model.target_loss(batch, target_B)
+    torch.testing.assert_close(stranger, known)
+
+
+def test_rows_of_several_targets_are_refused():
+    with pytest.raises(ConfigError, match="sees later items"):
+        Tiger.check(TigerConfig(), TrainConfig(windows="sliding"))
+    Tiger.check(TigerConfig(causal=True), TrainConfig(windows="sliding"))
 
 
 def test_codes_of_unequal_length_are_refused():
-    with pytest.raises(ValueError, match="fewer"):
-        build(padded=True)
+    with pytest.raises(ConfigError, match="fewer"):
+        Tiger.check(TigerConfig(), TrainConfig(windows="each"), make_catalog(padded=True))

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from genrec_cli.curriculum.history_masks import Masker
+from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
@@ -54,8 +54,8 @@ def batch_of(lengths: list[int]) -> Batch:
     return rows.batch(histories, np.arange(len(rows)))
 
 
-def step(model: Model, batch: Batch, choose: Masker | None = None) -> None:
-    losses = model.losses(batch, choose)
+def step(model: Model, batch: Batch, sampler: HistoryMasks | None = None) -> None:
+    losses = model.losses(batch, sampler and sampler(model, batch))
     sum(loss.sum for loss in losses.values() if loss.weight).backward()
 
 
@@ -89,7 +89,7 @@ def test_a_training_step_of_rpg_multiplies_as_often_as_the_formula_says(lengths)
 def test_bytes_of_a_training_step_follow_valid_positions(name):
     """Short histories beside long ones allocate no more a position than histories without any padding."""
     masked = name == "mhl"
-    choose = Masker("random", "token", 0.3, "rounded", torch.Generator().manual_seed(0)) if masked else None
+    sampler = HistoryMasks("random", "token", 0.3, "rounded", torch.Generator().manual_seed(0)) if masked else None
     spent = {}
     for label, lengths in {"skewed": SKEWED * 4, "even": EVEN * 4, "more": EVEN * 8}.items():
         torch.manual_seed(0)
@@ -99,7 +99,7 @@ def test_bytes_of_a_training_step_follow_valid_positions(name):
         }[name]()  # fmt: skip
         batch = batch_of(lengths)
         with Allocated() as made:
-            step(model, batch, choose)
+            step(model, batch, sampler)
         spent[label] = (made.total, len(batch.item_N))
     each = {label: total / positions for label, (total, positions) in spent.items()}
     assert each["skewed"] < 1.3 * each["even"]
@@ -175,7 +175,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
     rows = Rows.of(histories, max_length=T, windows="sliding")
     user, at = histories.targets("test")
     model, batch = rpg().eval(), rows.batch(histories, np.arange(len(rows)))
-    masker = Masker("entropy", "mixed", 0.3, "rounded", torch.Generator().manual_seed(0))
+    masks = HistoryMasks("entropy", "mixed", 0.3, "rounded", torch.Generator().manual_seed(0))
     entropy = torch.rand(len(batch.item_N), K)
     decoder, device = Exhaustive(catalog), torch.device("cpu")
 
@@ -193,7 +193,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
         "rows": lambda: Rows.of(histories, max_length=T, windows="sliding"),
         "batch": lambda: rows.batch(histories, np.arange(len(rows))),
         "eval_batches": known,
-        "masks": lambda: masker(entropy, batch, K),
+        "masks": lambda: masks.sample(batch.packing, entropy > 0, entropy),
         "losses": lambda: model.losses(batch),
         "decode": decode,
         "evaluate": lambda: evaluate(ExactRanker(model, catalog), [one], device, k=10).means([5, 10]),

@@ -21,8 +21,9 @@ from genrec_cli.config import Section
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.engine.evaluation import evaluate, gathered
-from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.engine.progress import Callbacks
 from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.errors import Interrupted
 from genrec_cli.models.mhl import Mhl, MhlConfig
@@ -30,6 +31,7 @@ from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.ranks import here
 from genrec_cli.stages import encode as stage
+from genrec_cli.testing.data import FixedMasks
 
 CONFIG = TrainConfig(epochs=2, batch_size=8, lr=1e-2, warmup_steps=2, max_length=8, clip=0.5)
 MASKS = CurriculumConfig(preset="r", ratio=0.3)
@@ -44,16 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Name -> model, changes to CONFIG. 36 rows: in the last case each epoch ends with a batch of one row."""
 
 
-class FixedMask:
-    """Hides the same codes whatever the batch is cut into."""
-
-    needs_entropy = False
-
-    def __call__(self, entropy_NK, batch, digits, *, real_NK=None):
-        return (batch.item_N[:, None] + torch.arange(digits)) % 3 == 0
-
-
-def make_loop(folder: Path, name: str, *, dropout: float, report: Report | None = None, **changes: Any) -> Loop:
+def make_loop(folder: Path, name: str, *, dropout: float, report: Callbacks | None = None, **changes: Any) -> Loop:
     """A loop over 36 training rows; without dropout, masks do not depend on draws either."""
     torch.manual_seed(0)
     catalog, histories = make_catalog(), make_histories([5, 9, 6, 14, 6, 4, 7, 12] * 3, 30)
@@ -63,9 +56,9 @@ def make_loop(folder: Path, name: str, *, dropout: float, report: Report | None 
     config = CONFIG.model_copy(update=changes)
     curriculum = MASKS if name == "mhl" else CurriculumConfig(preset="inf")
     folder.mkdir(exist_ok=True)
-    loop = Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, report=report or Report())
+    loop = Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, callbacks=report)
     if name == "mhl" and not dropout:
-        loop._masker = lambda: FixedMask()
+        loop.sampler = FixedMasks
     return loop
 
 
@@ -79,17 +72,17 @@ def play(folder: Path, case: str) -> None:
         if not first:
             first.update({f"gradient.{n}": p.grad.clone() for n, p in loop.model.named_parameters()})
 
-    loop.optimizer.register_step_pre_hook(note)
+    loop.step.optimizer.register_step_pre_hook(note)
     counters = loop.run()
     weights = {f"weight.{n}": p.detach().clone() for n, p in loop.model.named_parameters()}
     save_file(first | weights, folder / case / f"rank{here().rank}.safetensors")
     (folder / case / f"log{here().rank}.json").write_text(json.dumps([counters.rows, counters.positions]))
 
 
-def stopping(step: int) -> Report:
+def stopping(step: int) -> Callbacks:
     """Asks to stop at a look, in the last process only: the others have to learn of it."""
     looks = iter(range(1, 10_000))
-    return Report(stop_requested=lambda: next(looks) == step and here().rank == here().world - 1)
+    return Callbacks(stop_requested=lambda: next(looks) == step and here().rank == here().world - 1)
 
 
 def resume(folder: Path) -> None:

@@ -86,7 +86,7 @@ def shown_phase(name: str, ratio: float) -> str:
 
 
 def shown_losses(losses: dict[str, float], *, digits: int = 4) -> str:
-    """The losses by name, and which fraction of the codes was really masked; fractions of each number are for the log."""
+    """The losses by name, and the fraction of codes that was masked; fractions of each number are for the log."""
     words = [
         f"masked {value:.1%}" if name == "masked_fraction" else f"{name} {value:.{digits}f}"
         for name, value in losses.items()

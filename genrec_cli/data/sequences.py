@@ -241,7 +241,8 @@ class EvalBatch:
     def to(self, device: torch.device) -> "EvalBatch":
         """The same on a device."""
         seen = self.seen and (self.seen[0].to(device), self.seen[1].to(device))
-        return EvalBatch(self.batch.to(device), self.target_B.to(device, non_blocking=True), self.row_B.to(device), seen)
+        batch, target_B = self.batch.to(device), self.target_B.to(device, non_blocking=True)
+        return EvalBatch(batch, target_B, self.row_B.to(device), seen)
 
 
 def eval_batches(

@@ -1,4 +1,4 @@
-"""Warm start and freezing: weights of another run as the start of a training, and parameters that it does not change."""
+"""Warm start and freezing: start a training from the weights of another run, and leave some parameters unchanged."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -57,6 +57,8 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     Raises:
         ConfigError: a pattern matches nothing, or nothing is left to learn.
     """
+    if not patterns:
+        return []
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):

@@ -31,7 +31,7 @@ decoding. **Our readings** of the rest:
 Recipes: beauty-mdgr, sports-mdgr, toys-mdgr.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F

@@ -18,7 +18,6 @@ What pads an item is neither pooled nor predicted nor counted. Recipe: beauty-te
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from genrec_cli.config import Count, Dropout, Positive, Section
@@ -103,9 +102,7 @@ class Rpg(Model):
         target_MK = self.target_codes(batch, at_M)
         real_MK = target_MK >= 0
         classifier = self.classifier
-        total = (
-            classifier.loss_at(h_MD, target_MK, real_MK) if self.padded else classifier.loss(h_MD, target_MK)
-        )
+        total = classifier.loss_at(h_MD, target_MK, real_MK) if self.padded else classifier.loss(h_MD, target_MK)
         return Loss(total, real_MK.sum().to(total.dtype))
 
     def code_logprobs(self, batch: Batch) -> Tensor:

@@ -70,10 +70,9 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
         files = figures.save(figures.training(curves, f"{names} on {plan.dataset}"), draft.path, "training")
         for number, (run, curve) in enumerate(zip(runs, curves, strict=True), 1):
             suffix = f"-{number}" if len(runs) > 1 else ""
-            if (
-                any(row["ratio"] > 0 for row in curve.rows)
-                and registry.load("model", run.config["model"]["name"]).masking in ("random", "entropy")
-            ):
+            if any(row["ratio"] > 0 for row in curve.rows) and registry.load(
+                "model", run.config["model"]["name"]
+            ).masking in ("random", "entropy"):
                 files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
             if shares := noise.mask_counts(curve.rows):
                 drawn = noise.over_epochs(curve.rows, f"Masked digits of a target while {curve.label} learned")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Workspace
@@ -29,7 +30,8 @@ def load_catalog(inputs: Mapping[str, Artifact], needs: Collection[str] = ()) ->
     train_count_I = torch.from_numpy(items["train_count"].to_numpy().astype("int64"))
     more: dict[str, Any] = {"users": pq.read_metadata(data / "users.parquet").num_rows}
     if "vectors" in needs:
-        more["vector_RE"] = F.pad(torch.from_numpy(read_vectors(inputs["vectors"])), (0, 0, 1, 0))
+        stored_IE = load_file(inputs["vectors"].path / "vectors.safetensors")["vectors"]
+        more["vector_RE"] = F.pad(stored_IE.float(), (0, 0, 1, 0))
     if "attributes" in needs:
         more["attribute_RA"] = pad_lists(items["attributes"].combine_chunks())
         more["attributes"] = pq.read_metadata(data / "attributes.parquet").num_rows

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import merge, validate
-from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.diagnosis import parallel_below_residual
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError, UsageError

@@ -15,8 +15,8 @@ import torch
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, merge, validate
-from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
@@ -244,9 +244,7 @@ def _loop(
         )
     search = registry.load("decoder", model.search)
     make = partial(make_ranker, model, catalog, search, run.search)
-    loop = Loop(
-        model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make
-    )
+    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
     if len(loop.batches.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
