@@ -102,8 +102,8 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
             key=artifact.key,
             digest=artifact.digest,
             tainted=artifact.tainted,
-            started=manifest.get("started"),
-            seconds=manifest.get("seconds"),
+            started=manifest["started"],
+            seconds=manifest["seconds"],
             bytes=sum(int(facts["bytes"]) for facts in manifest["files"].values()),
             inputs=[str(facts["path"]) for facts in manifest["inputs"].values()],
         )
