@@ -1,6 +1,7 @@
 """Artifacts vouch for themselves: keys, digests, commit by one rename, staleness, choice of inputs, locks."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace, trust
 from genrec_cli.errors import DataError, InputError, UsageError
-from genrec_cli.files import sha256_file, write_atomically
+from genrec_cli.files import locked, sha256_file, write_atomically
 from genrec_cli.stages.status import survey
 
 
@@ -192,6 +193,38 @@ def test_two_processes_cannot_build_the_same(ws: Workspace) -> None:
         pass  # another artifact is free to be built
 
 
+def test_a_lock_that_its_holder_has_removed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(stream: object, operation: int) -> None:
+        (tmp_path / "lock").unlink()
+
+    with locked(tmp_path / "lock", tmp_path):
+        assert (tmp_path / "lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="Another process"), locked(tmp_path / "lock", tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_failure_before_any_file_leaves_no_folder(ws: Workspace, resumable: bool) -> None:
+    with pytest.raises(RuntimeError), ws.build(plan(), resumable=resumable) as draft:
+        draft.scratch.mkdir()
+        raise RuntimeError
+    assert list(ws.root.rglob("*")) == [] and ws.datasets() == []
+    build(ws, plan("raw", "files"))
+    with pytest.raises(RuntimeError), ws.build(plan(), resumable=resumable):
+        raise RuntimeError
+    assert [path.name for path in (ws.root / "shop").iterdir()] == ["raw"], "what else is there stays"
+
+
+def test_a_resumable_draft_stays_if_it_holds_a_file(ws: Workspace) -> None:
+    with pytest.raises(RuntimeError), ws.build(plan(), resumable=True) as draft:
+        draft.scratch.mkdir()
+        (draft.scratch / "part").write_text("half of it")
+        raise RuntimeError
+    assert (draft.scratch / "part").exists() and partial(ws) == [ws.path(plan())]
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     (path := tmp_path / "file").write_bytes(b"old")
     write_atomically(path, b"new")
@@ -285,6 +318,16 @@ def test_a_copy_within_the_root_can_be_used(ws: Workspace) -> None:
         copy = ws.find("shop", "runs", str(place))
         assert copy.digest == run.digest and copy.label == "mine" and ws.input(copy, "data").dataset == "shop"
     assert ws.find("shop", "runs", "rpg-s0").label == "rpg-s0" and ws.find("shop", "runs", "mine").label == "mine"
+
+
+def test_the_card_of_a_run_may_be_edited(ws: Workspace) -> None:
+    with ws.build(plan("runs", "rpg-s0")) as draft:
+        (draft.path / "README.md").write_text("as it was written")
+        (draft.path / "weights").mkdir()
+        (draft.path / "weights" / "README.md").write_text("not the card")
+    run = ws.made(plan("runs", "rpg-s0"))
+    (run.path / "README.md").write_text("what the user adds")
+    assert ws.find("shop", "runs") == run and list(run.manifest["files"]) == ["weights/README.md"]
 
 
 def test_an_input_made_again_makes_stale_and_the_same_bytes_heal(ws: Workspace) -> None:

@@ -20,6 +20,9 @@ from genrec_cli.artifacts.identity import MANIFEST, STAGE_OF, Artifact, Plan
 from genrec_cli.errors import UsageError
 from genrec_cli.files import locked, sha256_file, write_atomically
 
+CARD = "README.md"
+"""The model card of a run. Its text may be edited, so it is not among the files that are hashed."""
+
 
 class Draft:
     """An artifact that is being made: write files under :attr:`path`, put statistics in :attr:`result`."""
@@ -36,7 +39,7 @@ class Draft:
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
             temporary = path.is_relative_to(self.scratch) or path.match(".*.tmp")  # the latter is left by a kill
-            if path.is_file() and not temporary and name != MANIFEST:
+            if path.is_file() and not temporary and name not in (MANIFEST, CARD):
                 stat = path.stat()
                 files[name] = {"bytes": stat.st_size, "sha256": sha256_file(path), "mtime_ns": stat.st_mtime_ns}
         return files
@@ -84,21 +87,26 @@ class Workspace(Finder):
             raise UsageError(f"{final.parent} cannot be made: {error.strerror}.", hint=hint) from None
         started = time.time()
         old = final.parent / f".{final.name}.old"
-        with locked(final.parent / f".{final.name}.lock", final):
-            if old.exists() and not final.exists():  # a kill between the two renames below
-                old.rename(final)
-            with _draft(final, resumable, force) as draft:
-                yield draft
-            manifest = self._manifest(plan, draft, started)
-            text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False)
-            write_atomically(draft.path / MANIFEST, f"{text}\n".encode())
-            shutil.rmtree(draft.scratch, ignore_errors=True)
-            if draft.path != final:
-                shutil.rmtree(old, ignore_errors=True)
-                if final.exists():
-                    final.rename(old)
-                draft.path.rename(final)
-                shutil.rmtree(old, ignore_errors=True)
+        try:
+            with locked(final.parent / f".{final.name}.lock", final):
+                if old.exists() and not final.exists():  # a kill between the two renames below
+                    old.rename(final)
+                with _draft(final, resumable, force) as draft:
+                    yield draft
+                manifest = self._manifest(plan, draft, started)
+                text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False)
+                write_atomically(draft.path / MANIFEST, f"{text}\n".encode())
+                shutil.rmtree(draft.scratch, ignore_errors=True)
+                if draft.path != final:
+                    shutil.rmtree(old, ignore_errors=True)
+                    if final.exists():
+                        final.rename(old)
+                    draft.path.rename(final)
+                    shutil.rmtree(old, ignore_errors=True)
+        finally:
+            with contextlib.suppress(OSError):  # a failure leaves no empty data set behind
+                final.parent.rmdir()
+                final.parent.parent.rmdir()
 
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = draft.files()
@@ -124,7 +132,7 @@ class Workspace(Finder):
 
 @contextlib.contextmanager
 def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
-    """The folder to write to. After an error a resumable one stays."""
+    """The folder to write to. After an error a resumable one stays if it holds a file."""
     if resumable:
         if force and final.exists():
             shutil.rmtree(final)
@@ -137,7 +145,7 @@ def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
     try:
         yield draft
     except BaseException:
-        if not resumable:
+        if not (resumable and any(path.is_file() for path in final.rglob("*"))):
             shutil.rmtree(draft.path, ignore_errors=True)
         raise
 
