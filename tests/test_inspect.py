@@ -12,8 +12,8 @@ import typer
 from genrec_cli import console
 from genrec_cli.artifacts import KINDS, MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.cli import inspect as cli_inspect
-from genrec_cli.errors import GenrecError, UsageError
-from genrec_cli.registry import TABLE
+from genrec_cli.errors import ConfigError, GenrecError, UsageError
+from genrec_cli.registry import TABLE, load, names
 from genrec_cli.stages import doctor
 from genrec_cli.stages.status import lineage, lines, survey
 
@@ -166,6 +166,33 @@ def test_a_list_for_people_has_readable_times_and_sizes(
 
 def test_the_help_names_every_kind_of_artifact() -> None:
     assert all(kind in cli_inspect.HELP for kind in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("absent_package.model:Model", "ModuleNotFoundError: No module named 'absent_package'"),
+        ("broken_plugin:Model", "RuntimeError: needs a licence"),
+        ("genrec_cli.models.popular:Absent", "AttributeError: .* 'Absent'"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_loaded_is_one_clear_error(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, reason: str
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('needs a licence')")
+    (tmp_path / "shop_models-1.0.dist-info").mkdir()
+    (tmp_path / "shop_models-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-models\n")
+    points = f"[genrec.models]\nmine = {target}\nrpg = absent:Rpg\n"
+    (tmp_path / "shop_models-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert names("model") == [*TABLE["model"], "mine"] and load("model", "popular").__name__ == "Popular"
+    with pytest.raises(ConfigError, match=f"'mine' of the package shop-models cannot be loaded: {reason}") as caught:
+        load("model", "mine")
+    assert f"genrec.models is mine = {target}" in caught.value.message
+    assert "pip uninstall shop-models" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="Did you mean 'mine'"):
+        load("model", "min")
+    assert call(ws, "list", "models") == 0, "it is still listed"
 
 
 def test_an_unknown_kind_gets_a_suggestion(ws: Workspace) -> None:
