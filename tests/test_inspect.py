@@ -15,7 +15,7 @@ from genrec_cli.cli import inspect as cli_inspect
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
 from genrec_cli.registry import TABLE, load, names
 from genrec_cli.stages import doctor
-from genrec_cli.stages.status import lineage, lines, survey
+from genrec_cli.stages.status import lines, survey
 
 
 @pytest.fixture
@@ -60,10 +60,11 @@ def call(ws: Workspace, *words: str) -> int:
 
 
 def test_the_tree_hangs_each_artifact_below_its_latest_input(ws: Workspace, pipeline: dict[str, Artifact]) -> None:
-    (root,) = lineage(ws, survey(ws, "shop"))
+    (root,) = (node for node in survey(ws, "shop") if node.parent is None)
     chain = [root]
-    while chain[-1].made_from_it:
-        (below,) = chain[-1].made_from_it
+    while chain[-1].children:
+        (below,) = chain[-1].children
+        assert below.parent is chain[-1]
         chain.append(below)
     assert [node.kind for node in chain] == ["raw", "data", "codes", "runs", "eval"]
     assert {node.state for node in chain} == {"fresh"} and all(node.command is None for node in chain)
@@ -233,7 +234,7 @@ def test_a_problem_has_a_remedy_and_exit_code_3(
     checks = {check.name: check for check in doctor.examine(ws.root)}
     assert checks["nonesuch"].state == doctor.PROBLEM and "pip install" in str(checks["nonesuch"].remedy)
     assert checks["numpy"].state == doctor.PROBLEM and "older than 999" in checks["numpy"].found
-    assert "x" not in checks and not doctor.usable(list(checks.values()))
+    assert "x" not in checks
     assert call(ws, "doctor") == 3
     assert "pip install 'nonesuch>=1.2'" in capsys.readouterr().err
 

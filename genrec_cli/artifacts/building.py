@@ -77,7 +77,6 @@ class Workspace(Finder):
 
         Raises:
             InputError: another process makes the same artifact.
-            UsageError: the root cannot be written.
         """
         final = self.path(plan)
         try:

@@ -13,67 +13,58 @@ class Finder(Lineage):
 
     def datasets(self) -> list[str]:
         """Names of the data sets under the root."""
-        if not self.root.is_dir():
-            return []
-        return sorted(p.name for p in self.root.iterdir() if any((p / kind).is_dir() for kind in KINDS))
+        return sorted({path.parent.name for kind in KINDS for path in self.root.glob(f"*/{kind}/")})
 
     def dataset(self, name: str | None) -> str:
         """The named data set, or the only one there is."""
-        known = self.datasets()
-        if name in known:
-            return str(name)
+        known, example = self.datasets(), "genrec download --dataset synthetic"
+        if name in known or (name is None and len(known) == 1):
+            return name or known[0]
         if name is not None:
-            raise InputError(
-                f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}",
-                hint="genrec download --dataset synthetic    makes one; genrec status lists them",
-            )
-        if not known:
-            raise InputError(
-                f"There is no data set under {self.root} yet.",
-                hint="genrec download --dataset synthetic    or    genrec run quickstart",
-            )
-        if len(known) > 1:
-            raise InputError(
-                f"There are {len(known)} data sets under {self.root}: {', '.join(known)}.",
-                hint="Choose one with --dataset NAME or GENREC_DATASET=NAME",
-            )
-        return known[0]
+            what = f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}"
+            raise InputError(what, hint=f"{example}    makes one; genrec status lists them")
+        if known:
+            what = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
+            raise InputError(what, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
+        raise InputError(
+            f"There is no data set under {self.root} yet.", hint=f"{example}    or    genrec run quickstart"
+        )
 
     def all(self, dataset: str, kind: str) -> list[Artifact]:
         """Finished artifacts of a kind, by name."""
-        folder = self.root / dataset / kind
-        paths = sorted(folder.glob("[!.]*")) if folder.is_dir() else []
+        paths = sorted((self.root / dataset / kind).glob("[!.]*/"))
         return [artifact for path in paths if (artifact := self.read(path))]
 
     def find(
         self, dataset: str, kind: str, selector: str | None = None, *, made_from: Artifact | None = None
     ) -> Artifact:
-        """The one artifact of a kind that is selected.
+        """The one artifact of a kind that fits, verified; without a selector, the only one that is not stale.
 
         Args:
-            selector: a label or its beginning, a prefix of the key, or a path; None: the only one that is not stale.
-            made_from: consider only what was made from this artifact.
+            selector: a label or its beginning, a prefix of the key, or a path under the root.
+            made_from: the input that it must have been made from.
 
         Raises:
-            InputError: none fits, several fit, or the artifact is stale.
+            InputError: none fits, several fit, or it is stale.
             UsageError: the path is not an artifact of this kind under the root.
         """
         if selector and (Path(selector) / MANIFEST).is_file():
             return self.verified(self._at(Path(selector), kind))
-        known = self.all(dataset, kind)
-        if made_from is not None:
-            digest = made_from.digest
-            known = [a for a in known if a.manifest["inputs"][made_from.kind]["digest"] == digest]
-        found = _selected(known, Path(selector).name) if selector else known
-        if selector and not found:
-            raise InputError(
-                f"No {kind} '{selector}' in {self.root / dataset / kind}."
-                f"{did_you_mean(selector, [a.path.name for a in known])}",
-                hint="genrec status    shows what is there",
-            )
+        known = found = self.all(dataset, kind)
+        if made_from:
+            known = found = [a for a in known if a.manifest["inputs"][made_from.kind]["digest"] == made_from.digest]
+        if selector and not (found := _selected(known, Path(selector).name)):
+            near = did_you_mean(selector, [a.path.name for a in known])
+            what = f"No {kind} '{selector}' in {self.root / dataset / kind}.{near}"
+            raise InputError(what, hint="genrec status    shows what is there")
         if not found:
             source = f" made from {made_from.path.name}" if made_from else ""
-            raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=_how_to_make(kind, dataset))
+            hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
+            if kind == "data":
+                hint += f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere"
+            if kind == "raw":
+                hint += f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own"
+            raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=hint)
         if len(found) > 1 and not self.allow_stale:
             found = [a for a in found if not self.stale(a)] or found
         if len(found) > 1:
@@ -96,14 +87,5 @@ class Finder(Lineage):
 
 def _selected(known: list[Artifact], name: str) -> list[Artifact]:
     """Artifacts with this name or label; if there is none, those whose name or key begins with it."""
-    return [a for a in known if name in (a.path.name, a.label)] or [
-        a for a in known if a.path.name.startswith(name) or a.key.startswith(name)
-    ]
-
-
-def _how_to_make(kind: str, dataset: str) -> str:
-    also = {
-        "data": f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere",
-        "raw": f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own",
-    }
-    return f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it{also.get(kind, '')}"
+    exact = [a for a in known if name in (a.path.name, a.label)]
+    return exact or [a for a in known if a.path.name.startswith(name) or a.key.startswith(name)]

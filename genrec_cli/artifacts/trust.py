@@ -18,11 +18,7 @@ class Lineage:
         self.allow_stale = allow_stale
 
     def read(self, path: Path) -> Artifact | None:
-        """The artifact in a folder, or None if it is not finished.
-
-        Raises:
-            DataError: its manifest is damaged.
-        """
+        """The artifact in a folder, or None if it is not finished. A damaged manifest is a DataError."""
         file = path / MANIFEST
         try:
             stat = file.stat()
@@ -37,8 +33,7 @@ class Lineage:
     def stale(self, artifact: Artifact) -> str | None:
         """Why an artifact must not be used, or None: a file or an input has changed since it was made.
 
-        Each ancestor is checked once, however many artifacts were made from it. Nothing is remembered between two
-        calls, since hours of training may lie between them.
+        Each ancestor is checked once in a call. Two calls both look at the files: hours may lie between them.
         """
         waiting, seen = [artifact], {artifact.path}
         while waiting:
@@ -58,11 +53,7 @@ class Lineage:
         return None
 
     def verified(self, artifact: Artifact) -> Artifact:
-        """The artifact itself if nothing has changed, or if stale artifacts are allowed.
-
-        Raises:
-            InputError: it is stale; the message names the file.
-        """
+        """The artifact itself if nothing has changed or stale artifacts are allowed, else an InputError."""
         if not self.allow_stale and (why := self.stale(artifact)):
             hint = f"{artifact.command} --force    makes it again; --allow-stale uses it and marks every later number"
             raise InputError(f"{artifact.path.name} is stale: {why}.", hint=hint)
@@ -92,11 +83,10 @@ def _changed_file(artifact: Artifact) -> str | None:
         path = artifact.path / name
         if not path.is_file():
             return f"{path} is gone"
-        stat = path.stat()
-        same = stat.st_size == facts["bytes"] and (
-            stat.st_mtime_ns == facts["mtime_ns"]
-            or sha256_once(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
-        )
+        size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
+        same = size == facts["bytes"]
+        if same and mtime_ns != facts["mtime_ns"]:
+            same = sha256_once(path, size, mtime_ns) == facts["sha256"]
         if not same:
             return f"{path} was changed after it was made"
     return None
