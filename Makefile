@@ -1,11 +1,12 @@
 # make quickstart   install into .venv and run the whole pipeline on a generated shop
 # make test         run the tests            make lint    check style and types
+# make lowest       run a few tests with the lowest versions that pyproject.toml declares
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test lint lowest install clean
 
 # Passive: threads that wait do not spin, or a busy machine takes several times as long.
 quickstart: $(STAMP)
@@ -20,6 +21,18 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# torch stays the tested build, since the lowest one brings gigabytes of CUDA libraries.
+LOWEST := .venv-lowest
+lowest: constraints.txt pyproject.toml
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/python -m pip freeze | grep '^torch==' > $(LOWEST)/torch.txt
+	$(LOWEST)/bin/uv --no-config pip install --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--override $(LOWEST)/torch.txt -e '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 0 $(LOWEST_TESTS)
+LOWEST_TESTS := tests/test_config.py tests/test_artifacts.py tests/test_inspect.py tests/test_parsing.py tests/test_adopt.py
 
 install: $(STAMP)
 

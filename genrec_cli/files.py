@@ -44,10 +44,12 @@ def refuse_changed(before: Mapping[Path, tuple[int, int]]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, what: Path) -> Iterator[None]:
-    """Hold a file lock; the system frees it even when the process is killed."""
+    """Hold a file lock, whose file is removed at the end. The system frees the lock even if the process is killed."""
     with path.open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(stream.fileno()).st_nlink == 0:  # the holder removed it after it was opened here
+                raise BlockingIOError
         except BlockingIOError:
             raise InputError(
                 f"Another process is making {what.name} right now.", hint="Wait for it, or end it by its pid"
@@ -57,7 +59,10 @@ def locked(path: Path, what: Path) -> Iterator[None]:
                 f"{path.parent} lies on a file system without locks: {error.strerror}.",
                 hint="--root FOLDER or GENREC_ROOT=FOLDER    chooses another place",
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

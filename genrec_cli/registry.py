@@ -1,15 +1,14 @@
-"""What exists, by name: one table of strings, readable without importing torch.
+"""Registered names: one table of strings, so that listing them imports neither torch nor any model.
 
-A new source, encoder, tokenizer, model or decoder is one file and one line here. Other packages add
-theirs through the entry-point groups ``genrec.models``, ``genrec.encoders`` and so on.
+A new source, encoder, tokenizer, model or decoder is one file and one line here. Other packages register theirs
+through entry points of the groups ``genrec.models``, ``genrec.encoders`` and so on.
 """
 
-import importlib
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from genrec_cli.config import did_you_mean
-from genrec_cli.errors import UsageError
+from genrec_cli.errors import ConfigError, UsageError
 
 TABLE: dict[str, dict[str, str]] = {
     "source": {
@@ -48,27 +47,38 @@ TABLE: dict[str, dict[str, str]] = {
 
 
 def names(kind: str) -> list[str]:
-    """Every name of a kind, built-in first, then those that other packages register."""
-    return [
-        *TABLE[kind],
-        *(e.name for e in entry_points(group=f"genrec.{kind}s") if e.name not in TABLE[kind]),
-    ]
-
-
-def check(kind: str, name: str) -> str:
-    """The name itself if it exists; otherwise a usage error with the nearest one."""
-    if name not in names(kind):
-        raise UsageError(
-            f"There is no {kind} '{name}'.{did_you_mean(name, names(kind))}",
-            hint=f"genrec list {kind}s    shows all: {', '.join(names(kind))}",
-        )
-    return name
+    """Every name of a kind: built-in ones first, then those of other packages."""
+    return list(_entries(kind))
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return the class behind a name."""
-    check(kind, name)
-    if name in TABLE[kind]:
-        module, _, attribute = TABLE[kind][name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
-    return next(e for e in entry_points(group=f"genrec.{kind}s") if e.name == name).load()
+    """Import and return the class behind a name.
+
+    Raises:
+        UsageError: there is no such name.
+        ConfigError: another package registers the name, and its class cannot be imported.
+    """
+    entries = _entries(kind)
+    if name not in entries:
+        raise UsageError(
+            f"There is no {kind} '{name}'.{did_you_mean(name, entries)}",
+            hint=f"genrec list {kind}s    shows all: {', '.join(entries)}",
+        )
+    entry = entries[name]
+    try:
+        return entry.load()
+    except Exception as error:
+        if name in TABLE[kind]:
+            raise
+        package = entry.dist.name if entry.dist else entry.module
+        raise ConfigError(
+            f"The {kind} '{name}' of the package {package} cannot be loaded: {type(error).__name__}: {error}. "
+            f"Its entry point in the group {entry.group} is {name} = {entry.value}",
+            hint=f"Correct the package or its entry point, or remove it: pip uninstall {package}",
+        ) from error
+
+
+def _entries(kind: str) -> dict[str, EntryPoint]:
+    group = f"genrec.{kind}s"
+    built_in = {name: EntryPoint(name, target, group) for name, target in TABLE[kind].items()}
+    return built_in | {e.name: e for e in entry_points(group=group) if e.name not in built_in}

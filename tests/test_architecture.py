@@ -11,7 +11,7 @@ import pytest
 
 HOUSE = Path(__file__).parents[1] / "genrec_cli"
 FILES = sorted(HOUSE.rglob("*.py"))
-CORE = {"artifacts", "manifest", "files", "config", "registry", "console", "errors", "ranks"}
+CORE = {"artifacts", "files", "config", "registry", "console", "errors", "ranks"}
 
 MAY_IMPORT = {
     "cli": {"cli"},  # at the top of a file; inside functions it may call everything below
@@ -104,10 +104,19 @@ def test_imports_go_downward(path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(CORE))
 def test_the_core_is_free_of_torch(name: str) -> None:
-    path = HOUSE / f"{name}.py"
-    for module in imports(path):
+    files = [path for path in FILES if folder(name_of(path)) == name]
+    assert files
+    for module in (module for path in files for module in imports(path)):
         assert outside(module) not in {"torch", "polars", "faiss", "sentence_transformers"}
         assert folder(module) in CORE | {"", "__version__"}, f"{name} imports {module}"
+
+
+def test_the_parts_of_artifacts_use_only_those_before_them() -> None:
+    parts = ["identity", "trust", "finding", "building"]
+    assert {path.stem for path in FILES if path.parent.name == "artifacts"} == {*parts, "__init__"}
+    for place, part in enumerate(parts):
+        used = {m.split(".")[2] for m in imports(HOUSE / "artifacts" / f"{part}.py") if folder(m) == "artifacts"}
+        assert used <= set(parts[:place]), f"{part} imports {used}"
 
 
 def test_models_reach_no_engine_even_through_others() -> None:

@@ -1,6 +1,7 @@
 """Artifacts vouch for themselves: keys, digests, commit by one rename, staleness, choice of inputs, locks."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -15,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace
+from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace, trust
 from genrec_cli.errors import DataError, InputError, UsageError
-from genrec_cli.files import sha256_file, write_atomically
+from genrec_cli.files import locked, sha256_file, write_atomically
+from genrec_cli.stages.status import survey
 
 
 def plan(kind: str = "data", label: str = "k5", inputs: dict[str, Artifact] | None = None, **config: object) -> Plan:
@@ -31,6 +33,11 @@ def build(ws: Workspace, what: Plan, content: str = "content", **options: bool) 
     made = ws.read(ws.path(what))
     assert made is not None
     return made
+
+
+def partial(ws: Workspace) -> list[Path]:
+    """Folders that were begun and not finished."""
+    return [node.path for node in survey(ws, "shop") if node.state == "partial"]
 
 
 @pytest.fixture
@@ -90,7 +97,7 @@ def test_an_error_leaves_nothing_behind(ws: Workspace) -> None:
     with pytest.raises(RuntimeError), ws.build(plan()) as draft:
         (draft.path / "half.txt").write_text("half")
         raise RuntimeError
-    assert ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.partial("shop", "data") == []
+    assert ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and partial(ws) == []
 
 
 def test_an_error_keeps_what_was_there_before(ws: Workspace) -> None:
@@ -141,13 +148,13 @@ def test_kill_in_the_middle_leaves_nothing_finished(ws: Workspace, resumable: bo
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[1], timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert ws.read(ws.path(plan())) is None and ws.all("shop", "data") == [] and ws.done(plan()) is None
-    assert len(ws.partial("shop", "data")) == 1
+    assert len(partial(ws)) == 1
     with pytest.raises(InputError, match="no finished data"):
         ws.find("shop", "data")
     with ws.build(plan(), resumable=resumable) as draft:
         assert (draft.path / "table.txt").exists() == resumable, "only a resumable artifact goes on from what is there"
         (draft.path / "table.txt").write_text("whole")
-    assert ws.find("shop", "data").result == {} and ws.partial("shop", "data") == []
+    assert ws.find("shop", "data").result == {} and partial(ws) == []
 
 
 @pytest.mark.parametrize("ending", ["kill", "full disk"])
@@ -184,6 +191,38 @@ def test_two_processes_cannot_build_the_same(ws: Workspace) -> None:
     assert caught.value.exit_code == 4
     with ws.build(plan(a=1)):
         pass  # another artifact is free to be built
+
+
+def test_a_lock_that_its_holder_has_removed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(stream: object, operation: int) -> None:
+        (tmp_path / "lock").unlink()
+
+    with locked(tmp_path / "lock", tmp_path):
+        assert (tmp_path / "lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="Another process"), locked(tmp_path / "lock", tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_failure_before_any_file_leaves_no_folder(ws: Workspace, resumable: bool) -> None:
+    with pytest.raises(RuntimeError), ws.build(plan(), resumable=resumable) as draft:
+        draft.scratch.mkdir()
+        raise RuntimeError
+    assert list(ws.root.rglob("*")) == [] and ws.datasets() == []
+    build(ws, plan("raw", "files"))
+    with pytest.raises(RuntimeError), ws.build(plan(), resumable=resumable):
+        raise RuntimeError
+    assert [path.name for path in (ws.root / "shop").iterdir()] == ["raw"], "what else is there stays"
+
+
+def test_a_resumable_draft_stays_if_it_holds_a_file(ws: Workspace) -> None:
+    with pytest.raises(RuntimeError), ws.build(plan(), resumable=True) as draft:
+        draft.scratch.mkdir()
+        (draft.scratch / "part").write_text("half of it")
+        raise RuntimeError
+    assert (draft.scratch / "part").exists() and partial(ws) == [ws.path(plan())]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -240,6 +279,55 @@ def test_bytes_are_read_once_where_time_stamps_were_lost(ws: Workspace, monkeypa
     assert sorted(read) == sorted(artifact.path / "table.txt" for artifact in (raw, data))
     read[0].write_text("CONTENT")
     assert ws.stale(data)
+
+
+def test_each_manifest_is_read_once(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of data and codes, both made from the same data, is found, checked and resolved like in ``evaluate``."""
+    raw = build(ws, plan("raw", "files"))
+    data = build(ws, plan(inputs={"raw": raw}))
+    vectors = build(ws, plan("vectors", "lsa", inputs={"data": data}))
+    codes = build(ws, plan("codes", "opq", inputs={"data": data, "vectors": vectors}))
+    run = build(ws, plan("runs", "rpg-s0", inputs={"data": data, "codes": codes}))
+    trust._manifest.cache_clear()
+    read: list[Path] = []
+    checked: list[Path] = []
+    read_text, changed_file = Path.read_text, trust._changed_file
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: read.append(path) or read_text(path, **options))
+    monkeypatch.setattr(trust, "_changed_file", lambda a: checked.append(a.path) or changed_file(a))
+    assert ws.stale(run) is None
+    everything = sorted(artifact.path for artifact in (raw, data, vectors, codes, run))
+    assert sorted(checked) == everything, "an ancestor is checked once, though two ways lead to it"
+    found = ws.find("shop", "runs", "rpg-s0")
+    for name in ("data", "codes"):
+        ws.input(found, name)
+    build(ws, plan("eval", "rpg-s0-test", inputs={"runs": found}))
+    assert sorted(path.parent for path in read if path.name == MANIFEST) == sorted([*everything, read[-1].parent])
+    assert "eval" in str(read[-1]), "what was made is read once too"
+
+
+def test_a_manifest_that_has_changed_is_read_again(ws: Workspace) -> None:
+    made = build(ws, plan())
+    again = build(ws, plan(), "other content", force=True)
+    assert ws.read(made.path) == again and made.digest != again.digest
+
+
+def test_a_copy_within_the_root_can_be_used(ws: Workspace) -> None:
+    run = build(ws, plan("runs", "rpg-s0", inputs={"data": build(ws, plan())}))
+    for place in (run.path.with_name("mine"), ws.root / "kept" / "mine"):
+        shutil.copytree(run.path, place, copy_function=shutil.copyfile)  # time stamps are lost
+        copy = ws.find("shop", "runs", str(place))
+        assert copy.digest == run.digest and copy.label == "mine" and ws.input(copy, "data").dataset == "shop"
+    assert ws.find("shop", "runs", "rpg-s0").label == "rpg-s0" and ws.find("shop", "runs", "mine").label == "mine"
+
+
+def test_the_card_of_a_run_may_be_edited(ws: Workspace) -> None:
+    with ws.build(plan("runs", "rpg-s0")) as draft:
+        (draft.path / "README.md").write_text("as it was written")
+        (draft.path / "weights").mkdir()
+        (draft.path / "weights" / "README.md").write_text("not the card")
+    run = ws.made(plan("runs", "rpg-s0"))
+    (run.path / "README.md").write_text("what the user adds")
+    assert ws.find("shop", "runs") == run and list(run.manifest["files"]) == ["weights/README.md"]
 
 
 def test_an_input_made_again_makes_stale_and_the_same_bytes_heal(ws: Workspace) -> None:

@@ -25,6 +25,7 @@ from genrec_cli.sources import catalog
 from genrec_cli.sources.base import RemoteFile
 from genrec_cli.sources.fetch import Patience, damage, fetch
 from genrec_cli.stages import download as stage
+from genrec_cli.stages.status import survey
 
 REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
 PATIENT = Patience(timeout=5.0, retries=3, pause=0.001, longest=0.01)
@@ -362,6 +363,13 @@ def test_what_failed_goes_on_with_the_next_call(ws, server):
     assert server.shelf.asked == [(META, "bytes=50-")]
 
 
+def test_what_failed_before_the_first_byte_leaves_no_data_set(ws, server):
+    server.shelf.tricks = {META: ["status 404"], REVIEWS: ["status 404"]}
+    with pytest.raises(DownloadError, match="could not be fetched"):
+        get(ws, server)
+    assert ws.datasets() == [] and not (ws.root / "amazon-2014-beauty").exists()
+
+
 def test_a_kill_leaves_a_part_that_goes_on(ws, server):
     server.shelf.tricks[REVIEWS] = ["stall 4000", ""]
     code = (
@@ -380,7 +388,7 @@ def test_a_kill_leaves_a_part_that_goes_on(ws, server):
     finally:
         child.kill()
         child.wait()
-    assert len(ws.partial("amazon-2014-beauty", "raw")) == 1
+    assert [node.state for node in survey(ws, "amazon-2014-beauty")] == ["partial"]
     get(ws, server)
     assert ranges(server) == [None, "bytes=4000-"]
 

@@ -12,10 +12,10 @@ import typer
 from genrec_cli import console
 from genrec_cli.artifacts import KINDS, MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.cli import inspect as cli_inspect
-from genrec_cli.errors import GenrecError, UsageError
-from genrec_cli.registry import TABLE
+from genrec_cli.errors import ConfigError, GenrecError, UsageError
+from genrec_cli.registry import TABLE, load, names
 from genrec_cli.stages import doctor
-from genrec_cli.stages.status import lineage, lines, survey
+from genrec_cli.stages.status import lines, survey
 
 
 @pytest.fixture
@@ -60,10 +60,11 @@ def call(ws: Workspace, *words: str) -> int:
 
 
 def test_the_tree_hangs_each_artifact_below_its_latest_input(ws: Workspace, pipeline: dict[str, Artifact]) -> None:
-    (root,) = lineage(ws, survey(ws, "shop"))
+    (root,) = (node for node in survey(ws, "shop") if node.parent is None)
     chain = [root]
-    while chain[-1].made_from_it:
-        (below,) = chain[-1].made_from_it
+    while chain[-1].children:
+        (below,) = chain[-1].children
+        assert below.parent is chain[-1]
         chain.append(below)
     assert [node.kind for node in chain] == ["raw", "data", "codes", "runs", "eval"]
     assert {node.state for node in chain} == {"fresh"} and all(node.command is None for node in chain)
@@ -168,6 +169,33 @@ def test_the_help_names_every_kind_of_artifact() -> None:
     assert all(kind in cli_inspect.HELP for kind in KINDS)
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("absent_package.model:Model", "ModuleNotFoundError: No module named 'absent_package'"),
+        ("broken_plugin:Model", "RuntimeError: needs a licence"),
+        ("genrec_cli.models.popular:Absent", "AttributeError: .* 'Absent'"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_loaded_is_one_clear_error(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, reason: str
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('needs a licence')")
+    (tmp_path / "shop_models-1.0.dist-info").mkdir()
+    (tmp_path / "shop_models-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-models\n")
+    points = f"[genrec.models]\nmine = {target}\nrpg = absent:Rpg\n"
+    (tmp_path / "shop_models-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert names("model") == [*TABLE["model"], "mine"] and load("model", "popular").__name__ == "Popular"
+    with pytest.raises(ConfigError, match=f"'mine' of the package shop-models cannot be loaded: {reason}") as caught:
+        load("model", "mine")
+    assert f"genrec.models is mine = {target}" in caught.value.message
+    assert "pip uninstall shop-models" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="Did you mean 'mine'"):
+        load("model", "min")
+    assert call(ws, "list", "models") == 0, "it is still listed"
+
+
 def test_an_unknown_kind_gets_a_suggestion(ws: Workspace) -> None:
     with pytest.raises(UsageError, match="Did you mean 'models'"):
         call(ws, "list", "modles")
@@ -206,7 +234,7 @@ def test_a_problem_has_a_remedy_and_exit_code_3(
     checks = {check.name: check for check in doctor.examine(ws.root)}
     assert checks["nonesuch"].state == doctor.PROBLEM and "pip install" in str(checks["nonesuch"].remedy)
     assert checks["numpy"].state == doctor.PROBLEM and "older than 999" in checks["numpy"].found
-    assert "x" not in checks and not doctor.usable(list(checks.values()))
+    assert "x" not in checks
     assert call(ws, "doctor") == 3
     assert "pip install 'nonesuch>=1.2'" in capsys.readouterr().err
 

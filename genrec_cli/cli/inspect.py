@@ -36,13 +36,13 @@ def register(app: typer.Typer) -> None:
     def status(common: Common) -> None:
         """Show every artifact: from what it was made, whether it is fresh, and what to type if not."""
         from genrec_cli import console
-        from genrec_cli.stages.status import lineage, lines, survey
+        from genrec_cli.stages.status import lines, survey
 
         common.layers("status", [], {})
         ws = common.workspace()
         names = [ws.dataset(common.dataset)] if common.dataset else ws.datasets()
         trees = {name: survey(ws, name) for name in names}
-        text = [line for name, nodes in trees.items() for line in (name, *lines(lineage(ws, nodes)))]
+        text = [line for name, nodes in trees.items() for line in (name, *lines(nodes))]
         facts = [{"dataset": name, "artifacts": [n.facts() for n in nodes]} for name, nodes in trees.items()]
         console.emit({"schema": 1, "root": str(ws.root), "datasets": facts}, text="\n".join(text) if text else None)
         if not names:
@@ -52,26 +52,24 @@ def register(app: typer.Typer) -> None:
     def doctor(common: Common) -> None:
         """Check this machine: Python, packages, device, memory, disk, encoder. Exit code 0 if usable."""
         from genrec_cli import console
-        from genrec_cli.stages.doctor import examine, usable
+        from genrec_cli.stages.doctor import PROBLEM, examine
 
         common.layers("doctor", [], {})
         checks = examine(common.root)
-        ready = usable(checks)
+        ready = all(check.state != PROBLEM for check in checks)
         console.emit({"schema": 1, "usable": ready, "checks": [check._asdict() for check in checks]})
         console.table("", ["check", "state", "found"], ([c.name, c.state, c.found] for c in checks), to_stdout=True)
         for check in checks:
             if check.remedy:
                 console.say(f"{check.name}: {check.remedy}", level=0)
-        console.say(
-            "genrec can be used here." if ready else "genrec cannot be used here yet: see the lines above.",
-            level=0,
-        )
         if not ready:
+            console.say("genrec cannot be used here yet: see the lines above.", level=0)
             raise typer.Exit(3)
+        console.say("genrec can be used here.", level=0)
 
 
 def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
-    """Rows of one kind; singular and plural are both understood."""
+    """Rows of one kind, named in the singular or the plural."""
     from genrec_cli.artifacts import KINDS
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
@@ -79,19 +77,20 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     from genrec_cli.stages.run import read_recipe, recipe_names
 
     ws = common.workspace()
-    plurals = {f"{name}s": name for name in TABLE}
-    if kind in TABLE or kind in plurals:
-        single = plurals.get(kind, kind)
-        return [{"name": name, "what": _summary(TABLE[single].get(name))} for name in names(single)]
-    if kind in ("recipe", "recipes"):
+    known = [*(f"{name}s" for name in TABLE), "recipes", "datasets", *KINDS]
+    if kind not in known and f"{kind}s" in known:
+        kind = f"{kind}s"
+    if kind not in known:
+        raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
+    if kind == "recipes":
         heads = [(name, read_recipe(name).head) for name in recipe_names()]
         return [{"name": name, "dataset": head.dataset, "what": head.title} for name, head in heads]
-    if kind in ("dataset", "datasets"):
+    if kind == "datasets":
         return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]
-    if kind in KINDS or f"{kind}s" in KINDS:
-        return _artifacts(ws, common.dataset, kind if kind in KINDS else f"{kind}s")
-    known = [*plurals, "recipes", "datasets", *KINDS]
-    raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
+    if kind in KINDS:
+        return _artifacts(ws, common.dataset, kind)
+    table = TABLE[kind.removesuffix("s")]
+    return [{"name": name, "what": _summary(table.get(name))} for name in names(kind.removesuffix("s"))]
 
 
 def _shown(column: str, value: Any) -> Any:
@@ -104,19 +103,15 @@ def _shown(column: str, value: Any) -> Any:
 
 
 def _summary(target: str | None) -> str:
-    """First line of a module's docstring, read without importing it: a model would bring torch along."""
+    """First line of a module's docstring. The module is not imported, since a model would import torch."""
     import ast
     from importlib.util import find_spec
     from pathlib import Path
 
     if target is None:
         return "from another package"
-    try:
-        spec = find_spec(target.partition(":")[0])
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or spec.origin is None:
-        return "its file is missing"
+    spec = find_spec(target.partition(":")[0])
+    assert spec and spec.origin
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]
 
@@ -127,16 +122,16 @@ def _artifacts(ws: "Workspace", dataset: str | None, kind: str) -> list[dict[str
 
     from genrec_cli.stages.status import survey
 
-    return [
-        {
+    def row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+        path, started, size = facts["path"], facts["started"], facts["bytes"]
+        return {
             "dataset": name,
-            "name": node.path.name,
-            "state": node.state,
-            "made": datetime.fromtimestamp(node.started).strftime("%Y-%m-%d %H:%M") if node.started else None,
-            "seconds": node.seconds,
-            "MiB": round(node.bytes / 2**20, 1) if node.bytes is not None else None,
+            "name": path.rpartition("/")[2],
+            "state": facts["state"],
+            "made": started and datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M"),
+            "seconds": facts["seconds"],
+            "MiB": size and round(size / 2**20, 1),
         }
-        for name in ([ws.dataset(dataset)] if dataset else ws.datasets())
-        for node in survey(ws, name)
-        if node.kind == kind
-    ]
+
+    names = [ws.dataset(dataset)] if dataset else ws.datasets()
+    return [row(name, node.facts()) for name in names for node in survey(ws, name) if node.kind == kind]

@@ -64,7 +64,7 @@ def plan(ws: Workspace, dataset: str, config: CaseStudyConfig, runs: list[str]) 
             "The runs were trained on different data, so their users are not the same.",
             hint=f"Name those to compare: {' '.join(run.path.name for run in chosen)}",
         )
-    label = "-vs-".join(run.path.name.rpartition("-")[0] for run in chosen)[:60]
+    label = "-vs-".join(run.label for run in chosen)[:60]
     inputs = {f"runs{number}": run for number, run in enumerate(chosen)}
     return Plan(dataset, "cases", label, VERSION, {"case_study": config.model_dump(mode="json")}, inputs)
 
@@ -123,7 +123,7 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
 
 def labels_of(runs: list[Artifact]) -> list[str]:
     """What a reader tells the runs apart by: their labels, or their full names where two labels are equal."""
-    labels = [run.path.name.rpartition("-")[0] for run in runs]
+    labels = [run.label for run in runs]
     return labels if len(set(labels)) == len(labels) else [run.path.name for run in runs]
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ GIB = 2**30
 
 
 class Check(NamedTuple):
-    """One finding. ``problem`` means that genrec cannot work; ``note`` that something is slower or absent."""
+    """One finding. ``problem``: genrec cannot work; ``note``: something is slower or absent."""
 
     name: str
     state: str
@@ -30,11 +31,6 @@ class Check(NamedTuple):
 def examine(root: Path) -> list[Check]:
     """Every check, cheapest first. Nothing is installed, fetched or left behind."""
     return [_python(), *_packages(), *_torch(), _memory(), *_disk(root), _encoder()]
-
-
-def usable(checks: list[Check]) -> bool:
-    """Whether nothing is a problem."""
-    return all(check.state != PROBLEM for check in checks)
 
 
 def _python() -> Check:
@@ -55,13 +51,10 @@ def _packages() -> Iterator[Check]:
         least = re.search(r">=\s*([\d.]+)", requirement)
         try:
             version = metadata.version(name)
+            wrong = f"{version}, older than {least[1]}" if least and _numbers(version) < _numbers(least[1]) else None
         except metadata.PackageNotFoundError:
-            yield Check(name, PROBLEM, "not installed", f"pip install '{requirement}'")
-            continue
-        if least and _numbers(version) < _numbers(least[1]):
-            yield Check(name, PROBLEM, f"{version}, older than {least[1]}", f"pip install '{requirement}'")
-        else:
-            yield Check(name, OK, version)
+            wrong = "not installed"
+        yield Check(name, PROBLEM, wrong, f"pip install '{requirement}'") if wrong else Check(name, OK, version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -69,39 +62,37 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _torch() -> Iterator[Check]:
-    """The build, the device it can use, and whether bf16 pays there."""
+    """The build, the device it can use, and whether bf16 is fast there."""
     try:
         import torch
     except (ImportError, OSError) as error:
         yield Check("torch build", PROBLEM, f"cannot be imported: {error}", "pip install --force-reinstall torch")
         return
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"  # torch.version.cuda: None, or as 12.8
-    if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    usable = torch.cuda.is_available()
+    if usable or not _nvidia_visible():
         yield Check("torch build", OK, build)
-        yield Check("device", OK, f"cuda: {names}")
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            yield Check("bf16", OK, "supported: --set train.precision=bf16")
-        else:
-            yield Check("bf16", NOTE, "not supported by this GPU", "keep fp32")
-        return
-    if _nvidia_visible():
+    elif build == "CPU":
+        what = "CPU; a GPU is visible, but torch is built for CPU only"
         remedy = "pip install --force-reinstall torch    (or: uv pip install --torch-backend=auto torch)"
-        what = "a GPU is visible, but torch is built for CPU only" if build == "CPU" else "the GPU cannot be used"
-        fix = remedy if build == "CPU" else "update the NVIDIA driver, or install a torch build for its CUDA version"
-        yield Check("torch build", NOTE, f"{build}; {what}", fix)
+        yield Check("torch build", NOTE, what, remedy)
     else:
-        yield Check("torch build", OK, build)
-    if torch.backends.mps.is_available():
-        yield Check("device", OK, "mps")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("device", OK, f"cpu: {cores} cores, torch uses {torch.get_num_threads()} threads")
-    fast = _cpu_flags() & {"amx_bf16", "avx512_bf16"}
-    yield (
-        Check("bf16", OK, f"fast on this CPU ({', '.join(sorted(fast))})")
-        if fast
-        else Check("bf16", NOTE, "emulated on this CPU, hence slow", "keep fp32, the default")
-    )
+        remedy = "update the NVIDIA driver, or install a torch build for its CUDA version"
+        yield Check("torch build", NOTE, f"{build}; the GPU cannot be used", remedy)
+    if usable:
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        yield Check("device", OK, f"cuda: {names}")
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        if torch.backends.mps.is_available():
+            yield Check("device", OK, "mps")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        yield Check("device", OK, f"cpu: {cores} cores, torch uses {torch.get_num_threads()} threads")
+        fast = bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
+    if fast:
+        yield Check("bf16", OK, "fast on this device: --set train.precision=bf16")
+    else:
+        yield Check("bf16", NOTE, "only emulated on this device, hence slow", "keep fp32, the default")
 
 
 def _nvidia_visible() -> bool:
@@ -124,12 +115,9 @@ def _memory() -> Check:
     except OSError:
         return Check("memory", NOTE, "unknown on this system")
     free = int(re.search(r"MemAvailable:\s+(\d+)", facts)[1]) * 1024  # type: ignore[index]
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no container limit
+    with suppress(OSError, ValueError):  # without a container there is no limit
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, limit - used)
     if free < 2 * GIB:
         return Check("memory", NOTE, f"{free / GIB:.1f} GiB free", "2 GiB or more is better: close other programs")
     return Check("memory", OK, f"{free / GIB:.1f} GiB free")
@@ -157,17 +145,9 @@ def _encoder() -> Check:
     name = os.environ.get("GENREC_ENCODER") or DEFAULT_ENCODER
     if name == "lsa":
         return Check("encoder", OK, "lsa (offline)")
-    if Path(name).is_dir() or (_hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots").is_dir():
-        return Check("encoder", OK, f"{name} (on disk)")
-    return Check(
-        "encoder",
-        NOTE,
-        f"{name} is not on disk; its first use fetches it",
-        "without a network: genrec tokenize --encoder lsa    or    GENREC_ENCODER=lsa",
-    )
-
-
-def _hub_cache() -> Path:
-    """Where Hugging Face keeps models, by its own environment variables."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    if Path(name).is_dir() or (cache / f"models--{name.replace('/', '--')}" / "snapshots").is_dir():
+        return Check("encoder", OK, f"{name} (on disk)")
+    remedy = "without a network: genrec tokenize --encoder lsa    or    GENREC_ENCODER=lsa"
+    return Check("encoder", NOTE, f"{name} is not on disk; its first use fetches it", remedy)

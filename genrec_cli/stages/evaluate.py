@@ -72,7 +72,7 @@ def plan(
     resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
     if not decoder.exact:
         resolved["decoder"] = settings.model_dump(mode="json")
-    label = f"{chosen.path.name.rpartition('-')[0]}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
+    label = f"{chosen.label}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
     return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen}), config
 
 

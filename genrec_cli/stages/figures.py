@@ -54,7 +54,7 @@ def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -
                 f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs.",
                 hint="genrec list runs    shows the others",
             )
-    label = "-vs-".join(run.path.name.rpartition("-")[0] for run in runs)[:60]
+    label = "-vs-".join(run.label for run in runs)[:60]
     settings = {"figures": config.model_dump(mode="json")}
     return Plan(dataset, "figures", label, VERSION, settings, {f"runs{n}": run for n, run in enumerate(runs)})
 
@@ -92,7 +92,7 @@ def plan_sweep(ws: Workspace, dataset: str, name: str) -> Plan:
             f"The table of {sweep.path.name} does not hold {tradeoff.SPEED} beside a metric.",
             hint=f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]',
         )
-    return Plan(dataset, "figures", sweep.path.name.rpartition("-")[0], VERSION, {"figures": {}}, {"sweeps": sweep})
+    return Plan(dataset, "figures", sweep.label, VERSION, {"figures": {}}, {"sweeps": sweep})
 
 
 def run_sweep(ws: Workspace, plan: Plan) -> Artifact:

@@ -1,15 +1,15 @@
 """What lies under the root and whether it can be used: the lineage of every data set.
 
-Reads manifests only, plus the bytes of files whose time stamp changed. A damaged manifest is reported
-like any other trouble instead of stopping the survey.
+Only manifests are read, and the bytes of files whose time stamp has changed. A damaged manifest is reported like any
+other fault and does not stop the survey.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec_cli.artifacts import KINDS, STAGE_OF, Workspace
+from genrec_cli.artifacts import KINDS, STAGE_OF, Artifact, Workspace
 from genrec_cli.errors import DataError
 
 
@@ -24,60 +24,55 @@ class Node:
     why: str | None = None
     command: str | None = None
     """What to type to mend it."""
-    key: str | None = None
-    digest: str | None = None
-    tainted: bool = False
-    started: float | None = None
-    seconds: float | None = None
-    bytes: int | None = None
-    inputs: list[str] = field(default_factory=list)
-    """Paths of its inputs, relative to the root."""
-    made_from_it: list["Node"] = field(default_factory=list)
+    artifact: Artifact | None = None
+    """None if it is partial or damaged."""
+    parent: "Node | None" = None
+    """The latest of its inputs in the pipeline."""
+    children: list["Node"] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        """For ``--json``: everything but the children, which can be read off ``inputs``."""
-        values = {name: value for name, value in vars(self).items() if name != "made_from_it"}
-        return {**values, "path": str(self.path)}
+        """All but the tree, for ``--json``; ``inputs`` are paths relative to the root, ``bytes`` the size of all files.
+
+        What only the manifest of a finished artifact tells is None for others.
+        """
+        manifest = self.artifact.manifest if self.artifact else {}
+        known: dict[str, Any] = {name: getattr(self, name) for name in ("kind", "state", "why", "command")}
+        known |= {name: manifest.get(name) for name in ("key", "digest", "tainted", "started", "seconds")}
+        return known | {
+            "path": str(self.path),
+            "bytes": sum(facts["bytes"] for facts in manifest["files"].values()) if manifest else None,
+            "inputs": [facts["path"] for facts in manifest.get("inputs", {}).values()],
+        }
 
 
 def survey(ws: Workspace, dataset: str) -> list[Node]:
     """Every artifact of a data set, finished or not, in the order of the pipeline."""
     nodes: dict[str, Node] = {}
     for kind in KINDS:
-        folder = ws.root / dataset / kind
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not path.is_dir():
-                continue
-            node = nodes[path.relative_to(ws.root).as_posix()] = _node(ws, dataset, kind, path)
-            amiss = [nodes[name] for name in node.inputs if name in nodes and nodes[name].state != "fresh"]
-            if amiss:  # mending the parent may be all that is needed
-                parent = max(amiss, key=lambda parent: KINDS.index(parent.kind))
-                node.why, node.command = f"{parent.kind}/{parent.path.name} is {parent.state}", None
+        for path in sorted((ws.root / dataset / kind).glob("*/")):
+            node = _node(ws, dataset, kind, path)
+            parents = [nodes[name] for name in node.facts()["inputs"] if name in nodes]
+            parents.sort(key=lambda parent: KINDS.index(parent.kind))
+            if parents:
+                node.parent = parents[-1]
+                node.parent.children.append(node)
+            for parent in parents:
+                if parent.state != "fresh":  # to mend the parent may be enough
+                    node.why, node.command = f"{parent.kind}/{parent.path.name} is {parent.state}", None
+            nodes[path.relative_to(ws.root).as_posix()] = node
     return list(nodes.values())
 
 
-def lineage(ws: Workspace, nodes: list[Node]) -> list[Node]:
-    """Hang each node below the latest of its inputs in the pipeline; returns those that have none."""
-    by_path = {node.path.relative_to(ws.root).as_posix(): node for node in nodes}
-    roots = []
+def lines(nodes: Iterable[Node], parent: Node | None = None, depth: int = 1) -> Iterator[str]:
+    """The tree below a node as indented lines: kind, name, state; below a node with a fault, what to type."""
     for node in nodes:
-        parents = [by_path[path] for path in node.inputs if path in by_path]
-        if parents:
-            max(parents, key=lambda parent: KINDS.index(parent.kind)).made_from_it.append(node)
-        else:
-            roots.append(node)
-    return roots
-
-
-def lines(roots: list[Node], depth: int = 1) -> Iterator[str]:
-    """The tree as indented lines: state, kind, name; below a node in trouble, what to type."""
-    for node in roots:
-        state = f"{node.state}, from stale inputs" if node.tainted and node.state == "fresh" else node.state
-        why = f": {node.why}" if node.why else ""
-        yield f"{'  ' * depth}{node.kind + '/' + node.path.name:<{max(1, 44 - 2 * depth)}} {state}{why}"
-        if node.command:
-            yield f"{'  ' * depth}    try: {node.command}"
-        yield from lines(node.made_from_it, depth + 1)
+        if node.parent is parent:
+            tainted = node.state == "fresh" and node.artifact and node.artifact.tainted
+            state = node.state + (", from stale inputs" if tainted else "") + (f": {node.why}" if node.why else "")
+            yield f"{'  ' * depth}{node.kind + '/' + node.path.name:<{max(1, 44 - 2 * depth)}} {state}"
+            if node.command:
+                yield f"{'  ' * depth}    try: {node.command}"
+            yield from lines(node.children, node, depth + 1)
 
 
 def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
@@ -85,35 +80,15 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
     if path.name.startswith("."):
         why = "left by a process that was killed or still runs"
         return Node(kind, path, "partial", why, f"{stage}    begins it again and clears this away")
+    model, found, seed = path.name.rpartition("-")[0].rpartition("-s")
+    named = f"{stage} --model {model} --seed {seed}" if kind == "runs" and found and seed.isdigit() else stage
     try:
         artifact = ws.read(path)
         if artifact is None:
-            command = f"{stage}{_run_options(kind, path)}    with the options it was begun with goes on"
+            command = f"{named}    with the options it was begun with goes on"
             return Node(kind, path, "partial", "begun and not finished", command)
         why = ws.stale(artifact)
-        manifest = artifact.manifest
-        again = artifact.command + (_run_options(kind, path) if artifact.command == stage else "")
-        return Node(
-            kind,
-            path,
-            "stale" if why else "fresh",
-            why,
-            f"{again} --force" if why else None,
-            key=artifact.key,
-            digest=artifact.digest,
-            tainted=artifact.tainted,
-            started=manifest.get("started"),
-            seconds=manifest.get("seconds"),
-            bytes=sum(int(facts["bytes"]) for facts in manifest["files"].values()),
-            inputs=[str(facts["path"]) for facts in manifest["inputs"].values()],
-        )
     except DataError as error:
         return Node(kind, path, "damaged", error.message, error.hint)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return Node(kind, path, "damaged", f"its manifest has another form ({error!r})", f"rm -r {path}")
-
-
-def _run_options(kind: str, path: Path) -> str:
-    """The options that a run's folder name ``<model>-s<seed>-<key>`` gives away."""
-    model, found, seed = path.name.rpartition("-")[0].rpartition("-s")
-    return f" --model {model} --seed {seed}" if kind == "runs" and found and seed.isdigit() else ""
+    again = named if artifact.command == stage else artifact.command
+    return Node(kind, path, "stale" if why else "fresh", why, f"{again} --force" if why else None, artifact)

@@ -1,0 +1,91 @@
+"""Which artifact is meant: the data set and the artifact that a name, a key or a path selects."""
+
+from pathlib import Path
+
+from genrec_cli.artifacts.identity import KINDS, MANIFEST, STAGE_OF, Artifact
+from genrec_cli.artifacts.trust import Lineage
+from genrec_cli.config import did_you_mean
+from genrec_cli.errors import InputError, UsageError
+
+
+class Finder(Lineage):
+    """Finds artifacts under a root."""
+
+    def datasets(self) -> list[str]:
+        """Names of the data sets under the root."""
+        return sorted({path.parent.name for kind in KINDS for path in self.root.glob(f"*/{kind}/")})
+
+    def dataset(self, name: str | None) -> str:
+        """The named data set, or the only one there is."""
+        known, example = self.datasets(), "genrec download --dataset synthetic"
+        if name in known or (name is None and len(known) == 1):
+            return name or known[0]
+        if name is not None:
+            what = f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}"
+            raise InputError(what, hint=f"{example}    makes one; genrec status lists them")
+        if known:
+            what = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
+            raise InputError(what, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
+        raise InputError(
+            f"There is no data set under {self.root} yet.", hint=f"{example}    or    genrec run quickstart"
+        )
+
+    def all(self, dataset: str, kind: str) -> list[Artifact]:
+        """Finished artifacts of a kind, by name."""
+        paths = sorted((self.root / dataset / kind).glob("[!.]*/"))
+        return [artifact for path in paths if (artifact := self.read(path))]
+
+    def find(
+        self, dataset: str, kind: str, selector: str | None = None, *, made_from: Artifact | None = None
+    ) -> Artifact:
+        """The one artifact of a kind that fits, verified; without a selector, the only one that is not stale.
+
+        Args:
+            selector: a label or its beginning, a prefix of the key, or a path under the root.
+            made_from: the input that it must have been made from.
+
+        Raises:
+            InputError: none fits, several fit, or it is stale.
+            UsageError: the path is not an artifact of this kind under the root.
+        """
+        if selector and (Path(selector) / MANIFEST).is_file():
+            return self.verified(self._at(Path(selector), kind))
+        known = found = self.all(dataset, kind)
+        if made_from:
+            known = found = [a for a in known if a.manifest["inputs"][made_from.kind]["digest"] == made_from.digest]
+        if selector and not (found := _selected(known, Path(selector).name)):
+            near = did_you_mean(selector, [a.path.name for a in known])
+            what = f"No {kind} '{selector}' in {self.root / dataset / kind}.{near}"
+            raise InputError(what, hint="genrec status    shows what is there")
+        if not found:
+            source = f" made from {made_from.path.name}" if made_from else ""
+            hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
+            if kind == "data":
+                hint += f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere"
+            if kind == "raw":
+                hint += f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own"
+            raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=hint)
+        if len(found) > 1 and not self.allow_stale:
+            found = [a for a in found if not self.stale(a)] or found
+        if len(found) > 1:
+            names = "\n".join(f"  {a.path.name}" for a in found)
+            option = {"runs": "run", "sweeps": "sweep"}.get(kind, kind)
+            hint = f"Choose one with --{option} NAME" + (", for figures by NAME alone" if kind == "runs" else "")
+            hint = "Type one of these names in full" if selector else hint
+            raise InputError(f"{len(found)} {kind} of '{dataset}' fit:\n{names}", hint=hint)
+        return self.verified(found[0])
+
+    def _at(self, path: Path, kind: str) -> Artifact:
+        """The artifact at a path. It must lie under the root, where its inputs are."""
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise UsageError(f"{path} lies outside of {self.root}.", hint="Copy its data set there, or use --root")
+        artifact = self.read(path)
+        if artifact is None or artifact.kind != kind:
+            raise UsageError(f"{path} is not an artifact of the kind '{kind}'.")
+        return artifact
+
+
+def _selected(known: list[Artifact], name: str) -> list[Artifact]:
+    """Artifacts with this name or label; if there is none, those whose name or key begins with it."""
+    exact = [a for a in known if name in (a.path.name, a.label)]
+    return exact or [a for a in known if a.path.name.startswith(name) or a.key.startswith(name)]
