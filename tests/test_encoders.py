@@ -86,8 +86,8 @@ def test_identity_is_the_content_not_the_path(tmp_path: Path) -> None:
     [
         (["a", "c"], [[1.0], [1.0]], "no vector for 1 of 2 items: b"),
         (["a", "b", "b"], [[1.0], [1.0], [2.0]], r"1 raw id\(s\) more than once: b"),
-        (["a", "b"], [[1.0], [1.0, 2.0]], "all vectors need one width"),
-        (["a", "b"], [[1.0], None], "all vectors need one width"),
+        (["a", "b"], [[1.0], [1.0, 2.0]], "need one length"),
+        (["a", "b"], [[1.0], None], "need one length"),
     ],
 )
 def test_parquet_that_does_not_fit(tmp_path: Path, ids: list[str], vectors: list, message: str) -> None:

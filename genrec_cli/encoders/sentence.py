@@ -17,6 +17,7 @@ from pydantic import Field
 
 from genrec_cli import console
 from genrec_cli.config import Section
+from genrec_cli.encoders.item_rows import exists, user_path
 from genrec_cli.errors import DataError, DownloadError, UsageError
 from genrec_cli.files import sha256_file
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"
 PROBE_SECONDS = 10.0
+MAX_LABEL = 80
+"""Longest label made from the name of a model: file systems take names of 255 bytes."""
 OFFLINE = (
     "genrec tokenize --encoder lsa    needs no model;  --encoder FOLDER    reads one on disk;  "
     "--encoder FILE.npy    takes your own vectors"
@@ -56,8 +59,8 @@ class SentenceEncoder:
     frozen: ClassVar[bool] = True
 
     def __init__(self, config: SentenceConfig) -> None:
-        path = Path(config.model).expanduser()
-        self.folder = path if path.is_dir() else None
+        path = user_path(config.model)
+        self.folder = path if exists(path, folder=True) else None
         if self.folder is None and (path.is_absolute() or config.model.startswith((".", "~"))):
             raise UsageError(f"There is no model folder {config.model}.", hint=OFFLINE)
         self.facts: dict[str, object] = {}
@@ -130,10 +133,10 @@ class SentenceEncoder:
 
 
 def short_name(model: str) -> str:
-    """The telling part of a model's name or folder, fit for a folder name: ``all-minilm-l6-v2``."""
+    """The last meaningful part of a model's name or folder, fit for a folder name: ``all-minilm-l6-v2``."""
     parts = [part for part in Path(model).parts if re.search(r"\w", part)] or ["model"]
-    telling = [p for p in parts if p not in {"model", "snapshots"} and not re.fullmatch(r"[0-9a-f]{40}", p)]
-    return re.sub(r"[^a-z0-9]+", "-", (telling or parts)[-1].lower()).strip("-") or "model"
+    named = [p for p in parts if p not in {"model", "snapshots"} and not re.fullmatch(r"[0-9a-f]{40}", p)]
+    return re.sub(r"[^a-z0-9]+", "-", (named or parts)[-1].lower())[:MAX_LABEL].strip("-") or "model"
 
 
 def sha256_folder(folder: Path) -> str:
