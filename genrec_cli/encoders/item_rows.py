@@ -8,6 +8,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,8 @@ from genrec_cli import console
 from genrec_cli.errors import DataError, UsageError
 
 SUFFIXES = (".npy", ".parquet")
-MALFORMED = (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError, RecursionError)
+MALFORMED = (ValueError, TypeError, LookupError, SyntaxError, TokenError, EOFError, OSError)
+MALFORMED += (OverflowError, MemoryError, RecursionError)
 """What NumPy raises for a header that is no header, or that claims more than there is."""
 
 
