@@ -132,7 +132,7 @@ def test_other_targets_give_the_same_matrix(root: Path, tmp_path: Path) -> None:
 
     folder = shutil.copytree(Workspace(root).find("synthetic", "data").path, tmp_path / "data")
     before = training_matrix(folder, 150).toarray()
-    item_N, user_U = read_histories(folder)
+    item_N, user_U, _ = read_histories(folder)
     changed_N = item_N.copy()
     for user in user_U:
         changed_N[user["offset"] + user["train_end"] : user["offset"] + user["length"]] = 1

@@ -304,4 +304,4 @@ def test_a_table_that_lost_an_item_is_refused(root: Path, tmp_path: Path) -> Non
     shutil.copytree(codes.path, tmp_path / "copy")
     CodesTable(stored(codes.path)[:-1], 16).write(tmp_path / "copy")
     with pytest.raises(DataError, match="holds codes of"):
-        load_catalog(ws.input(codes, "data"), type(codes)(tmp_path / "copy", codes.manifest))
+        load_catalog({"data": ws.input(codes, "data"), "codes": type(codes)(tmp_path / "copy", codes.manifest)})

@@ -296,7 +296,7 @@ def test_titles_become_codes_without_vectors(root):
     ]
     ws = Workspace(root)
     codes = ws.find("synthetic", "codes")
-    catalog = load_catalog(ws.input(codes, "data"), codes)
+    catalog = load_catalog({"data": ws.input(codes, "data"), "codes": codes})
     assert catalog.shared and catalog.padded and catalog.codewords == 400
     assert catalog.code_RK.dtype == torch.int16 and not catalog.code_RK[0].any()
     assert np.array_equal(catalog.codes_IK.numpy(), np.where(stored == NO_CODE_ON_DISK, -1, stored.astype(int)))
@@ -327,7 +327,7 @@ def test_an_item_without_any_code_is_refused(root, tmp_path):
     codes_IK[7] = NO_CODE
     CodesTable(codes_IK, table.codewords, shared=True).write(tmp_path)
     with pytest.raises(DataError, match="without any code"):
-        load_catalog(ws.input(codes, "data"), elsewhere)
+        load_catalog({"data": ws.input(codes, "data"), "codes": elsewhere})
     CodesTable(codes_IK, table.codewords).write(tmp_path)
     with pytest.raises(DataError, match="the code 65535"):
-        load_catalog(ws.input(codes, "data"), elsewhere)
+        load_catalog({"data": ws.input(codes, "data"), "codes": elsewhere})
