@@ -70,8 +70,11 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "codes.parquet"
     codes = pa.FixedSizeListArray.from_arrays(pa.array([0, 9], pa.uint16()), 2)
     table = pa.table({"item": pa.array([1], pa.uint32()), "codes": codes})
-    for metadata, message in (({}, "codewords"), ({"codewords": "x", "shared": "0"}, "invalid literal"),
-                              ({"codewords": "9", "shared": "0"}, "the code 9, but V is 9")):  # fmt: skip
+    for metadata, message in (
+        ({}, "codewords"),
+        ({"codewords": "x", "shared": "0"}, "invalid literal"),
+        ({"codewords": "9", "shared": "0"}, "the code 9, but V is 9"),
+    ):
         pq.write_table(table.replace_schema_metadata(metadata), file)
         with pytest.raises(DataError, match=message):
             CodesTable.read(tmp_path)
@@ -177,8 +180,11 @@ def test_a_file_that_does_not_fit(root: Path, ids: list[str], tmp_path: Path, ca
 
 def test_columns_that_are_not_there_or_twice(root: Path, ids: list[str], tmp_path: Path) -> None:
     codes = pa.array(some_codes(len(ids)).tolist())
-    for names, message in ((["id", "codes"], "no column 'raw_id'"), (["raw_id", "code"], "no column 'codes'"),
-                           (["raw_id", "codes", "codes"], "2 columns 'codes'")):  # fmt: skip
+    for names, message in (
+        (["id", "codes"], "no column 'raw_id'"),
+        (["raw_id", "code"], "no column 'codes'"),
+        (["raw_id", "codes", "codes"], "2 columns 'codes'"),
+    ):
         pq.write_table(pa.table([pa.array(ids), codes, codes][: len(names)], names), tmp_path / "c.parquet")
         answer = genrec(root, "tokenize", "--codes", tmp_path / "c.parquet")
         assert answer.code == 3 and message in answer.err
@@ -201,8 +207,9 @@ def test_npy_files_that_are_something_else(root: Path, ids: list[str], tmp_path:
     with file.open("wb") as stream:
         np.savez(stream, codes=some_codes(len(ids)))
     answer(3, "is not a NumPy array")
-    for content in (b"", b"PK\x03\x04broken", b"\x80\x04.", header((10**30, 3)), header((10**12, 3)), header((-1, 3)),
-                    b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10000):  # fmt: skip
+    nested = b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10000
+    headers = [header(shape) for shape in ((10**30, 3), (10**12, 3), (-1, 3))]
+    for content in (b"", b"PK\x03\x04broken", b"\x80\x04.", nested, *headers):
         file.write_bytes(content)
         answer(3, "is not a NumPy array")
     np.save(file, np.array([[{}]] * len(ids), dtype=object), allow_pickle=True)

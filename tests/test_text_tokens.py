@@ -31,6 +31,13 @@ from genrec_cli.stages.load import load_catalog
 from genrec_cli.tokenizers.text import TextConfig, TextTokenizer
 
 KINDS = {"padded": {"padded": True}, "shared": {"shared": True}, "text": {"padded": True, "shared": True}}
+CONTRACTS = [
+    contracts.test_offers_a_face_and_scores_every_item,
+    contracts.test_a_batch_gives_what_each_history_gives_alone,
+    contracts.test_gradients_reach_every_parameter,
+    contracts.test_the_loss_of_a_batch_is_the_sum_of_its_rows,
+    contracts.test_the_future_does_not_leak,
+]
 QUIET = {"width": 16, "heads": 2, "inner": 32, "dropout": 0.0, "attention_dropout": 0.0}
 
 
@@ -65,13 +72,7 @@ def batch(histories, rows):
 
 
 @pytest.mark.parametrize("name", ["rpg", "mhl"])
-@pytest.mark.parametrize("contract", [
-    contracts.test_offers_a_face_and_scores_every_item,
-    contracts.test_a_batch_gives_what_each_history_gives_alone,
-    contracts.test_gradients_reach_every_parameter,
-    contracts.test_the_loss_of_a_batch_is_the_sum_of_its_rows,
-    contracts.test_the_future_does_not_leak,
-], ids=lambda contract: contract.__name__.removeprefix("test_"))  # fmt: skip
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__.removeprefix("test_"))
 def test_contracts(contract, name, kind, monkeypatch, histories, rows):
     monkeypatch.setattr(contracts, "make_catalog", partial(make_catalog, **kind))
     given = {"name": name, "histories": histories, "rows": rows}
@@ -179,8 +180,8 @@ def test_padding_is_never_masked(text, policy, granularity, next_on, batch):
 def test_the_budget_counts_codes_that_are_there(text, batch):
     real_NK = mhl(text).real(batch)
     mask_NK = every("entropy", "token", 0.5, "rounded")(torch.rand(real_NK.shape), batch, 4, real_NK=real_NK)
-    number_B, all_B = (torch.zeros(batch.packing.sequences).index_add_(0, batch.packing.sequence_N, m.sum(1).float())
-                       for m in (mask_NK, real_NK))  # fmt: skip
+    zero_B, sequence_N = torch.zeros(batch.packing.sequences), batch.packing.sequence_N
+    number_B, all_B = (zero_B.index_add(0, sequence_N, m.sum(1).float()) for m in (mask_NK, real_NK))
     assert ((number_B - 0.5 * all_B).abs() < 1).all()
 
 
@@ -262,14 +263,10 @@ def test_other_processes_give_the_same_codes():
         "titles = json.loads(sys.argv[1]); t = TextTokenizer(TextConfig(codebooks=12, codewords=300))\n"
         "t.fit(titles, np.arange(15) < 12); print(json.dumps([t.codes(titles).tolist(), t.bpe.to_str()]))"
     )
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", script, json.dumps(TITLES)],
-            env={"RAYON_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True,
-        ).stdout
-        for threads in ("1", "4")
-    }  # fmt: skip
+    words, found = [sys.executable, "-c", script, json.dumps(TITLES)], set()
+    for threads in ("1", "4"):
+        env = {"RAYON_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path)}
+        found.add(subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout)
     assert {*map(str.strip, found)} == {json.dumps([fitted().codes(TITLES).tolist(), fitted().bpe.to_str()])}
 
 

@@ -51,9 +51,9 @@ class Batched(Described, Protocol):
     """Texts encoded together."""
 
     def open(self) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
-        """Load what encodes: a function from a batch of texts, none of them blank, to ``vec_BD``; and D.
+        """Load the model: a function from a batch of texts, none of them blank, to ``vec_BD``; and D.
 
-        The facts are known from then on.
+        The facts are known from then on. A second call does not load the model again.
         """
         ...
 

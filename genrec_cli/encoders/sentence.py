@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -83,7 +84,7 @@ class SentenceEncoder:
             DataError: the folder holds no model.
             UsageError: the device is not there.
         """
-        model = self._load()
+        model = self._model
         if self.config.max_length:
             model.max_seq_length = self.config.max_length
 
@@ -100,7 +101,8 @@ class SentenceEncoder:
             self.facts["revision"] = _cached_revision(self.config.model, self.config.revision)
         return encode_batch, encode_batch(["width"]).shape[1]
 
-    def _load(self) -> "SentenceTransformer":
+    @cached_property
+    def _model(self) -> "SentenceTransformer":
         """The model from its folder, else from the cache, else from the hub if that answers."""
         device = None if self.config.device == "auto" else self.config.device
         _check_device(device)

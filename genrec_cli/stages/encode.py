@@ -6,7 +6,7 @@ on the texts alone. So the vectors are the same after a kill and for any number 
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +24,20 @@ BATCHES = 32
 """Batches per part. With 64 texts per batch, a kill costs a CPU seconds to minutes, and a part has some megabytes."""
 
 
-Opened = tuple[Callable[[Sequence[str]], np.ndarray], int]
-"""What :meth:`Batched.open` returns."""
-
-
 def encode(
-    encoder: Encoder,
-    texts: Sequence[str],
-    raw_ids: Sequence[str],
-    plan: Plan,
-    folder: Path,
-    opened: Opened | None = None,
-    **needed: Any,
+    encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path, **needed: Any
 ) -> np.ndarray:
     """``vec_ID`` (float32) in the main process; the others encode some batches, and their result is not complete.
 
     Args:
         folder: where parts are kept while not all are done.
-        opened: a batched encoder that was opened already.
         needed: what the encoder reads beside texts and raw ids.
 
     Raises:
         DataError: a vector is not finite.
     """
     if isinstance(encoder, Batched):
-        return _in_parts(encoder, opened or encoder.open(), texts, raw_ids, plan, folder)
+        return _in_parts(encoder, texts, raw_ids, plan, folder)
     if not here().main:
         return np.empty((0, 0), np.float32)
     vec_ID = encoder.encode(texts, raw_ids, **needed)
@@ -62,12 +51,10 @@ def longest_first(texts: Sequence[str]) -> np.ndarray:
     return np.argsort(-length_I, kind="stable")[: np.count_nonzero(length_I)]
 
 
-def _in_parts(
-    encoder: Batched, opened: Opened, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path
-) -> np.ndarray:
+def _in_parts(encoder: Batched, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path) -> np.ndarray:
     """``vec_ID``. Processes take the batches of a part in turn; the main one gathers the part and keeps it."""
     ranks, size = here(), encoder.batch_size
-    encode_batch, width = opened
+    encode_batch, width = encoder.open()
     order = longest_first(texts)
     parts = [order[start : start + BATCHES * size] for start in range(0, len(order), BATCHES * size)]
     kept = Kept(folder, width, canonical_json([plan.key, size, dict(encoder.facts)]))

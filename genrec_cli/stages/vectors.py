@@ -73,17 +73,17 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         items = read_table(data.path / "items.parquet", ITEMS, ["raw_id", "text"])
         texts = [text or "" for text in items["text"].to_pylist()]
         raw_ids = items["raw_id"].to_pylist()
-        # Opened before anything is written: a model that cannot be loaded leaves no unfinished artifact.
-        opened = encoder.open() if isinstance(encoder, Batched) else None
+        if isinstance(encoder, Batched):
+            encoder.open()  # before anything is written: a model that cannot be loaded leaves no unfinished artifact
         if not here().main:
             here().barrier()
-            encode(encoder, texts, raw_ids, plan, ws.path(plan), opened)
+            encode(encoder, texts, raw_ids, plan, ws.path(plan))
             return None
         wanted = "interactions" in getattr(encoder, "needs", ())
         needed = {"interactions_UI": training_matrix(data.path, len(texts))} if wanted else {}
         with ws.build(plan, resumable=isinstance(encoder, Batched)) as draft:
             here().barrier()
-            vec_ID = encode(encoder, texts, raw_ids, plan, draft.scratch, opened, **needed)
+            vec_ID = encode(encoder, texts, raw_ids, plan, draft.scratch, **needed)
             zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
             if zero:
                 console.say(f"{zero:,} of {len(texts):,} items have no usable text: their vectors are zero")

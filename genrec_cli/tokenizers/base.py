@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -41,7 +41,10 @@ class Tokenizer(Protocol):
 
 
 class Movable(Protocol):
-    """A tokenizer whose items can move to other codes, so that no two items are equal."""
+    """A tokenizer whose items can move to other codes, so that no two items are equal.
+
+    One with a codebook also has a class method ``load(folder)``, which reads what ``save`` wrote.
+    """
 
     def decode(self, codes_IK: np.ndarray) -> np.ndarray | None:
         """The vectors that the codes stand for (after PCA), to measure the error; None if there are none."""
@@ -56,13 +59,4 @@ class Movable(Protocol):
 
         Once ``many`` is V^K, these are all codes. ``codes_NK`` are the present codes of the items.
         """
-        ...
-
-
-class VectorTokenizer(Tokenizer, Movable, Protocol):
-    """A tokenizer of vectors, whose codebooks can give codes to new items."""
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The tokenizer that :meth:`save` wrote to ``codebook.safetensors``."""
         ...

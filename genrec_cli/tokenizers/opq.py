@@ -20,10 +20,9 @@ import numpy as np
 from pydantic import Field
 
 from genrec_cli.config import Seed
-from genrec_cli.tokenizers.base import MAX_DIGITS
 from genrec_cli.tokenizers.codebook import CodebookConfig
 from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans
-from genrec_cli.tokenizers.pq import PqTokenizer, check_codebooks
+from genrec_cli.tokenizers.pq import PqConfig, PqTokenizer, check_codebooks
 
 COARSE_ITERATIONS = 10
 """What FAISS's coarse quantiser of an inverted file runs."""
@@ -31,12 +30,10 @@ ROTATION_BITS = 8
 """Bits a code while the rotation is trained, whatever V is, as in FAISS."""
 
 
-class OpqConfig(CodebookConfig):
+class OpqConfig(PqConfig):
     """``[tokenizer]`` of opq."""
 
-    name: Literal["opq"] = "opq"
-    codebooks: int = Field(32, ge=1, le=MAX_DIGITS)
-    """K: codes per item. Must divide the width after PCA."""
+    name: Literal["opq"] = "opq"  # type: ignore[assignment]
     seed: Seed = 0
     """Seed of all k-means. 0 gives FAISS's own codes."""
     niter: int = Field(10, ge=1)
