@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from genrec_cli.data.schema import ITEMS, codes_schema
+from genrec_cli.data.codes_table import CodesTable
+from genrec_cli.data.schema import ITEMS, USERS
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.models.rpg import Rpg, RpgConfig
-from genrec_cli.stages.load import load_catalog, on_device
+from genrec_cli.stages.load import load_catalog
 
 V = 256
 
@@ -34,9 +35,9 @@ def held() -> float:
 
 def write(folder: Path, items: int, digits: int) -> None:
     """Random codes and the counts of their items, as the stages write them."""
-    codes = pa.array(np.random.default_rng(0).integers(V, size=items * digits, dtype="uint16"))
-    columns = [pa.array(np.arange(1, items + 1, dtype="uint32")), pa.FixedSizeListArray.from_arrays(codes, digits)]
-    pq.write_table(pa.table(columns, schema=codes_schema(digits)), folder / "codes.parquet")
+    codes_IK = np.random.default_rng(0).integers(V, size=(items, digits), dtype="uint16")
+    CodesTable(codes_IK, V).write(folder)
+    pq.write_table(USERS.empty_table(), folder / "users.parquet")
     empty = {field.name: pa.nulls(items, field.type) for field in ITEMS}
     empty["train_count"] = pa.array(np.ones(items), ITEMS.field("train_count").type)
     pq.write_table(pa.table(empty, schema=ITEMS), folder / "items.parquet")
@@ -52,11 +53,9 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         if not (folder / "codes.parquet").exists():
             write(folder, options.items, options.digits)
-        config = {"tokenizer": {"codebooks": options.digits, "codewords": V}}
         device, before, row = torch.device("cpu"), held(), {}
-        catalog = on_device(
-            load_catalog(SimpleNamespace(path=folder), SimpleNamespace(path=folder, config=config)), device
-        )
+        inputs = dict.fromkeys(("data", "codes"), SimpleNamespace(path=folder))
+        catalog = load_catalog(inputs).to(device)
         pa.default_memory_pool().release_unused()
         row["catalogue"] = held() - before
         model = Rpg(RpgConfig(width=8, heads=2, inner=8, layers=1), catalog, max_length=10).to(device)

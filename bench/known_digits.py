@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     histories = Histories.read(options.data)
     read = [Artifact(path, json.loads((path / MANIFEST).read_text())) for path in (options.data, options.codes)]
-    catalog = load_catalog(*read)
+    catalog = load_catalog(dict(zip(("data", "codes"), read, strict=True)))
     config = TrainConfig(lr=2e-3, warmup_steps=100, weight_decay=0.01)
     rows = Rows.of(histories, max_length=50, windows="sliding", stride=25)
     for scaled in (False, True):

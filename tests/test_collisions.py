@@ -11,7 +11,7 @@ from shop import SMALL_SHOP, TINY, genrec
 from genrec_cli import registry
 from genrec_cli.errors import UsageError
 from genrec_cli.tokenizers import collisions
-from genrec_cli.tokenizers.collisions import cheapest, numbers, reassign, settle, with_digit
+from genrec_cli.tokenizers.collisions import cheapest, numbers, reassign, resolve, with_digit
 from genrec_cli.tokenizers.kmeans import squared_distances
 from genrec_cli.tokenizers.quality import groups
 
@@ -96,7 +96,7 @@ def test_nobody_would_rather_have_a_code_that_is_free(name: str, monkeypatch) ->
     before = tokenizer.codes(vec_ID)
     after = reassign(tokenizer, vec_ID, before, 4)
     every_CK = np.array(list(product(range(4), repeat=4)), dtype=np.uint16)
-    cost_IC = squared_distances(tokenizer.to_space(tokenizer.reduced(vec_ID)), tokenizer.meant(every_CK))
+    cost_IC = squared_distances(tokenizer.encode(tokenizer.reduced(vec_ID)), tokenizer.reconstruct(every_CK))
     place_I = after.astype(int) @ 4 ** np.arange(3, -1, -1)
     free_C = ~np.isin(np.arange(256), place_I)
     moved = (before != after).any(1)
@@ -142,7 +142,7 @@ def test_items_that_stand_alone_and_single_codes_are_kept() -> None:
     codes_IK[:, 0] = np.arange(10) % 8
     codes_IK[:, 1] = np.arange(10) // 8
     assert reassign(tokenizer, vec_ID, codes_IK, 8) is codes_IK
-    assert settle("none", tokenizer, vec_ID, codes_IK, 8) == (codes_IK, {"collision_policy": "none"})
+    assert resolve("none", tokenizer, vec_ID, codes_IK, 8) == (codes_IK, {"collision_policy": "none"})
 
 
 def test_a_thousand_equal_items_take_few_rounds(monkeypatch) -> None:
@@ -211,11 +211,11 @@ def test_policies_make_codes_of_their_own_and_say_so(root: Path) -> None:
 
 
 def test_refusals(root: Path) -> None:
-    full = genrec(root, "tokenize", "--tokenizer", "rkmeans", "--codebooks", "2", "--codewords", "2",
-                  "--collisions", "digit")  # fmt: skip
+    two = ["--tokenizer", "rkmeans", "--codebooks", "2", "--codewords", "2"]
+    full = genrec(root, "tokenize", *two, "--collisions", "digit")
     assert full.code == 2 and "a digit counts to 2" in full.err and "--codewords" in full.err
-    tight = genrec(root, "tokenize", "--tokenizer", "random", "--codebooks", "3", "--codewords", "4",
-                   "--collisions", "reassign")  # fmt: skip
+    few = ["--tokenizer", "random", "--codebooks", "3", "--codewords", "4"]
+    tight = genrec(root, "tokenize", *few, "--collisions", "reassign")
     assert tight.code == 2 and "do not fit into 4^3 = 64 codes" in tight.err
     wrong = genrec(root, "tokenize", *SIZE, "--collisions", "move")
     assert wrong.code == 3 and "tokenizer.collisions" in wrong.err and "reassign" in wrong.err

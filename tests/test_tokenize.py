@@ -15,7 +15,8 @@ import pytest
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.cli import main
-from genrec_cli.data.schema import ITEMS, codes_schema, read_table, write_table
+from genrec_cli.data.codes_table import codes_schema
+from genrec_cli.data.schema import ITEMS, read_table, write_table
 from genrec_cli.encoders.vectors import VectorsEncoder
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.tokenizers import quality
@@ -210,7 +211,7 @@ def test_random_codes_are_uniform_and_follow_the_seed(tmp_path: Path) -> None:
         assert digit["used"] == 10 and digit["entropy"] == pytest.approx(np.log2(10), abs=0.01)
     assert np.array_equal(codes_IK[:50], tokenizer.codes(vec_ID[:50]))
     tokenizer.save(tmp_path)
-    assert np.array_equal(RandomTokenizer.load(tmp_path).codes(vec_ID), codes_IK)
+    assert not list(tmp_path.iterdir()), "the settings say all"
     other = RandomTokenizer(RandomConfig(codebooks=3, codewords=10, seed=1))
     assert not np.array_equal(other.codes(vec_ID), codes_IK)
 
@@ -370,6 +371,34 @@ def test_command_refuses(tmp_path: Path, capsys, words: list[str], code: int, me
     assert not Workspace(tmp_path).all("shop", "codes")
 
 
+@pytest.mark.parametrize("name", ["opq", "pq", "rkmeans", "rqvae", "random", "text"])
+@pytest.mark.parametrize("digits", ["0", "257", str(10**9), str(10**30)])
+def test_a_number_of_digits_that_no_memory_holds_is_refused(tmp_path: Path, capsys, name: str, digits: str) -> None:
+    shop(Workspace(tmp_path))
+    encoder = [] if name == "text" else ["--encoder", "lsa"]
+    setting = ["--set", f"tokenizer.codebooks={digits}"]
+    code, out, err = genrec(capsys, tmp_path, "--tokenizer", name, *encoder, *setting, "--codewords", "16")
+    assert (code, out) == (3, "") and "tokenizer.codebooks" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["long name", "long part", "FIFO", "FIFO.npy", "no such user", "device.parquet"])
+def test_an_encoder_that_is_no_file_and_no_folder(tmp_path: Path, capsys, monkeypatch, kind: str) -> None:
+    shop(Workspace(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    os.mkfifo(tmp_path / "pipe"), os.mkfifo(tmp_path / "pipe.npy"), (tmp_path / "d.parquet").symlink_to("/dev/zero")
+    encoder = {
+        "long name": "x" * 300,
+        "long part": f"{tmp_path}/{'x' * 300}/model",
+        "FIFO": str(tmp_path / "pipe"),
+        "FIFO.npy": str(tmp_path / "pipe.npy"),
+        "no such user": "~nobody-of-this-name/model",
+        "device.parquet": str(tmp_path / "d.parquet"),
+    }[kind]
+    code, out, err = genrec(capsys, tmp_path, "--encoder", encoder, *SMALL)
+    assert (code, out) == (2, "") and "Traceback" not in err, err
+    assert not any((tmp_path / "shop").glob("vectors/[!.]*"))
+
+
 def test_vectors_that_are_not_finite_are_refused_by_name(tmp_path: Path, capsys) -> None:
     shop(Workspace(tmp_path))
     vec_ID = cloud(120, 16)
@@ -406,8 +435,8 @@ def test_codebook_from_takes_vectors_of_the_same_making_alone(tmp_path: Path, ca
     ws = Workspace(tmp_path)
     shop(ws), shop(ws, items=130, dataset="later"), shop(ws, first=500, dataset="strange")
     vec_ID = cloud(130, 24)
-    files = {"old": vec_ID[:120], "wide": np.ones((130, 25)), "other": cloud(130, 24, seed=9),
-             "rounded": vec_ID * 1.0001, "moved": vec_ID + 2 * (np.arange(130) == 7)[:, None]}  # fmt: skip
+    files = {"old": vec_ID[:120], "wide": np.ones((130, 25)), "other": cloud(130, 24, seed=9)}
+    files |= {"rounded": vec_ID * 1.0001, "moved": vec_ID + 2 * (np.arange(130) == 7)[:, None]}
     for name, rows in files.items():
         np.save(tmp_path / f"{name}.npy", rows)
 
@@ -420,7 +449,7 @@ def test_codebook_from_takes_vectors_of_the_same_making_alone(tmp_path: Path, ca
         assert code == 2 and message in err and ("R7." in err) == (name == "moved")
     assert tokenize("later", "rounded", "--codebook-from", made)[0] == 0
     code, _, err = tokenize("strange", "old", "--codebook-from", made)
-    assert code == 0 and "is not checked" in err
+    assert code == 0 and "cannot be compared" in err
 
     def from_a_hub(self: VectorsEncoder, *given: object) -> np.ndarray:
         self.facts = {"revision": f"commit{len(given[0])}"}
@@ -442,6 +471,6 @@ def test_codebook_from_needs_a_codebook_and_a_frozen_encoder(tmp_path: Path, cap
     lsa = ["--encoder", "lsa", "--codebooks", "4", "--codewords", "8"]
     opq = genrec(capsys, tmp_path, "--dataset", "shop", *lsa, "--pca", "16")[1]
     random = genrec(capsys, tmp_path, "--dataset", "shop", *lsa, "--tokenizer", "random")[1]
-    for source, message in ((opq, "fitted on the texts of one data artifact"), (random, "no codebook to use again")):
+    for source, message in ((opq, "fitted on one data artifact"), (random, "no codebook to use again")):
         code, _, err = genrec(capsys, tmp_path, "--dataset", "later", "--encoder", "lsa", "--codebook-from", source)
         assert code == 2 and message in err

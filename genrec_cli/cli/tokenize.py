@@ -1,4 +1,4 @@
-"""genrec tokenize: item texts to vectors to codes."""
+"""genrec tokenize: item texts to vectors, and vectors to codes."""
 
 from typing import Annotated
 
@@ -15,10 +15,10 @@ def register(app: typer.Typer) -> None:
         common: Common,
         codebooks: Annotated[
             int | None,
-            typer.Option("--codebooks", metavar="K", help="Codes an item. Default: 32; of residual tokenizers 4."),
+            typer.Option("--codebooks", metavar="K", help="Codes per item. Default: 32; of residual tokenizers 4."),
         ] = None,
         codewords: Annotated[
-            int | None, typer.Option("--codewords", metavar="V", help="Codewords a codebook. Default: 256.")
+            int | None, typer.Option("--codewords", metavar="V", help="Codewords per codebook. Default: 256.")
         ] = None,
         tokenizer: Annotated[
             str | None,
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 "--collisions",
                 metavar="none|digit|reassign",
-                help="Items with equal codes: left so, numbered in one more digit, or moved to the nearest free code. "
+                help="Items with equal codes are left, numbered in one more digit, or moved to the nearest free code. "
                 "Default: none.",
             ),
         ] = None,
@@ -49,7 +49,16 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option("--pca", metavar="WIDTH", help="Width after PCA. Default: 128.")
         ] = None,
         seed: Annotated[
-            int | None, typer.Option("--seed", help="Of k-means, weights, or the draw. Default: 0.")
+            int | None, typer.Option("--seed", help="Seed of k-means, weights, or random codes. Default: 0.")
+        ] = None,
+        codes: Annotated[
+            str | None,
+            typer.Option(
+                "--codes",
+                metavar="FILE",
+                help="Codes made elsewhere, in place of a tokenizer: FILE.parquet (raw_id, codes) or FILE.npy. "
+                "With --encoder their quality is measured against vectors.",
+            ),
         ] = None,
         data: Annotated[str | None, typer.Option("--data", help="Data artifact. Default: the only one.")] = None,
         codebook_from: Annotated[
@@ -57,7 +66,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 "--codebook-from",
                 metavar="CODES",
-                help="Codes artifact whose PCA and codebooks to use as they are, for new items.",
+                help="Codes artifact whose PCA and codebooks are used as they are, for new items.",
             ),
         ] = None,
     ) -> None:
@@ -66,39 +75,43 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.artifacts import Artifact
         from genrec_cli.errors import UsageError
         from genrec_cli.ranks import here
-        from genrec_cli.stages import tokenize as stage
+        from genrec_cli.stages import codes as stage
+        from genrec_cli.stages.own_codes import OwnCodes
+        from genrec_cli.stages.vectors import encoder_values, make_encoder, vectors_stage
 
-        named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "collisions": collisions,
-                 "pca": pca, "seed": seed}  # fmt: skip
+        named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}
+        named["collisions"] = collisions
         given = common.layers("tokenize", ["encoder", "tokenizer"], {"encoder": {}, "tokenizer": named})
         default = environment_default("GENREC_ENCODER", "sentence-transformers")
 
         ws = common.workspace()
         dataset = ws.dataset(common.dataset)
         tables = ws.find(dataset, "data", data)
-        if stage.reads_titles(given["tokenizer"]):
-            if not here().main:
-                return  # codes are the work of one process
-            if encoder or codebook_from:
-                option = "--encoder" if encoder else "--codebook-from"
-                raise UsageError(f"{option} is for vectors; this tokenizer reads titles.", hint="Leave it out")
-            make(common, *stage.titles_stage(ws, tables, stage.tokenizer_config(given["tokenizer"], tables)))
-            return
-        chosen = stage.make_encoder(stage.encoder_values(given["encoder"], encoder, default))
-        codebook = ws.find(dataset, "codes", codebook_from) if codebook_from else None
+        needs = frozenset() if codes else stage.needs(given["tokenizer"])
+        refused = {"--codebook-from": codebook_from and (codes or "vectors" not in needs)}
+        refused |= {"--tokenizer": codes and tokenizer, "--encoder": encoder and "titles" in needs}
+        for option in [option for option, wrong in refused.items() if wrong]:
+            what = "--codes brings the codes" if codes else "this tokenizer reads no vectors"
+            raise UsageError(f"{option} does not go with these options: {what}.", hint=f"Leave {option} out")
+        own = OwnCodes(codes, given["tokenizer"], tables) if codes else None
+
+        chosen = vectors = codebook = None
+        if "vectors" in needs or encoder or (given["encoder"] and "titles" not in needs):
+            chosen = make_encoder(encoder_values(given["encoder"], encoder, default))
+            codebook = ws.find(dataset, "codes", codebook_from) if codebook_from else None
         if codebook:
             config = stage.frozen_config(ws, codebook, given["tokenizer"], chosen, tables)
         else:
-            config = stage.tokenizer_config(given["tokenizer"], tables)
+            config = own.config if own else stage.tokenizer_config(given["tokenizer"], tables)
 
-        plan, work = stage.vectors_stage(ws, tables, chosen)
-        vectors = ws.done(plan)
-        if vectors is None and common.dry_run:
-            console.say(f"vectors/{plan.name}: would be made first")
-            vectors = Artifact(ws.path(plan), {"key": plan.key, "digest": ""})
-        elif vectors is None:
-            console.say(f"vectors/{plan.name}: making them first")
-            vectors = work()
-        if vectors is None or not here().main:
-            return  # codebooks are fitted by the main process alone
-        make(common, *stage.codes_stage(ws, tables, vectors, chosen, config, codebook))
+        if chosen:
+            plan, work = vectors_stage(ws, tables, chosen)
+            vectors = ws.done(plan)
+            if vectors is None and common.dry_run:
+                console.say(f"vectors/{plan.name}: would be made first")
+                vectors = Artifact(ws.path(plan), {"key": plan.key, "digest": "", "config": plan.config})
+            elif vectors is None:
+                console.say(f"vectors/{plan.name}: making them first")
+                vectors = work()
+        if here().main:  # one process alone makes the codes
+            make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, own))

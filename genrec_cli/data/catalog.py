@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NO_CODE = -1
-"""Stands in ``code_RK`` where an item has no code: neither pooled, nor predicted, nor counted."""
+from genrec_cli.data.codes_table import NO_CODE as NO_CODE
 
 
 @dataclass(frozen=True)

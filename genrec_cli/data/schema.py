@@ -14,9 +14,6 @@ from genrec_cli.errors import DataError
 PADDING = 0
 """Item id of padding. Items count from 1; codes count from 0."""
 
-CODE_PADDING = 65535
-"""Stands in ``codes/codes.parquet`` behind the last code of an item that has fewer than K; V never reaches it."""
-
 SLICE = 2**16
 """Rows whose types are changed at a time: the texts of one piece of a column go up to 2 GiB."""
 
@@ -53,14 +50,6 @@ USERS = pa.schema(
 """``data/users.parquet``: row u holds user u + 1. Their items are ``interactions[offset : offset + length]``;
 the first ``train_end`` are for training; ``valid_at`` and ``test_at`` are the positions of the two targets
 within the user's items (-1: none); the history of a target is everything before it."""
-
-
-def codes_schema(digits: int) -> pa.Schema:
-    """``codes/codes.parquet``: row i holds the K codes of item i + 1, each 0-based.
-
-    Only tokenizers with ``shared`` codewords (text) give some items fewer: ``CODE_PADDING`` fills them up.
-    """
-    return pa.schema([("item", pa.uint32()), ("codes", pa.list_(pa.uint16(), digits))])
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

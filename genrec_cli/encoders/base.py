@@ -1,7 +1,7 @@
 """What an encoder offers: item texts to vectors, all at once or batch by batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,10 +26,17 @@ class Described(Protocol):
 
 
 class Whole(Described, Protocol):
-    """An encoder that has to see all texts, or that one process runs."""
+    """An encoder that has to see all texts, or that one process runs.
 
-    def encode(self, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
-        """Vectors ``vec_ID`` as float32, one row a text, in order. An empty text gives a zero row."""
+    With ``needs = frozenset({"interactions"})`` on its class it gets the training interactions too.
+    """
+
+    def encode(self, texts: Sequence[str], raw_ids: Sequence[str], **needed: Any) -> np.ndarray:
+        """Vectors ``vec_ID`` as float32, one row per text, in order. An empty text gives a zero row.
+
+        Args:
+            needed: ``interactions_UI`` (``data/interactions.py``) if the class needs ``interactions``.
+        """
         ...
 
 
@@ -44,9 +51,9 @@ class Batched(Described, Protocol):
     """Texts encoded together."""
 
     def open(self) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
-        """Load what encodes: a function from a batch of texts, none of them blank, to ``vec_BD``; and D.
+        """Load the model: a function from a batch of texts, none of them blank, to ``vec_BD``; and D.
 
-        The facts are known from then on.
+        The facts are known from then on. A second call does not load the model again.
         """
         ...
 

@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from genrec_cli import console
 from genrec_cli.config import Section
+from genrec_cli.encoders.item_rows import exists, user_path
 from genrec_cli.errors import DataError, DownloadError, UsageError
 from genrec_cli.files import sha256_file
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"
 PROBE_SECONDS = 10.0
+MAX_LABEL = 80
+"""Longest label made from the name of a model: file systems take names of 255 bytes."""
 OFFLINE = (
     "genrec tokenize --encoder lsa    needs no model;  --encoder FOLDER    reads one on disk;  "
     "--encoder FILE.npy    takes your own vectors"
@@ -56,8 +60,8 @@ class SentenceEncoder:
     frozen: ClassVar[bool] = True
 
     def __init__(self, config: SentenceConfig) -> None:
-        path = Path(config.model).expanduser()
-        self.folder = path if path.is_dir() else None
+        path = user_path(config.model)
+        self.folder = path if exists(path, folder=True) else None
         if self.folder is None and (path.is_absolute() or config.model.startswith((".", "~"))):
             raise UsageError(f"There is no model folder {config.model}.", hint=OFFLINE)
         self.facts: dict[str, object] = {}
@@ -80,7 +84,7 @@ class SentenceEncoder:
             DataError: the folder holds no model.
             UsageError: the device is not there.
         """
-        model = self._load()
+        model = self._model
         if self.config.max_length:
             model.max_seq_length = self.config.max_length
 
@@ -97,7 +101,8 @@ class SentenceEncoder:
             self.facts["revision"] = _cached_revision(self.config.model, self.config.revision)
         return encode_batch, encode_batch(["width"]).shape[1]
 
-    def _load(self) -> "SentenceTransformer":
+    @cached_property
+    def _model(self) -> "SentenceTransformer":
         """The model from its folder, else from the cache, else from the hub if that answers."""
         device = None if self.config.device == "auto" else self.config.device
         _check_device(device)
@@ -130,10 +135,10 @@ class SentenceEncoder:
 
 
 def short_name(model: str) -> str:
-    """The telling part of a model's name or folder, fit for a folder name: ``all-minilm-l6-v2``."""
+    """The last meaningful part of a model's name or folder, fit for a folder name: ``all-minilm-l6-v2``."""
     parts = [part for part in Path(model).parts if re.search(r"\w", part)] or ["model"]
-    telling = [p for p in parts if p not in {"model", "snapshots"} and not re.fullmatch(r"[0-9a-f]{40}", p)]
-    return re.sub(r"[^a-z0-9]+", "-", (telling or parts)[-1].lower()).strip("-") or "model"
+    named = [p for p in parts if p not in {"model", "snapshots"} and not re.fullmatch(r"[0-9a-f]{40}", p)]
+    return re.sub(r"[^a-z0-9]+", "-", (named or parts)[-1].lower())[:MAX_LABEL].strip("-") or "model"
 
 
 def sha256_folder(folder: Path) -> str:

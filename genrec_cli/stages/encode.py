@@ -1,13 +1,14 @@
 """Item texts to vectors: batch by batch where an encoder can, shared by processes, resumable midway.
 
-The longest texts go first, so that a batch wastes little padding. :data:`BATCHES` of them are a *part*, which is
-kept in the unfinished artifact as soon as it is done. A vector depends on its batch alone, and batches on the
-texts alone: neither a kill nor the number of processes shows in the vectors.
+The longest texts go first, so that a batch wastes little padding. :data:`BATCHES` batches are a *part*, which is
+written to the unfinished artifact as soon as it is encoded. A vector depends on its batch alone, and the batches depend
+on the texts alone. So the vectors are the same after a kill and for any number of processes.
 """
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +21,17 @@ from genrec_cli.files import sha256_text, write_atomically
 from genrec_cli.ranks import here
 
 BATCHES = 32
-"""Batches a part. With 64 texts each, a kill costs a processor seconds to minutes, and a part is some megabytes."""
+"""Batches per part. With 64 texts per batch, a kill costs a CPU seconds to minutes, and a part has some megabytes."""
 
 
-def encode(encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path) -> np.ndarray:
-    """``vec_ID`` (float32) in the main process; the others lend it a hand, and what they return is not complete.
+def encode(
+    encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path, **needed: Any
+) -> np.ndarray:
+    """``vec_ID`` (float32) in the main process; the others encode some batches, and their result is not complete.
 
     Args:
         folder: where parts are kept while not all are done.
+        needed: what the encoder reads beside texts and raw ids.
 
     Raises:
         DataError: a vector is not finite.
@@ -36,7 +40,7 @@ def encode(encoder: Encoder, texts: Sequence[str], raw_ids: Sequence[str], plan:
         return _in_parts(encoder, texts, raw_ids, plan, folder)
     if not here().main:
         return np.empty((0, 0), np.float32)
-    vec_ID = encoder.encode(texts, raw_ids)
+    vec_ID = encoder.encode(texts, raw_ids, **needed)
     _check_finite(vec_ID, raw_ids)
     return vec_ID
 

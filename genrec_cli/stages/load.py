@@ -14,13 +14,15 @@ from safetensors.torch import load_file
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import Section, validate
-from genrec_cli.data.catalog import NO_CODE, Catalog, blank_codes
-from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
+from genrec_cli.data.catalog import Catalog, blank_codes
+from genrec_cli.data.codes_table import CodesTable
+from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.sequences import Histories
 from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import Model
+from genrec_cli.stages.vectors import read_vectors
 
 
 def load_catalog(inputs: Mapping[str, Artifact], needs: Collection[str] = ()) -> Catalog:
@@ -51,24 +53,12 @@ def pad_lists(lists: pa.ListArray) -> torch.Tensor:
 
 def with_codes(catalog: Catalog, codes: Artifact) -> Catalog:
     """The catalogue with the codes of an artifact."""
-    settings = codes.config["tokenizer"]
-    digits = settings["codebooks"] + (settings.get("collisions") == "digit")
-    codewords, shared = settings["codewords"], settings.get("shared", False)
-    column = read_table(codes.path / "codes.parquet", codes_schema(digits), ["codes"]).column(0).combine_chunks()
-    stored_IK = column.flatten().to_numpy().reshape(-1, digits)
-    if len(stored_IK) != catalog.items:
-        raise DataError(f"{codes.path} holds codes of {len(stored_IK):,} items, the data {catalog.items:,}.")
-    code_RK = blank_codes(*stored_IK.shape, codewords)
-    np.copyto(code_RK.numpy()[1:], stored_IK, casting="unsafe")
-    if shared:
-        missing_IK = stored_IK == CODE_PADDING
-        if missing_IK.all(1).any():
-            raise DataError(f"{codes.path / 'codes.parquet'} holds an item without any code.")
-        code_RK[1:].masked_fill_(torch.from_numpy(missing_IK), NO_CODE)
-        stored_IK = np.where(missing_IK, 0, stored_IK)
-    if (highest := int(stored_IK.max())) >= codewords:
-        raise DataError(f"{codes.path / 'codes.parquet'} holds the code {highest}, but V is {codewords}.")
-    return replace(catalog, code_RK=code_RK, codewords=codewords, shared=shared)
+    table = CodesTable.read(codes.path)
+    if len(table.codes_IK) != catalog.items:
+        raise DataError(f"{codes.path} holds codes of {len(table.codes_IK):,} items, the data {catalog.items:,}.")
+    code_RK = blank_codes(*table.codes_IK.shape, table.codewords)
+    np.copyto(code_RK.numpy()[1:], table.codes_IK)
+    return replace(catalog, code_RK=code_RK, codewords=table.codewords, shared=table.shared)
 
 
 def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:

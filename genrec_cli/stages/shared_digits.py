@@ -1,23 +1,23 @@
-"""Items that share digits of their codes, with titles: what a digit means, to be judged by reading.
+"""Items that share digits of their codes, with titles, so that a reader can judge what a digit means.
 
-MDGR, arXiv 2601.19501, assumes that parallel digits are independent attributes. The mutual information between
-digits is a number for that (quality.json); this is the other half: if digit k stands for one attribute, the items
-that share its code have that attribute in common, and items that share another digit have another.
+MDGR, arXiv 2601.19501, assumes that parallel digits are independent attributes. The mutual information between digits
+(quality.json) measures the independence. The titles show the attributes: if digit k is one attribute, then the items
+with the same code at digit k have that attribute in common.
 """
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 
 EXAMPLES = 3
-"""Items shown for each digit."""
+"""Examples shown per digit."""
 MOST_DIGITS = 8
-"""Digits shown of an item."""
+"""Digits shown per item."""
 
 
 def sharing(catalog: Catalog, item: int, examples: int = EXAMPLES) -> list[tuple[int, int, list[int]]]:
-    """For each digit of an item: its code, how many others share it, and those of them that share least besides.
+    """For each digit of an item: its code, the number of other items with that code, and examples of them.
 
-    Among items that share equally few digits, the ones with the most training interactions come first.
+    The examples share as few other digits as possible. Among equals, more training interactions come first.
     """
     codes_IK = catalog.codes_IK.cpu()
     same_IK = codes_IK == codes_IK[item - 1]
@@ -33,7 +33,7 @@ def sharing(catalog: Catalog, item: int, examples: int = EXAMPLES) -> list[tuple
 
 
 def described(catalog: Catalog, names: Names, items: list[int]) -> str:
-    """The same of some items as Markdown; an empty text where digits have no codebooks of their own."""
+    """The same of some items as Markdown; an empty text if digits are shared or padded."""
     if catalog.codes_IK is None or catalog.shared or catalog.padded:
         return ""
     lines = ["## Items that share digits", ""]

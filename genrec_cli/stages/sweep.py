@@ -20,7 +20,8 @@ from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.diagnosis import parallel_below_residual
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError, UsageError
-from genrec_cli.stages import evaluate, tokenize, train
+from genrec_cli.stages import codes as codes_of
+from genrec_cli.stages import evaluate, train, vectors
 from genrec_cli.stages.load import matching_decoder, refuse_longer
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
@@ -233,12 +234,12 @@ def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact 
     data, encoding, wanted = given.data, cell.layers.get("encoder", {}), cell.layers.get("tokenizer", {})
     if not encoding and not wanted:
         return ws.find(data.dataset, "codes", made_from=data)
-    config = tokenize.tokenizer_config(wanted, data)
-    if tokenize.reads_titles(wanted):
-        return _made(ws, *tokenize.titles_stage(ws, data, config), make=make)
-    encoder = tokenize.make_encoder(tokenize.encoder_values(encoding, None, given.encoder))
-    vectors = _made(ws, *tokenize.vectors_stage(ws, data, encoder), make=make)
-    return vectors and _made(ws, *tokenize.codes_stage(ws, data, vectors, encoder, config), make=make)
+    config = codes_of.tokenizer_config(wanted, data)
+    if "vectors" not in codes_of.needs(wanted):
+        return _made(ws, *codes_of.codes_stage(ws, data, config), make=make)
+    encoder = vectors.make_encoder(vectors.encoder_values(encoding, None, given.encoder))
+    vectors_of = _made(ws, *vectors.vectors_stage(ws, data, encoder), make=make)
+    return vectors_of and _made(ws, *codes_of.codes_stage(ws, data, config, vectors_of), make=make)
 
 
 def _made(ws: Workspace, plan: Plan, work: Callable[[], Artifact], *, make: bool) -> Artifact | None:

@@ -1,22 +1,50 @@
-"""What a tokenizer offers: item vectors to codes, or titles straight to codes."""
+"""What a tokenizer offers: codes for all items, made from what it declares to need."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+Need = Literal["vectors", "titles", "interactions"]
+ARGUMENTS: Mapping[str, str] = {"vectors": "vec_ID", "titles": "titles", "interactions": "interactions_UI"}
+"""The keyword by which ``fit`` and ``codes`` get what a tokenizer needs.
+
+* ``vec_ID``: the vectors of an encoder (float32).
+* ``titles``: a sequence of texts, None where an item has no title.
+* ``interactions_UI``: the training interactions alone, a sparse matrix (``data/interactions.py``).
+"""
+MAX_DIGITS = 256
+"""Largest K of all tokenizers. A larger K is a typing error, and the codes would not fit into memory."""
+
 
 class Tokenizer(Protocol):
-    """Fits codebooks on training items and assigns K codes to any item's vector."""
+    """Assigns K codes to every item. The constructor takes the validated ``[tokenizer]``.
 
-    def fit(self, vec_ID: np.ndarray, train_I: np.ndarray) -> None:
-        """Fit on the rows where ``train_I`` is true."""
+    A method ``facts(**needed)`` may add entries to ``quality.json``.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    """What ``fit`` and ``codes`` read: keys of :data:`ARGUMENTS`."""
+
+    def fit(self, *, train_I: np.ndarray, **needed: Any) -> None:
+        """Fit on the items where ``train_I`` is true."""
         ...
 
-    def codes(self, vec_ID: np.ndarray) -> np.ndarray:
-        """``codes_IK`` as uint16, 0-based in each digit."""
+    def codes(self, **needed: Any) -> np.ndarray:
+        """``codes_IK``, 0-based in each digit: uint16, or int16 with -1 after the last code of an item."""
         ...
+
+    def save(self, folder: Path) -> None:
+        """Write what was fitted, if anything; reading it must need no pickle."""
+        ...
+
+
+class Movable(Protocol):
+    """A tokenizer whose items can move to other codes, so that no two items are equal.
+
+    One with a codebook also has a class method ``load(folder)``, which reads what ``save`` wrote.
+    """
 
     def decode(self, codes_IK: np.ndarray) -> np.ndarray | None:
         """The vectors that the codes stand for (after PCA), to measure the error; None if there are none."""
@@ -29,37 +57,6 @@ class Tokenizer(Protocol):
     def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
         """For items that must move: ``codes_NMK``, up to ``many`` different codes, and ``cost_NM``, best first.
 
-        Once ``many`` is V^K, all codes there are. ``codes_NK`` are those that the items have.
+        Once ``many`` is V^K, these are all codes. ``codes_NK`` are the present codes of the items.
         """
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write ``codebook.safetensors``; reading it needs no pickle."""
-        ...
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The tokenizer that :meth:`save` wrote."""
-        ...
-
-
-class TitleTokenizer(Protocol):
-    """Reads titles, no vectors: no encoder is needed."""
-
-    reads_titles: ClassVar[bool] = True
-
-    def fit(self, titles: Sequence[str | None], train_I: np.ndarray) -> None:
-        """Fit on the titles where ``train_I`` is true."""
-        ...
-
-    def codes(self, titles: Sequence[str | None]) -> np.ndarray:
-        """``codes_IK`` as int16, 0-based; -1 behind the last code of an item of fewer than K."""
-        ...
-
-    def facts(self, titles: Sequence[str | None]) -> dict[str, Any]:
-        """Figures about the titles for ``quality.json``, by what they are called."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write what was fitted; reading it needs no pickle."""
         ...

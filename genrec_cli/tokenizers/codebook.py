@@ -1,9 +1,10 @@
-"""What every tokenizer with codebooks does: PCA, a space to quantise in, codes there, and one safe file.
+"""Base class of the tokenizers with codebooks: PCA, a space, quantisation in that space, and one safe file.
 
-    vec_ID -> PCA -> reduced_IP -> to_space -> x_IS -> K codes        and back: codes -> x_IS -> from_space
+    vec_ID -> PCA -> reduced_IP -> encode -> x_IS -> assign -> codes_IK
+    codes_IK -> reconstruct -> x_IS -> decode_space -> reduced_IP
 
-A tokenizer fills in how the space is learned (``learn``), the way into it and back, and the shapes of its
-tensors. How codes are found in the space is product quantisation (``pq.py``) or residual (``residual.py``).
+A subclass says how the space and the codebooks are learned (``learn``), how vectors get into the space and back, and
+which tensors it stores. The quantisation is product quantisation (``pq.py``) or residual (``residual.py``).
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from genrec_cli.config import Section, Seed
 from genrec_cli.errors import DataError
+from genrec_cli.tokenizers.base import MAX_DIGITS, Need
 from genrec_cli.tokenizers.collisions import Policy
 from genrec_cli.tokenizers.kmeans import MOST, check_codewords, one_thread
 from genrec_cli.tokenizers.pca import Pca
@@ -27,10 +29,10 @@ PCA_SHAPES = {"pca.mean": "D", "pca.components": "PD", "pca.scale": "P"}
 class CodebookConfig(Section):
     """Settings that all tokenizers with codebooks share."""
 
-    codebooks: int = Field(32, ge=1)
-    """K: codes an item."""
+    codebooks: int = Field(32, ge=1, le=MAX_DIGITS)
+    """K: codes per item."""
     codewords: int = 256
-    """V: codewords a codebook, 2 to 4,096 and at most the number of training items."""
+    """V: codewords per codebook, 2 to 4,096 and at most the number of training items."""
     collisions: Policy = "none"
     """Items with equal codes: none leaves them, digit numbers them in one more digit, reassign moves them apart."""
     pca: int = Field(128, ge=1)
@@ -42,16 +44,20 @@ class CodebookConfig(Section):
 
 
 class CodebookTokenizer(ABC):
-    """The frame. Runs on one thread, since sums over several depend on their number."""
+    """Fits and quantises on one thread, because sums over several threads depend on their number."""
 
     Config: ClassVar[type[CodebookConfig]]
+    needs: ClassVar[frozenset[Need]] = frozenset({"vectors"})
     what: ClassVar[str]
     """What the file holds, for messages: ``an OPQ codebook``."""
+    parts: ClassVar[Mapping[str, str]] = {}
+    """Tensors to store beside PCA and centroids: name -> dimensions as letters. ``rotation`` with ``PP`` is the
+    attribute ``rotation_PP``."""
 
     def __init__(self, config: CodebookConfig) -> None:
         self.config = config
 
-    # ---- what a tokenizer fills in ---------------------------------------------------------------
+    # ---- to be implemented -----------------------------------------------------------------------
 
     centroids_KVS: np.ndarray
     """The codebooks (float32)."""
@@ -60,12 +66,12 @@ class CodebookTokenizer(ABC):
     def learn(self, train_NP: np.ndarray) -> None:
         """Fit the space and ``centroids_KVS`` on training items after PCA."""
 
-    def to_space(self, reduced_IP: np.ndarray) -> np.ndarray:
-        """``x_IS``: into the space that is quantised. Without a method of its own, the space after PCA."""
+    def encode(self, reduced_IP: np.ndarray) -> np.ndarray:
+        """``x_IS``: the vectors in the space that is quantised. By default this is the space after PCA."""
         return reduced_IP
 
-    def from_space(self, x_IS: np.ndarray) -> np.ndarray:
-        """``reduced_IP``: the way back."""
+    def decode_space(self, x_IS: np.ndarray) -> np.ndarray:
+        """``reduced_IP`` of points of that space."""
         return x_IS
 
     @abstractmethod
@@ -73,17 +79,17 @@ class CodebookTokenizer(ABC):
         """``codes_IK`` as uint16."""
 
     @abstractmethod
-    def meant(self, codes_IK: np.ndarray) -> np.ndarray:
+    def reconstruct(self, codes_IK: np.ndarray) -> np.ndarray:
         """``x_IS`` that the codes stand for."""
 
     @abstractmethod
-    def ranked(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest_codes(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
         """``codes_NMK`` of up to ``many`` nearest codes, best first, and ``cost_NM``: their squared distances."""
 
     @classmethod
     def shapes(cls, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Tensors beside PCA and centroids, with their dimensions as letters; ``names`` are those in the file."""
-        return {}
+        return cls.parts
 
     @classmethod
     @abstractmethod
@@ -91,13 +97,15 @@ class CodebookTokenizer(ABC):
         """Whether the sizes behind the letters go together."""
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What to store beside PCA and centroids."""
-        return {}
+        """The tensors to store beside PCA and centroids."""
+        return {name: getattr(self, f"{name}_{letters}") for name, letters in self.parts.items()}
 
-    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:  # noqa: B027  PQ has nothing to take over
-        """Take over what :meth:`tensors` gave."""
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Set the attributes that :meth:`tensors` reads."""
+        for name, letters in self.parts.items():
+            setattr(self, f"{name}_{letters}", tensors[name])
 
-    # ---- what all do -----------------------------------------------------------------------------
+    # ---- common ----------------------------------------------------------------------------------
 
     def fit(self, vec_ID: np.ndarray, train_I: np.ndarray) -> None:
         """Fit on the rows where ``train_I`` is true.
@@ -117,15 +125,15 @@ class CodebookTokenizer(ABC):
     def codes(self, vec_ID: np.ndarray) -> np.ndarray:
         """``codes_IK`` as uint16."""
         with one_thread():
-            return self.assign(self.to_space(self.reduced(vec_ID)))
+            return self.assign(self.encode(self.reduced(vec_ID)))
 
     def decode(self, codes_IK: np.ndarray) -> np.ndarray:
         """``reduced_IP``: the vectors after PCA that the codes stand for."""
-        return self.from_space(self.meant(codes_IK))
+        return self.decode_space(self.reconstruct(codes_IK))
 
     def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-        """``codes_NMK`` and ``cost_NM`` of the codes nearest to each vector, whatever codes it has."""
-        return self.ranked(self.to_space(self.reduced(vec_ND)), many)
+        """``codes_NMK`` and ``cost_NM`` of the codes nearest to each vector. The present codes are not read."""
+        return self.nearest_codes(self.encode(self.reduced(vec_ND)), many)
 
     def save(self, folder: Path) -> None:
         """Write ``codebook.safetensors``: PCA, space and centroids, all float32."""
@@ -157,7 +165,7 @@ class CodebookTokenizer(ABC):
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a file, as yet unchecked. Raises DataError if it is no safetensors file."""
+    """All tensors of a file, not yet checked. Raises DataError if it is no safetensors file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -1,14 +1,14 @@
-"""What to do about items with equal codes: leave them, number them in one more digit, or move them apart.
+"""Collision policies: items with equal codes are left, numbered in one more digit, or moved apart.
 
 * ``none``: leave them. Metrics correct for it exactly (docs/evaluate.md).
 * ``digit``: one more digit counts the items that share a code, in the order of the catalogue (TIGER, Rajput et
   al., NeurIPS 2023, section 3.1). V is one for all digits, so V must hold the largest group.
-* ``reassign``: one item of a group stays, the one that the code fits best; each other goes to the nearest code
-  that is free, by distance in the tokenizer's own space. No two items are equal.
+* ``reassign``: the item that fits the code best keeps it; each other item of the group moves to the nearest free
+  code, by distance in the space that the tokenizer quantises. No two items have equal codes.
 
-How codes move apart: in each round every item bids for its nearest free code and the closest bidder of each code
-gets it. Items of the same vector bid as one for as many codes as they are, so a thousand items without text need
-no thousand rounds. In the end no item would be nearer to a code that nobody has.
+``reassign`` is an auction: in each round every item bids for its nearest free code, and the closest bidder of each
+code wins it. Items with equal vectors are one bidder that wants several codes, so a thousand items without text do
+not need a thousand rounds. In the end no free code is nearer to an item than the code that it has.
 """
 
 from typing import Any, Literal
@@ -16,21 +16,21 @@ from typing import Any, Literal
 import numpy as np
 
 from genrec_cli.errors import UsageError
-from genrec_cli.tokenizers.base import Tokenizer
+from genrec_cli.tokenizers.base import Movable
 from genrec_cli.tokenizers.quality import collisions, groups
 
 Policy = Literal["none", "digit", "reassign"]
 
 FIRST = 8
-"""Nearest codes looked up at first; four times as many for those who find none free."""
+"""Nearest codes looked up at first; four times as many for items of which none is free."""
 CELLS = 2_000_000
 """Candidate codes times codewords held in memory at a time."""
 
 
-def settle(
-    policy: Policy, tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int
+def resolve(
+    policy: Policy, tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The codes under a policy, with one digit more under ``digit``; and what ``quality.json`` says of it.
+    """The codes under a policy, with one digit more under ``digit``; and the entries of ``quality.json`` about it.
 
     Raises:
         UsageError: a group that V cannot number, or more items than codes.
@@ -41,12 +41,12 @@ def settle(
     facts["colliding_share_before"] = collisions(codes_IK)["colliding_share"]
     if policy == "digit":
         return with_digit(codes_IK, codewords), facts
-    settled_IK = reassign(tokenizer, vec_ID, codes_IK, codewords)
-    return settled_IK, facts | {"moved_share": float((settled_IK != codes_IK).any(axis=1).mean())}
+    moved_IK = reassign(tokenizer, vec_ID, codes_IK, codewords)
+    return moved_IK, facts | {"moved_share": float((moved_IK != codes_IK).any(axis=1).mean())}
 
 
 def with_digit(codes_IK: np.ndarray, codewords: int) -> np.ndarray:
-    """One more digit: 0 for the first item of a code in the order of rows, 1 for the second, ..."""
+    """One more digit: in the order of rows 0 for the first item of a code, 1 for the second, and so on."""
     group_I = groups(codes_IK)
     order_I = np.argsort(group_I, kind="stable")
     size_G = np.bincount(group_I)
@@ -60,8 +60,8 @@ def with_digit(codes_IK: np.ndarray, codewords: int) -> np.ndarray:
     return np.column_stack([codes_IK, digit_I])
 
 
-def reassign(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int) -> np.ndarray:
-    """Codes of which no two are equal; those that stood alone are kept."""
+def reassign(tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int) -> np.ndarray:
+    """Codes of which no two are equal. A code that one item alone has is kept."""
     items, digits = codes_IK.shape
     if codewords**digits < items:
         raise UsageError(
@@ -71,9 +71,9 @@ def reassign(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray, cod
     moving = _surplus(tokenizer, vec_ID, codes_IK)
     if not len(moving):
         return codes_IK
-    settled_IK = codes_IK.copy()
+    moved_IK = codes_IK.copy()
     taken = np.unique(numbers(np.delete(codes_IK, moving, axis=0), codewords))
-    # Items of the same vector and codes have the same wishes: one bidder B for as many codes as they are.
+    # Items of equal vectors and codes bid for the same codes: they are one bidder B that wants several codes.
     same = np.concatenate([_bytes(vec_ID[moving]), _bytes(codes_IK[moving])], axis=1)
     bidder_N = groups(same)
     first_B = moving[np.unique(bidder_N, return_index=True)[1]]
@@ -94,14 +94,14 @@ def reassign(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray, cod
         many *= 4
     bidder = np.concatenate([who for who, _ in won])
     code = np.concatenate([what for _, what in won])
-    settled_IK[moving[np.argsort(bidder_N, kind="stable")]] = code[np.argsort(bidder, kind="stable")]
-    return settled_IK
+    moved_IK[moving[np.argsort(bidder_N, kind="stable")]] = code[np.argsort(bidder, kind="stable")]
+    return moved_IK
 
 
 def numbers(codes_NK: np.ndarray, codewords: int) -> np.ndarray:
     """Each row as one uint64. Equal rows have equal numbers; different ones different numbers if V^K <= 2^64.
 
-    Beyond that two free codes may be taken for one, once in 2^64, and a nearest code be passed over.
+    Beyond that two codes have the same number with a probability of 2^-64, and a nearest code may be passed over.
     """
     digits = codes_NK.shape[1]
     if codewords**digits <= 2**64:
@@ -112,7 +112,7 @@ def numbers(codes_NK: np.ndarray, codewords: int) -> np.ndarray:
 
 
 def cheapest(cost_NC: np.ndarray, many: int) -> np.ndarray:
-    """Columns of up to ``many`` least costs of each row, the least first; of equal ones the first column first."""
+    """Columns of up to ``many`` smallest costs of each row, in ascending order; equal costs in the order of columns."""
     if many >= cost_NC.shape[1]:
         return np.argsort(cost_NC, axis=1, kind="stable")
     some_NM = np.sort(np.argpartition(cost_NC, many - 1, axis=1)[:, :many], axis=1)
@@ -120,8 +120,8 @@ def cheapest(cost_NC: np.ndarray, many: int) -> np.ndarray:
     return np.take_along_axis(some_NM, order_NM, 1)
 
 
-def _surplus(tokenizer: Tokenizer, vec_ID: np.ndarray, codes_IK: np.ndarray) -> np.ndarray:
-    """Rows that have to move: of each group all but the one that the code fits best, the first of equals."""
+def _surplus(tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray) -> np.ndarray:
+    """Rows that have to move: of each group all but the item that fits the code best, or the first of equal fits."""
     group_I = groups(codes_IK)
     shared = np.flatnonzero(np.bincount(group_I)[group_I] > 1)
     if not len(shared):
@@ -140,7 +140,7 @@ def _auction(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rounds of bids until no bidder has a free code on its list or wants one.
 
-    Returns: what is taken now (sorted), and the bidder and the place on its list of every code won.
+    Returns: the codes taken now (sorted), and of every code won the bidder and the place on the bidder's list.
     """
     wants_N = wants_N.copy()
     free_NM = ~_contains(taken, key_NM)
@@ -164,7 +164,7 @@ def _auction(
 
 
 def _contains(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Which of ``asked`` stand in the sorted ``known``."""
+    """Which of ``asked`` are in the sorted ``known``."""
     if not len(known):
         return np.zeros(asked.shape, dtype=bool)
     return known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked

@@ -1,13 +1,13 @@
-"""How much the digits of codes tell of each other: mutual information, corrected for chance.
+"""Mutual information between the digits of codes, corrected for chance.
 
-Digits that repeat each other waste codes; MDGR (arXiv 2601.19501) asks of a parallel codebook that its digits be
+Digits that repeat each other waste codes. MDGR (arXiv 2601.19501) assumes that the digits of a parallel codebook are
 independent. For two digits a and b with entropies H over all items:
 
     I = H(a) + H(b) - H(a, b)        normalised: 2 I / (H(a) + H(b)), 0 to 1
 
-With V^2 pairs of codewords and hardly more items than that, digits that have nothing to do with each other seem to
-share much: random codes of 12,101 items and V = 256 come to .32. So the same is measured after each digit was
-shuffled by itself, and ``adjusted`` is (I - chance) / (1 - chance): 0 for independence, as in Vinh et al., JMLR 2010.
+With V^2 pairs of codewords and few items, independent digits seem to share much: random codes of 12,101 items and
+V = 256 come to .32. So the same is measured after each digit was shuffled by itself, and ``adjusted`` is
+(I - chance) / (1 - chance): 0 for independence, as in Vinh et al., JMLR 2010.
 """
 
 from itertools import combinations
@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 DENSE = 1 << 20
-"""Pairs of codewords that are counted in a table; beyond them by sorting."""
+"""Largest number of values that are counted in a table; more are counted by sorting."""
 
 
 def mutual_information(codes_IK: np.ndarray, codewords: int, *, seed: int) -> dict[str, float | None]:
@@ -43,7 +43,7 @@ def _mean_normalised(codes_IK: np.ndarray, codewords: int) -> float | None:
 
 
 def entropy(value_I: np.ndarray, values: int) -> float:
-    """Entropy in bits of how often each of 0..values - 1 stands there."""
+    """Entropy in bits of the distribution of the values 0..values - 1."""
     dense = values <= DENSE
     count_V = np.bincount(value_I, minlength=values) if dense else np.unique(value_I, return_counts=True)[1]
     share_V = count_V[count_V > 0] / len(value_I)

@@ -1,4 +1,4 @@
-"""k-means as FAISS runs it, on one thread, and the limits that it sets to V."""
+"""k-means of FAISS on one thread, and the limits of V."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 from genrec_cli.errors import UsageError
 
 FAISS_SEED = 1234
-"""FAISS's own seed of k-means; ours counts from it, so that seed 0 is the factory's result."""
+"""FAISS's own seed of k-means. Our seed is added to it, so that seed 0 gives the result of FAISS's factory."""
 MOST = 4096
 """Largest V."""
 
@@ -31,7 +31,7 @@ def check_codewords(codewords: int, training_items: int) -> None:
     largest = min(MOST, training_items)
     if not 2 <= codewords <= largest:
         raise UsageError(
-            f"{codewords} codewords a codebook do not fit {training_items} training items: 2 to {largest} do.",
+            f"{codewords} codewords per codebook do not fit {training_items} training items: 2 to {largest} do.",
             hint=f"--codewords {max(2, min(codewords, largest))}",
         )
 
@@ -39,7 +39,7 @@ def check_codewords(codewords: int, training_items: int) -> None:
 def kmeans(row_NS: np.ndarray, count: int, seed: int, iterations: int | None = None) -> np.ndarray:
     """``centroid_VS``, exactly as FAISS trains a product quantiser's subspace.
 
-    FAISS draws a sample of 256 rows a centroid where there are more.
+    FAISS draws a sample of 256 rows per centroid if there are more.
     """
     import faiss
 

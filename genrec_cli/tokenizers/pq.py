@@ -1,8 +1,8 @@
-"""Product quantisation: K codes of V codewords, one for each stretch of the vector after PCA.
+"""Product quantisation: the vector after PCA is cut into K subspaces, and each has a codebook of V codewords.
 
-Jégou et al., "Product Quantization for Nearest Neighbor Search", PAMI 2011. OPQ (``opq.py``) is the same in a
-learned rotation; the difference between the two is what the rotation is worth. Whitening gives all stretches
-the same variance, so that no digit is idle, but the first ones hold what distinguishes texts most.
+Jégou et al., "Product Quantization for Nearest Neighbor Search", PAMI 2011. OPQ (``opq.py``) does the same after a
+learned rotation, so a comparison of the two shows what the rotation is worth. Whitening gives all subspaces the same
+variance, so no digit is idle; the first digits hold the components that distinguish texts most.
 
 k-means takes any V, so V need not be a power of two.
 """
@@ -11,23 +11,24 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from genrec_cli.config import Count
 from genrec_cli.errors import UsageError
+from genrec_cli.tokenizers.base import MAX_DIGITS
 from genrec_cli.tokenizers.codebook import CodebookConfig, CodebookTokenizer
 from genrec_cli.tokenizers.collisions import cheapest
 from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans, one_thread, squared_distances
 
 FAR = np.float32(1e15)
-"""Coordinate of codewords that only fill a codebook up to a power of two; never the nearest."""
+"""Coordinate of the codewords that fill a codebook up to a power of two. They are never the nearest."""
 
 
 class PqConfig(CodebookConfig):
     """``[tokenizer]`` of pq."""
 
     name: Literal["pq"] = "pq"
-    codebooks: Count = 32
-    """K: codes an item. Must divide the width after PCA."""
+    codebooks: int = Field(32, ge=1, le=MAX_DIGITS)
+    """K: codes per item. Must divide the width after PCA."""
 
 
 class PqTokenizer(CodebookTokenizer):
@@ -37,7 +38,7 @@ class PqTokenizer(CodebookTokenizer):
     what = "a PQ codebook"
 
     def learn(self, train_NP: np.ndarray) -> None:
-        """k-means in each stretch."""
+        """k-means in each subspace."""
         check_codebooks(self.config.codebooks, train_NP.shape[1], self.config.pca)
         self.learn_centroids(train_NP)
 
@@ -61,12 +62,12 @@ class PqTokenizer(CodebookTokenizer):
             packed = quantizer.compute_codes(np.ascontiguousarray(x_IS))
         return faiss.unpack_bitstrings(packed, digits, bits).astype(np.uint16)
 
-    def meant(self, codes_IK: np.ndarray) -> np.ndarray:
+    def reconstruct(self, codes_IK: np.ndarray) -> np.ndarray:
         """The codewords side by side."""
         digits = np.arange(codes_IK.shape[1])
         return self.centroids_KVS[digits, codes_IK].reshape(len(codes_IK), -1)
 
-    def ranked(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest_codes(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
         """The nearest codes, exactly: distances are sums over digits."""
         x_KNS = x_NS.reshape(len(x_NS), len(self.centroids_KVS), -1).swapaxes(0, 1)
         pairs = zip(x_KNS, self.centroids_KVS, strict=True)
@@ -93,10 +94,10 @@ def check_codebooks(codebooks: int, width: int, asked: int) -> None:
 
 
 def smallest_sums(costs: Iterable[np.ndarray], many: int) -> tuple[np.ndarray, np.ndarray]:
-    """The codes whose costs, summed over digits, are least: ``codes_NMK`` and ``cost_NM``, best first.
+    """The codes with the smallest sums of costs over digits: ``codes_NMK`` and ``cost_NM``, best first.
 
-    Exact without trying all V^K: a sum among the M smallest over k digits is made of one of the M smallest over
-    k - 1 digits and one of the M smallest costs of digit k.
+    Exact without trying all V^K codes: each of the M smallest sums over k digits consists of one of the M smallest
+    sums over k - 1 digits and one of the M smallest costs of digit k.
 
     Args:
         costs: ``cost_NV`` digit by digit.

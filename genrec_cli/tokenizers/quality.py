@@ -1,10 +1,10 @@
-"""How good codes are: collisions, use of the codebooks, error, and text neighbours that survive."""
+"""The quality of codes: collisions, use of the codebooks, error, and the fraction of text neighbours kept."""
 
 from typing import Any
 
 import numpy as np
 
-from genrec_cli.tokenizers.information import mutual_information
+from genrec_cli.tokenizers.information import entropy, mutual_information
 
 NEIGHBOURS = 10
 SAMPLE = 2000
@@ -16,44 +16,26 @@ CHUNK_PAIRS = 4_000_000
 
 
 def measure(
-    vec_ID: np.ndarray,
     codes_IK: np.ndarray,
     codewords: int,
-    reduced_IP: np.ndarray,
-    decoded_IP: np.ndarray | None,
     *,
     seed: int,
+    vec_ID: np.ndarray | None = None,
+    reduced_IP: np.ndarray | None = None,
+    decoded_IP: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Everything that ``quality.json`` holds.
+    """The entries of ``quality.json``.
 
     Args:
-        vec_ID: the encoder's vectors.
-        codes_IK: 0-based codes.
+        codes_IK: codes from 0; a negative one pads an item of fewer than K.
         codewords: V.
+        seed: seed of the sample of items whose neighbours are compared, and of shuffled digits.
+        vec_ID: the vectors of an encoder; without them no neighbours are compared.
         reduced_IP: the vectors as they were quantised.
-        decoded_IP: the vectors that the codes stand for; None where they stand for none.
-        seed: of the sample of items whose neighbours are compared.
+        decoded_IP: the vectors that the codes stand for; None if there are none.
     """
-    rows = neighbour_sample(len(vec_ID), seed)
-    text_N = nearest(rows, unit(vec_ID))
-    quality: dict[str, Any] = {
-        **of_codes(codes_IK, codewords),
-        **mutual_information(codes_IK, codewords, seed=seed),
-        "reconstruction_error": None,
-        "neighbour_sample": len(rows),
-        "neighbours_kept_by_decoded": None,
-        "neighbours_kept_by_digits": kept(text_N, nearest(rows, codes_IK)),
-    }
-    if decoded_IP is not None:
-        quality["reconstruction_error"] = relative_error(reduced_IP, decoded_IP)
-        quality["neighbours_kept_by_decoded"] = kept(text_N, nearest(rows, unit(decoded_IP)))
-    return quality
-
-
-def of_codes(codes_IK: np.ndarray, codewords: int) -> dict[str, Any]:
-    """What the codes tell by themselves. -1 pads an item of fewer than K."""
     digits = digit_usage(codes_IK, codewords)
-    return {
+    quality: dict[str, Any] = {
         "items": len(codes_IK),
         "codebooks": codes_IK.shape[1],
         "codewords": codewords,
@@ -62,10 +44,23 @@ def of_codes(codes_IK: np.ndarray, codewords: int) -> dict[str, Any]:
         "mean_entropy": float(np.mean([digit["entropy"] for digit in digits])),
         "digits": digits,
     }
+    if codes_IK.min() >= 0:
+        quality |= mutual_information(codes_IK, codewords, seed=seed)
+    if vec_ID is None:
+        return quality
+    rows = neighbour_sample(len(vec_ID), seed)
+    text_N = nearest(rows, unit(vec_ID))
+    decoded = reduced_IP is not None and decoded_IP is not None
+    return quality | {
+        "reconstruction_error": relative_error(reduced_IP, decoded_IP) if decoded else None,
+        "neighbour_sample": len(rows),
+        "neighbours_kept_by_decoded": kept(text_N, nearest(rows, unit(decoded_IP))) if decoded else None,
+        "neighbours_kept_by_digits": kept(text_N, nearest(rows, codes_IK)),
+    }
 
 
 def collisions(codes_IK: np.ndarray) -> dict[str, Any]:
-    """Items that share all K codes with another, as a count and a share; tuples; the largest group."""
+    """Number of different codes, items that share all K codes with another (count and fraction), the largest group."""
     sizes = np.bincount(groups(codes_IK))
     colliding = int(sizes[sizes > 1].sum())
     return {
@@ -84,14 +79,12 @@ def groups(row_IC: np.ndarray) -> np.ndarray:
 
 
 def digit_usage(codes_IK: np.ndarray, codewords: int) -> list[dict[str, Any]]:
-    """For each digit the codewords in use and the entropy of their distribution in bits."""
-    digits, real_IK = codes_IK.shape[1], codes_IK >= 0
-    joint = codes_IK + np.arange(digits, dtype=np.int64) * codewords
-    number_KV = np.bincount(joint[real_IK], minlength=digits * codewords).reshape(digits, codewords)
-    share_KV = number_KV / real_IK.sum(axis=0).clip(min=1)[:, None]
-    bits_KV = -share_KV * np.log2(share_KV, out=np.zeros_like(share_KV), where=share_KV > 0)
-    used_K, bits_K = np.count_nonzero(share_KV, axis=1), bits_KV.sum(axis=1)
-    return [{"used": int(used), "entropy": float(bits)} for used, bits in zip(used_K, bits_K, strict=True)]
+    """For each digit the number of codewords in use and the entropy of their distribution in bits."""
+    real_KI = [code_I[code_I >= 0].astype(np.int64) for code_I in codes_IK.T]
+    return [
+        {"used": len(np.unique(code_I)), "entropy": entropy(code_I, codewords) if len(code_I) else 0.0}
+        for code_I in real_KI
+    ]
 
 
 def relative_error(reduced_IP: np.ndarray, decoded_IP: np.ndarray) -> float:
@@ -101,15 +94,15 @@ def relative_error(reduced_IP: np.ndarray, decoded_IP: np.ndarray) -> float:
 
 
 def neighbour_sample(items: int, seed: int) -> np.ndarray:
-    """Rows to compare: at most :data:`SAMPLE`, fewer where the catalogue makes that too many pairs."""
+    """Rows to compare: at most :data:`SAMPLE`, and fewer for a catalogue so large that they would be too many pairs."""
     size = min(items, SAMPLE, max(100, PAIRS // items))
     return np.sort(np.random.default_rng(seed).choice(items, size, replace=False))
 
 
 def nearest(rows: np.ndarray, all_IP: np.ndarray) -> np.ndarray:
-    """The nearest other items of some rows, ``near_NM``: by dot product, or by equal digits of codes.
+    """``near_NM``: the nearest other items of some rows, by dot product, or for codes (uint16) by equal digits.
 
-    Works through the rows in chunks, so that never more than :data:`CHUNK_PAIRS` similarities exist.
+    Works in chunks of rows, so that at most :data:`CHUNK_PAIRS` similarities exist at a time.
     """
     many = min(NEIGHBOURS, len(all_IP) - 1)
     step = max(1, CHUNK_PAIRS // len(all_IP))
@@ -124,7 +117,7 @@ def nearest(rows: np.ndarray, all_IP: np.ndarray) -> np.ndarray:
 
 
 def kept(text_NM: np.ndarray, other_NM: np.ndarray) -> float | None:
-    """Mean share of the first neighbours that are among the others; None for a catalogue of one item."""
+    """Mean fraction of the first neighbours that are among the others; None for a catalogue of one item."""
     return float((text_NM[:, :, None] == other_NM[:, None, :]).any(axis=2).mean()) if text_NM.size else None
 
 

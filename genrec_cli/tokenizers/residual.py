@@ -1,9 +1,9 @@
-"""Residual quantisation: each digit names the codeword nearest to what the digits before it have left over.
+"""Residual quantisation: each digit is the codeword nearest to the residual of the digits before it.
 
     r_1 = x;  code_k = argmin_v |r_k - c_kv|;  r_{k+1} = r_k - c_{k,code_k};  x is about the sum of the codewords
 
 TIGER (Rajput et al., NeurIPS 2023, section 3.1). The first digit is the coarsest, so codes form a tree.
-Distances are taken in float64: an item's codes do not depend on the items that it is coded with.
+Distances are computed in float64, so the codes of an item do not depend on the other items of the call.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ CELLS = 4_000_000
 
 
 class ResidualTokenizer(CodebookTokenizer):
-    """Codes by residual quantisation; the space and the codebooks are the subclass's."""
+    """Codes by residual quantisation. A subclass learns the space and the codebooks."""
 
     def assign(self, x_IS: np.ndarray) -> np.ndarray:
         """``codes_IK`` as uint16: the nearest codeword level by level."""
@@ -32,15 +32,15 @@ class ResidualTokenizer(CodebookTokenizer):
                 rest_NS -= centroid_VS[codes_IK[rows, k]]
         return codes_IK
 
-    def meant(self, codes_IK: np.ndarray) -> np.ndarray:
+    def reconstruct(self, codes_IK: np.ndarray) -> np.ndarray:
         """The sum of the codewords."""
         x_IS = np.zeros((len(codes_IK), self.centroids_KVS.shape[2]), dtype=np.float32)
         for k in range(codes_IK.shape[1]):
             x_IS += self.centroids_KVS[k, codes_IK[:, k]]
         return x_IS
 
-    def ranked(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-        """The codes that a beam of ``many`` finds level by level; exact once the beam holds all V^K."""
+    def nearest_codes(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+        """The codes that a beam search of width ``many`` finds level by level; exact if the beam holds all V^K."""
         rest_NMS = x_NS[:, None, :].astype(np.float64)
         codes_NMK = np.empty((len(x_NS), 1, 0), dtype=np.uint16)
         for centroid_VS in self.centroids_KVS:
@@ -56,11 +56,11 @@ class ResidualTokenizer(CodebookTokenizer):
 
     @classmethod
     def fits(cls, size: Mapping[str, int]) -> bool:
-        """Without a space of its own, codewords are as wide as the vectors after PCA."""
+        """By default codewords are as wide as the vectors after PCA."""
         return size["S"] == size["P"]
 
 
 def chunks(rows: int, codewords: int) -> Iterator[slice]:
-    """Runs of rows whose distances to all codewords are at most :data:`CELLS`."""
+    """Chunks of rows whose distances to all codewords are at most :data:`CELLS`."""
     step = max(1, CELLS // codewords)
     return (slice(start, start + step) for start in range(0, rows, step))

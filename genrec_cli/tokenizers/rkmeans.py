@@ -1,7 +1,7 @@
-"""Residual k-means: at each level k-means over what the levels before have left. Nothing is trained.
+"""Residual k-means: k-means of the vectors, then k-means of the residuals, level by level.
 
-RQ-VAE without its networks, and the usual control for what they add (Ju et al., "Generative Recommendation with
-Semantic IDs", arXiv 2507.22224, compares both). 4 levels of 256 codewords as in DiffGRM
+This is RQ-VAE without its networks, and the usual control for what the networks add (Ju et al., "Generative
+Recommendation with Semantic IDs", arXiv 2507.22224, compares both). 4 levels of 256 codewords as in DiffGRM
 (arXiv 2510.21805).
 
 Deviation: PCA with whitening comes first, as for the other tokenizers. In a trial on Beauty (MiniLM, 8 levels, fitted
@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from genrec_cli.tokenizers.base import MAX_DIGITS
 from genrec_cli.tokenizers.codebook import CodebookConfig
 from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans, squared_distances
 from genrec_cli.tokenizers.residual import ResidualTokenizer, chunks
@@ -22,7 +23,7 @@ class RkmeansConfig(CodebookConfig):
     """``[tokenizer]`` of rkmeans."""
 
     name: Literal["rkmeans"] = "rkmeans"
-    codebooks: int = Field(4, ge=1)
+    codebooks: int = Field(4, ge=1, le=MAX_DIGITS)
     """K: levels, usually 3 to 8."""
 
 
@@ -33,14 +34,14 @@ class RkmeansTokenizer(ResidualTokenizer):
     what = "a codebook of residual k-means"
 
     def learn(self, train_NP: np.ndarray) -> None:
-        """k-means, subtract, and again."""
+        """k-means of the residuals at each level."""
         self.centroids_KVS = residual_kmeans(
             train_NP, self.config.codebooks, self.config.codewords, FAISS_SEED + self.config.seed
         )
 
 
 def residual_kmeans(x_NS: np.ndarray, levels: int, codewords: int, seed: int) -> np.ndarray:
-    """``centroids_KVS``: k-means of the rows, then of what it leaves over, ``levels`` times."""
+    """``centroids_KVS``: k-means of the rows, then of the residuals, ``levels`` times."""
     rest_NS, centroids = x_NS.copy(), []
     for _ in range(levels):
         centroids.append(kmeans(rest_NS, codewords, seed))

@@ -7,7 +7,7 @@ that of Lee et al., CVPR 2022, equations 1 to 4. With z = encoder(x), r_1 = z an
 
 sg stops the gradient, so the decoder's gradient passes straight through the quantiser to the encoder. Each level
 starts from k-means of the first residuals. A codeword that no item chose for an epoch starts again at the residual
-of an item drawn at random, but not in the last fifth of the epochs, in which all settle.
+of an item drawn at random, but not in the last fifth of the epochs, in which the codewords converge.
 
 Legend: N items of a batch, P width after PCA, S latent width, K levels, V codewords.
 
@@ -26,6 +26,7 @@ from pydantic import Field
 from genrec_cli import console
 from genrec_cli.config import Count, NonNegative, Positive, Seed
 from genrec_cli.errors import DivergedError
+from genrec_cli.tokenizers.base import MAX_DIGITS
 from genrec_cli.tokenizers.codebook import CodebookConfig
 from genrec_cli.tokenizers.kmeans import FAISS_SEED
 from genrec_cli.tokenizers.residual import ResidualTokenizer
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-SETTLED = 0.8
-"""Share of the epochs after which no codeword is revived."""
+REVIVE_UNTIL = 0.8
+"""Fraction of the epochs after which no codeword is revived."""
 CHUNK = 8192
-"""Items that pass through a network at once outside of a step."""
+"""Items in one forward pass outside of a training step."""
 Layers = list[tuple[np.ndarray, np.ndarray]]
 """``weight_OH`` and ``bias_O`` of each linear layer; ReLU between them."""
 
@@ -47,7 +48,7 @@ class RqvaeConfig(CodebookConfig):
     """``[tokenizer]`` of rqvae."""
 
     name: Literal["rqvae"] = "rqvae"
-    codebooks: int = Field(4, ge=1)
+    codebooks: int = Field(4, ge=1, le=MAX_DIGITS)
     """K: levels, usually 3 to 8 (TIGER: 3, and a digit against collisions)."""
     seed: Seed = 0
     """Seed of the weights, the order of the items and all k-means."""
@@ -58,9 +59,9 @@ class RqvaeConfig(CodebookConfig):
     commitment: NonNegative = 0.25
     """Weight of the commitment loss (TIGER's beta)."""
     epochs: Count = 150
-    """Passes over the training items; what training takes grows with both."""
+    """Passes over the training items; the time of training grows with both."""
     batch_size: Count = 1024
-    """Items a step (TIGER)."""
+    """Items per step (TIGER)."""
     lr: Positive = 1e-3
     """Learning rate of AdamW, falling to 0 by a cosine."""
 
@@ -89,11 +90,11 @@ class RqvaeTokenizer(ResidualTokenizer):
         self.encoder, self.decoder = layers(encoder), layers(decoder)
         self.centroids_KVS = centroids_KVS.detach().numpy().copy()
 
-    def to_space(self, reduced_IP: np.ndarray) -> np.ndarray:
+    def encode(self, reduced_IP: np.ndarray) -> np.ndarray:
         """Through the encoder."""
         return passed(reduced_IP, self.encoder)
 
-    def from_space(self, x_IS: np.ndarray) -> np.ndarray:
+    def decode_space(self, x_IS: np.ndarray) -> np.ndarray:
         """Through the decoder."""
         return passed(x_IS, self.decoder)
 
@@ -135,10 +136,14 @@ class RqvaeTokenizer(ResidualTokenizer):
 
 
 def train(
-    config: RqvaeConfig, x_NP: "Tensor", encoder: "nn.Module", decoder: "nn.Module", centroids_KVS: "nn.Parameter",
+    config: RqvaeConfig,
+    x_NP: "Tensor",
+    encoder: "nn.Module",
+    decoder: "nn.Module",
+    centroids_KVS: "nn.Parameter",
     random: "torch.Generator",
-) -> list[dict[str, float]]:  # fmt: skip
-    """Train in place. Returns what each epoch came to: reconstruction and quantisation loss, codewords revived."""
+) -> list[dict[str, float]]:
+    """Train in place. Returns per epoch the reconstruction and quantisation loss and the number of dead codewords."""
     import torch
 
     parameters = [*encoder.parameters(), *decoder.parameters(), centroids_KVS]
@@ -166,7 +171,7 @@ def train(
                 total["reconstruction"] += float(reconstruction.detach())
                 total["quantisation"] += float(pull.detach())
             dead_KV = ~used_KV
-            if epoch + 1 < SETTLED * config.epochs:
+            if epoch + 1 < REVIVE_UNTIL * config.epochs:
                 revive(centroids_KVS, dead_KV, encoder, x_NP, random)
             history.append({name: value / len(x_NP) for name, value in total.items()} | {"dead": int(dead_KV.sum())})
             if not np.isfinite(history[-1]["reconstruction"]):

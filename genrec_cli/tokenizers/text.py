@@ -2,11 +2,11 @@
 
 The paper says "unstructured token sequences derived from item titles" and no more. Our reading: byte-pair
 encoding (Sennrich et al., ACL 2016) over bytes, fitted on the titles of training items, with at most V
-subwords; a code means the same in every digit, so that models share one table; a shorter title is padded,
-and padding is neither pooled nor predicted nor counted. Bytes leave nothing unknown; an item without a title
-has one code of its own.
+subwords. A code has the same meaning in every digit, so all digits share one embedding table. A shorter title is
+padded, and padding is neither pooled, nor predicted, nor counted. Every title can be encoded, because every byte is a
+subword. An item without a title has one code that no other item has.
 
-The ``tokenizers`` library does it, and gives the same codes whatever the machine and its number of cores.
+The ``tokenizers`` library does the work; the codes do not depend on the machine or its number of cores.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,7 @@ from pydantic import Field
 
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError
+from genrec_cli.tokenizers.base import MAX_DIGITS, Need
 
 FILE = "bpe.json"
 UNTITLED = "[UNTITLED]"
@@ -32,19 +33,19 @@ class TextConfig(Section):
     """``[tokenizer]`` of text."""
 
     name: Literal["text"] = "text"
-    codebooks: int = Field(32, ge=1)
-    """K: the most subwords of an item; what a title has beyond them is cut off."""
+    codebooks: int = Field(32, ge=1, le=MAX_DIGITS)
+    """K: the most subwords of an item; a longer title is cut off."""
     codewords: int = Field(4096, ge=LEAST, le=4096)
-    """V: the most subwords there are; few titles give fewer."""
+    """V: the largest number of different subwords; few titles give fewer."""
     shared: Literal[True] = True
-    """One table of codewords for all digits: always True."""
+    """Whether all digits use one table of codewords: always True."""
 
 
 class TextTokenizer:
     """Byte-pair encoding of titles."""
 
     Config = TextConfig
-    reads_titles: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"titles"})
 
     def __init__(self, config: TextConfig) -> None:
         self.config = config
@@ -67,14 +68,13 @@ class TextTokenizer:
         self.bpe.normalizer = normalizers.NFKC()
         self.bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         self.bpe.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.config.codewords, min_frequency=2, show_progress=False, special_tokens=[UNTITLED],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        )  # fmt: skip
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        options = {"min_frequency": 2, "show_progress": False, "special_tokens": [UNTITLED]}
+        trainer = trainers.BpeTrainer(vocab_size=self.config.codewords, initial_alphabet=alphabet, **options)
         self.bpe.train_from_iterator(known, trainer)
 
     def codes(self, titles: Sequence[str | None]) -> np.ndarray:
-        """``codes_IK`` as int16: the first K subwords of each title, then -1."""
+        """``codes_IK`` as int16: the first K subwords of each title, then -1 for padding."""
         digits, nothing = self.config.codebooks, self.config.codewords
         self.bpe.enable_truncation(digits)
         self.bpe.enable_padding(length=digits, pad_id=nothing, pad_token="")
@@ -84,7 +84,7 @@ class TextTokenizer:
         return np.where(codes_IK == nothing, np.int16(-1), codes_IK)
 
     def facts(self, titles: Sequence[str | None]) -> dict[str, Any]:
-        """How many subwords there are, how many a title has, and what is missing, cut off or padding."""
+        """Number of subwords, mean length of a title, and the fractions of missing titles, cut titles and padding."""
         length_I = np.concatenate([[len(ids) for ids in chunk] for chunk in self._split(titles)])
         kept_I = length_I.clip(max=self.config.codebooks)
         return {

@@ -1,0 +1,30 @@
+"""Training interactions as a sparse matrix of users and items, for encoders and tokenizers that declare the need."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genrec_cli.data.histories import read_histories
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+def training_matrix(folder: Path, items: int) -> "csr_array":
+    """``interactions_UI`` (float32, users x items): a one for every interaction of the training part.
+
+    Validation and test targets, and all that comes after them, are left out. The entries of a user are in the order
+    of time. An item that a user met twice has two entries: ``sum_duplicates`` of SciPy adds them up.
+
+    Args:
+        folder: a data artifact.
+        items: number of items.
+    """
+    from scipy.sparse import csr_array
+
+    item_N, user_U, _ = read_histories(folder)
+    start_U = np.concatenate([[0], np.cumsum(user_U["train_end"], dtype=np.int64)])
+    at_M = np.arange(start_U[-1]) + np.repeat(user_U["offset"] - start_U[:-1], user_U["train_end"])
+    column_M = item_N[at_M].astype(np.int64) - 1
+    return csr_array((np.ones(len(column_M), np.float32), column_M, start_U), shape=(len(user_U), items))

@@ -1,0 +1,45 @@
+"""The content of ``quality.json`` as tables for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from genrec_cli import console
+
+DIGITS_PER_ROW = 8
+FRACTIONS = {
+    "colliding_share": "items that share all codes with another",
+    "colliding_share_before": "the same before the collision policy",
+    "moved_share": "items that were moved to a free code",
+    "mutual_information_adjusted": "information that digits share, beyond chance",
+    "reconstruction_error": "relative reconstruction error",
+    "neighbours_kept_by_decoded": "10 nearest text neighbours kept, by decoded vectors",
+    "neighbours_kept_by_digits": "10 nearest text neighbours kept, by equal digits",
+    "untitled_share": "items without a title",
+    "cut_share": "titles of more than K codes, cut",
+    "padding_share": "codes that are padding",
+}
+
+
+def show_quality(quality: Mapping[str, Any]) -> None:
+    """Print one table of the codes and one of their digits."""
+    fractions = [
+        [text, "-" if quality[name] is None else f"{quality[name]:.2%}"]
+        for name, text in FRACTIONS.items()
+        if name in quality
+    ]
+    counts = {
+        "items": "items",
+        "distinct codes": "distinct_codes",
+        "largest group with the same codes": "largest_group",
+    }
+    console.table("Codes", ["", "value"], [[text, f"{quality[name]:,}"] for text, name in counts.items()] + fractions)
+    digits, limit = quality["digits"], np.log2(quality["codewords"])
+    rows = []
+    for start in range(0, len(digits), DIGITS_PER_ROW):
+        some = digits[start : start + DIGITS_PER_ROW]
+        used = " ".join(f"{digit['used']:4d}" for digit in some)
+        rows.append([f"{start + 1}-{start + len(some)}", used, " ".join(f"{digit['entropy']:5.2f}" for digit in some)])
+    title = f"Digits: codewords used of {quality['codewords']:,}, entropy of at most {limit:.2f} bits"
+    console.table(title, ["digits", "codewords used", "entropy (bits)"], rows)

@@ -1,0 +1,105 @@
+"""The vectors artifact: item texts to vectors.
+
+``vectors/<encoder>-<key>`` holds ``vectors.safetensors`` with ``vectors`` (float32, I x D). Row i is item i + 1.
+Vectors are an artifact of their own, because encoding is slow and all tokenizers over one text share it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec_cli import console, registry
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.config import did_you_mean, validate
+from genrec_cli.data.interactions import training_matrix
+from genrec_cli.data.schema import ITEMS, read_table
+from genrec_cli.encoders.base import Batched, Encoder
+from genrec_cli.encoders.item_rows import SUFFIXES, exists
+from genrec_cli.errors import DataError
+from genrec_cli.ranks import here
+from genrec_cli.stages.encode import encode
+
+VERSION = 1
+FILE = "vectors.safetensors"
+
+Stage = tuple[Plan, Callable[[], Artifact | None]]
+"""A plan, and the work that makes its artifact. The work returns None in a process that only helps the main one."""
+
+
+def encoder_values(given: Mapping[str, Any], option: str | None, default: str) -> dict[str, Any]:
+    """``[encoder]`` under ``--encoder``: a registered encoder, a file of vectors, or a model's name or folder.
+
+    The option wins over files and ``--set``. The default is used if nothing names an encoder.
+    """
+    which = {"name", "model", "path"}
+    if not option and which & given.keys():
+        return dict(given)
+    name = option or default
+    if name in registry.names("encoder"):
+        chosen = {"name": name}
+    elif Path(name).suffix in SUFFIXES:
+        chosen = {"name": "vectors", "path": name}
+    else:
+        chosen = {"name": "sentence-transformers", "model": name}
+        near = did_you_mean(name, registry.names("encoder"))
+        if near and "/" not in name and not exists(Path(name), folder=True):
+            console.say(f"'{name}' is taken as a model of sentence-transformers.{near}")
+    return {**{key: value for key, value in given.items() if key not in which}, **chosen}
+
+
+def make_encoder(values: Mapping[str, Any]) -> Encoder:
+    """The encoder that ``[encoder]`` describes."""
+    kind = registry.load("encoder", values.get("name", "sentence-transformers"))
+    return kind(validate(kind.Config, "encoder", values))
+
+
+def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
+    """Item texts to vectors."""
+    plan = Plan(
+        dataset=data.dataset,
+        kind="vectors",
+        label=encoder.label,
+        version=VERSION,
+        config={"encoder": encoder.config.model_dump(mode="json")},
+        inputs={"data": data},
+        external=encoder.external(),
+    )
+
+    def work() -> Artifact | None:
+        from safetensors.numpy import save_file
+
+        items = read_table(data.path / "items.parquet", ITEMS, ["raw_id", "text"])
+        texts = [text or "" for text in items["text"].to_pylist()]
+        raw_ids = items["raw_id"].to_pylist()
+        if isinstance(encoder, Batched):
+            encoder.open()  # before anything is written: a model that cannot be loaded leaves no unfinished artifact
+        if not here().main:
+            here().barrier()
+            encode(encoder, texts, raw_ids, plan, ws.path(plan))
+            return None
+        wanted = "interactions" in getattr(encoder, "needs", ())
+        needed = {"interactions_UI": training_matrix(data.path, len(texts))} if wanted else {}
+        with ws.build(plan, resumable=isinstance(encoder, Batched)) as draft:
+            here().barrier()
+            vec_ID = encode(encoder, texts, raw_ids, plan, draft.scratch, **needed)
+            zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
+            if zero:
+                console.say(f"{zero:,} of {len(texts):,} items have no usable text: their vectors are zero")
+            save_file({"vectors": np.ascontiguousarray(vec_ID)}, draft.path / FILE)
+            draft.result = {"items": len(vec_ID), "width": vec_ID.shape[1], "zero_vectors": zero, **encoder.facts}
+        return ws.verified(ws.made(plan))
+
+    return plan, work
+
+
+def read_vectors(vectors: Artifact) -> np.ndarray:
+    """``vec_ID`` of a vectors artifact."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(vectors.path / FILE)["vectors"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise DataError(f"{vectors.path / FILE} cannot be read: {error}.") from None
