@@ -1,4 +1,4 @@
-"""What later stages need of a finished run: its catalogue, its model, its histories, its decoder."""
+"""Reads a catalogue, and matches searches with models before any work."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -11,15 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from genrec_cli import registry
-from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.config import Section, validate
+from genrec_cli.artifacts import Artifact
+from genrec_cli.config import Section
 from genrec_cli.data.catalog import NO_CODE, Catalog, blank_codes
 from genrec_cli.data.schema import CODE_PADDING, ITEMS, codes_schema, read_table
-from genrec_cli.data.sequences import Histories
-from genrec_cli.engine.checkpoint import BEST, load_weights
-from genrec_cli.engine.ranking import Ranker, make_ranker
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.models.base import Model
 
 
 def load_catalog(inputs: Mapping[str, Artifact], needs: Collection[str] = ()) -> Catalog:
@@ -69,18 +65,6 @@ def with_codes(catalog: Catalog, codes: Artifact) -> Catalog:
     return replace(catalog, code_RK=code_RK, codewords=codewords, shared=shared)
 
 
-def load_run(ws: Workspace, run: Artifact, device: torch.device) -> tuple[Model, Catalog, Histories]:
-    """A trained model, its catalogue and the histories it was trained on, ready to decode."""
-    settings = dict(run.config["model"])
-    kind = registry.load("model", settings.pop("name"))
-    inputs = {name: ws.input(run, name) for name in run.manifest["inputs"] if name != "init"}
-    catalog = load_catalog(inputs, kind.needs).to(device)
-    config = validate(kind.Config, "model", settings)
-    model = kind(config, catalog, max_length=run.config["train"]["max_length"]).to(device)
-    load_weights(run.path / BEST, model)
-    return model.eval(), catalog, Histories.read(inputs["data"].path, times="times" in kind.needs)
-
-
 def matching_decoder(name: str, model: str, hint: str) -> Any:
     """The class of a decoder that can decode a model, both by name.
 
@@ -93,29 +77,15 @@ def matching_decoder(name: str, model: str, hint: str) -> Any:
     return decoder
 
 
-def own_decoder(run: Artifact) -> str:
-    """Name of the decoder that a run was validated with."""
-    return run.config.get("decoder", {}).get("name", "exhaustive")
-
-
-def own_search(run: Artifact, layer: Mapping[str, Any] | None = None) -> tuple[Any, Section]:
-    """The decoder that a run was validated with and its settings, those of ``layer`` in place of the run's."""
-    as_trained = {name: value for name, value in run.config.get("decoder", {}).items() if name != "name"}
-    kind = registry.load("decoder", own_decoder(run))
-    return kind, validate(kind.Config, "decoder", as_trained | dict(layer or {}))
-
-
-def own_ranker(run: Artifact, model: Model, catalog: Catalog, layer: Mapping[str, Any] | None = None) -> Ranker:
-    """What ranks with a run's model where no other decoder is asked for."""
-    return make_ranker(model, catalog, *own_search(run, layer))
-
-
 def refuse_longer(asked: str, cutoff: int, search: Any, settings: Section, *, hint: str | None = None) -> None:
-    """A usage error for a cutoff beyond the lists of a decoder, which nothing could reach.
+    """A usage error for a cutoff beyond the lists of a search.
 
     Args:
         asked: the words that ask for it.
     """
-    if not search.exact and cutoff > (longest := search.longest(settings)):
-        raise UsageError(f"{asked} is more than these settings of the decoder can list, which is {longest}.",
-                         hint=hint or f"--set decoder.beams={cutoff}")  # fmt: skip
+    longest = search.longest(settings)
+    if longest is not None and cutoff > longest:
+        raise UsageError(
+            f"{asked} is more than these settings of the decoder can list, which is {longest}.",
+            hint=hint or f"--set decoder.beams={cutoff}",
+        )
