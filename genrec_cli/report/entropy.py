@@ -18,7 +18,6 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.engine.entropies import READ, measure
-from genrec_cli.models.base import EntropyModel
 from genrec_cli.report.figures import (
     ABOVE,
     BLUE,
@@ -37,6 +36,8 @@ from genrec_cli.report.figures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from genrec_cli.models.base import EntropyModel
 
 DRAWS = 32
 """Masks drawn for each batch and policy."""
@@ -60,7 +61,7 @@ class Survey:
 
 
 def survey(
-    model: EntropyModel,
+    model: "EntropyModel",
     batches: Sequence[Batch],
     device: torch.device,
     policies: Mapping[str, Any],
