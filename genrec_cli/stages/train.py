@@ -244,7 +244,9 @@ def _loop(
         )
     search = registry.load("decoder", model.search)
     make = partial(make_ranker, model, catalog, search, run.search)
-    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
+    loop = Loop(
+        model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make
+    )
     if len(loop.batches.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
