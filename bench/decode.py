@@ -106,12 +106,11 @@ def curve(options: argparse.Namespace, items: int, kind: str) -> Iterator[dict[s
     graph = None
     if items <= options.graph_up_to:
         began, worked = time.perf_counter(), time.process_time()
-        graph = Graph(world, world.catalog, GraphConfig(edges=EDGES, neighbours=options.neighbours))
+        graph = Graph(world, world.catalog, GraphConfig(edges=EDGES))
         base |= {
             "build_s": round(time.perf_counter() - began, 1),
             "build_cpu_s": round(time.process_time() - worked, 1),
         }
-        base |= {name: round(value, 4) for name, value in graph.figures.items()}
         neighbour_IE = graph.neighbour_IE
     test_BKV = world.logprobs(32)
     best_Bk = exact.top(exact.code_scored(test_BKV), K).item_Bk
@@ -119,7 +118,7 @@ def curve(options: argparse.Namespace, items: int, kind: str) -> Iterator[dict[s
     for beams, edges, steps in WORK if graph else []:
         graph.config = graph.config.model_copy(update={"beams": beams, "edges": edges, "steps": steps})
         graph.neighbour_IE = neighbour_IE[:, :edges].contiguous()
-        top, visited_B = graph.search(test_BKV, torch.arange(32), K)
+        top, visited_B = graph.walk(test_BKV, torch.arange(32), K)
         found = {"beams": beams, "edges": edges, "steps": steps, "recall": round(shared(top.item_Bk, best_Bk), 4)}
         found |= {"visited": round(float(visited_B.float().mean()))}
         if found["recall"] >= options.recall:
@@ -128,7 +127,7 @@ def curve(options: argparse.Namespace, items: int, kind: str) -> Iterator[dict[s
         logp_BKV, user_B = world.logprobs(users), torch.arange(users)
         works = {"exact_ms": lambda logp=logp_BKV: exact.top(exact.code_scored(logp), K)}
         if graph:
-            works["graph_ms"] = lambda logp=logp_BKV, user=user_B: graph.search(logp, user, K)
+            works["graph_ms"] = lambda logp=logp_BKV, user=user_B: graph.walk(logp, user, K)
         spent = in_turn(works, options.rounds)
         yield base | {"users": users} | {name: round(value, 3) for name, value in spent.items()} | found
 
@@ -192,7 +191,6 @@ def main() -> None:
     parser.add_argument("--digits", type=int, default=32)
     parser.add_argument("--users", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--codes", nargs="+", default=["clustered", "random"], choices=["clustered", "random"])
-    parser.add_argument("--neighbours", default="auto", choices=["auto", "exact", "inverted"])
     parser.add_argument("--graph-up-to", type=int, default=10**9, help="larger catalogues are decoded exactly only")
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--rounds", type=int, default=7)
@@ -201,7 +199,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     print(
-        "codes      items      users  exact ms  graph ms  recall  beams/edges/steps  visited  build s  neighbours",
+        "codes      items      users  exact ms  graph ms  recall  beams/edges/steps  visited  build s",
         flush=True,
     )
     for kind in options.codes:
@@ -214,8 +212,7 @@ def main() -> None:
                 work = f"{row['beams']}/{row['edges']}/{row['steps']}" if "beams" in row else "-"
                 print(
                     f"{kind:9s} {items:9,d} {row['users']:6d} {row['exact_ms']:10.2f} {row.get('graph_ms', '-'):>9} "
-                    f"{row.get('recall', '-'):>7} {work:>18} {row.get('visited', '-'):>8} {row.get('build_s', '-'):>8} "
-                    f"{row.get('neighbour_recall', 'exact'):>11}",
+                    f"{row.get('recall', '-'):>7} {work:>18} {row.get('visited', '-'):>8} {row.get('build_s', '-'):>8}",
                     flush=True,
                 )
     last = rows[-1]

@@ -45,15 +45,18 @@ def table_of_rows(study: dict) -> str:
         for name, entries in rows.items():
             found = [spread([entry["metrics"][metric] for entry in entries]) for metric in METRICS]
             code = spread([entry["code_metrics"]["NDCG@10"] for entry in entries])
+            left_out = [entry["left_out"]["NDCG@10"] for entry in entries if "left_out" in entry]
             valid = [entry["valid"]["NDCG@10"] for entry in entries if "valid" in entry]
-            yield [name, len(entries), *found, code, spread(valid) if valid else "-"]
+            others = [spread(values) if values else "-" for values in (left_out, valid)]
+            yield [name, len(entries), *found, code, *others]
             published = PAPER.get(name.removesuffix(study.get("suffix", " ")))
             if published:
-                yield [f"*published: {published[0]}*", "", *(f"*{value:.4f}*" for value in published[1]), "", ""]
+                yield [f"*published: {published[0]}*", "", *(f"*{value:.4f}*" for value in published[1]), *[""] * 3]
             if by_codes := BY_CODES.get(name.removesuffix(study.get("suffix", " "))):
-                yield [f"*published: {by_codes}*", *[""] * 7]
+                yield [f"*published: {by_codes}*", *[""] * 8]
 
-    return markdown(["row", "seeds", *METRICS, "NDCG@10 by codes", "validation NDCG@10"], lines())
+    more = ["NDCG@10 by codes", "NDCG@10, seen left out", "validation NDCG@10"]
+    return markdown(["row", "seeds", *METRICS, *more], lines())
 
 
 def table_of_curves(curves: dict[str, list[list[float]]]) -> str:

@@ -177,18 +177,6 @@ def test_a_list_longer_than_the_catalogue_ends_in_nothing():
         Beam(Table(6), catalog, BeamConfig(beams=9)).decode(some_batch(), 10)
 
 
-def test_renormalised_probabilities_of_the_catalogue_add_up_to_one():
-    catalog, model = make_catalog(ITEMS, DIGITS, CODEWORDS), Table(6)
-    group_I = catalog.groups
-    for renormalise in (True, False):
-        config = BeamConfig(beams=ITEMS, renormalise=renormalise)
-        top, _ = Beam(model, catalog, config).decode(some_batch(), ITEMS)
-        for items, scores in zip(top.item_Bk, top.score_Bk, strict=True):
-            first = np.unique(group_I[items - 1].numpy(), return_index=True)[1]
-            total = float(scores[torch.from_numpy(first)].exp().sum())
-            assert (total == pytest.approx(1, abs=1e-5)) if renormalise else total < 0.9
-
-
 def test_codes_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="fewer"):
         Beam(Table(6), make_catalog(padded=True), BeamConfig())

@@ -38,7 +38,7 @@ PIPELINE = {
     "tiger": ["train", "--model", "tiger", "--epochs", "2", *TINY_TIGER],
     "mhl": ["train", "--model", "mhl", "--curriculum", "r-e-inf", "--epochs", "3", *TINY, *SHORT_PHASES],
     "evaluate popular": ["evaluate", "--run", "popular-s0"],
-    "evaluate sasrec": ["evaluate", "--run", "sasrec-s0", "--split", "valid", "--exclude-seen"],
+    "evaluate sasrec": ["evaluate", "--run", "sasrec-s0", "--split", "valid"],
     "evaluate rpg": ["evaluate", "--run", "rpg-s0", "--at", "10,5,1"],
     "evaluate tiger": ["evaluate", "--run", "tiger-s0", "--at", "5,10,20"],
     "evaluate mhl": ["evaluate", "--run", "mhl-s0"],

@@ -62,12 +62,9 @@ def slow(model: MaskFiller, catalog: Catalog, config: DiffusionConfig, user: int
             logp = model.fill(torch.tensor([user]), codes)[0, 0].tolist()
             unknown = [d for d in range(K) if d not in known]
             fits = {d: [c for c in range(V) if possible(known | {d: c})] for d in unknown}
-            if step < config.warmup and config.warmup_by == "pairs":
-                extensions = [{d: c} for d in unknown for c in fits[d]]
-            else:
-                number = 1 if step < config.warmup else config.parallel
-                sure = sorted(unknown, key=lambda d: max(logp[d][c] for c in fits[d]), reverse=True)[:number]
-                extensions = [dict(zip(sure, c, strict=True)) for c in product(*(fits[d] for d in sure))]
+            number = 1 if step < config.warmup else config.parallel
+            sure = sorted(unknown, key=lambda d: max(logp[d][c] for c in fits[d]), reverse=True)[:number]
+            extensions = [dict(zip(sure, c, strict=True)) for c in product(*(fits[d] for d in sure))]
             for more in extensions:
                 new = known | more
                 total = score + sum(logp[d][c] for d, c in more.items())
@@ -86,11 +83,10 @@ def slow(model: MaskFiller, catalog: Catalog, config: DiffusionConfig, user: int
 
 
 @pytest.mark.parametrize("constraint", [True, False])
-@pytest.mark.parametrize("by", ["digit", "pairs"])
 @pytest.mark.parametrize("warmup, parallel", CASES)
-def test_the_decoder_does_what_its_slow_twin_does(warmup: int, parallel: int, by: str, constraint: bool) -> None:
+def test_the_decoder_does_what_its_slow_twin_does(warmup: int, parallel: int, constraint: bool) -> None:
     catalog = make_catalog(200, 4, 6)
-    config = DiffusionConfig(warmup=warmup, parallel=parallel, warmup_by=by, beams=12, constraint=constraint)
+    config = DiffusionConfig(warmup=warmup, parallel=parallel, beams=12, constraint=constraint)
     model = Made(3, 4, 6)
     top, figures = Diffusion(model, catalog, config).decode(users(3), 10)
     for user in range(3):
@@ -108,7 +104,7 @@ def test_eight_digits_take_six_passes() -> None:
 
 def test_what_is_listed_is_in_the_catalogue_and_distinct() -> None:
     catalog = make_catalog(200, 8, 12)
-    config = DiffusionConfig(warmup_by="digit", beams=30)
+    config = DiffusionConfig(beams=30)
     top, figures = Diffusion(Made(5, 8, 12), catalog, config).decode(users(5), 30)
     assert (top.item_Bk[:, :30] > 0).all(), "200 items, so 30 beams are filled"
     assert all(len(set(row[:30])) == 30 for row in top.item_Bk.tolist())

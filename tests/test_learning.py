@@ -15,7 +15,7 @@ from shop import genrec
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.stages.load import load_run
+from genrec_cli.stages.trained import Run
 
 SMALL = {
     "model.width": 32, "model.heads": 2, "model.inner": 64, "model.dropout": 0.1,
@@ -42,7 +42,7 @@ def train(root: Path, model: str, *words: str) -> Path:
 
 
 def metrics(root: Path, model: str) -> dict[str, float]:
-    return genrec(root, "evaluate", "--run", f"{model}-s0").manifest["result"]["metrics"]
+    return genrec(root, "evaluate", "--run", f"{model}-s0").manifest["result"]["metrics"]["kept"]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def data_of(root: Path) -> Artifact:
 @torch.inference_mode()
 def reconstruction(ws: Workspace, run: Artifact) -> torch.Tensor:
     """Mean log-probability of the true codes of each user's last item, all its codes masked."""
-    model, _, histories = load_run(ws, run, torch.device("cpu"))
+    model, histories = (of := Run(ws, run)).model, of.histories
     user, at = histories.targets("test")
     found = torch.empty(histories.users)
     for known in eval_batches(histories, user, at + 1, max_length=50, batch_size=256):

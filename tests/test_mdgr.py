@@ -219,7 +219,7 @@ def test_order_is_learned(tmp_path: Path) -> None:
     words = [word for key, value in sizes.items() for word in ("--set", f"{key}={value}")]
     assert genrec(tmp_path, "train", "--model", "mdgr", "--epochs", "10", *words).code == 0
     found = {
-        model: genrec(tmp_path, "evaluate", "--run", f"{model}-s0").manifest["result"]["metrics"]["NDCG@10"]
+        model: genrec(tmp_path, "evaluate", "--run", f"{model}-s0").manifest["result"]["metrics"]["kept"]["NDCG@10"]
         for model in ("mdgr", "popular")
     }
     assert found["mdgr"] > 2 * found["popular"]

@@ -13,7 +13,6 @@ from genrec_cli.config import Section
 from genrec_cli.data.codes_table import CodesTable
 from genrec_cli.data.interactions import training_matrix
 from genrec_cli.data.schema import INTERACTIONS, ITEMS, USERS, read_table
-from genrec_cli.stages import vectors
 
 seen: list[Any] = []
 """The matrices that the parts below were given."""
@@ -174,5 +173,5 @@ def test_an_encoder_reads_the_training_interactions(root: Path) -> None:
     count_UI, _ = expected(ws.find("synthetic", "data").path)
     assert np.array_equal(seen[0].toarray(), count_UI)
     made = ws.find("synthetic", "vectors", "svd")
-    assert np.array_equal(vectors.read_vectors(made), count_UI.T)
+    assert np.array_equal(read_vectors(made.path), count_UI.T)
     assert made.manifest["inputs"].keys() == {"data"} and answer.path.name.startswith("opq4x16-svd-")

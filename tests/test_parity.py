@@ -11,7 +11,8 @@ from sklearn.metrics import ndcg_score
 from torch.nn.functional import logsigmoid
 
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.exhaustive import Exhaustive, _runs
+from genrec_cli.decoders.excluded import Excluded
+from genrec_cli.decoders.exhaustive import Exhaustive, _chunks
 from genrec_cli.decoders.graph import Graph, GraphConfig, starts
 from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.engine import metrics
@@ -243,21 +244,24 @@ def test_excluding_seen_items_moves_them_behind_everything():
     user, at = histories.targets("test")
     known = next(eval_batches(histories, user, at, max_length=4, batch_size=9, exclude_seen=True))
     decoder, last_B = Exhaustive(catalog), known.batch.item_N[known.batch.packing.last_B]
-    found = decoder.judge(torch.zeros(2, 30), last_B, 30, hidden=known.seen)
+    excluded = Excluded(*known.seen)
+    ranked = decoder.rank_targets(torch.zeros(2, 30), last_B, 30, excluded=excluded)
+    found = ranked.left_out
     for b, u in enumerate(known.batch.user_B):
         seen = set(histories.item[histories.offset[u] :][: at[u]].tolist())  # all that was before, not what is read
         left = [item for item in range(1, 31) if item not in seen]
         assert found.top.item_Bk[b].tolist() == left + [0] * len(seen), "equal scores stand in order of their ids"
         assert (found.top.score_Bk[b] == -torch.inf).sum() == len(seen)
     assert (found.rank.above_B == UNLISTED).all(), "an excluded target is never a hit"
-    torch.testing.assert_close(found.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
-    assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, hidden=known.seen).item_Bk)
+    assert ranked.kept.top.item_Bk[0].tolist() == list(range(1, 31)) and (ranked.kept.rank.ties_B == 30).all()
+    torch.testing.assert_close(ranked.loss_B, torch.full((2,), 30.0).log(), msg="the loss counts every item")
+    assert torch.equal(found.top.item_Bk, decoder.top(torch.zeros(2, 30), 30, excluded=excluded).item_Bk)
 
 
 def test_runs_of_a_device_that_is_neither_processor_nor_cuda():
     """As long as on CUDA: mps."""
     scores = SimpleNamespace(users=4, items=100, device=torch.device("mps"))
-    assert _runs(scores) == _runs(SimpleNamespace(users=4, items=100, device=torch.device("cuda")))
+    assert _chunks(scores) == _chunks(SimpleNamespace(users=4, items=100, device=torch.device("cuda")))
 
 
 def test_metrics_equal_scikit_learn_and_average_over_ties():
@@ -313,7 +317,7 @@ def test_a_graph_that_reaches_everything_is_exact():
     catalog = make_catalog(60, 4, 8)
     logp = torch.randn(5, 4, 8).log_softmax(-1)
     graph = Graph(Fixed(torch.randn(4, 8, 5)), catalog, GraphConfig(beams=60, edges=60, steps=1))
-    top, visited = graph.search(logp, torch.arange(5), 10)
+    top, visited = graph.walk(logp, torch.arange(5), 10)
     exact = Exhaustive(catalog)
     torch.testing.assert_close(top.score_Bk, exact.top(exact.code_scores(logp), 10).score_Bk)
     assert (visited == 60).all()

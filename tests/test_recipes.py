@@ -79,7 +79,12 @@ class FakeStages:
         plan = Plan("shop", self.KIND[words[0]], label, 1, {}, inputs)
         with self.ws.build(plan) as draft:
             (draft.path / "file").write_text("x")
-            draft.result |= {"metrics": {"Recall@10": 0.5, "NDCG@10": 0.25}, "users": 3, "epochs": 7, "seconds": 65.0}
+            draft.result |= {
+                "metrics": {"kept": {"Recall@10": 0.5, "NDCG@10": 0.25}, "left_out": {"NDCG@10": 0.3}},
+                "users": 3,
+                "epochs": 7,
+                "seconds": 65.0,
+            }
         path = str(self.ws.path(plan))
         print(json.dumps({"path": path}) if console.json_mode() else path)
         return 0

@@ -1,16 +1,19 @@
-"""Exact decoding in runs against slow twins, the inverted file against exact neighbours, memory by counting."""
+"""Exhaustive search in chunks and the graph's neighbours against slow twins; memory by counting."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genrec_cli.config import validate
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders import exhaustive
+from genrec_cli.decoders import exhaustive, neighbours
+from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.graph import Graph, GraphConfig
 from genrec_cli.decoders.leaders import BLOCK, Leaders, first
 from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.decoders.scores import DenseScores, DotScores
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import DotScorer, ItemScorer
 
 
@@ -65,27 +68,29 @@ def test_runs_equal_the_whole_array(seed, short_runs):
     logp_BKV = (torch.randn(users, 3, 4, generator=draw) * 2).round().log_softmax(-1)
     score_BI = decoder.code_scores(logp_BKV)
     target_B = torch.randint(1, items + 1, (users,), generator=draw)
-    hidden = torch.randint(1, items + 1, (50,), generator=draw), torch.randint(0, users, (50,), generator=draw)
-    for cells in (None, hidden):
-        left_BI, loss_B = score_BI.clone(), -score_BI[torch.arange(users), target_B - 1]
-        if cells:
-            left_BI[cells[1], cells[0] - 1] = -torch.inf
-        found = decoder.judge(decoder.code_scored(logp_BKV), target_B, k, hidden=cells)
-        item_Bk, score_Bk = plain(left_BI, k)
-        assert torch.equal(found.top.item_Bk, item_Bk), "of equal scores the lowest id stands first"
-        assert torch.equal(found.top.score_Bk, score_Bk)
-        assert torch.equal(found.loss_B, loss_B)
-        assert torch.equal(decoder.top(decoder.code_scored(logp_BKV), k, hidden=cells).item_Bk, item_Bk)
-        group_I = catalog.groups
+    cells = torch.randint(1, items + 1, (50,), generator=draw), torch.randint(0, users, (50,), generator=draw)
+    excluded, scores = Excluded(*cells), decoder.code_scored(logp_BKV)
+    left_BI, loss_B = score_BI.clone(), -score_BI[torch.arange(users), target_B - 1]
+    left_BI[cells[1], cells[0] - 1] = -torch.inf
+    found = decoder.rank_targets(scores, target_B, k, excluded=excluded)
+    alone = decoder.rank_targets(scores, target_B, k)
+    assert alone.left_out is None and torch.equal(torch.stack(alone.kept.rank), torch.stack(found.kept.rank))
+    assert torch.equal(found.loss_B, loss_B) and torch.equal(alone.loss_B, loss_B)
+    assert torch.equal(decoder.top(scores, k, excluded=excluded).item_Bk, found.left_out.top.item_Bk)
+    group_I = catalog.groups
+    for ranking, dense_BI in ((found.kept, score_BI), (found.left_out, left_BI)):
+        item_Bk, score_Bk = plain(dense_BI, k)
+        assert torch.equal(ranking.top.item_Bk, item_Bk), "of equal scores the lowest id stands first"
+        assert torch.equal(ranking.top.score_Bk, score_Bk)
         for user, target in enumerate(target_B.tolist()):
-            row, own = left_BI[user], left_BI[user, target - 1]
+            row, own = dense_BI[user], dense_BI[user, target - 1]
             if own == -torch.inf:
-                assert [int(x_B[user]) for x_B in found.rank] == [UNLISTED, 1, UNLISTED, 1]
+                assert [int(x_B[user]) for x_B in ranking.rank] == [UNLISTED, 1, UNLISTED, 1]
                 continue
-            assert found.rank.above_B[user] == (row > own).sum()
-            assert found.rank.ties_B[user] == (row == own).sum()
-            assert found.rank.code_above_B[user] == len(group_I[row > own].unique()), "seen in part, codes count"
-            assert found.rank.code_ties_B[user] == len(group_I[row == own].unique())
+            assert ranking.rank.above_B[user] == (row > own).sum()
+            assert ranking.rank.ties_B[user] == (row == own).sum()
+            assert ranking.rank.code_above_B[user] == len(group_I[row > own].unique()), "excluded in part, codes count"
+            assert ranking.rank.code_ties_B[user] == len(group_I[row == own].unique())
 
 
 @pytest.mark.parametrize("users", [1, 7, 70])
@@ -94,15 +99,15 @@ def test_dot_products_in_runs_equal_the_whole_array(users, short_runs):
     item_ID, query_BD = torch.randn(500, 16, generator=draw), torch.randn(users, 16, generator=draw)
     decoder = Exhaustive(Catalog(500, torch.ones(500, dtype=torch.long)))
     target_B = torch.randint(1, 501, (users,), generator=draw)
-    found = decoder.judge(DotScores(item_ID, query_BD), target_B, 10)
+    found = decoder.rank_targets(DotScores(item_ID, query_BD), target_B, 10)
     score_BI = query_BD @ item_ID.t()
-    twin = decoder.judge(score_BI, target_B, 10)
+    twin = decoder.rank_targets(score_BI, target_B, 10)
     torch.testing.assert_close(
         found.loss_B, torch.nn.functional.cross_entropy(score_BI, target_B - 1, reduction="none")
     )
-    assert torch.equal(found.top.item_Bk, twin.top.item_Bk)
-    assert torch.equal(found.rank.above_B, twin.rank.above_B)
-    assert (found.rank.ties_B == 1).all(), "a target's score is the same number in its run"
+    assert torch.equal(found.kept.top.item_Bk, twin.kept.top.item_Bk)
+    assert torch.equal(found.kept.rank.above_B, twin.kept.rank.above_B)
+    assert (found.kept.rank.ties_B == 1).all(), "a target's score is the same number in its run"
 
 
 def test_a_model_of_dot_products_scores_by_them():
@@ -120,10 +125,10 @@ def test_order_of_floats():
 
 def test_given_scores_are_not_written_to():
     score_BI = torch.zeros(1, 9)
-    Exhaustive(Catalog(9, torch.ones(9, dtype=torch.long))).judge(
-        score_BI, torch.tensor([2]), 3, hidden=(torch.tensor([2]), torch.tensor([0]))
+    Exhaustive(Catalog(9, torch.ones(9, dtype=torch.long))).rank_targets(
+        score_BI, torch.tensor([2]), 3, excluded=Excluded(torch.tensor([2]), torch.tensor([0]))
     )
-    assert torch.equal(score_BI, torch.zeros(1, 9)) and DenseScores(score_BI).run(0, 9).shape == (9, 1)
+    assert torch.equal(score_BI, torch.zeros(1, 9)) and DenseScores(score_BI).chunk(0, 9).shape == (9, 1)
 
 
 @pytest.mark.parametrize("kind", ["codes", "dot"])
@@ -135,12 +140,12 @@ def test_no_array_of_users_times_items(kind, short_runs):
     scores = DotScores(torch.randn(items, 8), torch.randn(users, 8))
     if kind == "codes":
         scores = decoder.code_scored(torch.randn(users, digits, 8).log_softmax(-1))
-    hidden = torch.randint(1, items + 1, (2000,)), torch.randint(0, users, (2000,))
+    excluded = Excluded(torch.randint(1, items + 1, (2000,)), torch.randint(0, users, (2000,)))
     with Largest() as most:
-        decoder.judge(scores, torch.randint(1, items + 1, (users,)), 2, hidden=hidden)
+        decoder.rank_targets(scores, torch.randint(1, items + 1, (users,)), 2, excluded=excluded)
     assert most.bytes < users * items / 2, f"{most.by} made {most.bytes:,} bytes: a bool a cell is 1,200,000"
     with Largest() as dense:
-        decoder.judge(scores.run(0, items).t(), torch.randint(1, items + 1, (users,)), 2)
+        decoder.rank_targets(scores.chunk(0, items).t(), torch.randint(1, items + 1, (users,)), 2)
     assert dense.bytes >= 4 * users * items, "the counter sees such an array"
 
 
@@ -166,40 +171,42 @@ class Vectors:
         return self.vectors_KVD
 
 
-def test_the_inverted_file_finds_the_neighbours():
-    catalog, model = clustered(3000, 8, 32)
-    how = {"edges": 15, "reduced": 64, "probes": 12}
-    exact = Graph(model, catalog, GraphConfig(**how, neighbours="exact"))
-    graph = Graph(model, catalog, GraphConfig(**how, neighbours="inverted"))
-    assert torch.equal(graph.neighbour_IE[:, 0].long(), torch.arange(3000)), "each item is first among its own"
-    hits = (graph.neighbour_IE[:, 1:, None] == exact.neighbour_IE[:, None, 1:]).any(2).float().mean()
-    assert hits >= 0.9
-    assert graph.figures["neighbour_recall"] == pytest.approx(float(hits), abs=0.03) and exact.figures == {}
-    assert (graph.neighbour_IE >= 0).all() and (graph.neighbour_IE < 3000).all()
+def test_neighbours_are_the_most_similar_items(monkeypatch, short_runs):
+    monkeypatch.setattr(neighbours, "CHUNK", 7)
+    catalog, model = clustered(300, 4, 6)
+    graph = Graph(model, catalog, GraphConfig(edges=12))
+    unit_KVD = torch.nn.functional.normalize(model.vectors_KVD, dim=-1)
+    vec_IKD = unit_KVD[torch.arange(4), catalog.codes_IK.long()]
+    similar_II = (1 + torch.einsum("ikd,jkd->ijk", vec_IKD, vec_IKD)).mean(-1) / 2
+    for item, found in enumerate(graph.neighbour_IE.long()):
+        assert found[0] == item and len(found.unique()) == 12, "each item is first in its own row"
+        others = torch.cat([similar_II[item, :item], similar_II[item, item + 1 :]])
+        torch.testing.assert_close(similar_II[item, found[1:]], others.topk(11).values)
 
 
-def test_an_inverted_file_that_proposes_everything_is_exact():
-    catalog, model = clustered(60, 4, 6)
-    one = Graph(model, catalog, GraphConfig(edges=12, neighbours="exact")).neighbour_IE
-    other = Graph(model, catalog, GraphConfig(edges=12, neighbours="inverted", probes=60, beams=60)).neighbour_IE
-    assert (one == other).float().mean() > 0.95, "but for rounding among near equals"
-
-
-@pytest.mark.parametrize("neighbours", ["exact", "inverted"])
-def test_the_graph_makes_no_array_of_items_times_items_or_users(neighbours, short_runs, monkeypatch):
-    for name, value in {"inverted.CELLS": 1 << 16, "neighbours.LOOK_UPS": 1 << 14, "neighbours.CHUNK": 64}.items():
-        monkeypatch.setattr(f"genrec_cli.decoders.{name}", value)
+def test_the_graph_makes_no_array_of_items_times_items_or_users(short_runs, monkeypatch):
+    monkeypatch.setattr(neighbours, "CHUNK", 64)
     catalog, model = clustered(4000, 4, 16)
-    config = GraphConfig(edges=5, beams=5, steps=2, neighbours=neighbours, probes=4, reduced=16)
+    config = GraphConfig(edges=5, beams=5, steps=2)
     with Largest() as most:
         graph = Graph(model, catalog, config)
     assert most.bytes < 4000 * 4000 / 8, f"{most.by} made {most.bytes:,} bytes: a bit for each two items is 2,000,000"
     logp_BKV = torch.randn(300, 4, 16).log_softmax(-1)
     with Largest() as most:
-        top, visited_B = graph.search(logp_BKV, torch.arange(300), 5)
+        top, visited_B = graph.walk(logp_BKV, torch.arange(300), 5)
     assert most.bytes < 300 * 4000, f"{most.by} made {most.bytes:,} bytes"
     assert (visited_B <= 5 + 2 * 25).all() and (visited_B > 5).all()
     assert top.item_Bk.shape == (300, 5)
+    monkeypatch.setattr("genrec_cli.decoders.graph.LOOK_UPS", 1)
+    again, visited = graph.walk(logp_BKV, torch.arange(300), 5)
+    assert torch.equal(again.item_Bk, top.item_Bk) and torch.equal(visited, visited_B), "users one by one"
+
+
+@pytest.mark.parametrize("word", ["steps=1000000", "edges=100000", "beams=10000000", "beams=0"])
+def test_a_graph_search_that_would_never_end_is_refused(word):
+    name, value = word.split("=")
+    with pytest.raises(ConfigError, match=f"decoder.{name}"):
+        validate(GraphConfig, "decoder", {name: int(value)})
 
 
 def test_visited_counts_distinct_items():
@@ -210,7 +217,7 @@ def test_visited_counts_distinct_items():
     logp_BKV = torch.randn(3, 3, 5).log_softmax(-1)
     beam_BM = starts(torch.arange(3), 6, 40, 0)
     score_BI = graph.scorer.code_scores(logp_BKV)
-    visited_B = graph.search(logp_BKV, torch.arange(3), 6)[1]
+    visited_B = graph.walk(logp_BKV, torch.arange(3), 6)[1]
     for user in range(3):
         beam, seen = set(beam_BM[user].tolist()), set(beam_BM[user].tolist())
         for _ in range(2):

@@ -1,6 +1,7 @@
 """Paired comparison and slices of users, each against a slow or a well-known way to the same numbers."""
 
 import itertools
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -113,6 +114,18 @@ def test_bins_are_what_a_loop_finds_and_hold_everyone_once(values, uppers):
         assert rows.tolist() == [row for row, value in enumerate(values) if low < value <= high]
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 200_000)), max_size=30))
+def test_days_are_those_of_the_calendar(pairs):
+    before_U = np.array([before for before, _ in pairs], dtype=np.int64)
+    time_U = before_U + np.array([gap for _, gap in pairs], dtype=np.int64)
+    (name, same), (other, later) = slices.by_day(time_U, before_U)
+    day = [(datetime.fromtimestamp(a, UTC).date(), datetime.fromtimestamp(b, UTC).date())
+           for a, b in zip(time_U.tolist(), before_U.tolist(), strict=True)]  # fmt: skip
+    assert (name, other) == ("same day", "later day")
+    assert same.tolist() == [row for row, (a, b) in enumerate(day) if a == b]
+    assert later.tolist() == [row for row, (a, b) in enumerate(day) if a != b]
+
+
 def test_the_length_leaves_the_target_out(histories: Histories):
     users = np.arange(histories.users)
     assert (slices.history_length(histories, users, "test") == histories.length - 1).all()
@@ -138,6 +151,11 @@ def test_truncated_histories_are_what_a_loop_cuts(cut, split):
         parts = np.split(known.batch.item_N.numpy(), ends[:-1])
         for row, items, target in zip(known.batch.user_B.tolist(), parts, known.target_B.tolist(), strict=True):
             found[row] = (items.tolist(), target)
+        item_N, row_N = known.seen
+        for row, user in enumerate(known.row_B.tolist()):
+            before = histories.item[histories.offset[user] :][: histories.length[user]].tolist()
+            before = before[: len(before) - (1 if split == "test" else 2) - 15]
+            assert item_N[row_N == row].tolist() == before, "seen is what is before the cut"
     assert found == expected
 
 
@@ -155,14 +173,19 @@ def test_the_table_by_hand():
     one = np.ones((1, 4), dtype=int)
     base = Ranks(np.array([[0, 9, 9, 0]]), one)
     other = Ranks(np.array([[0, 0, 9, 0], [0, 0, 0, 0]]), np.ones((2, 4), dtype=int))
-    found = [("all", [base, other]), ("none", [base.of(np.array([], int)), other.of(np.array([], int))])]
-    rows = table(found, ["a", "b"], ["Recall@5"], draws=200, seed=0)
-    first, second, *empty = rows
+    better = Ranks(np.array([[0, 9, 0, 0]]), one)
+    sides = [{"kept": base, "left_out": better}, {"kept": other, "left_out": better}]
+    nobody = [{protocol: ranks.of(np.array([], int)) for protocol, ranks in side.items()} for side in sides]
+    rows = table([("all", sides), ("none", nobody)], ["a", "b"], ["Recall@5"], draws=200, seed=0)
+    assert [row["seen"] for row in rows] == ["kept", "kept", "left_out", "left_out"] * 2
+    assert [row["value"] for row in rows[2:4]] == [0.75, 0.75] and rows[3]["difference"] == 0
+    first, second, *_ = rows
+    empty = rows[4:]
     assert (first["value"], first["users"], first["seeds"], first["p"], first["sd"]) == (0.5, 4, 1, None, None)
     assert second["value"] == pytest.approx(0.875) and second["sd"] == pytest.approx(np.std([0.75, 1], ddof=1))
     assert second["difference"] == pytest.approx(0.375) and second["relative"] == pytest.approx(0.75)
-    assert second["low"] >= 0 and second["p_holm"] == second["p"] > 0.2
-    assert [(row["users"], row["value"], row["p"]) for row in empty] == [(0, None, None)] * 2
+    assert second["low"] >= 0 and second["p"] > 0.2 and second["p_holm"] == min(1, 2 * second["p"])
+    assert [(row["users"], row["value"], row["p"]) for row in empty] == [(0, None, None)] * 4
     head, body = shown(rows)
     assert head[-5:] == ["difference", "relative", "95 % over users", "p", "p, Holm"] and "sd over seeds" in head
     assert body[1][head.index("relative")] == "+75.0%"
@@ -170,5 +193,7 @@ def test_the_table_by_hand():
 
 def test_ties_count_as_everywhere_else():
     tied = Ranks(np.array([[0]]), np.array([[4]]))
-    (row,) = table([("all", [tied])], ["a"], ["Recall@2"], draws=100, seed=0)
-    assert row["value"] == 0.5 and shown([row])[0] == ["slice", "users", "metric", "run", "value"]
+    rows = table([("all", [{"kept": tied, "left_out": tied}])], ["a"], ["Recall@2"], draws=100, seed=0)
+    head, body = shown(rows)
+    assert rows[0]["value"] == 0.5 and head == ["slice", "users", "metric", "protocol", "run", "value"]
+    assert [row[3] for row in body] == ["seen kept", "seen left out"]

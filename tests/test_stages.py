@@ -18,12 +18,12 @@ from genrec_cli.artifacts import Workspace
 from genrec_cli.cli.progress import TrainProgress
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
-from genrec_cli.engine.evaluation import Outcome
+from genrec_cli.engine.evaluation import Outcome, UserRanks
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.engine.ranking import code_rank, list_rank, recall_of
 from genrec_cli.stages.case_study import pick, rank_of
-from genrec_cli.stages.load import load_run
 from genrec_cli.stages.recommend import COLUMNS, Recommendations
+from genrec_cli.stages.trained import Run
 
 RUNS = {"popular": [], "sasrec": TINY, "rpg": TINY, "tiger": TINY_TIGER}
 
@@ -92,11 +92,11 @@ def test_code_rank_counts_equal_codes_once(codes, target, missing):
 SMALL_GRAPH = ["--set", "decoder.beams=12", "--set", "decoder.edges=4", "--set", "decoder.steps=2"]
 EVALUATIONS = [
     ["--run", "popular-s0"],
-    ["--run", "sasrec-s0", "--exclude-seen", "--at", "3,200"],
+    ["--run", "sasrec-s0", "--at", "3,200"],
     ["--run", "rpg-s0", "--split", "valid"],
     ["--run", "rpg-s0", "--decoder", "graph", *SMALL_GRAPH],
     ["--run", "tiger-s0"],
-    ["--run", "tiger-s0", "--exclude-seen", "--split", "valid", "--at", "5,20"],
+    ["--run", "tiger-s0", "--split", "valid", "--at", "5,20"],
 ]
 
 
@@ -106,15 +106,20 @@ def test_the_manifest_holds_the_means_of_the_users(root, words):
     assert result["users"] == len(users["user"]) == len(set(users["user"]))
     assert (np.diff(users["user"].astype(int)) > 0).all(), "in the order of the user table"
     for prefix, level in (("", "metrics"), ("code_", "code_metrics")):
-        for name, value in result[level].items():
-            assert users[prefix + name].mean() == pytest.approx(value, abs=1e-6), name
-            assert ((users[prefix + name] >= 0) & (users[prefix + name] <= 1)).all()
+        assert list(result[level]) == ["kept", "left_out"]
+        for protocol, means in result[level].items():
+            for name, value in means.items():
+                found = users[f"{protocol}_{prefix}{name}"]
+                assert found.mean() == pytest.approx(value, abs=1e-6), name
+                assert ((found >= 0) & (found <= 1)).all()
 
 
+@pytest.mark.parametrize("protocol", ["kept", "left_out"])
 @pytest.mark.parametrize("words", EVALUATIONS, ids=" ".join)
-def test_lists_stand_best_first_and_agree_with_ranks_and_targets(root, words):
+def test_lists_stand_best_first_and_agree_with_ranks_and_targets(root, words, protocol):
     _, users, lists = evaluated(root, *words)
-    items, scores = lists["items"], lists["scores"]
+    items, scores = lists[f"{protocol}_items"], lists[f"{protocol}_scores"]
+    rank, ties = users[f"{protocol}_rank"], users[f"{protocol}_ties"]
     assert (scores[:, 0] == scores.max(1)).all()
     assert (scores[:, 1:] <= scores[:, :-1]).all()
     assert all(len(set(row[row > 0])) == (row > 0).sum() for row in items)
@@ -123,8 +128,8 @@ def test_lists_stand_best_first_and_agree_with_ranks_and_targets(root, words):
     log = pq.read_table(data_of(root) / "interactions.parquet", columns=["item"]).column(0).to_numpy()
     real = [log[table["offset"][u - 1] + table[position][u - 1]] for u in users["user"]]
     assert (users["target"] == real).all() and (lists["target"] == real).all()
-    alone = np.flatnonzero((users["ties"] == 1) & (users["rank"] < items.shape[1]))
-    hit = items[alone, users["rank"][alone]] == users["target"][alone]
+    alone = np.flatnonzero((ties == 1) & (rank < items.shape[1]))
+    hit = items[alone, rank[alone]] == users["target"][alone]
     assert len(alone) > 10
     if "graph" not in words:
         assert hit.all()
@@ -133,9 +138,10 @@ def test_lists_stand_best_first_and_agree_with_ranks_and_targets(root, words):
 
 
 def test_excluded_items_are_in_no_list(root):
-    _, users, lists = evaluated(root, "--run", "sasrec-s0", "--exclude-seen", "--at", "3,200")
+    _, users, lists = evaluated(root, "--run", "sasrec-s0", "--at", "3,200")
     histories = Histories.read(data_of(root))
-    for user, items in zip(users["user"][::29], lists["items"][::29], strict=True):
+    assert (lists["kept_items"] > 0).all(), "the other protocol leaves nothing out"
+    for user, items in zip(users["user"][::29], lists["left_out_items"][::29], strict=True):
         start = histories.offset[user - 1]
         seen = histories.item[start : start + histories.test_at[user - 1]]
         assert not set(seen) & set(items)
@@ -150,8 +156,8 @@ def test_exclusion_goes_beyond_what_the_model_reads(root, tmp_path, model):
     names, histories = Names.read(data_of(root)), Histories.read(data_of(root))
     owned = {names.user[user]: histories.item[start : start + histories.length[user]]
              for user, start in enumerate(histories.offset)}  # fmt: skip
-    _, users, lists = evaluated(root, "--run", run, "--exclude-seen", "--at", "10")
-    for user, items in zip(users["user"], lists["items"], strict=True):
+    _, users, lists = evaluated(root, "--run", run, "--at", "10")
+    for user, items in zip(users["user"], lists["left_out_items"], strict=True):
         assert not set(owned[names.user[user - 1]][: histories.test_at[user - 1]]) & set(items)
     known = recommended(root, "--run", run, "--exclude-seen")
     (tmp_path / "h.jsonl").write_text("".join(
@@ -172,14 +178,26 @@ def test_a_graph_that_covers_the_catalogue_finds_what_exact_decoding_finds(root)
     assert result["recall_against_exact"] == 1.0
     assert result["visited"] == len(items)
     assert "the graph finds 100.0% of the exact lists" in answer.err
-    assert result["code_metrics"][f"NDCG@{len(items)}"] == pytest.approx(exact_code_ndcg(root, len(items)), abs=1e-3)
+    assert result["code_metrics"]["kept"][f"NDCG@{len(items)}"] == pytest.approx(
+        exact_code_ndcg(root, len(items)), abs=1e-3
+    )
     small = evaluated(root, *EVALUATIONS[3])[0]
     assert 0 < small["recall_against_exact"] < 1 and small["visited"] < len(items)
     assert small["exact_metrics"] == evaluated(root, "--run", "rpg-s0")[0]["metrics"]
 
 
 def exact_code_ndcg(root: Path, cutoff: int) -> float:
-    return evaluated(root, "--run", "rpg-s0", "--at", str(cutoff))[0]["code_metrics"][f"NDCG@{cutoff}"]
+    return evaluated(root, "--run", "rpg-s0", "--at", str(cutoff))[0]["code_metrics"]["kept"][f"NDCG@{cutoff}"]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_one_history_gives_one_list_whatever_its_line(root, tmp_path, run):
+    items = Names.read(data_of(root)).item[3:8]
+    lines = [json.dumps({"user": f"stranger{line}", "items": items}) + "\n" for line in range(4)]
+    (tmp_path / "h.jsonl").write_text("".join(lines))
+    rows = recommended(root, "--run", f"{run}-s0", "--history", tmp_path / "h.jsonl")
+    lists = [[row["item"] for row in rows if row["user"] == f"stranger{line}"] for line in range(4)]
+    assert len(lists[0]) == 10 and lists == [lists[0]] * 4
 
 
 # ---- a model that generates ------------------------------------------------------------------------
@@ -190,7 +208,8 @@ def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
     """Ranks and ties, also of codes that many items share, against the loss of each item as a target."""
     _, users, lists = evaluated(root, "--run", "tiger-s0", "--set", "decoder.beams=150", "--at", "150")
     ws = Workspace(root)
-    model, catalog, histories = load_run(ws, ws.find("synthetic", "runs", "tiger-s0"), torch.device("cpu"))
+    run = Run(ws, ws.find("synthetic", "runs", "tiger-s0"))
+    model, catalog, histories = run.model, run.catalog, run.histories
     assert len(catalog.groups.unique()) < catalog.items
     few = users["user"][::37] - 1
     known = next(eval_batches(histories, few, histories.test_at[few], max_length=20, batch_size=99))
@@ -199,11 +218,11 @@ def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
     for row, user in enumerate(known.batch.user_B.tolist()):
         at = int(np.flatnonzero(users["user"] == user + 1)[0])
         target = float(score_BI[row, known.target_B[row] - 1])
-        above, ties = int(users["rank"][at]), int(users["ties"][at])
+        above, ties = int(users["kept_rank"][at]), int(users["kept_ties"][at])
         assert (score_BI[row] > target + 1e-5).sum() <= above <= (score_BI[row] >= target - 1e-5).sum() - ties
         assert ties == (catalog.groups == catalog.groups[known.target_B[row] - 1]).sum()
-        found = score_BI[row, lists["items"][at] - 1] * digits
-        np.testing.assert_allclose(lists["scores"][at], found, atol=1e-4)
+        found = score_BI[row, lists["kept_items"][at] - 1] * digits
+        np.testing.assert_allclose(lists["kept_scores"][at], found, atol=1e-4)
 
 
 def test_a_model_that_generates_has_its_own_decoder(root):
@@ -310,20 +329,22 @@ def ten(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("run", ["popular-s0", "rpg-s0"])
 def test_cutoffs_beyond_the_catalogue_find_everything(ten, run):
     result, _, lists = evaluated(ten, "--run", run, "--at", "20")
-    assert lists["items"].shape == (30, 10)
-    assert result["metrics"]["Recall@20"] == 1.0
-    assert result["metrics"]["NDCG@20"] < 1.0
+    assert lists["kept_items"].shape == (30, 10)
+    assert result["metrics"]["kept"]["Recall@20"] == 1.0
+    assert result["metrics"]["kept"]["NDCG@20"] < 1.0
 
 
 def test_a_target_missing_in_a_short_list_is_no_hit(ten):
     """The list holds at most ten items, so its length is not behind the cutoff of 20."""
     graph = ["--decoder", "graph", "--set", "decoder.beams=20", "--set", "decoder.edges=1", "--set", "decoder.steps=1"]
     result, users, lists = evaluated(ten, "--run", "rpg-s0", "--at", "20", *graph)
-    held = (lists["items"] == lists["target"][:, None]).any(1)
+    held = (lists["kept_items"] == lists["target"][:, None]).any(1)
     assert 0 < held.sum() < len(held)
-    assert (users["Recall@20"] == held).all()
-    assert result["metrics"]["Recall@20"] == pytest.approx(held.mean(), abs=1e-6)
-    assert (users["code_Recall@20"] >= users["Recall@20"]).all(), "a twin of the target is a hit at code level"
+    assert (users["kept_Recall@20"] == held).all()
+    assert result["metrics"]["kept"]["Recall@20"] == pytest.approx(held.mean(), abs=1e-6)
+    assert (users["kept_code_Recall@20"] >= users["kept_Recall@20"]).all(), (
+        "a twin of the target is a hit at code level"
+    )
 
 
 def test_recommending_more_than_there_is_gives_all(ten):
@@ -400,7 +421,7 @@ def test_what_is_written_is_read_again(tmp_path, rows, ending):
 def outcome(above: list[int]) -> Outcome:
     rank = np.array(above)
     one = np.ones_like(rank)
-    return Outcome(one, one, rank, one, rank, one, one, one, one)
+    return Outcome(one, one, one, {"kept": UserRanks(rank, one, rank, one, one, one)}, {})
 
 
 def test_users_are_picked_where_the_runs_differ_most():
@@ -412,7 +433,7 @@ def test_users_are_picked_where_the_runs_differ_most():
 
 def test_ranks_count_ties_half():
     tied = outcome([4])
-    tied.ties[0] = 5
+    tied.ranks["kept"].ties[0] = 5
     assert rank_of(tied, 0) == 7
     assert rank_of(outcome([0]), 0) == 1
 
@@ -424,7 +445,7 @@ def cases(root) -> Answer:
 
 def test_the_picked_users_and_ranks_are_those_of_the_evaluation(root, cases):
     ranks = [evaluated(root, "--run", f"{model}-s0")[1] for model in ("popular", "sasrec")]
-    gain = [1 / np.log2(users["rank"] + (users["ties"] + 1) / 2 + 1) for users in ranks]
+    gain = [1 / np.log2(users["kept_rank"] + (users["kept_ties"] + 1) / 2 + 1) for users in ranks]
     names = Names.read(data_of(root))
     rows = pq.read_table(cases.path / "cases.parquet").to_pylist()
     assert len(rows) == 12 and len({row["user"] for row in rows}) == 6
@@ -435,7 +456,9 @@ def test_the_picked_users_and_ranks_are_those_of_the_evaluation(root, cases):
         users = ranks[row["run"] == "sasrec-s0"]
         place = names.user.index(row["user"]) + 1
         at = int(np.flatnonzero(users["user"] == place)[0])
-        assert row["rank"] == users["rank"][at] + (users["ties"][at].astype(int) - 1) // 2 + 1
+        for protocol in ("kept", "left_out"):
+            above, ties = (int(users[f"{protocol}_{name}"][at]) for name in ("rank", "ties"))
+            assert row[f"rank_{protocol}"] == above + (ties - 1) // 2 + 1
         assert row["target"] == names.item[users["target"][at] - 1]
         assert len(row["items"]) == 5
 
@@ -462,6 +485,10 @@ def test_a_named_user_is_shown(root):
     answer = genrec(root, "case-study", "rpg-s0", "--user", "U0000009", "--user", "U0000009", "--k", "3")
     rows = pq.read_table(answer.path / "cases.parquet").to_pylist()
     assert [(row["user"], len(row["items"])) for row in rows] == [("U0000009", 3)]
+    other = genrec(root, "case-study", "rpg-s0", "--user", "U0000009", "--k", "30", "--exclude-seen")
+    (row,) = pq.read_table(other.path / "cases.parquet").to_pylist()
+    assert len(row["items"]) == 30 and not set(row["items"]) & set(row["history"])
+    assert "Lists with seen left out." in (other.path / "cases.md").read_text()
 
 
 def test_a_taint_outlives_a_stop(root, tmp_path, monkeypatch):
@@ -495,7 +522,9 @@ def test_a_run_is_a_model_folder(root):
     assert manifest["result"]["valid"]["NDCG@10"] == best["valid/NDCG@10"]
     assert "rpg on synthetic" in (folder / "README.md").read_text()
     found, users, _ = evaluated(root, "--run", str(folder), "--split", "valid")
-    assert found["metrics"]["NDCG@10"] == pytest.approx(best["valid/NDCG@10"], abs=1e-6), "the best weights are kept"
+    assert found["metrics"]["kept"]["NDCG@10"] == pytest.approx(best["valid/NDCG@10"], abs=1e-6), (
+        "the best weights are kept"
+    )
     assert len(users["user"]) == found["users"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -97,7 +98,7 @@ def test_the_table_is_made_of_the_evaluations(swept):
             json.loads((root / "synthetic" / "eval" / run["evaluation"] / "manifest.json").read_text()) for run in mine
         )
         assert first["config"]["evaluate"]["split"] == "valid", "the default is to choose by validation"
-        a, b = (found["result"]["metrics"]["NDCG@10"] for found in (first, second))
+        a, b = (found["result"]["metrics"]["kept"]["NDCG@10"] for found in (first, second))
         assert row["NDCG@10"] == pytest.approx((a + b) / 2)
         assert row["NDCG@10 sd"] == pytest.approx(abs(a - b) / 2**0.5)
         assert row["step_ms"] > 0 and row["best_epoch"] == 1
@@ -108,7 +109,10 @@ def test_the_table_says_which_split_and_whose_numbers(swept):
     _, answer = swept
     text = (answer.path / "table.md").read_text()
     assert "# Two by two: synthetic, valid split, seeds 0, 1" in text
-    assert "| row | n | Recall@5 | paper | NDCG@10 | paper |" in text and " ± " in text
+    assert (
+        "| row | n | Recall@5 | paper | Recall@5, seen left out | NDCG@10 | paper | NDCG@10, seen left out |" in text
+        and " ± " in text
+    )
     assert "'paper' is printed for the test split" in text and "validation numbers" in text
     assert answer.path.name.startswith("grid-valid-")
     assert "valid split" in answer.err and "0.2500" in answer.err
@@ -264,8 +268,9 @@ def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
             assert row[column] == pytest.approx(quality[column])
         evaluation = Workspace(root).find("synthetic", "eval", pq.read_table(answer.path / "runs.parquet").to_pylist()[
             list(table).index(name)]["evaluation"])  # fmt: skip
-        assert row["code_NDCG@10"] == pytest.approx(evaluation.result["code_metrics"]["NDCG@10"])
-        assert row["NDCG@10"] == pytest.approx(evaluation.result["metrics"]["NDCG@10"])
+        assert row["code_NDCG@10"] == pytest.approx(evaluation.result["code_metrics"]["kept"]["NDCG@10"])
+        assert row["NDCG@10"] == pytest.approx(evaluation.result["metrics"]["kept"]["NDCG@10"])
+        assert row["NDCG@10, seen left out"] == pytest.approx(evaluation.result["metrics"]["left_out"]["NDCG@10"])
         assert row["code_Recall@10"] >= row["Recall@10"]
     assert table["random"]["neighbours_kept_by_decoded"] is None
     assert table["random"]["neighbours_kept_by_digits"] < table["opq"]["neighbours_kept_by_digits"]
@@ -457,38 +462,74 @@ def test_rows_of_a_sweep_are_compared_seed_by_seed(swept):
     answer = genrec(root, *words)
     table = {row["row"]: row for row in pq.read_table(swept[1].path / "table.parquet").to_pylist()}
     rows = rows_of(answer)
-    assert [(row["metric"], row["seeds"]) for row in rows] == [("NDCG@10", 2)] * 2 + [("Recall@5", 2)] * 2
-    for row, name in zip(rows, [*ROWS[:2]] * 2, strict=True):
-        assert row["value"] == pytest.approx(table[name][row["metric"]])
-        assert row["sd"] == pytest.approx(table[name][f"{row['metric']} sd"])
+    assert [(row["metric"], row["seeds"]) for row in rows] == [("NDCG@10", 2)] * 4 + [("Recall@5", 2)] * 4
+    assert [row["seen"] for row in rows] == (["kept"] * 2 + ["left_out"] * 2) * 2
+    for row, name in zip(rows, [*ROWS[:2]] * 4, strict=True):
+        column = row["metric"] + (", seen left out" if row["seen"] == "left_out" else "")
+        assert row["value"] == pytest.approx(table[name][column])
+        assert row["sd"] == pytest.approx(table[name][f"{column} sd"])
     assert rows[1]["low"] <= rows[1]["difference"] == pytest.approx(rows[1]["value"] - rows[0]["value"])
     again = genrec(root, *words)
     assert again.out == answer.out and "up to date" in again.err and "95 % over users" in again.err
 
 
-@pytest.mark.parametrize("by", ["cold-start", "length"])
+@pytest.mark.parametrize("by", ["cold-start", "length", "day"])
 def test_slices_hold_every_user_once(swept, by):
     first, second = (side.split(",")[0] for side in sides(swept))
     answer = genrec(swept[0], "compare", first, second, "--split", "valid", "--by", by, "--metrics", "NDCG@10")
     rows = [row for row in rows_of(answer) if row["run"] == rows_of(answer)[0]["run"]]
+    for seen in ("kept", "left_out"):
+        whole, *parts = (row for row in rows if row["seen"] == seen and row["users"])
+        assert sum(row["users"] * row["value"] for row in parts) == pytest.approx(whole["users"] * whole["value"])
+    rows = [row for row in rows if row["seen"] == "kept"]
     whole, parts = rows[0], [row for row in rows[1:] if row["users"]]
     assert whole["slice"] == "all" and sum(row["users"] for row in parts) == whole["users"] and len(parts) > 1
-    assert sum(row["users"] * row["value"] for row in parts) == pytest.approx(whole["users"] * whole["value"])
     assert answer.path.name.rpartition("-")[0].endswith(f"by-{by}")
+
+
+def test_a_target_of_the_day_of_the_item_before_is_told_apart(swept):
+    """Against a loop over the users of the Parquet tables."""
+    answer = genrec(swept[0], "compare", sides(swept)[0].split(",")[0], "--split", "valid", "--by", "day")
+    data = next((swept[0] / "synthetic" / "data").glob("[!.]*"))
+    time = pq.read_table(data / "interactions.parquet")["time"].to_pylist()
+    users = pq.read_table(data / "users.parquet").to_pylist()
+    at = [user["offset"] + user["valid_at"] for user in users if user["valid_at"] > 0]
+    same = sum(
+        datetime.fromtimestamp(time[t], UTC).date() == datetime.fromtimestamp(time[t - 1], UTC).date() for t in at
+    )
+    assert 0 < same < len(at)
+    counts = {row["slice"]: row["users"] for row in rows_of(answer)}
+    assert counts == {"all": len(at), "same day": same, "later day": len(at) - same}
+
+
+def test_data_without_times_have_no_days(tmp_path):
+    lines = [f"u{user},i{(user + step) % 7}" for user in range(30) for step in range(5)]
+    (tmp_path / "log.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
+    root = tmp_path / "root"
+    for words in (["preprocess", "--dataset", "own", "--interactions", tmp_path / "log.csv", "--k-core", "1"],
+                  ["train", "--model", "popular"], ["evaluate"]):  # fmt: skip
+        answer = genrec(root, *words)
+        assert answer.code == 0, answer.err
+    answer = genrec(root, "compare", "popular-s0", "--by", "day")
+    assert answer.code == 2 and "has no times, so that no target has a day" in answer.err
 
 
 def test_truncation_shows_both_ways_and_says_what_the_printed_one_measures(swept):
     run = sides(swept)[0].split(",")[0]
     words = ["--by", "truncation", "--drop", "4", "--set", "compare.longer_than=6", "--device", "cpu"]
     answer = genrec(swept[0], "compare", run, *words)
-    rows = [row for row in rows_of(answer) if row["metric"] == "NDCG@10"]
+    everything = [row for row in rows_of(answer) if row["metric"] == "NDCG@10"]
+    rows = [row for row in everything if row["seen"] == "kept"]
+    assert len(everything) == 2 * len(rows)
     assert [row["slice"] for row in rows] == [
         "all", "over 6", "over 6, last 4 dropped", "over 6, cut as printed (memory)"
     ]  # fmt: skip
     users = [row["users"] for row in rows]
     assert users[0] > users[1] == users[2] == users[3] > 0 and rows[0]["p"] is None
     tested = genrec(swept[0], "evaluate", "--run", run)
-    assert rows[0]["value"] == pytest.approx(tested.manifest["result"]["metrics"]["NDCG@10"], abs=1e-6)
+    for row in everything[:2]:
+        assert row["slice"] == "all"
+        assert row["value"] == pytest.approx(tested.manifest["result"]["metrics"][row["seen"]]["NDCG@10"], abs=1e-6)
     assert "measures memory" in (answer.path / "table.md").read_text()
 
 
@@ -497,11 +538,12 @@ REFUSED = [
     (2, ["{a}", "{a}", "--split", "valid"], "named twice"),
     (2, ["{a}", "{b}", "--split", "valid", "--metrics", "NDGC@10"], "no metric 'NDGC@10'"),
     (2, ["{a}", "--by", "truncation", "--drop", "30"], "cannot all lose 30"),
-    (2, ["{a}", "{b}", "--split", "valid", "--drop", "5"], "compare.drop is for truncation"),
-    (2, ["{a}", "--by", "length", "--set", "compare.longer_than=5"], "compare.longer_than is for truncation"),
-    (2, ["{a}", "--by", "cold-start", "--set", "compare.lengths=[5]"], "compare.lengths is for the length"),
+    (2, ["{a}", "{b}", "--split", "valid", "--drop", "5"], "compare.drop is for 'truncation'"),
+    (2, ["{a}", "--by", "length", "--set", "compare.longer_than=5"], "compare.longer_than is for 'truncation'"),
+    (2, ["{a}", "--by", "cold-start", "--set", "compare.lengths=[5]"], "compare.lengths is for 'length'"),
     (2, ["{a}", "--by", "length", "--set", "compare.lengths=[5,3]"], "must rise"),
     (3, ["{a}", "--by", "age"], "compare.by"),
+    (3, ["{a}", "{b}", "--set", "compare.draws=100000000000"], "compare.draws"),
     (3, ["{a}", "--by", "truncation", "--set", "compare.longer_than=500"], "more than 500 items"),
     (4, ["nothing", "--split", "valid"], "No runs 'nothing'"),
 ]
@@ -530,7 +572,7 @@ def test_evaluations_of_one_run_are_told_apart(swept, tmp_path):
     root = Path(shutil.copytree(swept[0], tmp_path / "root"))
     run = sides(swept)[0].split(",")[0]
     both = [genrec(root, "evaluate", "--run", run, "--at", at).path.name for at in ("10", "20")]
-    assert [row["run"] for row in rows_of(genrec(root, "compare", *both, "--metrics", "NDCG@10"))] == both
+    assert [row["run"] for row in rows_of(genrec(root, "compare", *both, "--metrics", "NDCG@10"))] == both * 2
 
 
 def test_other_data_splits_and_ways_are_refused(swept, tmp_path):
@@ -541,8 +583,6 @@ def test_other_data_splits_and_ways_are_refused(swept, tmp_path):
     mixed = genrec(root, "compare", tested, valid)
     assert mixed.code == 2 and "differ in 'split': test, valid" in mixed.err
     assert "--split valid" in genrec(root, "compare", valid).err
-    unseen = genrec(root, "evaluate", "--run", other, "--exclude-seen").path.name
-    assert "differ in 'exclude_seen'" in genrec(root, "compare", tested, unseen).err
     data = genrec(root, "preprocess", "--k-core", "6").path.name
     small = genrec(root, "train", "--model", "popular", "--data", data, "--label", "small")
     assert genrec(root, "evaluate", "--run", small.path.name).code == 0

@@ -283,7 +283,7 @@ def test_a_run_on_text_is_trained_evaluated_and_explained(root):
     for model in ("rpg", "mhl"):
         assert genrec(root, "train", "--model", model, "--epochs", "1", *TINY).path
     result = genrec(root, "evaluate", "--run", "mhl-s0").manifest["result"]
-    assert 0 < result["metrics"]["Recall@10"] < 1
+    assert 0 < result["metrics"]["kept"]["Recall@10"] < 1
     refused = genrec(root, "evaluate", "--run", "rpg-s0", "--decoder", "graph")
     assert refused.code == 2 and "means nothing for text" in refused.err
     assert "it fills in" in (genrec(root, "case-study", "mhl-s0", "--users", "1").path / "cases.md").read_text()

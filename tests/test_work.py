@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.ranking import ExactRanker
@@ -186,7 +187,7 @@ def of_users(users: int) -> dict[str, Callable[[], object]]:
     score = torch.randn(users, ITEMS)
 
     def decode() -> None:
-        decoder.top(decoder.code_scored(torch.randn(users, K, V)), 10, hidden=one.seen)
+        decoder.top(decoder.code_scored(torch.randn(users, K, V)), 10, excluded=Excluded(*one.seen))
         decoder.rank(score, one.target_B)
 
     return {

@@ -156,10 +156,13 @@ def score(folder: Path) -> None:
     loop = make_loop(folder / "score", "rpg", dropout=0.0)
     user, at = loop.histories.targets("test")
     turns = {"first": here().rank, "every": here().world}
-    batches = eval_batches(loop.histories, user, at, max_length=8, batch_size=5, **turns)
+    batches = eval_batches(loop.histories, user, at, max_length=8, batch_size=5, exclude_seen=True, **turns)
     outcome = gathered(evaluate(ExactRanker(loop.model, loop.catalog), batches, loop.device, k=4))
     if here().main:
-        columns = {name: value for name, value in vars(outcome).items() if name != "figures"}
+        columns = {"user": outcome.user, "target": outcome.target, "loss": outcome.loss}
+        for protocol, ranks in outcome.ranks.items():
+            columns |= {f"{protocol}_{name}": value for name, value in ranks._asdict().items()}
+        assert len(columns) == 15, "both protocols"
         np.savez(folder / "outcome.npz", **columns)
 
 

@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
         users: Annotated[int | None, typer.Option(help="Users to pick: those on whom the runs differ most.")] = None,
         user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
+        exclude_seen: Annotated[
+            bool | None, typer.Option("--exclude-seen", help="Leave out what the user had before.")
+        ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
         """Look at single users: history, target and the top of each run, with titles; of MHL runs also why."""
@@ -29,7 +32,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.config import validate
         from genrec_cli.stages import case_study as stage
 
-        named = {"case_study": {"users": users, "user": user or None, "k": k}}
+        named = {"case_study": {"users": users, "user": user or None, "k": k, "exclude_seen": exclude_seen}}
         layers = common.layers("case-study", stage.SECTIONS, named)
         config = validate(stage.CaseStudyConfig, "case_study", layers.get("case_study", {}))
         ws = common.workspace()

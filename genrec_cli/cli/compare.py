@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
             ),
         ],
         by: Annotated[
-            str | None, typer.Option(help="all, cold-start, length or truncation. Default: all users together.")
+            str | None, typer.Option(help="all, cold-start, length, day or truncation. Default: all users together.")
         ] = None,
         metrics: Annotated[str | None, typer.Option(help="For example Recall@10,NDCG@10, the default.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
@@ -45,12 +45,7 @@ def register(app: typer.Typer) -> None:
         comparison = stage.plan(ws, ws.dataset(common.dataset), layers, sides=runs)
 
         def work() -> "Artifact":
-            return stage.run(
-                ws,
-                comparison,
-                device=device,
-                bar=console.user_bar("scoring"),
-            )
+            return stage.run(ws, comparison, device=device, bar=console.user_bar("scoring"))
 
         artifact = make(common, comparison.plan, work)
         if artifact is not None and not common.dry_run:

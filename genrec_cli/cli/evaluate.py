@@ -22,17 +22,14 @@ def register(app: typer.Typer) -> None:
         ] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
-        exclude_seen: Annotated[
-            bool | None, typer.Option("--exclude-seen", help="Leave the user's own items out of the ranking.")
-        ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Measure a run over the whole catalogue, at the level of items and of codes."""
+        """Measure a run over the whole catalogue: items and codes, seen items kept and left out."""
         from genrec_cli import console
         from genrec_cli.stages import evaluate as stage
 
         cutoffs = None if at is None else _cutoffs(at)
-        named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs, "exclude_seen": exclude_seen}}
+        named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs}}
         ws = common.workspace()
         layers = common.layers("evaluate", stage.SECTIONS, named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
@@ -60,25 +57,19 @@ def show(artifact: "Artifact") -> None:
     """The table of one evaluation."""
     from genrec_cli import console
     from genrec_cli.cli.train import show_diagnosis
+    from genrec_cli.engine import protocols
 
     result = artifact.result
-    levels = {"items": result["metrics"], "codes": result["code_metrics"]}
-    if "exact_metrics" in result:
-        name = result["decoder"]
-        levels = {f"items, {name}": result["metrics"], f"codes, {name}": result["code_metrics"],
-                  "items, exact": result["exact_metrics"]}  # fmt: skip
-    cutoffs = artifact.config["evaluate"]["at"]
-    names = [f"{name}@{cutoff}" for cutoff in cutoffs for name in ("Recall", "NDCG", "MRR")]
-    title = f"{result['run']} on {result['split']}: {result['users']:,} users, {result['users_per_second']:,} a second"
-    rows = [[level, *(found[name] for name in names)] for level, found in levels.items()]
-    console.table(title, ["level", *names], rows)
-    if "recall_against_exact" in result:
+    title = (
+        f"{result['run']} on {result['split']}: {result['users']:,} users, {result['users_per_second']:,} per second"
+    )
+    names = [f"{name}@{cutoff}" for cutoff in artifact.config["evaluate"]["at"] for name in ("Recall", "NDCG", "MRR")]
+    console.table(title, *protocols.table(result, names))
+    if "visited" in result:
         console.say(
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
-            f"{result['visited']:,.0f} items a user; built in {result['build_seconds']:.1f} s"
+            f"{result['visited']:,.0f} items per user; built in {result['build_seconds']:.1f} s"
         )
-    if "neighbour_recall" in result:
-        console.say(f"its inverted file knows {result['neighbour_recall']:.1%} of the items' exact neighbours")
     if "valid_share" in result:
         console.say(f"{result['valid_share']:.1%} of what the beams built is in the catalogue")
     show_diagnosis(artifact)

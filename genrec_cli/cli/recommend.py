@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         given = read_histories(history) if history else None
         ws = common.workspace()
         chosen = ws.find(ws.dataset(common.dataset), "runs", run)
-        layers = common.layers(f"recommend --run {chosen.path.name}", stage.sections_of(chosen), {})
+        layers = common.layers(f"recommend --run {chosen.path.name}", stage.sections_of(ws, chosen), {})
         if common.dry_run:
             console.say(f"would recommend {k} items to each user with {chosen.path.name}")
             console.emit({"schema": 1, "run": chosen.path.name, "state": "would be made"})
@@ -62,16 +62,15 @@ def register(app: typer.Typer) -> None:
 
             named = Names.read(ws.input(chosen, "data").path).user[:SHOWN]
             console.say(f"the first {len(named)} users; --users FILE chooses, --output FILE writes all")
-        found = stage.run(
-            ws, chosen, users=named, histories=given, k=k, exclude_seen=exclude_seen, device=device,
-            bar=console.user_bar("recommending"), decoder=layers.get("decoder"),
-        )  # fmt: skip
+        asked = {"users": named, "histories": given, "k": k, "exclude_seen": exclude_seen}
+        bar, decoder = console.user_bar("recommending"), layers.get("decoder")
+        found = stage.run(ws, chosen, **asked, device=device, bar=bar, decoder=decoder)
         if output:
             found.write(output)
             console.say(f"{len(found):,} recommendations written")
             console.emit({"schema": 1, "path": str(output), "rows": len(found)}, text=str(output))
         elif common.json:
-            console.emit({"schema": 1, "run": chosen.path.name, "recommendations": [
-                dict(zip(stage.COLUMNS, row, strict=True)) for row in found.rows()]})  # fmt: skip
+            rows = [dict(zip(stage.COLUMNS, row, strict=True)) for row in found.rows()]
+            console.emit({"schema": 1, "run": chosen.path.name, "recommendations": rows})
         else:
             console.table("", stage.COLUMNS, found.rows(), to_stdout=True)

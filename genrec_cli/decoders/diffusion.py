@@ -1,15 +1,12 @@
-"""Decoding by masked diffusion (MDGR, arXiv 2601.19501): from nothing but masks to items, in any order of digits.
+"""Search by masked diffusion (MDGR, arXiv 2601.19501): from fully masked codes to items, in any order of digits.
 
-Two stages. In each of the first ``warmup`` steps one digit is filled; then ``parallel`` digits a step, so that
-K = 8 digits take 6 passes with the paper's 4 and 2. Beams are kept throughout. Our readings, since only a summary
-of the paper is at hand:
+Two stages. Each of the first ``warmup`` steps fills one digit; after that each step fills ``parallel`` digits, so that
+K = 8 digits take 6 passes with the paper's 4 and 2. The beams are kept throughout. Only a summary of the paper is at
+hand; where it is open, this file reads it so:
 
-* a warm-up step, two ways (``warmup_by``). "digit": each beam fills its most confident digit, so that no two beams can
-  ever meet. "pairs": all (digit, code) pairs of all open digits compete, over all beams of a user; the beams then
-  hold many parts of the same few items, C(8, 4) = 70 of each, and may end in fewer items than beams. It finds a
-  quarter less on Beauty (docs/results.md);
-* a parallel step: each beam takes its most confident open digits (the highest log-probability of any code), and
-  all combinations of their codes compete;
+* a warm-up step: each beam fills the digit at which it is most confident, so that no two beams can become the same;
+* a parallel step: each beam takes its most confident open digits (the highest log-probability of any code), and all
+  combinations of their codes compete;
 * a score is the sum of the log-probabilities at the moments of choice;
 * equal assignments reached in different orders are one candidate with the better score;
 * under the ``constraint`` a beam takes only codes that some item of the catalogue still has beside those it took.
@@ -18,11 +15,11 @@ No loop over users, beams or items. What competes is exact: a step keeps the bes
 best few codes of each digit. As many candidates are ranked before equal ones are merged as can be equal: an
 assignment of n digits has at most C(n, m) parents when m were filled. Only the beams make the search approximate.
 
-Legend: B users, M beams, C candidates, K digits, V codewords, I items, m digits filled in a step, k list length.
+Legend: B users, M beams, C candidates, K digits, V codewords, I items, m digits filled in a step, k length of a list.
 """
 
 from math import comb
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,27 +28,26 @@ from torch import Tensor
 from genrec_cli.config import Count, Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.decoders import base
 from genrec_cli.decoders.assignments import InvertedLists, Pairs
-from genrec_cli.decoders.base import TopK
+from genrec_cli.decoders.base import ListSearch, TopK
 from genrec_cli.models.base import MaskFiller
 
 OPEN = -1
-"""A digit still to be filled."""
+"""A digit that is still to be filled."""
 
 
 class DiffusionConfig(Section):
     """The steps and the width of the search."""
 
     warmup: Natural = 4
-    """R_warm: first so many digits are filled one by one."""
-    warmup_by: Literal["digit", "pairs"] = "digit"
-    """What competes in a warm-up step. digit: codes of the surest digit; pairs: every code of every open digit."""
+    """R_warm: the first so many digits are filled one by one, each beam's most confident digit first."""
     parallel: Count = 2
     """m_par: digits filled in each step after that."""
-    beams: Count = 50
+    beams: base.Beams = 50
     """Partial items kept after each step."""
     constraint: bool = True
-    """Whether only items of the catalogue are built; without it, what is none is left out at the end."""
+    """Whether only items of the catalogue are built. Off: codes of no item are left out at the end."""
 
 
 class Beams(NamedTuple):
@@ -73,45 +69,27 @@ class Candidates(NamedTuple):
     code_BCm: Tensor
 
 
-class Diffusion:
-    """Decoder for models that fill in masks.
-
-    Args:
-        catalog: on the model's device.
-    """
+class Diffusion(ListSearch):
+    """The search for models that fill in masks."""
 
     Config = DiffusionConfig
-    exact: ClassVar[bool] = False
-    whole_codes: ClassVar[bool] = True
-    face: ClassVar[Any] = MaskFiller
+    face = MaskFiller
+    suffix = "-diffusion"
 
     def __init__(self, model: MaskFiller, catalog: Catalog, config: DiffusionConfig) -> None:
-        self.model, self.config, self.digits = model, config, catalog.digits
-        self.index = InvertedLists(catalog)
-
-    @staticmethod
-    def longest(config: DiffusionConfig) -> int:
-        """Each beam is an item, or some that share its codes."""
-        return config.beams
+        super().__init__(model, catalog, config)
+        self.digits, self.index = catalog.digits, InvertedLists(catalog)
 
     @property
-    def steps(self) -> list[tuple[bool, int]]:
-        """Whether all pairs compete in a step, and how many digits it fills."""
-        warmup = min(self.config.warmup, self.digits)
-        rest, parallel = self.digits - warmup, self.config.parallel
-        return [(self.config.warmup_by == "pairs", 1)] * warmup + [
-            (False, min(parallel, rest - n)) for n in range(0, rest, parallel)
-        ]
+    def steps(self) -> list[int]:
+        """How many digits each step fills."""
+        warmup, parallel = min(self.config.warmup, self.digits), self.config.parallel
+        return [1] * warmup + [min(parallel, self.digits - n) for n in range(warmup, self.digits, parallel)]
 
     @torch.no_grad()
-    def decode(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The items found for each history, k or more, and the share of each user's beams that are items.
-
-        Raises:
-            ValueError: if k exceeds the number of beams.
-        """
-        if k > self.config.beams:
-            raise ValueError(f"a list of {k} items needs at least {k} beams, not {self.config.beams}")
+    def search(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
+        """The items found for each history, k or more. The stat ``valid_share`` is the fraction of each user's beams
+        that are items."""
         memory, users = self.model.read(batch), batch.packing.sequences
         device = batch.item_N.device
         beams = Beams(
@@ -121,7 +99,7 @@ class Diffusion:
             None,
         )
         filled = 0
-        for pairs, number in self.steps:
+        for number in self.steps:
             logp_BMKV = self.model.fill(memory, beams.codes_BMK).float()
             if self.config.constraint:
                 allowed_XKV = self.index.allowed(beams.pairs, beams.key_BM.numel())
@@ -130,14 +108,11 @@ class Diffusion:
             filled += number
             # So many candidates hold enough different ones: each can have come from that many parents.
             enough = self.config.beams * min(comb(filled, number), beams.key_BM.shape[1])
-            if pairs:
-                found = every_pair(beams, logp_BMKV, enough)
+            digit_BMm = logp_BMKV.amax(-1).topk(number).indices
+            if self.config.constraint and number > 1:
+                found = self.items(beams, logp_BMKV, digit_BMm)
             else:
-                digit_BMm = logp_BMKV.amax(-1).topk(number).indices
-                if self.config.constraint and number > 1:
-                    found = self.items(beams, logp_BMKV, digit_BMm)
-                else:
-                    found = combinations(beams, logp_BMKV, digit_BMm, self.config.beams, enough)
+                found = combinations(beams, logp_BMKV, digit_BMm, self.config.beams, enough)
             beams = self.select(beams, found)
         return self.lists(beams, k)
 
@@ -172,10 +147,8 @@ class Diffusion:
         pairs = None
         if self.config.constraint:
             first_B1 = torch.arange(len(parent_BM), device=parent_BM.device)[:, None] * beams.key_BM.shape[1]
-            pairs = self.index.narrow(
-                beams.pairs, (parent_BM + first_B1).flatten(), digit_BMm.flatten(0, 1), code_BMm.flatten(0, 1),
-                (score_BM > -torch.inf).flatten(),
-            )  # fmt: skip
+            parent_X, alive_X = (parent_BM + first_B1).flatten(), (score_BM > -torch.inf).flatten()
+            pairs = self.index.narrow(beams.pairs, parent_X, digit_BMm.flatten(0, 1), code_BMm.flatten(0, 1), alive_X)
         return Beams(score_BM, codes_BMK, key_BC.gather(1, at_BM), pairs)
 
     def lists(self, beams: Beams, k: int) -> tuple[TopK, dict[str, Tensor]]:
@@ -192,17 +165,6 @@ class Diffusion:
         item_Bk[user_P, place_P] = item_P + 1
         score_Bk[user_P, place_P] = beams.score_BM.flatten()[beam_P]
         return TopK(item_Bk, score_Bk), {"valid_share": (group_BM >= 0).sum(1) / alive_BM.sum(1).clamp_min(1)}
-
-
-def every_pair(beams: Beams, logp_BMKV: Tensor, enough: int) -> Candidates:
-    """The best (digit, code) pairs over all open digits of all beams."""
-    digits, codewords = logp_BMKV.shape[2:]
-    score_BX = (beams.score_BM[..., None, None] + logp_BMKV).flatten(1)
-    score_BC, at_BC = score_BX.topk(min(enough, score_BX.shape[1]), dim=1)
-    token_BC = at_BC % (digits * codewords)
-    return Candidates(
-        score_BC, at_BC // (digits * codewords), (token_BC // codewords)[..., None], (token_BC % codewords)[..., None]
-    )
 
 
 def combinations(beams: Beams, logp_BMKV: Tensor, digit_BMm: Tensor, most: int, enough: int) -> Candidates:

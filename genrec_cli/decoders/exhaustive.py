@@ -1,45 +1,37 @@
-"""Exact decoding: every item of the catalogue is scored. The reference for all other decoders.
+"""Exhaustive search: every item of the catalogue is scored. It is exact, and the reference for all other searches.
 
-One pass over the catalogue, in runs whose scores fit into a cache, answers all that is asked of it: the best k
-items, the rank of a target among all items, and its loss. Memory grows with users and with items, never with
-their product (but for a model that makes such an array itself).
+One pass over the catalogue, in chunks whose scores fit into a cache, gives the best k items, the rank of a target among
+all items and its loss, with excluded items in the ranking and without them. Memory grows with users and with items,
+never with their product (unless the model itself makes such an array).
 
-Legend: B users, I items, C items of a run, K digits, V codewords, k list length.
+Legend: B users, I items, C items of a chunk, K digits, V codewords, S excluded cells, k length of a list.
 """
 
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
-from genrec_cli.data.catalog import NO_CODE, Catalog
+from genrec_cli.data.catalog import Catalog
 from genrec_cli.decoders.base import TopK
+from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.decoders.leaders import BLOCK, Leaders
-from genrec_cli.decoders.rank import Rank, Standing
-from genrec_cli.decoders.scores import CodeScores, DenseScores, DotScores, Overwrites, Scores
-from genrec_cli.decoders.twins import Cells, Twins, hold
-from genrec_cli.models.base import CodeScorer, DotScorer, ItemScorer, Model
+from genrec_cli.decoders.rank import Rank, RankCounter, Ranked, Ranking
+from genrec_cli.decoders.scores import Cells, DenseScores, DotScores, Scores
+from genrec_cli.decoders.twins import Twins
+from genrec_cli.models.base import CodeScorer, DigitScorer, DotScorer, ItemScorer, Model
+from genrec_cli.nn.digit_scores import DigitScores, DigitTable
 
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Scores that exist at a time, users x items of a run."""
+"""Scores that exist at a time: users x items of a chunk."""
 SHORTEST = 1 << 14
-"""Items of a run for however many users: below, choosing the best of each run costs more than its scores."""
-
-
-class Judgement(NamedTuple):
-    """What one pass over the catalogue says of each user's target."""
-
-    rank: Rank
-    loss_B: Tensor
-    """``-log p`` of the target: a code model's score is a mean log-probability already (RPG, equation 1)."""
-    top: TopK
+"""Items of a chunk for however many users: below, the top-k of each chunk costs more than its scores."""
 
 
 class ExhaustiveConfig(Section):
-    """Exact decoding has no settings."""
+    """The exhaustive search has no settings."""
 
 
 class Exhaustive:
@@ -51,100 +43,110 @@ class Exhaustive:
 
     Config = ExhaustiveConfig
     exact = True
-    face = (ItemScorer, CodeScorer)
+    suffix = ""
+    shared_codes = True
+    face = (ItemScorer, CodeScorer, DigitScorer)
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog, self.items = catalog, catalog.items
-        self.bag_IK = self.number_I = None
-        if catalog.codes_IK is not None:
-            device = catalog.codes_IK.device
-            offset_K = torch.arange(catalog.digits, device=device, dtype=torch.int32) * catalog.codewords
-            self.bag_IK = catalog.codes_IK + offset_K
-            if catalog.padded:
-                real_IK = catalog.codes_IK != NO_CODE
-                self.bag_IK.masked_fill_(~real_IK, catalog.digits * catalog.codewords)
-                self.number_I = real_IK.sum(1)
+
+    @staticmethod
+    def longest(config: ExhaustiveConfig) -> None:
+        """Every item has a rank."""
+
+    @cached_property
+    def table(self) -> DigitTable:
+        """The look-ups of the items' codes."""
+        return DigitTable(self.catalog.codes_IK, self.catalog.codewords)
 
     @cached_property
     def twins(self) -> Twins:
         """Items of equal codes, for ranks at code level."""
         return Twins(self.catalog.groups)
 
-    def scored(self, model: Model, batch: Batch) -> Scores:
-        """The model's scores of the whole catalogue, made run by run when they are asked for."""
+    def scored(self, model: Model, batch: Batch, vector_ID: Tensor | None = None) -> Scores:
+        """The model's scores of the whole catalogue, computed chunk by chunk when they are asked for.
+
+        Args:
+            vector_ID: the model's ``item_vectors()``, if they are at hand.
+        """
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
+        if isinstance(model, DigitScorer):
+            return DigitScores(self.table, model.digit_scores(batch), mean=False, logprobs=False)
         if isinstance(model, DotScorer):
-            return DotScores(model.item_vectors(), model.queries(batch))
+            return DotScores(model.item_vectors() if vector_ID is None else vector_ID, model.queries(batch))
         return DenseScores(model.item_scores(batch))
 
-    def code_scored(self, logp_BKV: Tensor) -> CodeScores:
-        """The same from log-probabilities of codes."""
-        return CodeScores(self.bag_IK, self.number_I, logp_BKV)
+    def code_scored(self, logp_BKV: Tensor) -> DigitScores:
+        """The scores of all items from log-probabilities of codes: their mean over an item's digits."""
+        return DigitScores(self.table, logp_BKV, mean=True, logprobs=True)
 
     def scores(self, model: Model, batch: Batch) -> Tensor:
         """``score_BI`` as one array: for a few users."""
-        return self.scored(model, batch).run(0, self.items).t().contiguous()
+        return self.scored(model, batch).chunk(0, self.items).t().contiguous()
 
     def code_scores(self, logp_BKV: Tensor) -> Tensor:
         """``score_BI`` as one array, from log-probabilities of codes."""
-        return self.code_scored(logp_BKV).run(0, self.items).t().contiguous()
+        return self.code_scored(logp_BKV).chunk(0, self.items).t().contiguous()
 
-    def top(self, scores: Scores | Tensor, k: int, *, hidden: Cells | None = None) -> TopK:
-        """The k best items of each user, of equals the lowest id first; fewer items than k give item 0, score -inf.
+    def top(self, scores: Scores | Tensor, k: int, *, excluded: Excluded | None = None) -> TopK:
+        """The k best items of each user, of equals the lowest id first; missing items are item 0 with score -inf.
 
         Args:
             scores: by :meth:`scored`, or ``score_BI``.
-            hidden: items that are left out.
+            excluded: items that no list may hold.
         """
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
-        runs, leaders = _runs(scores), Leaders(scores.users, k, scores.device)
-        fixed = None if hidden is None else Overwrites(runs, *hidden, _nothing(hidden[0]))
-        for begin in runs:
-            score_CB = scores.run(begin, begin + runs.step)
-            if fixed is not None:
-                fixed.write(score_CB, begin)
+        chunks, leaders = _chunks(scores), Leaders(scores.users, k, scores.device)
+        cells = excluded and Cells(excluded.item_S, excluded.user_S, chunks)
+        for begin in chunks:
+            score_CB = scores.chunk(begin, begin + chunks.step)
+            if cells is not None:
+                score_CB[cells.of(begin)[1]] = -torch.inf
             leaders.add(score_CB, begin)
         return TopK(leaders.item_Bk, leaders.score_Bk)
 
-    def judge(self, scores: Scores | Tensor, target_B: Tensor, k: int, *, hidden: Cells | None = None) -> Judgement:
+    def rank_targets(
+        self, scores: Scores | Tensor, target_B: Tensor, k: int, *, excluded: Excluded | None = None
+    ) -> Ranked:
         """Rank and loss of each user's target, and the k best items, in one pass.
 
         Args:
-            hidden: items that are left out of the ranking, though not out of the loss. A target among them is not
-                found at any level, whatever item has its codes too.
+            excluded: what the ranking ``left_out`` is without. The loss counts all items.
         """
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
-        runs, leaders = _runs(scores), Leaders(scores.users, k, scores.device)
-        own_B = scores.of(target_B)
-        loss_B, total_B = -own_B, torch.full_like(own_B, -torch.inf)
-        cells = target_B, torch.arange(len(target_B), device=scores.device), own_B
-        if hidden is not None:
-            item_N, user_N = hidden
-            own_B = own_B.masked_fill(hold(hidden, target_B), -torch.inf)
-            cells = torch.cat([item_N, target_B]), torch.cat([user_N, cells[1]]), torch.cat([_nothing(item_N), own_B])
-        fixed, standing = Overwrites(runs, *cells), Standing(own_B, self.twins, runs, hidden)
-        for begin in runs:
-            score_CB = scores.run(begin, begin + runs.step)
+        chunks, leaders = _chunks(scores), Leaders(scores.users, k, scores.device)
+        own_B, order_B = scores.of(target_B), target_B.argsort()
+        total_B = torch.full_like(own_B, -torch.inf)
+        counter = RankCounter(own_B, target_B, self.twins, chunks)
+        targets = Cells(target_B[order_B] - 1, order_B, chunks)
+        cells = excluded and Cells(excluded.item_S, excluded.user_S, chunks)
+        score_S = own_B.new_empty(len(excluded.item_S) if excluded else 0)
+        for begin in chunks:
+            score_CB = scores.chunk(begin, begin + chunks.step)
             if not scores.logprobs:
                 total_B = torch.logaddexp(total_B, score_CB.logsumexp(0))
-            standing.before(score_CB, begin)
-            fixed.write(score_CB, begin)
+            part, place = targets.of(begin)
+            score_CB[place] = own_B[order_B[part]]  # the rounding of a chunk must not move the target off its ties
+            counter.add(score_CB, begin)
+            if cells is not None:
+                part, place = cells.of(begin)
+                score_S[part] = score_CB[place]
+                score_CB[place] = -torch.inf
             leaders.add(score_CB, begin)
-            standing.add(score_CB, begin)
-        loss_B = loss_B if scores.logprobs else loss_B + total_B
-        return Judgement(standing.rank(), loss_B, TopK(leaders.item_Bk, leaders.score_Bk))
+        top, left_out = TopK(leaders.item_Bk, leaders.score_Bk), None
+        if excluded is not None:
+            left_out = Ranking(counter.rank(excluded, score_S), top)
+            top = excluded.restored(top, score_S)
+        return Ranked((0 if scores.logprobs else total_B) - own_B, Ranking(counter.rank(), top), left_out, {})
 
     def rank(self, scores: Scores | Tensor, target_B: Tensor) -> Rank:
-        """The target's exact rank. A target with score -inf (excluded, or NaN) is UNLISTED."""
-        return self.judge(scores, target_B, 0).rank
+        """The target's exact rank among all items. A target with score -inf or NaN is UNLISTED."""
+        return self.rank_targets(scores, target_B, 0).kept.rank
 
 
-def _runs(scores: Scores) -> range:
-    """First items of the runs, from 0; the range's step is their length."""
+def _chunks(scores: Scores) -> range:
+    """First items of the chunks, from 0; the range's step is their length."""
     length = CELLS.get(scores.device.type, CELLS["cuda"]) // max(scores.users, 1) // BLOCK * BLOCK
     return range(0, scores.items, max(length, SHORTEST))
-
-
-def _nothing(item_N: Tensor) -> Tensor:
-    return torch.full(item_N.shape, -torch.inf, device=item_N.device)

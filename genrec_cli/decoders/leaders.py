@@ -1,10 +1,10 @@
-"""The k best of many, found in runs: best score first, and of equal scores the lowest item id first.
+"""The k best of many, found chunk by chunk: best score first, and of equal scores the lowest item id first.
 
-A run of items is cut into blocks of neighbours. The k best items stand in the k blocks of the highest peaks
-(of equal peaks the first): an item of another block has k items before it, one in each of these. So one pass
-over the scores takes maxima, and only k blocks a user are looked into.
+Top-k by block maxima: a chunk of items is cut into blocks of consecutive items. The k best items are in the k blocks
+with the highest maxima (of equal maxima the first): an item of another block has k items before it, one in each of
+these. So one pass over the scores takes maxima, and only k blocks per user are searched.
 
-Legend: B users, C items of a run, P blocks, L = BLOCK items of a block, k list length.
+Legend: B users, C items of a chunk, P blocks, L = BLOCK items of a block, k length of a list.
 """
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 
 BLOCK = 64
 DIRECT = {"cuda": 1 << 16}
-"""Items of a run up to which a device sorts all of them at once: its launches would take longer than the work."""
+"""Items of a chunk up to which a device sorts all of them at once, as launching more kernels would take longer."""
 
 
 class Leaders:
-    """The k best items so far. Runs must come in order of their items."""
+    """The k best items so far. Chunks must come in the order of their items."""
 
     def __init__(self, users: int, k: int, device: torch.device, *, direct: int | None = None) -> None:
         self.k, self.direct = k, DIRECT.get(device.type, 0) if direct is None else direct
@@ -25,7 +25,7 @@ class Leaders:
         """Ids from 1; 0 where there is no item."""
 
     def add(self, score_CB: Tensor, begin: int) -> None:
-        """Consider a run whose first item is ``begin`` (from 0)."""
+        """Consider a chunk whose first item is ``begin`` (from 0)."""
         if self.k == 0 or score_CB.numel() == 0:
             return
         items, users = score_CB.shape
@@ -46,7 +46,7 @@ class Leaders:
         score_BC, place_BC = (score_CB.t() + 0.0).sort(dim=1, descending=True, stable=True)
         if begin or score_BC.shape[1] < self.k:
             self._join(score_BC[:, : self.k], place_BC[:, : self.k] + (begin + 1))
-        else:  # the first run: nothing to join them with
+        else:  # the first chunk: nothing to join them with
             self.score_Bk = score_BC[:, : self.k].contiguous()
             self.item_Bk = (place_BC[:, : self.k] + 1).masked_fill_(~(self.score_Bk > -torch.inf), 0)
 

@@ -1,6 +1,6 @@
-"""The place of a target among all items, counted in runs of items, at the level of items and of distinct codes.
+"""The rank of each user's target among all items, counted chunk by chunk, at the level of items and of codes.
 
-Legend: B users, C items of a run, J items with an earlier twin, S hidden items whose codes are not.
+Legend: B users, C items of a chunk, J items with an earlier twin, S excluded cells.
 """
 
 from typing import NamedTuple
@@ -8,15 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from genrec_cli.decoders.base import TopK
+from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.decoders.scores import bounds
-from genrec_cli.decoders.twins import Cells, Twins
+from genrec_cli.decoders.twins import Twins
 
 UNLISTED = 1 << 30
 """Rank of a target that cannot be found: behind every cutoff."""
 
 
 class Rank(NamedTuple):
-    """Where the target stands among all items, at the level of items and of distinct codes."""
+    """How many items (distinct codes) score higher than the target, and how many have its score, itself included."""
 
     above_B: Tensor
     ties_B: Tensor
@@ -24,50 +26,70 @@ class Rank(NamedTuple):
     code_ties_B: Tensor
 
 
-class Standing:
-    """Counts of items above and beside each user's target.
+class Ranking(NamedTuple):
+    """The targets' ranks and the lists under one protocol."""
+
+    rank: Rank
+    top: TopK
+
+
+class Ranked(NamedTuple):
+    """What is known of a batch's targets."""
+
+    loss_B: Tensor
+    """``-log p`` of each target, the mean over digits for a model of codes; NaN where the model does not tell it."""
+    kept: Ranking
+    """With all items in the ranking."""
+    left_out: Ranking | None
+    """Without the excluded items, if there are any. An excluded target has the rank UNLISTED at both levels."""
+    stats: dict[str, Tensor]
+    """What the search reports per history, such as ``visited``."""
+
+
+class RankCounter:
+    """Counts the items above each user's target and the items with its score.
 
     Args:
-        own_B: the target's scores, equal to the last bit to what it has in its run.
-        runs: first items of the runs.
-        hidden: items that are left out.
+        own_B: the target's scores, with the same bits as in its chunk.
+        target_B: item ids from 1.
+        chunks: first items of the chunks.
     """
 
-    def __init__(self, own_B: Tensor, twins: Twins, runs: range, hidden: Cells | None) -> None:
-        self.own_B, self.twin_J = own_B, twins.twin_J
-        self.bound = bounds(self.twin_J, runs)
+    def __init__(self, own_B: Tensor, target_B: Tensor, twins: Twins, chunks: range) -> None:
+        self.own_B, self.target_B, self.twins = own_B, target_B, twins
+        self.bound = bounds(twins.twin_J, chunks)
         self.item_2B, self.twin_2B = torch.zeros(2, 2, len(own_B), dtype=torch.long, device=own_B.device)
-        self.first: Cells | None = None
-        if hidden is not None and len(self.twin_J):
-            self.first = twins.missed(hidden)
-            self.first_bound = bounds(self.first[0], runs)
-
-    def before(self, score_CB: Tensor, begin: int) -> None:
-        """Look at a run while hidden items still have their scores, which their twins share."""
-        if self.first is None:
-            return
-        item_s, user_s = (x_S[self.first_bound[begin]] for x_S in self.first)
-        score_s, own_s = score_CB[item_s - begin, user_s], self.own_B[user_s]
-        self.twin_2B.index_add_(1, user_s, torch.stack([score_s > own_s, score_s == own_s]).long(), alpha=-1)
 
     def add(self, score_CB: Tensor, begin: int) -> None:
-        """Count a run, in which hidden items are at -inf."""
+        """Count a chunk that starts with item ``begin`` (from 0)."""
         self.item_2B += self._counts(score_CB)
-        twin_j = self.twin_J[self.bound[begin]]
+        twin_j = self.twins.twin_J[self.bound[begin]]
         if len(twin_j):
             self.twin_2B += self._counts(score_CB[twin_j - begin])
 
-    def rank(self) -> Rank:
-        """The place, once all runs were added. A target without a score (-inf, NaN) is UNLISTED at both levels."""
+    def rank(self, excluded: Excluded | None = None, score_S: Tensor | None = None) -> Rank:
+        """The ranks, once all chunks were added. A target without a score (-inf, NaN) is UNLISTED at both levels.
+
+        Args:
+            excluded: items that do not count; ``score_S`` are their scores.
+        """
         lost_B = ~(self.own_B > -torch.inf)
-        above_2B = torch.stack([self.item_2B[0], self.item_2B[0] - self.twin_2B[0]]).masked_fill(lost_B, UNLISTED)
-        ties_2B = torch.stack([self.item_2B[1], self.item_2B[1] - self.twin_2B[1]])
-        ties_2B = ties_2B.masked_fill(lost_B, 0).clamp_min(1)
-        return Rank(above_2B[0], ties_2B[0], above_2B[1], ties_2B[1])
+        item_2B, code_2B = self.item_2B, self.item_2B - self.twin_2B
+        if excluded is not None:
+            own_S = self.own_B[excluded.user_S]
+            counted_2S = torch.stack([score_S > own_S, score_S == own_S]).long()
+            item_2B = item_2B.index_add(1, excluded.user_S, counted_2S, alpha=-1)
+            counted_2S *= excluded.whole_groups(self.twins)
+            code_2B = code_2B.index_add(1, excluded.user_S, counted_2S, alpha=-1)
+            lost_B = lost_B | excluded.holds(self.target_B)
+        (above_B, ties_B), (code_above_B, code_ties_B) = item_2B, code_2B
+        above_B, code_above_B = (x_B.masked_fill(lost_B, UNLISTED) for x_B in (above_B, code_above_B))
+        ties_B, code_ties_B = (x_B.masked_fill(lost_B, 1) for x_B in (ties_B, code_ties_B))
+        return Rank(above_B, ties_B, code_above_B, code_ties_B)
 
     def _counts(self, score_CB: Tensor) -> Tensor:
-        """How many are above and equal, each user's. Truth is written as 0 and 1 of the scores' own type: its sum
-        is ten times as fast as that of booleans, and exact up to 2**24."""
+        """How many scores are above and equal to each user's. The comparison is written as 0 and 1 in the type of the
+        scores: its sum is ten times as fast as that of booleans, and exact up to 2**24."""
         truth_CB = torch.empty_like(score_CB)
         above_B = torch.gt(score_CB, self.own_B, out=truth_CB).sum(0)
         return torch.stack([above_B, torch.eq(score_CB, self.own_B, out=truth_CB).sum(0)]).long()

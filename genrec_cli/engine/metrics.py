@@ -1,6 +1,6 @@
 """Ranking metrics from the target's rank, exact under ties.
 
-One relevant item a user. If ``above`` items score higher and the target shares its score with ``ties - 1``
+One relevant item per user. If ``above`` items score higher and the target shares its score with ``ties - 1``
 others, its rank is uniform among ``above .. above + ties - 1``; each metric is the mean over them. Items
 with the same codes always tie, so this is the collision-corrected value: a hit among g items that share
 codes counts 1 / g ("Faithful Evaluation of Semantic-ID Tokenizers", CIKM 2026). Without ties it is the
@@ -15,8 +15,8 @@ import numpy as np
 from genrec_cli.config import did_you_mean
 from genrec_cli.errors import UsageError
 
-NAMES = {"recall": "Recall", "r": "Recall", "hitrate": "Recall", "hr": "Recall", "hit": "Recall",
-         "ndcg": "NDCG", "n": "NDCG", "mrr": "MRR"}  # fmt: skip
+SPELLINGS = {"Recall": ("recall", "r", "hitrate", "hr", "hit"), "NDCG": ("ndcg", "n"), "MRR": ("mrr",)}
+NAMES = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings}
 """Accepted spellings. With one relevant item, HitRate is Recall."""
 
 

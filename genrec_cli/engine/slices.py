@@ -1,12 +1,15 @@
-"""Parts of the users that are measured apart: cold-start bins, history lengths, truncated histories.
+"""Parts of the users that are measured apart: cold-start bins, history lengths, days, truncated histories.
 
-MHL, arXiv 2509.23649: Table 9 (how often the target stands in the training part), Table 11 (length of the
-history before the target), Table 10 and appendix E (histories cut short).
+MHL, arXiv 2509.23649: Table 9 (how often the target occurs in the training part), Table 11 (length of the history
+before the target), Table 10 and appendix E (truncated histories).
 
-Truncation, two ways. As *printed*, the last 15 items of histories longer than 20 go and the item after the
-cut becomes the target. That item belongs to the training part: the model learned to predict it from this very
-history, so the number measures memory (the paper's R@5 is .85). The *sound* way keeps the true, held-out
-target and drops the most recent items between: what older interests alone are worth.
+Days: in many logs a user buys several items on one day, which then have one time stamp and no order. A target of the
+same day as the item before it is easier to predict than a later one: it may have been bought together.
+
+Truncation, two ways. As *printed*, the last 15 items of histories longer than 20 are dropped and the item after the cut
+becomes the target. That item belongs to the training part: the model learned to predict it from this very history, so
+the number measures memory (the paper's R@5 is .85). The *sound* way keeps the true, held-out target and drops the most
+recent items before it: it measures what older interests alone are worth.
 
 Legend: U users (rows of the user table), B users of a batch.
 """
@@ -22,7 +25,9 @@ from genrec_cli.data.sequences import EvalBatch, Histories, Split, eval_batches
 COLD_START = (5, 10, 15, 20)
 """Upper ends of the bins of Table 9; above the last one is one more, which the paper leaves out."""
 LENGTHS = (10, 20, 30, 40, 50)
-"""Upper ends of the buckets of Table 11."""
+"""Upper ends of the bins of Table 11."""
+DAY = 86_400
+"""Seconds."""
 
 Cut = Literal["printed", "sound"]
 
@@ -40,6 +45,16 @@ def history_length(histories: Histories, user_U: np.ndarray, split: Split) -> np
     return (histories.valid_at if split == "valid" else histories.test_at)[user_U]
 
 
+def by_day(time_U: np.ndarray, before_U: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Rows of the users whose target has the day (UTC) of the item before it, and of those whose target is later.
+
+    Args:
+        time_U, before_U: seconds since 1970 of the target and of the item before it.
+    """
+    same_U = time_U // DAY == before_U // DAY
+    return [("same day", np.flatnonzero(same_U)), ("later day", np.flatnonzero(~same_U))]
+
+
 def long_histories(histories: Histories, split: Split, longer_than: int) -> tuple[np.ndarray, np.ndarray]:
     """Users with more than so many items before the target, and the target's position."""
     user, at = histories.targets(split)
@@ -49,7 +64,7 @@ def long_histories(histories: Histories, split: Split, longer_than: int) -> tupl
 def truncated_batches(
     histories: Histories, user_U: np.ndarray, at_U: np.ndarray, drop: int, cut: Cut, *, max_length: int, batch_size: int
 ) -> Iterator[EvalBatch]:
-    """Histories without their last ``drop`` items.
+    """Histories without their last ``drop`` items. Seen items are those before the cut.
 
     Args:
         at_U: position of the true target, more than ``drop``.
@@ -57,8 +72,9 @@ def truncated_batches(
     """
     target_U = np.zeros(histories.users, dtype=np.int64)
     target_U[user_U] = histories.item[histories.offset[user_U] + at_U]
-    for known in eval_batches(histories, user_U, at_U - drop, max_length=max_length, batch_size=batch_size):
+    size: dict[str, int] = {"max_length": max_length, "batch_size": batch_size}
+    for known in eval_batches(histories, user_U, at_U - drop, exclude_seen=True, **size):
         if cut == "printed":
             yield known
         else:
-            yield EvalBatch(known.batch, torch.from_numpy(target_U)[known.batch.user_B])
+            yield EvalBatch(known.batch, torch.from_numpy(target_U)[known.row_B], known.row_B, known.seen)

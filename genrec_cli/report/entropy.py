@@ -18,8 +18,8 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.engine.entropies import READ, measure
-from genrec_cli.models.base import EntropyModel
 from genrec_cli.report.figures import (
+    ABOVE,
     BLUE,
     FAINT,
     INK,
@@ -36,6 +36,8 @@ from genrec_cli.report.figures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from genrec_cli.models.base import EntropyModel
 
 DRAWS = 32
 """Masks drawn for each batch and policy."""
@@ -59,9 +61,13 @@ class Survey:
 
 
 def survey(
-    model: EntropyModel, batches: Sequence[Batch], device: torch.device, policies: Mapping[str, Any],
-    *, tick: Callable[[int], object] = lambda users: None,
-) -> Survey:  # fmt: skip
+    model: "EntropyModel",
+    batches: Sequence[Batch],
+    device: torch.device,
+    policies: Mapping[str, Any],
+    *,
+    tick: Callable[[int], object] = lambda users: None,
+) -> Survey:
     """Measure a trained model.
 
     Args:
@@ -85,10 +91,8 @@ def survey(
         positions.append(host.packing.position_N.numpy())
         entropies.append(entropy_NK.where(real_NK, torch.nan).cpu().numpy())
         tick(host.packing.sequences)
-    return Survey(
-        np.concatenate(items), np.concatenate(positions), np.concatenate(entropies),
-        {name: np.concatenate(parts) for name, parts in hidden.items()},
-    )  # fmt: skip
+    hidden_N = {name: np.concatenate(parts) for name, parts in hidden.items()}
+    return Survey(*map(np.concatenate, (items, positions, entropies)), hidden_N)
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,9 @@ def entropies(found: Survey, rows: Sequence[Row], codewords: int, title: str) ->
         _boxes(grid[0][1], _quantiles(list(found.entropy_NK.T)))
         for axes in grid[0]:
             axes.axhline(log(codewords), color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-        grid[0][0].annotate(f"uniform over {codewords:,} codewords", (1, log(codewords)), fontsize=8, color=FAINT,
-                            xycoords=("axes fraction", "data"), ha="right", va="bottom")  # fmt: skip
+        uniform = f"uniform over {codewords:,} codewords"
+        right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        grid[0][0].annotate(uniform, (1, log(codewords)), fontsize=8, color=FAINT, **right)
         grid[0][0].set_ylabel("entropy at the best epoch, nats")
         grid[0][0].legend(loc="lower right", ncols=3)
         if told:
@@ -171,16 +176,16 @@ def entropy_over_epochs(rows: Sequence[Row], title: str) -> "Figure":
         longest = max(t + 1 for row in told for t, mean in enumerate(row["entropy/position"]) if mean is not None)
         map_TE = np.array([[_number(row["entropy/position"][t]) for row in told] for t in range(longest)])
         edges = np.array([epoch[0] - 0.5, *((a + b) / 2 for a, b in pairwise(epoch)), epoch[-1] + 0.5])
-        shown = heat.pcolormesh(edges, np.arange(longest + 1) + 0.5, map_TE, cmap="viridis", rasterized=True,
-                                vmin=np.nanmin(map_TE), vmax=np.nanquantile(map_TE, 0.9))  # fmt: skip
         # The first epochs are near the uniform distribution and would take all the colours.
+        limits = {"vmin": np.nanmin(map_TE), "vmax": np.nanquantile(map_TE, 0.9)}
+        rows_at = np.arange(longest + 1) + 0.5
+        shown = heat.pcolormesh(edges, rows_at, map_TE, cmap="viridis", rasterized=True, **limits)
         heat.grid(visible=False)
         heat.set_ylabel("position in the history")
         heat.set_xlabel("epoch")
         figure.colorbar(shown, ax=heat, label="mean entropy, nats", pad=0.01, extend="max")
         for name, first, last, _ in phases(rows):
-            line.annotate(name, ((first + last) / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-                          textcoords="offset points", ha="center", fontsize=8, color=FAINT)  # fmt: skip
+            line.annotate(name, ((first + last) / 2, 1), **ABOVE)
             for axes in (line, heat) if first > rows[0]["epoch"] else ():
                 axes.axvline(first - 0.5, color="#AAAAAA", linewidth=0.8, linestyle=(0, (2, 2)))
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.01, ha="left")
@@ -215,8 +220,9 @@ def masked(found: Mapping[str, Hidden], name_of: Callable[[int], str], title: st
         top.set_xlabel(f"codes masked in the phase '{phase}', %")
         top.set_title("Masked most (in brackets: times read)", loc="left", fontsize=9)
         for place, row in enumerate(rows):
-            top.annotate(f"{100 * hidden.share[row]:.0f} ({hidden.read[row]})", (100 * hidden.share[row], place),
-                         xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=INK)  # fmt: skip
+            percent = 100 * hidden.share[row]
+            beside = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            top.annotate(f"{percent:.0f} ({hidden.read[row]})", (percent, place), fontsize=7.5, color=INK, **beside)
         top.set_xlim(right=112 * float(hidden.share[rows].max()) or 1)
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.01, ha="left")
         return figure
@@ -263,8 +269,8 @@ def _by_phase(pair: Sequence["Axes"], told: Sequence[Row]) -> None:
         for axes, values in zip(pair, (row["entropy/position"], row["entropy/digit"]), strict=True):
             at = [place + 1 for place, value in enumerate(values) if value is not None]
             shown = [value for value in values if value is not None]
-            axes.plot(at, shown, color=colour, marker=mark, markersize=3, linestyle=dash, linewidth=1.2,
-                      label=f"{phase} (epoch {row['epoch']})")  # fmt: skip
+            style = {"color": colour, "marker": mark, "markersize": 3, "linestyle": dash, "linewidth": 1.2}
+            axes.plot(at, shown, label=f"{phase} (epoch {row['epoch']})", **style)
 
 
 def _number(value: float | None) -> float:

@@ -24,13 +24,15 @@ TINTS = ("#FBE7C6", "#D6E9F5", "#DDF0E6", "#F3DFEA", "#E8E8E8")
 """Backgrounds of masking phases, in the order in which they appear; phases without a mask stay white."""
 PLAIN = "#FFFFFF"
 INK, FAINT = "#333333", "#777777"
-STYLE = {
-    "font.size": 9, "font.family": "DejaVu Sans", "axes.titlesize": 10, "axes.labelsize": 9, "text.color": INK,
-    "axes.labelcolor": INK, "axes.edgecolor": "#999999", "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "lines.linewidth": 1.6, "legend.frameon": False,
-    "legend.fontsize": 8, "svg.hashsalt": "genrec", "text.parse_math": False, "savefig.dpi": 160,
-}  # fmt: skip
+SIZES = {"font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "legend.fontsize": 8, "savefig.dpi": 160}
+COLOURS = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+OFF = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False)
+STYLE = SIZES | COLOURS | OFF | {"axes.edgecolor": "#999999", "grid.color": "#DDDDDD", "grid.linewidth": 0.6}
+STYLE |= {"axes.grid": True, "axes.axisbelow": True, "lines.linewidth": 1.6}
+STYLE |= {"font.family": "DejaVu Sans", "svg.hashsalt": "genrec"}
+ABOVE = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
+ABOVE |= {"ha": "center", "fontsize": 8, "color": FAINT}
+"""Where the name of a phase is written: above the axes."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,9 @@ def _overlaid(curves: Sequence[Curve], title: str) -> "Figure":
     ratio.set_ylabel("mask ratio, %")
     ratio.set_ylim(bottom=0)
     _epochs(strip, curves)
-    figure.legend(loc="outside upper left", ncols=2 if max(len(c.label) for c in curves) > 24 else 4, title=title,
-                  alignment="left", title_fontproperties={"weight": "bold", "size": 11})  # fmt: skip
+    bold = {"alignment": "left", "title_fontproperties": {"weight": "bold", "size": 11}}
+    columns = 2 if max(len(curve.label) for curve in curves) > 24 else 4
+    figure.legend(loc="outside upper left", ncols=columns, title=title, **bold)
     return figure
 
 
@@ -177,8 +180,8 @@ def _strips(axes: "Axes", curves: Sequence[Curve], tints: Mapping[str, str]) -> 
     longest = max(row["epoch"] for curve in curves for row in curve.rows)
     for place, (curve, colour) in enumerate(zip(curves, cycle(LINES), strict=False)):
         for name, first, last, _ in phases(curve.rows):
-            axes.barh(place, last - first + 1, left=first - 0.5, height=0.7, color=tints[name], edgecolor="#BBBBBB",
-                      linewidth=0.6)  # fmt: skip
+            bar = {"height": 0.7, "color": tints[name], "edgecolor": "#BBBBBB", "linewidth": 0.6}
+            axes.barh(place, last - first + 1, left=first - 0.5, **bar)
             if (last - first + 1) / longest > 0.012 * len(name):  # otherwise the name would not fit in its bar
                 axes.text((first + last) / 2, place, name, ha="center", va="center", fontsize=7, color=INK)
         axes.plot([0.5], [place], "s", color=colour, markersize=6, clip_on=False)
@@ -194,8 +197,7 @@ def _shade(axes: "Axes", curve: Curve, tints: Mapping[str, str], *, named: bool)
         if first > curve.rows[0]["epoch"]:
             axes.axvline(first - 0.5, color="#AAAAAA", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         if named:
-            axes.annotate(name, ((first + last) / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-                          textcoords="offset points", ha="center", fontsize=8, color=FAINT)  # fmt: skip
+            axes.annotate(name, ((first + last) / 2, 1), **ABOVE)
 
 
 def _metric(axes: "Axes", curve: Curve, colour: str) -> None:
@@ -212,10 +214,10 @@ def _annotate_best(axes: "Axes", curve: Curve) -> None:
     if not value:
         return
     best = max(range(len(value)), key=lambda place: value[place])
-    late = epoch[best] > (epoch[0] + epoch[-1]) / 2
-    axes.annotate(f"best {value[best]:.4f}, epoch {epoch[best]}", (epoch[best], value[best]), fontsize=8,
-                  xytext=(-4 if late else 4, -18), textcoords="offset points", ha="right" if late else "left",
-                  bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1})  # fmt: skip
+    side, shift = ("right", -4) if epoch[best] > (epoch[0] + epoch[-1]) / 2 else ("left", 4)
+    where = {"xytext": (shift, -18), "textcoords": "offset points", "ha": side, "fontsize": 8}
+    box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}
+    axes.annotate(f"best {value[best]:.4f}, epoch {epoch[best]}", (epoch[best], value[best]), bbox=box, **where)
 
 
 def _epochs(axes: "Axes", curves: Sequence[Curve]) -> None:

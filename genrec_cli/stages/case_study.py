@@ -1,8 +1,8 @@
 """case-study: runs side by side on single users, with titles: history, target, top 5 of each.
 
-For runs of masked history learning also why: how unsure the model is at each item of the history, what it
-puts where the least certain one is hidden, and which item the list depends on most. For runs on codes: items
-that share digits with the targets.
+For runs of masked history learning also why: how uncertain the model is at each item of the history, what it predicts
+where the least certain item is masked, and on which item of the history the list depends most. For runs on codes also
+the items that share digits with the targets.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,19 +19,19 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
-from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.engine.explain import Why, explain, strongest
+from genrec_cli.engine.protocols import LABELS, PROTOCOLS, Protocol
 from genrec_cli.engine.ranking import UNLISTED
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.models.mhl import Mhl
-from genrec_cli.stages.load import load_run, own_ranker
 from genrec_cli.stages.shared_digits import described
 from genrec_cli.stages.taint import mark
+from genrec_cli.stages.trained import Run
 
-VERSION = 3
+VERSION = 4
 SECTIONS = ["case_study"]
 MOST_HISTORY = 10
 """Items of a history that are shown; the last ones."""
@@ -50,6 +50,13 @@ class CaseStudyConfig(Section):
     """Raw ids of users to look at instead."""
     k: int = Field(5, ge=1)
     """Length of the lists."""
+    exclude_seen: bool = False
+    """Show lists without the items of the user's history. The ranks of both protocols are always told."""
+
+    @property
+    def protocol(self) -> Protocol:
+        """What the lists are of."""
+        return "left_out" if self.exclude_seen else "kept"
 
 
 def plan(ws: Workspace, dataset: str, config: CaseStudyConfig, runs: list[str]) -> Plan:
@@ -78,39 +85,40 @@ def _all_runs(ws: Workspace, dataset: str) -> list[Artifact]:
 
 def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar: Callable[[int], Any]) -> Artifact:
     """Score every test user under every run, pick users, write cases.md and cases.parquet."""
-    where = resolve_device(device)
-    runs = list(plan.inputs.values())
-    names = Names.read(ws.input(runs[0], "data").path)
+    runs, where = list(plan.inputs.values()), resolve_device(device)
+    first = Run(ws, runs[0])
+    user, at = first.histories.targets("test")
     outcomes: list[Outcome] = []
-    explainers: dict[int, Callable[[int], Why]] = {}
+    explained: dict[int, Run] = {}
     catalogs: dict[str, Catalog] = {}
     with ws.build(plan) as draft:
-        for number, chosen in enumerate(runs):
-            model, catalog, histories = load_run(ws, chosen, where)
-            if "codes" in chosen.manifest["inputs"]:
-                catalogs.setdefault(ws.input(chosen, "codes").path.name, catalog)
-            user, at = histories.targets("test")
-            longest = chosen.config["train"]["max_length"]
-            batches = eval_batches(histories, user, at, max_length=longest, batch_size=256)
+        for number, artifact in enumerate(runs):
+            of = Run(ws, artifact, where)
             with bar(len(user)) as progress:
-                ranker = own_ranker(chosen, model, catalog)
-                found = evaluate(ranker, batches, where, k=min(config.k, catalog.items), tick=progress.update)
+                k = min(config.k, of.catalog.items)
+                found = evaluate(of.ranker(), of.batches(user, at), where, k=k, tick=progress.update)
             outcomes.append(found.by_user())
-            if isinstance(model, Mhl):
-                explainers[number] = explainer(model, Exhaustive(catalog), histories, longest, outcomes[-1])
+            if of.codes:
+                catalogs.setdefault(of.codes.path.name, of.catalog)
+            if isinstance(of.model, Mhl):
+                explained[number] = of
+        names = first.names
         picked = _named(config.user, names, outcomes[0]) if config.user else pick(outcomes, config.users)
         labels = labels_of(runs)
-        cases = [
-            Case(row, outcomes, labels, history_of(histories, outcomes[0], row).tolist(),
-                 {number: ask(row) for number, ask in explainers.items()})
-            for row in picked
-        ]  # fmt: skip
+        cases = []
+        for row in picked:
+            start, end = (int(x[outcomes[0].user[row]]) for x in (first.histories.offset, first.histories.test_at))
+            history = first.histories.item[start : start + end].tolist()
+            case = Case(row, outcomes, labels, history, config.protocol, {})
+            case.why.update({number: _explained(of, case, number) for number, of in explained.items()})
+            cases.append(case)
         text = "\n".join(_case(case, names) for case in cases)
-        head = f"# {' and '.join(labels)} on {plan.dataset}\n\n" + (
-            "Users named on the command line.\n\n" if config.user
-            else "Users on whom the runs differ most, each run's best cases in turn.\n\n" if len(runs) > 1
-            else "Best and worst predicted users in turn.\n\n"
-        )  # fmt: skip
+        how = "Best and worst predicted users in turn."
+        if len(runs) > 1:
+            how = "Users on whom the runs differ most, each run's best cases in turn."
+        if config.user:
+            how = "Users named on the command line."
+        head = f"# {' and '.join(labels)} on {plan.dataset}\n\n{how} Lists with {LABELS[config.protocol]}.\n\n"
         for name, catalog in catalogs.items():
             if shared := described(catalog, names, [case.target for case in cases]):
                 text += f"\n{shared}\nBy {name}; those that share the fewest other digits, the best known first.\n"
@@ -127,19 +135,21 @@ def labels_of(runs: list[Artifact]) -> list[str]:
     return labels if len(set(labels)) == len(labels) else [run.path.name for run in runs]
 
 
-def rank_of(outcome: Outcome, row: int) -> int:
+def rank_of(outcome: Outcome, row: int, protocol: Protocol = "kept") -> int:
     """The target's expected rank from 1, ties counted half."""
-    return int(outcome.above[row] + (outcome.ties[row] - 1) // 2) + 1
+    found = outcome.ranks[protocol]
+    return int(found.above[row] + (found.ties[row] - 1) // 2) + 1
 
 
 def place_of(rank: int) -> str:
     """A rank in words."""
-    return f"at rank {rank:,}" if rank < UNLISTED else "in no list"
+    return f"at rank {rank:,}" if rank < UNLISTED else "not listed"
 
 
 def pick(outcomes: list[Outcome], count: int) -> list[int]:
     """Rows of the most telling users: largest difference of 1 / log2(rank + 1), each side in turn."""
-    gains = [1 / np.log2(outcome.above + (outcome.ties + 1) / 2 + 1) for outcome in outcomes]
+    ranks = [outcome.ranks["kept"] for outcome in outcomes]
+    gains = [1 / np.log2(found.above + (found.ties + 1) / 2 + 1) for found in ranks]
     difference = gains[-1] - (gains[0] if len(gains) > 1 else np.median(gains[0]))
     order = np.argsort(difference, kind="stable")
     ends = [int(row) for pair in zip(order[::-1], order, strict=True) for row in pair]
@@ -154,25 +164,11 @@ def _named(raw_ids: tuple[str, ...], names: Names, outcome: Outcome) -> list[int
     return [row_of[raw] for raw in dict.fromkeys(raw_ids)]
 
 
-def history_of(histories: Histories, outcome: Outcome, row: int) -> np.ndarray:
-    """Items before the target of a row, oldest first."""
-    user = outcome.user[row]
-    start = histories.offset[user]
-    return histories.item[start : start + histories.test_at[user]].astype("int64")
-
-
-def explainer(
-    model: Mhl, decoder: Exhaustive, histories: Histories, longest: int, outcome: Outcome
-) -> Callable[[int], Why]:
-    """What answers, for a row of the outcome, why the model lists what it lists."""
-
-    def ask(row: int) -> Why:
-        device = model.code_RK.device
-        item_T = torch.from_numpy(history_of(histories, outcome, row)[-longest:]).to(device)
-        list_k = torch.from_numpy(outcome.item[row]).to(device)
-        return explain(model, decoder, item_T, int(outcome.target[row]), list_k)
-
-    return ask
+def _explained(run: Run, case: "Case", number: int) -> Why:
+    """Why a run lists what it lists."""
+    item_T = torch.tensor(case.history[-run.max_length :], device=run.device)
+    list_k = torch.tensor(case.listed(number, "kept"), device=run.device)
+    return explain(run.model, Exhaustive(run.catalog), item_T, case.target, list_k)
 
 
 # ---- what is written -----------------------------------------------------------------------------
@@ -186,6 +182,8 @@ class Case:
     outcomes: list[Outcome]
     labels: list[str]
     history: list[int]
+    protocol: Protocol
+    """What the lists are of."""
     why: dict[int, Why]
     """By number of the run, for those that can tell."""
 
@@ -193,9 +191,9 @@ class Case:
     def target(self) -> int:
         return int(self.outcomes[0].target[self.row])
 
-    def listed(self, number: int) -> list[int]:
+    def listed(self, number: int, protocol: Protocol | None = None) -> list[int]:
         """The list of a run."""
-        return [item for item in self.outcomes[number].item[self.row].tolist() if item]
+        return [item for item in self.outcomes[number].ranks[protocol or self.protocol].item[self.row].tolist() if item]
 
 
 COLUMNS = pa.schema(
@@ -203,7 +201,8 @@ COLUMNS = pa.schema(
         ("user", pa.string()),
         ("run", pa.string()),
         ("target", pa.string()),
-        ("rank", pa.int64()),
+        ("rank_kept", pa.int64()),
+        ("rank_left_out", pa.int64()),
         ("items", pa.list_(pa.string())),
         ("history", pa.list_(pa.string())),
         ("entropy", pa.list_(pa.float32())),
@@ -214,25 +213,22 @@ COLUMNS = pa.schema(
         ("rank_without", pa.list_(pa.int64())),
     ]
 )
-"""``cases.parquet``: one row a user and run. From ``entropy`` on null where the run cannot tell; its lists, and
-those of what happens without an item, belong to the last items of ``history``, as many as the model reads."""
+"""``cases.parquet``: one row per user and run. From ``entropy`` on null if the run cannot tell. The columns
+``entropy``, ``kept_without`` and ``rank_without`` belong to the last items of ``history``, which the model reads."""
 
 
 def _rows(case: Case, names: Names) -> Iterator[dict[str, Any]]:
     """One user's rows of the table."""
     for number, (label, outcome) in enumerate(zip(case.labels, case.outcomes, strict=True)):
-        row: dict[str, Any] = {
-            "user": names.user[outcome.user[case.row]], "run": label, "target": names.item[case.target - 1],
-            "rank": rank_of(outcome, case.row), "items": [names.item[item - 1] for item in case.listed(number)],
-            "history": [names.item[item - 1] for item in case.history],
-        }  # fmt: skip
+        items = [names.item[item - 1] for item in case.listed(number)]
+        row: dict[str, Any] = {"user": names.user[outcome.user[case.row]], "run": label, "items": items}
+        row |= {f"rank_{protocol}": rank_of(outcome, case.row, protocol) for protocol in PROTOCOLS}
+        row |= {"target": names.item[case.target - 1], "history": [names.item[item - 1] for item in case.history]}
         if why := case.why.get(number):
             read = case.history[-len(why.entropy_T) :]
-            row |= {
-                "entropy": why.entropy_T.tolist(), "hidden": names.item[read[why.hidden] - 1],
-                "hidden_rank": why.hidden_rank, "guesses": [names.item[item - 1] for item in why.guess_k.tolist()],
-                "kept_without": why.kept_T.tolist(), "rank_without": why.rank_T.tolist(),
-            }  # fmt: skip
+            row |= {"entropy": why.entropy_T.tolist(), "hidden": names.item[read[why.hidden] - 1]}
+            row |= {"hidden_rank": why.hidden_rank, "guesses": [names.item[item - 1] for item in why.guess_k.tolist()]}
+            row |= {"kept_without": why.kept_T.tolist(), "rank_without": why.rank_T.tolist()}
         yield row
 
 
@@ -248,7 +244,8 @@ def _case(case: Case, names: Names) -> str:
     lines += [f"- `{bar}` {names.shown(item)}" if bar else f"- {names.shown(item)}" for item, bar in shown]
     lines += ["", f"Next: **{names.shown(case.target)}**", ""]
     for number, (label, outcome) in enumerate(zip(case.labels, case.outcomes, strict=True)):
-        lines += [f"{label} (target {place_of(rank_of(outcome, case.row))}):", ""]
+        places = [f"{place_of(rank_of(outcome, case.row, protocol))} ({LABELS[protocol]})" for protocol in PROTOCOLS]
+        lines += [f"{label}, target {', '.join(places)}:", ""]
         lines += [*_places(case.listed(number), case.target, names), ""]
         if why := case.why.get(number):
             lines += [*_why(case, number, why, names), ""]
@@ -288,7 +285,7 @@ def _why(case: Case, number: int, why: Why, names: Names) -> list[str]:
     rank = rank_of(case.outcomes[number], case.row)
     if (gone := strongest(why, rank)) is None:
         return lines
-    listed, after = case.listed(number), int(why.rank_T[gone])
+    listed, after = case.listed(number, "kept"), int(why.rank_T[gone])
     new = [names.shown(item) for item in why.without_Tk[gone].tolist() if item and item not in listed]
     moved = f"stays at rank {rank:,}" if after == rank else f"goes from rank {rank:,} to {after:,}"
     entered = f" New: {'; '.join(new[:MOST_NEW])}" + (f"; {len(new) - MOST_NEW} more." if new[MOST_NEW:] else ".")

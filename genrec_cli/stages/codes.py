@@ -16,10 +16,11 @@ from genrec_cli.config import Section, validate
 from genrec_cli.data.codes_table import CodesTable
 from genrec_cli.data.interactions import training_matrix
 from genrec_cli.data.schema import ITEMS, read_table
+from genrec_cli.data.vectors import read_vectors
 from genrec_cli.encoders.base import Encoder
 from genrec_cli.errors import UsageError
 from genrec_cli.stages.quality_table import show_quality
-from genrec_cli.stages.vectors import Stage, read_vectors
+from genrec_cli.stages.vectors import Stage
 from genrec_cli.tokenizers.base import ARGUMENTS, Tokenizer
 from genrec_cli.tokenizers.codebook import FILE as CODEBOOK
 from genrec_cli.tokenizers.collisions import resolve
@@ -123,7 +124,7 @@ def codes_stage(
     )
 
     def work() -> Artifact:
-        vec_ID = read_vectors(vectors) if vectors else None
+        vec_ID = read_vectors(vectors.path) if vectors else None
         if codebook:
             _check_same_vectors(ws, codebook, data, vectors, vec_ID)
         train_I = _items(data, "train_count").to_numpy() > 0
@@ -207,7 +208,7 @@ def _check_same_vectors(
         console.say(f"no item of {codebook.path.name} is in these data, so the vectors cannot be compared")
         return
     here_N, there_N = np.array(pairs).T
-    a_ND, b_ND = vec_ID[here_N], read_vectors(old)[there_N]
+    a_ND, b_ND = vec_ID[here_N], read_vectors(old.path)[there_N]
     if a_ND.shape != b_ND.shape:
         raise UsageError(f"{other}{b_ND.shape[1]} wide, not {a_ND.shape[1]}.", hint="Give the same --encoder")
     length_N = np.linalg.norm(b_ND, axis=1)

@@ -1,4 +1,4 @@
-"""The table of a comparison: slices x metrics x sides, each side paired with the first, user by user."""
+"""The table of a comparison: slices x protocols x metrics x sides, each side paired with the first, user by user."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from genrec_cli.engine import metrics
 from genrec_cli.engine.compare import difference, holm
+from genrec_cli.engine.protocols import LABELS, PROTOCOLS, Protocol
 
 
 class Ranks(NamedTuple):
-    """Where the targets stand under one side; row s is seed s, the columns are the same users on all sides."""
+    """The targets' ranks under one side and protocol; row s is seed s, the columns are the same users on all sides."""
 
     above_SU: np.ndarray
     ties_SU: np.ndarray
@@ -21,7 +22,8 @@ class Ranks(NamedTuple):
         return Ranks(self.above_SU[:, rows], self.ties_SU[:, rows])
 
 
-Slice = tuple[str, list[Ranks]]
+Side = dict[Protocol, Ranks]
+Slice = tuple[str, list[Side]]
 """A name, and the ranks of every side within it."""
 
 SCHEMA = pa.schema(
@@ -29,23 +31,32 @@ SCHEMA = pa.schema(
         ("slice", pa.string()),
         ("users", pa.int64()),
         ("metric", pa.string()),
+        ("seen", pa.string()),
         ("run", pa.string()),
         ("seeds", pa.int64()),
     ]
     + [(name, pa.float64()) for name in ("value", "sd", "difference", "relative", "low", "high", "p", "p_holm")]
 )
-"""``sd`` is over seeds; ``difference`` to the first run, with its 95 % interval over users."""
+"""``seen``: the protocol, "kept" or "left_out"; ``sd`` is over seeds; ``difference`` is to the first run, with its 95 %
+interval over users."""
 
 
 def table(
     found: Sequence[Slice], names: Sequence[str], measures: Sequence[str], *, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """A row for each slice, metric and side; p-values adjusted over all of them (Holm)."""
+    """A row for each slice, metric, protocol and side; p-values adjusted over all of them (Holm)."""
     rows = [
         row
         for name, sides in found
         for metric in measures
-        for row in _rows(name, sides, names, metric, draws=draws, seed=seed)
+        for protocol in PROTOCOLS
+        for row in _rows(
+            {"slice": name, "metric": metric, "seen": protocol},
+            names,
+            [metrics.per_user(*metrics.parse(metric), *side[protocol]) for side in sides],
+            draws=draws,
+            seed=seed,
+        )
     ]
     tested = [row for row in rows if row["p"] is not None]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
@@ -54,16 +65,15 @@ def table(
 
 
 def _rows(
-    name: str, sides: Sequence[Ranks], names: Sequence[str], metric: str, *, draws: int, seed: int
+    cell: dict[str, Any], names: Sequence[str], value_SU: Sequence[np.ndarray], *, draws: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """One slice and metric: the baseline, then the others with their difference to it."""
-    value_SU = [metrics.per_user(*metrics.parse(metric), *side) for side in sides]
+    """One slice, metric and protocol: the baseline, then the others with their difference to it."""
     users = value_SU[0].shape[1]
     baseline_U = value_SU[0].mean(0)
     for number, (run_name, of_run_SU) in enumerate(zip(names, value_SU, strict=True)):
         seeds = len(of_run_SU)
-        row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
-        row |= {"slice": name, "users": users, "metric": metric, "run": run_name, "seeds": seeds}
+        row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | cell
+        row |= {"users": users, "run": run_name, "seeds": seeds}
         if users:
             row["value"] = float(of_run_SU.mean())
             row["sd"] = float(of_run_SU.mean(1).std(ddof=1)) if seeds > 1 else None
@@ -77,8 +87,8 @@ def _rows(
 
 def shown(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows for people; what is the same or empty everywhere is left out."""
-    head = ["slice", "users", "metric", "run", "value"]
-    body = [[row[name] for name in head] for row in rows]
+    head = ["slice", "users", "metric", "protocol", "run", "value"]
+    body = [[row["slice"], row["users"], row["metric"], LABELS[row["seen"]], row["run"], row["value"]] for row in rows]
     if any(row["sd"] is not None for row in rows):
         head.append("sd over seeds")
         body = [[*cells, row["sd"]] for cells, row in zip(body, rows, strict=True)]

@@ -1,8 +1,10 @@
-"""evaluate: a run -> its metrics on a split, user by user."""
+"""evaluate: a run -> its metrics on a split, user by user, with seen items in the ranking and without them."""
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,19 +13,19 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 
-from genrec_cli import console, registry
+from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
-from genrec_cli.data.sequences import Histories, eval_batches
+from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.diagnosis import invalid_codes
 from genrec_cli.engine.evaluation import Outcome, evaluate, gathered
-from genrec_cli.engine.ranking import ExactRanker, Ranker, make_ranker, recall_of
+from genrec_cli.engine.protocols import PROTOCOLS
+from genrec_cli.engine.ranking import ExactRanker, Ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.models.base import CodeScorer, ItemScorer
 from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_run, matching_decoder, own_decoder, refuse_longer
+from genrec_cli.stages.trained import Run
 
 VERSION = 6
 SECTIONS = ["evaluate", "decoder"]
@@ -38,8 +40,6 @@ class EvaluateConfig(Section):
     """Cutoffs of Recall, NDCG and MRR."""
     decoder: str = "auto"
     """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([decoder])."""
-    exclude_seen: bool = False
-    """Leave items of the user's own history out of the ranking; the papers do not."""
     users: int | None = Field(None, ge=1)
     """Measure on so many users, always the same ones; none: all."""
     batch_size: int = Field(256, ge=1)
@@ -53,84 +53,65 @@ def plan(
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
     if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
-    config = config.model_copy(update={"at": tuple(sorted(set(config.at)))})
-    chosen = ws.find(dataset, "runs", run)
-    own = own_decoder(chosen)
-    if config.decoder == "auto":
-        config = config.model_copy(update={"decoder": own})
-    decoder = matching_decoder(config.decoder, chosen.config["model"]["name"], f"--decoder {own}    is made for it")
-    as_trained = {k: v for k, v in chosen.config.get("decoder", {}).items() if k != "name"}
-    layer = layers.get("decoder", {})
-    settings = validate(decoder.Config, "decoder", as_trained | layer if config.decoder == own else layer)
-    if not decoder.exact:
-        if "codes" in chosen.manifest["inputs"] and ws.input(chosen, "codes").config["tokenizer"].get("shared"):
-            raise UsageError(
-                f"The decoder '{config.decoder}' compares items digit by digit, which means nothing for text.",
-                hint="--decoder exhaustive",
-            )
-        refuse_longer(f"--at {max(config.at)}", max(config.at), decoder, settings)
+    search = None if config.decoder == "auto" else config.decoder
+    chosen = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("decoder"))
+    chosen.refuse_longer(f"--at {max(config.at)}", max(config.at))
+    config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "decoder": chosen.search_name})
     resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
-    if not decoder.exact:
-        resolved["decoder"] = settings.model_dump(mode="json")
-    label = f"{chosen.label}-{config.split}" + ("" if decoder.exact else f"-{config.decoder}")
-    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen}), config
+    if settings := chosen.settings.model_dump(mode="json"):
+        resolved["decoder"] = settings
+    label = f"{chosen.label}-{config.split}{chosen.search.suffix}"
+    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen.artifact}), config
 
 
 def run(
     ws: Workspace, plan: Plan, config: EvaluateConfig, *, device: str, bar: Callable[[int], Any]
-) -> Artifact | None:  # fmt: skip
+) -> Artifact | None:
     """Score every user of the split; write per_user.parquet and topk.parquet.
 
     Several processes take the batches in turn; the first one gathers and writes, the others return None.
     """
-    where = resolve_device(device)
-    chosen = plan.inputs["runs"]
-    model, catalog, histories = load_run(ws, chosen, where)
-    user, at = histories.targets(config.split, sample=config.users)
+    where, process = resolve_device(device), here()
+    layer = plan.config.get("decoder")
+    chosen = Run(ws, plan.inputs["runs"], where, search=config.decoder, layer=layer)
+    user, at = chosen.histories.targets(config.split, sample=config.users)
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
-    k = min(max(config.at), catalog.items)
-    ranks = here()
-    size = ranks.batch_size(config.batch_size, len(user))
-
-    def batches() -> Any:
-        max_length = chosen.config["train"]["max_length"]
-        return eval_batches(
-            histories, user, at, max_length=max_length, batch_size=size, first=ranks.rank, every=ranks.world,
-            exclude_seen=config.exclude_seen,
-        )  # fmt: skip
-
-    kind, cutoffs = registry.load("decoder", config.decoder), list(config.at)
-    settings = validate(kind.Config, "decoder", plan.config.get("decoder", {}))
-    compared = not kind.exact and isinstance(model, (ItemScorer, CodeScorer))
-    making = ws.build(plan) if ranks.main else nullcontext(Draft(ws.path(plan)))
-    with making as draft, bar(len(user) // ranks.world * (1 + compared)) as progress:
-        ranks.barrier()
+    k, cutoffs = min(max(config.at), chosen.catalog.items), list(config.at)
+    size = process.batch_size(config.batch_size, len(user))
+    exact = None
+    if not chosen.search.exact and isinstance(chosen.model, Exhaustive.face):
+        exact = ExactRanker(chosen.model, chosen.catalog)
+    making = ws.build(plan) if process.main else nullcontext(Draft(ws.path(plan)))
+    with making as draft, bar(len(user) // process.world * (2 if exact else 1)) as progress:
+        process.barrier()
         clock = Clock(where)
-        ranker = make_ranker(model, catalog, kind, settings)
+        ranker = chosen.ranker()
         build_seconds, clock = clock.seconds(), Clock(where)
 
         def ranked(by: Ranker) -> Outcome:
-            return gathered(evaluate(by, batches(), where, k=k, tick=progress.update))
+            batches = chosen.batches(user, at, batch_size=size, first=process.rank, every=process.world)
+            return gathered(evaluate(by, batches, where, k=k, tick=progress.update))
+
+        def means(of: Outcome, level: str = "item") -> dict[str, dict[str, float]]:
+            return {protocol: of.means(cutoffs, level=level, protocol=protocol) for protocol in PROTOCOLS}
 
         outcome, seconds = ranked(ranker), clock.seconds()
-        draft.result |= {
-            "model": chosen.config["model"]["name"], "run": chosen.path.name, "split": config.split, "users": len(user),
-            "users_per_second": console.rate(len(user) / seconds), "decoder": config.decoder,
-            "metrics": outcome.means(cutoffs), "code_metrics": outcome.means(cutoffs, level="code"),
-            **{name: float(value.mean()) for name, value in outcome.figures.items()},
-        }  # fmt: skip
-        if not kind.exact:
+        draft.result |= {"model": chosen.model_name, "run": chosen.name, "split": config.split, "users": len(user)}
+        draft.result |= {"users_per_second": console.rate(len(user) / seconds), "decoder": config.decoder}
+        draft.result |= {"metrics": means(outcome), "code_metrics": means(outcome, "code")}
+        draft.result |= {name: float(value.mean()) for name, value in outcome.stats.items()}
+        if not chosen.search.exact:
             draft.result["build_seconds"] = round(build_seconds, 3)
         if finding := invalid_codes(draft.result.get("valid_share")):
             draft.result["diagnosis"] = [asdict(finding)]
-        if compared:
-            exact = ranked(ExactRanker(model, catalog))
-            draft.result["recall_against_exact"] = recall_of(outcome.item, exact.item)
-            draft.result["exact_metrics"] = exact.means(cutoffs)
-        if not ranks.main:
+        if exact:
+            found = ranked(exact)
+            lists = outcome.ranks["kept"].item, found.ranks["kept"].item
+            draft.result |= {"recall_against_exact": recall_of(*lists), "exact_metrics": means(found)}
+        if not process.main:
             return None
-        _write(draft.path, outcome, histories, cutoffs)
+        _write(draft.path, outcome, chosen.histories.length[outcome.user], cutoffs)
     return ws.made(plan)
 
 
@@ -138,43 +119,27 @@ class Clock:
     """Wall time of work on a device."""
 
     def __init__(self, device: torch.device) -> None:
-        import time
-
-        self.device, self.now = device, time.perf_counter
-        self.began = self.now()
+        self.device, self.began = device, time.perf_counter()
 
     def seconds(self) -> float:
         """Since the start, once the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return max(self.now() - self.began, 1e-9)
+        return max(time.perf_counter() - self.began, 1e-9)
 
 
-def _write(folder: Any, outcome: Outcome, histories: Histories, cutoffs: list[int]) -> None:
-    """Users in the order of the user table; ids as everywhere else from 1."""
-    user = outcome.user
-    columns: dict[str, Any] = {
-        "user": (user + 1).astype("uint32"),
-        "target": outcome.target.astype("uint32"),
-        "rank": outcome.above.astype("uint32"),
-        "ties": outcome.ties.astype("uint32"),
-        "history_length": histories.length[user].astype("uint32"),
-    }
-    for level, above, ties in (
-        ("", outcome.above, outcome.ties), ("code_", outcome.code_above, outcome.code_ties),
-    ):  # fmt: skip
-        found = metrics.table(above, ties, cutoffs)
-        columns |= {f"{level}{name}": value.astype("float32") for name, value in found.items()}
-    pq.write_table(pa.table(columns), folder / "per_user.parquet", compression="zstd")
-    k = outcome.item.shape[1]
-    lists = {
-        "user": pa.array(columns["user"]),
-        "target": pa.array(columns["target"]),
-        "items": _lists(outcome.item.astype("uint32"), k),
-        "scores": _lists(outcome.score.astype("float32"), k),
-    }
+def _write(folder: Path, outcome: Outcome, length_U: np.ndarray, cutoffs: list[int]) -> None:
+    """Users in the order of the user table; ids from 1. A column is named for its protocol: ``kept_NDCG@10``."""
+    ids = {"user": (outcome.user + 1).astype("uint32"), "target": outcome.target.astype("uint32")}
+    users: dict[str, Any] = ids | {"history_length": length_U.astype("uint32")}
+    lists: dict[str, Any] = dict(ids)
+    for protocol, found in outcome.ranks.items():
+        users |= {f"{protocol}_rank": found.above.astype("uint32"), f"{protocol}_ties": found.ties.astype("uint32")}
+        for level, above, ties in (("", found.above, found.ties), ("code_", found.code_above, found.code_ties)):
+            for name, value in metrics.table(above, ties, cutoffs).items():
+                users[f"{protocol}_{level}{name}"] = value.astype("float32")
+        for name, value in (("items", found.item.astype("uint32")), ("scores", found.score.astype("float32"))):
+            flat = pa.array(value.ravel())
+            lists[f"{protocol}_{name}"] = pa.FixedSizeListArray.from_arrays(flat, value.shape[1])
+    pq.write_table(pa.table(users), folder / "per_user.parquet", compression="zstd")
     pq.write_table(pa.table(lists), folder / "topk.parquet", compression="zstd")
-
-
-def _lists(value_Uk: np.ndarray, k: int) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(value_Uk.ravel()), k)

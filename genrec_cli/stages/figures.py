@@ -17,13 +17,12 @@ from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Count, Section, Seed, validate
 from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.curriculum.phases import CurriculumConfig
-from genrec_cli.data.names import Names
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.report import entropy, figures, noise, tradeoff
 from genrec_cli.stages.case_study import labels_of
-from genrec_cli.stages.load import load_run
+from genrec_cli.stages.trained import Run
 
 VERSION = 2
 SECTIONS = ["figures"]
@@ -73,7 +72,7 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
             if any(row["ratio"] > 0 for row in curve.rows) and registry.load(
                 "model", run.config["model"]["name"]
             ).masking in ("random", "entropy"):
-                files += _of_masks(ws, run, curve, config, where, draft, suffix, bar)
+                files += _of_masks(Run(ws, run, where), curve, config, draft, suffix, bar)
             if shares := noise.mask_counts(curve.rows):
                 drawn = noise.over_epochs(curve.rows, f"Masked digits of a target while {curve.label} learned")
                 files += figures.save(drawn, draft.path, f"mask-counts{suffix}")
@@ -119,28 +118,23 @@ def _curve(run: Artifact, label: str) -> figures.Curve:
 
 
 def _of_masks(
-    ws: Workspace, run: Artifact, curve: figures.Curve, config: FiguresConfig, device: torch.device, draft: Draft,
-    suffix: str, bar: Callable[[int], Any],
-) -> list[str]:  # fmt: skip
+    of: Run, curve: figures.Curve, config: FiguresConfig, draft: Draft, suffix: str, bar: Callable[[int], Any]
+) -> list[str]:
     """Entropies and masks of one run: figures, and their numbers as Parquet."""
-    model, catalog, histories = load_run(ws, run, device)
-    batches = sample(histories, max_length=run.config["train"]["max_length"], users=config.users, seed=config.seed)
-    names = Names.read(ws.input(run, "data").path)
+    run, device = of.artifact, of.device
+    count_I = of.catalog.train_count_I.cpu().numpy()
+    batches = sample(of.histories, max_length=of.max_length, users=config.users, seed=config.seed)
     with bar(sum(batch.packing.sequences for batch in batches)) as progress:
-        found = entropy.survey(model, batches, device, policies(run, device, config.seed), tick=progress.update)
-    hidden = {
-        phase: entropy.hidden_items(found, phase, catalog.train_count_I.cpu().numpy()) for phase in found.hidden_N
-    }
+        found = entropy.survey(of.model, batches, device, policies(run, device, config.seed), tick=progress.update)
+    hidden = {phase: entropy.hidden_items(found, phase, count_I) for phase in found.hidden_N}
     title = f"{curve.label} on {run.dataset}"
     drawn = {
-        "entropy": entropy.entropies(
-            found, curve.rows, catalog.codewords, f"How unsure {title} is about its histories"
-        ),
-        "masked": entropy.masked(hidden, names.shown, f"What {title} masks"),
+        "entropy": entropy.entropies(found, curve.rows, of.catalog.codewords, f"How uncertain {title} is"),
+        "masked": entropy.masked(hidden, of.names.shown, f"What {title} masks"),
     }
     if any(row.get("entropy/mean") is not None for row in curve.rows):
         drawn["entropy-epochs"] = entropy.entropy_over_epochs(curve.rows, f"Entropy of {title} while it learned")
-    _write_numbers(draft, suffix, found, hidden, names, catalog.train_count_I.cpu().numpy())
+    _write_numbers(draft, suffix, found, hidden, of, count_I)
     return [file for name, figure in drawn.items() for file in figures.save(figure, draft.path, name + suffix)]
 
 
@@ -158,20 +152,23 @@ def policies(run: Artifact, device: torch.device, seed: int) -> dict[str, Histor
 
 
 def _write_numbers(
-    draft: Draft, suffix: str, found: entropy.Survey, hidden: dict[str, entropy.Hidden], names: Names,
-    train_count_I: np.ndarray,
-) -> None:  # fmt: skip
-    """``masked.parquet``: one row an item and phase; ``entropy.parquet``: one row a position and digit."""
+    draft: Draft, suffix: str, found: entropy.Survey, hidden: dict[str, entropy.Hidden], of: Run, count_I: np.ndarray
+) -> None:
+    """``masked.parquet``: one row per item and phase; ``entropy.parquet``: one row per position and digit."""
     masked = [
         pa.table(
             {
-                "phase": [phase] * len(each.item), "item": each.item, "raw_id": [names.item[i - 1] for i in each.item],
-                "title": [names.title[i - 1] for i in each.item], "train_count": train_count_I[each.item - 1],
-                "read": each.read, "masked_fraction": each.share,
+                "phase": [phase] * len(each.item),
+                "item": each.item,
+                "raw_id": [of.names.item[i - 1] for i in each.item],
+                "title": [of.names.title[i - 1] for i in each.item],
+                "train_count": count_I[each.item - 1],
+                "read": each.read,
+                "masked_fraction": each.share,
             }
         )
         for phase, each in hidden.items()
-    ]  # fmt: skip
+    ]
     pq.write_table(pa.concat_tables(masked), draft.path / f"masked{suffix}.parquet")
     real_NK = ~np.isnan(found.entropy_NK)
     count_TK = np.zeros((found.position_N.max() + 1, real_NK.shape[1]))
@@ -179,8 +176,6 @@ def _write_numbers(
     np.add.at(count_TK, found.position_N, real_NK)
     np.add.at(total_TK, found.position_N, np.where(real_NK, found.entropy_NK, 0))
     position, digit = np.nonzero(count_TK)
-    table = {
-        "position": position + 1, "digit": digit + 1, "read": count_TK[position, digit].astype(np.int64),
-        "entropy": total_TK[position, digit] / count_TK[position, digit],
-    }  # fmt: skip
+    count, total = count_TK[position, digit], total_TK[position, digit]
+    table = {"position": position + 1, "digit": digit + 1, "read": count.astype(np.int64), "entropy": total / count}
     pq.write_table(pa.table(table), draft.path / f"entropy{suffix}.parquet")

@@ -16,12 +16,12 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import did_you_mean
 from genrec_cli.data.names import Names
-from genrec_cli.data.sequences import Histories, eval_batches
+from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import recommend as decode
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.files import write_atomically
-from genrec_cli.stages.load import load_run, own_ranker, own_search, refuse_longer
+from genrec_cli.stages.trained import Run
 
 COLUMNS = ("user", "rank", "item", "title", "score")
 SECTIONS = ["decoder"]
@@ -69,66 +69,58 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path.name}: the ending decides the format.", hint=f"One of {', '.join(FORMATS)}")
 
 
-def sections_of(chosen: Artifact) -> list[str]:
+def sections_of(ws: Workspace, chosen: Artifact) -> list[str]:
     """The sections that recommending with a run reads; a file may hold others."""
-    return [] if own_search(chosen)[0].exact else SECTIONS
+    return SECTIONS if Run(ws, chosen).settings.model_dump() else []
 
 
 def run(
-    ws: Workspace, chosen: Artifact, *, users: list[str] | None, histories: dict[str, list[str]] | None, k: int,
-    exclude_seen: bool, device: str, bar: Callable[[int], Any], batch_size: int = 256,
+    ws: Workspace,
+    chosen: Artifact,
+    *,
+    users: list[str] | None = None,
+    histories: dict[str, list[str]] | None = None,
+    k: int,
+    exclude_seen: bool,
+    device: str,
+    bar: Callable[[int], Any],
     decoder: dict[str, Any] | None = None,
-) -> Recommendations:  # fmt: skip
+) -> Recommendations:
     """Recommend for known users (all, or those named) from their full histories, or for given histories.
 
     Args:
-        decoder: settings of the run's own decoder, in place of those it was validated with.
+        decoder: settings of the run's own search, in place of those that it was validated with.
 
     Raises:
         DataError: for a user that the data does not know, or if no history holds a known item.
     """
     if k < 1:
         raise UsageError(f"--k takes 1 or more, not {k}.")
-    search, settings = own_search(chosen, decoder)
-    where = resolve_device(device)
-    model, catalog, known = load_run(ws, chosen, where)
-    k = min(k, catalog.items)
-    refuse_longer(f"--k {k}", k, search, settings)
-    names = Names.read(ws.input(chosen, "data").path)
+    of = Run(ws, chosen, resolve_device(device), layer=decoder)
+    names, k = of.names, min(k, of.catalog.items)
+    of.refuse_longer(f"--k {k}", k)
     if histories is not None:
+        if "times" in of.kind.needs:
+            raise UsageError(f"The model '{of.model_name}' reads times, and the histories of --history have none.")
         labels, known = _own_histories(histories, names)
         user = np.arange(len(labels))
     else:
-        labels = names.user
+        labels, known = names.user, of.histories
         user = np.arange(known.users) if users is None else _rows_of(users, names)
-    batches = eval_batches(
-        known,
-        user,
-        known.length[user],
-        max_length=chosen.config["train"]["max_length"],
-        batch_size=batch_size,
-        exclude_seen=exclude_seen,
-    )
+    batches = of.batches(user, known.length[user], histories=known, exclude_seen=exclude_seen)
     with bar(len(user)) as progress:
-        row, item, score = decode(
-            own_ranker(chosen, model, catalog, decoder),
-            batches,
-            where,
-            k=k,
-            tick=progress.update,
-        )
+        row, item, score = decode(of.ranker(), batches, of.device, k=k, tick=progress.update)
     found = item > 0
-    number = np.broadcast_to(np.arange(1, item.shape[1] + 1), item.shape)
+    rank = np.broadcast_to(np.arange(1, item.shape[1] + 1), item.shape)
     items = item[found].tolist()
-    return Recommendations(
-        {
-            "user": [labels[r] for r in np.repeat(row, found.sum(1)).tolist()],
-            "rank": number[found].tolist(),
-            "item": [names.item[i - 1] for i in items],
-            "title": [names.title[i - 1] for i in items],
-            "score": score[found].tolist(),
-        }
-    )
+    columns: dict[str, list[Any]] = {
+        "user": [labels[r] for r in np.repeat(row, found.sum(1)).tolist()],
+        "rank": rank[found].tolist(),
+        "item": [names.item[i - 1] for i in items],
+        "title": [names.title[i - 1] for i in items],
+        "score": score[found].tolist(),
+    }
+    return Recommendations(columns)
 
 
 def _rows_of(users: list[str], names: Names) -> np.ndarray:
@@ -148,16 +140,18 @@ def _own_histories(histories: dict[str, list[str]], names: Names) -> tuple[list[
     known = {user: [item_of[raw] for raw in items if raw in item_of] for user, items in histories.items()}
     unknown = [(user, raw) for user, items in histories.items() for raw in items if raw not in item_of]
     if unknown:
-        console.warn(f"{len(unknown)} item(s) of the histories are not in the catalogue and were left out; the first: "
-                     f"'{unknown[0][1]}' of '{unknown[0][0]}'")  # fmt: skip
+        first = f"'{unknown[0][1]}' of '{unknown[0][0]}'"
+        console.warn(
+            f"{len(unknown)} item(s) of the histories are not in the catalogue and were left out: {first}, ..."
+        )
     empty = [user for user, items in known.items() if not items]
     if empty:
         console.warn(f"{len(empty)} user(s) have no known item and get no recommendations; the first: '{empty[0]}'")
     labels = [user for user, items in known.items() if items]
     if not labels:
-        raise DataError("None of the histories holds an item of the catalogue.",
-                        hint=f"Items are named like '{names.item[0]}'")  # fmt: skip
+        hint = f"Items are named like '{names.item[0]}'"
+        raise DataError("None of the histories holds an item of the catalogue.", hint=hint)
     length = np.array([len(known[user]) for user in labels])
     item = np.concatenate([np.array(known[user], dtype="uint32") for user in labels])
     nowhere = np.full_like(length, -1)
-    return labels, Histories(item, np.cumsum(length) - length, length, length, nowhere, nowhere)
+    return labels, Histories(item, np.cumsum(length) - length, length, length, nowhere, nowhere, strangers=True)

@@ -22,6 +22,7 @@ from pydantic import Field
 from genrec_cli import console
 from genrec_cli.artifacts import MANIFEST, STAGE_OF, Artifact, Workspace
 from genrec_cli.config import Section, did_you_mean, merge, parse_set, read_toml, validate
+from genrec_cli.engine import protocols
 from genrec_cli.errors import ConfigError, Interrupted, UsageError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -37,7 +38,7 @@ READS = {
 }
 """Command -> the sections it reads, so that ``--set`` of a whole recipe reaches the steps it is meant for."""
 
-COLUMNS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "MRR@10")
+COLUMNS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "MRR@10", protocols.column("NDCG@10", "left_out"))
 
 
 class RecipeHead(Section):
@@ -234,7 +235,7 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
             run = chain.runs.get(_run_name(artifact))
             trained = run.result if run else {}
             table.append(
-                _row(_run_label(artifact) + approximate, result.get("metrics") or {})
+                _row(_run_label(artifact) + approximate, protocols.flat(result))
                 | {"users": result.get("users")}
                 | {"epochs": trained.get("epochs"), "train_seconds": trained.get("seconds")}
             )

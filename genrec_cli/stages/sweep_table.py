@@ -8,7 +8,8 @@ from typing import Any
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact
 from genrec_cli.config import did_you_mean
-from genrec_cli.engine import metrics
+from genrec_cli.engine import metrics, protocols
+from genrec_cli.engine.protocols import CODE_LEVEL
 from genrec_cli.errors import ConfigError
 
 COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
@@ -29,8 +30,6 @@ QUALITY = (
     "neighbours_kept_by_decoded", "neighbours_kept_by_digits", "reconstruction_error",
 )  # fmt: skip
 """What ``quality.json`` says of a run's codes; a dash for models without codes."""
-CODE_LEVEL = "code_"
-"""Before a metric: measured on distinct codes, so that items of equal codes count as one."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,13 @@ class Done:
             return COSTS[column](self.run.result)
         if column in QUALITY:
             return self.codes and self.codes.result.get(column)
-        level = "code_metrics" if column.startswith(CODE_LEVEL) else "metrics"
-        return self.evaluation.result[level].get(column.removeprefix(CODE_LEVEL))
+        return protocols.flat(self.evaluation.result).get(column)
+
+
+def with_protocols(columns: Sequence[str]) -> list[str]:
+    """The columns, and beside each metric the same with seen items left out."""
+    left_out = {name: protocols.column(name, "left_out") for name in columns if "@" in name}
+    return [column for name in columns for column in (name, left_out.get(name)) if column]
 
 
 def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
@@ -83,7 +87,7 @@ def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]
     return [
         {
             "row": cell.row, "seed": cell.seed, "run": cell.run.path.name, "evaluation": cell.evaluation.path.name,
-            **{column: cell.value(column) for column in dict.fromkeys([*columns, *COSTS])},
+            **{column: cell.value(column) for column in dict.fromkeys([*with_protocols(columns), *COSTS])},
         }
         for cell in done
     ]  # fmt: skip
@@ -93,15 +97,20 @@ def per_row(
     rows: Sequence[str], done: Sequence[Done], columns: Sequence[str], expected: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
     """A row for each row of the sweep: ``n`` seeds, and for each column mean, ``sd`` (n > 1) and ``paper``."""
+
+    def published(name: str, column: str) -> float | None:
+        known = dict(zip(columns, expected.get(name, ()), strict=False))
+        return float(known[column]) if column in known else None
+
     table = []
     for name in rows:
         cells = [cell for cell in done if cell.row == name]
         line: dict[str, Any] = {"row": name, "n": len(cells)}
-        for place, column in enumerate(columns):
+        for column in with_protocols(columns):
             values = [float(v) for cell in cells if (v := cell.value(column)) is not None]
             line[column] = statistics.fmean(values) if values else None
             line[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else None
-            line[f"{column} paper"] = float(expected[name][place]) if name in expected else None
+            line[f"{column} paper"] = published(name, column)
         line["runs"] = ",".join(cell.run.path.name for cell in cells)
         table.append(line)
     return table
@@ -109,6 +118,8 @@ def per_row(
 
 def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows for people: ``0.0431 ± 0.0012`` and, where it is known, what the paper prints."""
+    # For people only the left-out metrics of items: those of codes are in the files.
+    columns = [c for c in with_protocols(columns) if c in columns or not c.startswith(CODE_LEVEL)]
     published = [column for column in columns if any(line[f"{column} paper"] is not None for line in table)]
     head = ["row", "n"]
     for column in columns:

@@ -15,15 +15,13 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import did_you_mean, validate
 from genrec_cli.data.interactions import training_matrix
 from genrec_cli.data.schema import ITEMS, read_table
+from genrec_cli.data.vectors import FILE
 from genrec_cli.encoders.base import Batched, Encoder
 from genrec_cli.encoders.item_rows import SUFFIXES, exists
-from genrec_cli.errors import DataError
 from genrec_cli.ranks import here
 from genrec_cli.stages.encode import encode
 
 VERSION = 1
-FILE = "vectors.safetensors"
-
 Stage = tuple[Plan, Callable[[], Artifact | None]]
 """A plan, and the work that makes its artifact. The work returns None in a process that only helps the main one."""
 
@@ -92,14 +90,3 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         return ws.verified(ws.made(plan))
 
     return plan, work
-
-
-def read_vectors(vectors: Artifact) -> np.ndarray:
-    """``vec_ID`` of a vectors artifact."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(vectors.path / FILE)["vectors"]
-    except (SafetensorError, OSError, KeyError) as error:
-        raise DataError(f"{vectors.path / FILE} cannot be read: {error}.") from None

@@ -1,0 +1,75 @@
+"""Excluded items: what is left out of each user's ranking, for example all items of the user's history.
+
+The catalogue is scored once for both protocols. The search keeps the scores of the S excluded cells (an item and a
+user): ranks without exclusion lose the excluded items that stand above, and lists without excluded items get them back.
+
+Items are excluded, codes are not: where one item of a collision group is excluded and another is not, the group still
+counts at code level. An excluded target is found at no level, even if another item has its codes.
+
+Legend: B users, S excluded cells, k length of a list.
+"""
+
+import torch
+from torch import Tensor
+
+from genrec_cli.decoders.base import TopK
+from genrec_cli.decoders.leaders import first
+from genrec_cli.decoders.twins import Twins
+
+
+class Excluded:
+    """The excluded cells of a batch of users, each of them once.
+
+    Args:
+        item_N: item ids from 1; repetitions are dropped.
+        user_N: rows of the batch.
+    """
+
+    def __init__(self, item_N: Tensor, user_N: Tensor) -> None:
+        width = int(user_N.max()) + 1 if len(user_N) else 1
+        cell_S = torch.unique((item_N - 1) * width + user_N)
+        self.item_S, self.user_S = cell_S // width, cell_S % width
+        """Items from 0, ascending, and rows of the batch."""
+
+    def holds(self, target_B: Tensor) -> Tensor:
+        """Which users' targets (ids from 1) are excluded."""
+        hit_S = self.item_S == target_B[self.user_S] - 1
+        return torch.zeros_like(target_B).index_add_(0, self.user_S, hit_S.long()) > 0
+
+    def ties(self, twins: Twins, target_B: Tensor) -> Tensor:
+        """How many items with the codes of each user's target are not excluded; the target counts too."""
+        code_B = twins.group_I[target_B - 1]
+        same_S = twins.group_I[self.item_S] == code_B[self.user_S]
+        return twins.size_G[code_B].index_add(0, self.user_S, same_S.long(), alpha=-1)
+
+    def whole_groups(self, twins: Twins) -> Tensor:
+        """Which cells hold the first item of a group whose items are all excluded: codes that do not count."""
+        code_S = twins.group_I[self.item_S]
+        pair_S = self.user_S * len(twins.size_G) + code_S
+        _, pair_S, count_P = torch.unique(pair_S, return_inverse=True, return_counts=True)
+        return (twins.first_G[code_S] == self.item_S) & (count_P[pair_S] == twins.size_G[code_S])
+
+    def removed(self, top: TopK, items: int) -> TopK:
+        """The lists without the excluded items; later items move up."""
+        row_B1 = torch.arange(len(top.item_Bk), device=top.item_Bk.device)[:, None] * (items + 1)
+        excluded_Bk = torch.isin(row_B1 + top.item_Bk, self.user_S * (items + 1) + self.item_S + 1)
+        order_Bk = excluded_Bk.to(torch.int8).argsort(dim=1, stable=True)
+        item_Bk = top.item_Bk.masked_fill(excluded_Bk, 0).gather(1, order_Bk)
+        return TopK(item_Bk, top.score_Bk.masked_fill(excluded_Bk, -torch.inf).gather(1, order_Bk))
+
+    def restored(self, top: TopK, score_S: Tensor) -> TopK:
+        """The lists of all items, from lists of the items that are not excluded and the scores of those that are."""
+        users, k = top.item_Bk.shape
+        order_S = score_S.argsort(descending=True, stable=True)  # of equal scores the lowest id first
+        order_S = order_S[self.user_S[order_S].argsort(stable=True)]
+        user_S, count_B = self.user_S[order_S], self.user_S.bincount(minlength=users)
+        place_S = torch.arange(len(user_S), device=user_S.device) - (count_B.cumsum(0) - count_B)[user_S]
+        best_S = place_S < k  # no user's list has room for more
+        cell_S, order_S = (user_S[best_S], place_S[best_S]), order_S[best_S]
+        item_Bk = torch.zeros_like(top.item_Bk).index_put(cell_S, self.item_S[order_S] + 1)
+        score_Bk = torch.full_like(top.score_Bk, -torch.inf).index_put(cell_S, score_S[order_S])
+        item_Bn, order_Bn = torch.cat([top.item_Bk, item_Bk], 1).sort(dim=1)  # ids ascend where scores are equal
+        score_Bn = torch.cat([top.score_Bk, score_Bk], 1).gather(1, order_Bn)
+        best_Bk = first(score_Bn, k)
+        score_Bk = score_Bn.gather(1, best_Bk)
+        return TopK(item_Bn.gather(1, best_Bk).masked_fill(~(score_Bk > -torch.inf), 0), score_Bk)

@@ -1,0 +1,42 @@
+"""The two protocols of evaluation: with the items of the user's history in the ranking, and without them.
+
+The published tables of the papers on semantic IDs keep them. Every evaluation measures both; this is the one place that
+knows how its result is laid out and how the two are called.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Protocol = Literal["kept", "left_out"]
+PROTOCOLS: tuple[Protocol, ...] = ("kept", "left_out")
+LABELS = {"kept": "seen kept", "left_out": "seen left out"}
+"""What tables call them."""
+CODE_LEVEL = "code_"
+"""Before a metric: measured on distinct codes, so that items with equal codes count as one."""
+
+
+def column(name: str, protocol: Protocol) -> str:
+    """How tables of several runs call a metric: ``NDCG@10``, and ``NDCG@10, seen left out`` beside it."""
+    return name if protocol == "kept" else f"{name}, {LABELS[protocol]}"
+
+
+def flat(result: Mapping[str, Any]) -> dict[str, float]:
+    """All metrics of an evaluation's result by column; ``code_NDCG@10`` is that of codes."""
+    levels = (("", "metrics"), (CODE_LEVEL, "code_metrics"))
+    return {
+        column(prefix + name, protocol): value
+        for prefix, level in levels
+        for protocol in PROTOCOLS
+        for name, value in result.get(level, {}).get(protocol, {}).items()
+    }
+
+
+def table(result: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of one evaluation for people: one row per metric, one column per level and protocol."""
+    levels = {"items": "metrics", "codes": "code_metrics", "items, exact": "exact_metrics"}
+    levels = {label: key for label, key in levels.items() if key in result}
+    head = ["metric", *(f"{label}, {LABELS[protocol]}" for label in levels for protocol in PROTOCOLS)]
+    body = [
+        [name, *(result[key][protocol][name] for key in levels.values() for protocol in PROTOCOLS)] for name in names
+    ]
+    return head, body
