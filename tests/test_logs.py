@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec_cli.errors import DataError
-from genrec_cli.sources import separated
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.histories import read_histories
-from genrec_cli.sources.interactions import Columns, checked
+from genrec_cli.sources.interactions import Columns, _frame, checked
 from genrec_cli.sources.lines import Block, read_blocks
 from genrec_cli.sources.logs import Logs
+from genrec_cli.sources.separated import Separated
 
 ids = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda text: text and "\0" not in text)
 
@@ -124,17 +124,17 @@ def test_careful_csv_equals_columnar_csv_in_any_order_of_columns(tmp_path_factor
     )
     table.select(header).write_csv(path)
     columns = Columns("user_id", "item_id", "timestamp")
-    slabs = separated._slowly(read_blocks(path, BadRows()), header, ",", columns, begins=True)
-    slow = pl.concat([checked(slab, columns, path, BadRows()) for slab in slabs])
+    reader = Separated(path, ",")
+    slow = checked(_frame(reader.records(read_blocks(path, BadRows())), columns), columns, path, BadRows())
     assert slow.select("user", "item", pl.col("micros") // 10**6).rows() == [(u, i, int(t)) for u, i, t, _ in rows]
-    fast = separated._fast(next(read_blocks(path, BadRows())), header, ",", columns, path)
+    fast = reader.fast(next(read_blocks(path, BadRows())), columns)
     assert fast is not None if rows else fast is None
-    assert fast is None or fast.equals(slow)
+    assert fast is None or checked(fast, columns, path, BadRows()).equals(slow)
 
 
 def test_a_sound_file_takes_the_fast_path_whatever_its_columns(tmp_path: Path, monkeypatch) -> None:
     content = 'price,item_id,user_id,note,timestamp\r\n2.5,i,u,"a, ""b""",7\r\n,j,v,,8\r\n'
-    monkeypatch.setattr(separated, "_slowly", lambda *_, **__: pytest.fail("read record by record"))
+    monkeypatch.setattr(Separated, "records", lambda *_, **__: pytest.fail("read record by record"))
     log = whole(Logs(Logs.Config()).read_files(write(tmp_path / "log.csv", content), None, BadRows()).interactions)
     assert log.rows() == [("u", "i", 7, 2), ("v", "j", 8, 3)]
 
@@ -143,8 +143,9 @@ def test_a_sound_file_takes_the_fast_path_whatever_its_columns(tmp_path: Path, m
     "line", ['a,"i",1', 'a,"i",1,2,3', 'a,"i,1,2', 'a,x"y,1,z"w', 'x"y,z"w,1,2', '"a"b,i,1,2', "a,i,1\r,2"]
 )
 def test_lines_that_the_careful_reader_may_refuse_are_left_to_it(tmp_path: Path, line: str) -> None:
+    reader = Separated(write(tmp_path / "log.csv", "u,i,t,r\n"), ",")
     block = Block(2, f"a,i,1,2\n{line}\na,i,1,2\n".encode())
-    assert separated._fast(block, ["u", "i", "t", "r"], ",", Columns("u", "i", "t"), tmp_path) is None
+    assert reader.fast(block, Columns("u", "i", "t")) is None
 
 
 def test_lines_within_an_open_quote_are_bad_lines_each(tmp_path: Path) -> None:
@@ -161,12 +162,17 @@ def test_lines_within_an_open_quote_are_bad_lines_each(tmp_path: Path) -> None:
 def test_a_bad_line_beside_quotes_keeps_only_its_block_from_the_fast_path(tmp_path: Path, monkeypatch) -> None:
     lines = "".join(f'u{n},"i{n}",{n}\n' for n in range(100))
     path = write(tmp_path / "log.csv", f"user_id,item_id,timestamp\n{lines}u,i\n{lines}")
-    slabs, slowly = [], separated._slowly
-    monkeypatch.setattr(separated, "_slowly", lambda *a, **k: (slabs.append(s) or s for s in slowly(*a, **k)))
+    slabs, records = [], Separated.records
+
+    def watched(*words, **options):
+        slabs.append(list(records(*words, **options)))
+        yield from slabs[-1]
+
+    monkeypatch.setattr(Separated, "records", watched)
     monkeypatch.setattr("genrec_cli.sources.lines.CHUNK", 256)
     log = whole(Logs(Logs.Config()).read_files(path, None, BadRows(skip=True)).interactions)
-    assert log.height == 200 and [slab["reason"].drop_nulls().len() for slab in slabs] == [1]
-    assert slabs[0].height < 40
+    assert log.height == 200 and [sum(record.reason is not None for record in slab) for slab in slabs] == [1]
+    assert len(slabs[0]) < 40
 
 
 ODD = b'u,"a\nb",1\n\nv,"say ""hi""",2\nw,,3\nx,c\n'

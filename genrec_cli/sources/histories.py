@@ -8,11 +8,12 @@ import csv
 import json
 from pathlib import Path
 
-from genrec_cli.errors import DataError, UsageError
+from genrec_cli.errors import DataError, UsageError, refuse_special
 
 
 def read_histories(path: Path) -> dict[str, list[str]]:
     """User -> raw item ids, oldest first. Errors name file and line."""
+    refuse_special(path)
     found: dict[str, list[str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte-order mark
@@ -67,7 +68,8 @@ def _json_line(line: str, path: Path, number: int) -> tuple[str, list[str]]:
 
 
 def read_users(path: Path) -> list[str]:
-    """Raw user ids, one a line."""
+    """Raw user ids, one per line."""
+    refuse_special(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -76,5 +78,5 @@ def read_users(path: Path) -> list[str]:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     users = [line.strip() for line in lines if line.strip()]
     if not users:
-        raise DataError(f"{path} holds no user id.", hint="Write one raw user id a line")
+        raise DataError(f"{path} holds no user id.", hint="Write one raw user id per line")
     return users

@@ -24,7 +24,7 @@ from genrec_cli.data.histories import USER, write_interactions
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.spool import Spool
 from genrec_cli.data.text import clean, joined
-from genrec_cli.errors import DataError
+from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
@@ -81,7 +81,8 @@ def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> O
     """Your own files."""
     files = {"interactions": interactions} | ({"items": items} if items else {})
     for path in files.values():
-        if not path.is_file():
+        refuse_special(path)
+        if not path.exists():
             raise DataError(f"There is no file {path}.")
     before = stamps(files.values())
     return Origin(
