@@ -1,21 +1,27 @@
 """Your own data: CSV, TSV, Parquet and JSON lines, sound and broken."""
 
 import gzip
+import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec_cli.errors import DataError
+from genrec_cli.errors import DataError, InputError
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.histories import read_histories
+from genrec_cli.sources.histories import read_histories, read_users
 from genrec_cli.sources.interactions import Columns, _frame, checked
 from genrec_cli.sources.lines import Block, read_blocks
 from genrec_cli.sources.logs import Logs
 from genrec_cli.sources.separated import Separated
+from genrec_cli.stages.preprocess import from_files
 
 ids = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda text: text and "\0" not in text)
 
@@ -248,6 +254,78 @@ def test_damaged_pages_of_an_items_file_are_an_error(tmp_path: Path) -> None:
     content[20:400] = b"\xff" * 380
     with pytest.raises(DataError, match=r"items.parquet cannot be read as Parquet"):
         Logs(Logs.Config()).read_files(log, write(path, bytes(content)), BadRows())
+
+
+# ---- hostile files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_what_is_no_regular_file_is_refused_and_never_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "folder.csv").mkdir()
+    sound = write(tmp_path / "sound.csv", "user_id,item_id\nu,i\n")
+    for path, what in ((tmp_path / name, "a pipe or a device"), (tmp_path / "folder.csv", "a folder")):
+        for log, items in ((path, None), (sound, path)):
+            with pytest.raises(InputError, match=f"is {what}, not a file"):
+                from_files(Logs.Config(), log, items)
+            with pytest.raises(InputError, match=f"is {what}, not a file"):
+                Logs(Logs.Config()).read_files(log, items, BadRows())
+        for reader in (read_histories, read_users):
+            with pytest.raises(InputError, match=f"is {what}, not a file"):
+                reader(path)
+
+
+def test_a_log_of_20000_keys_reads_the_wanted_ones(tmp_path: Path) -> None:
+    more = ",".join(f'"k{n}":1' for n in range(20_000))
+    each = "".join(f'{{"user_id":"u","item_id":"i","timestamp":{n},"k{n}":1}}\n' for n in range(20_000))
+    path = write(tmp_path / "log.jsonl", f'{{"user_id":"u","item_id":"i","timestamp":1,{more}}}\n{each}')
+    assert whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions).height == 20_001
+
+
+@pytest.mark.timeout(30)
+def test_items_of_20000_keys_are_an_error(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n")
+    one = '{"item_id":"i",' + ",".join(f'"k{n}":1' for n in range(20_000)) + "}\n"
+    each = "".join(f'{{"item_id":"i{n}","k{n}":1}}\n' for n in range(20_000))
+    for content, line in ((one, 1), (each, 501)):
+        with pytest.raises(DataError, match=f"line {line}: .* more than 500 different fields"):
+            Logs(Logs.Config()).read_files(log, write(tmp_path / "items.jsonl", content), BadRows())
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_absurd_values_are_bad_rows(tmp_path: Path, name: str) -> None:
+    users = ["x" * 100_000, "u", "u", "u", "u", "v" * 1_024, "é" * 600]
+    times = ["1", "9" * 5_000, "1e999", "-1e400", "9" * 19, "7", "8"]
+    table = pl.DataFrame({"user_id": users, "item_id": ["i"] * 7, "timestamp": times})
+    path, bad = tmp_path / name, BadRows(skip=True)
+    {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}[path.suffix](path)
+    log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
+    assert log["time"].to_list() == [7] and bad.count == 6
+    assert bad.by_reason["user longer than 1,024 bytes"] == 2 and len(str(bad.first)) < 300
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "1e999", "-1e999"])
+def test_numbers_beyond_all_bounds_in_json(tmp_path: Path, number: str) -> None:
+    good = '{"user_id":"u","item_id":"i","timestamp":1}\n'
+    lines = good + f'{{"user_id":"u","item_id":"j","timestamp":{number}}}\n'
+    for blank in ("", "\n"):  # by columns, and line by line
+        bad = BadRows(skip=True)
+        path = write(tmp_path / "log.jsonl", lines + blank)
+        assert whole(Logs(Logs.Config()).read_files(path, None, bad).interactions).height == 1 and bad.count == 1
+    with pytest.raises(DataError, match="line 1: not valid JSON"):
+        Logs(Logs.Config()).read_files(write(path, '{"user_id":' + "9" * 5_000 + "}\n"), None, BadRows())
+
+
+@pytest.mark.timeout(60)
+def test_a_long_text_of_many_rows_is_held_once(tmp_path: Path) -> None:
+    rows = 300_000  # 6 GB of texts
+    index = pa.array(np.zeros(rows, np.int32))
+    user = pa.DictionaryArray.from_arrays(index, pa.array(["x" * 20_000]))
+    pq.write_table(pa.table({"user_id": user, "item_id": ["i"] * rows}), tmp_path / "log.parquet")
+    bad, before = BadRows(skip=True), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    log = whole(Logs(Logs.Config()).read_files(tmp_path / "log.parquet", None, bad).interactions)
+    assert log.height == 0 and bad.by_reason == {"user longer than 1,024 bytes": rows}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5 * 2**20  # kilobytes
 
 
 def test_order_within_a_second_is_kept(tmp_path: Path) -> None:

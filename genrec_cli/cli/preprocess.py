@@ -131,7 +131,9 @@ def register(app: typer.Typer) -> None:
             dataset = ws.dataset(common.dataset)
             origin = from_raw(ws, dataset, raw)
         else:
-            dataset = new_name(common.dataset, raw)
+            if raw is not None:
+                raise UsageError("--raw and --interactions exclude each other.")
+            dataset = new_name(common.dataset)
             origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
         make(common, *stage(ws, dataset, config, origin, engine=engine))
 
@@ -153,16 +155,12 @@ def _moment(text: str | None) -> float | str | None:
         return text
 
 
-def new_name(name: str | None, raw: str | None) -> str:
-    import re
-
+def new_name(name: str | None) -> str:
+    """The name of a data set to be made."""
     from genrec_cli.errors import UsageError
+    from genrec_cli.sources.catalog import check_name
 
-    if raw is not None:
-        raise UsageError("--raw and --interactions exclude each other.")
     if name is None:
         raise UsageError("Your own data needs a name.", hint="Add --dataset NAME")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
-        hint = "At most 64 letters, digits, '-', '_' and '.'"
-        raise UsageError(f"'{name}' cannot be the name of a folder.", hint=hint)
+    check_name(name)
     return name

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.interactions import A_SECOND, EARLIEST, LATEST, Columns, Record, as_rows, checked
+from genrec_cli.sources.interactions import A_SECOND, EARLIEST, LATEST, LONGEST_ID, Columns, Record, as_rows, checked
 
 BATCH = 2**20
 """Rows at a time."""
@@ -43,8 +44,7 @@ def parquet_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterator
     named = list(dict.fromkeys(name for name in columns[:3] if name is not None))
     first = 1
     with _opened(path, read_dictionary=named) as file:  # a long text that many rows share is held once
-        for batch in file.iter_batches(BATCH, columns=named):
-            found = _frame(batch)
+        for found in (part for batch in file.iter_batches(BATCH, columns=named) for part in _bounded(batch)):
             good = _of_integers(found, first, columns)
             if good is None:
                 sides = {"user": columns.user, "item": columns.item}
@@ -69,6 +69,20 @@ def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
     found = pl.from_arrow(batch)
     assert isinstance(found, pl.DataFrame)
     return found
+
+
+def _bounded(batch: pa.RecordBatch) -> Iterator[pl.DataFrame]:
+    """A batch in parts of some 256 MB at the most, with texts cut where they are longer than an id may be."""
+    columns, longest = {}, 1
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
+            texts = pc.utf8_slice_codeunits(column.dictionary, 0, LONGEST_ID + 1)
+            column = pa.DictionaryArray.from_arrays(column.indices, texts)
+            longest = max(longest, pc.max(pc.binary_length(texts)).as_py() or 0)
+        columns[name] = column
+    step = min(BATCH, 2**28 // longest)
+    for at in range(0, batch.num_rows, step):
+        yield _frame(pa.record_batch(columns).slice(at, step))
 
 
 def _of_integers(found: pl.DataFrame, first: int, columns: Columns) -> pl.DataFrame | None:

@@ -4,6 +4,7 @@ CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names ar
 items file but the id become text fields under their own names.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -96,7 +97,8 @@ class Logs:
         from genrec_cli.sources.lines import read_blocks
 
         reader, present = _opened(path)
-        for name in (self.config.item_id_col, *filter(None, present)):
+        once = Counter(filter(None, present))
+        for name in (self.config.item_id_col, *(name for name, count in once.items() if count > 1)):
             require(path, present, name, "--item-id-col")
         return parquet_records(path) if reader is None else reader.records(read_blocks(path, bad))
 
