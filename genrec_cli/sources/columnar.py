@@ -21,6 +21,9 @@ BATCH = 2**20
 WHOLE = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 """Types whose values are numbers of 64 bits with a sign."""
 
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
+"""What the two libraries raise; polars panics at moments that Python cannot say."""
+
 
 def parquet_columns(path: Path) -> list[str]:
     """The names of the columns in a file."""
@@ -43,7 +46,13 @@ def parquet_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterator
     """The three columns, block by block; see :func:`genrec_cli.sources.interactions.checked`."""
     named = list(dict.fromkeys(name for name in columns[:3] if name is not None))
     first = 1
-    with _opened(path, read_dictionary=named) as file:  # a long text that many rows share is held once
+    with _opened(path) as file:
+        kinds = {name: file.schema_arrow.field(name).type for name in named}
+    for name, kind in kinds.items():
+        if pa.types.is_nested(kind):
+            raise DataError(f"{path}: the column '{name}' holds {kind}, not one value per row.")
+    texts = [name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+    with _opened(path, read_dictionary=texts) as file:  # a long text that many rows share is held once
         for found in (part for batch in file.iter_batches(BATCH, columns=named) for part in _bounded(batch)):
             good = _of_integers(found, first, columns)
             if good is None:
@@ -61,7 +70,7 @@ def _opened(path: Path, **options: list[str]) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path, **options) as file:
             yield file
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError) as error:
+    except (*BROKEN, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
 
 
@@ -75,7 +84,7 @@ def _bounded(batch: pa.RecordBatch) -> Iterator[pl.DataFrame]:
     """A batch in parts of some 256 MB at the most, with texts cut where they are longer than an id may be."""
     columns, longest = {}, 1
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
+        if isinstance(column, pa.DictionaryArray):
             texts = pc.utf8_slice_codeunits(column.dictionary, 0, LONGEST_ID + 1)
             column = pa.DictionaryArray.from_arrays(column.indices, texts)
             longest = max(longest, pc.max(pc.binary_length(texts)).as_py() or 0)
