@@ -385,6 +385,6 @@ def test_histories_are_read_as_logs_are(tmp_path: Path) -> None:
     assert read_histories(write(tmp_path / "a.jsonl", '{"user": "u1 ", "items": [" a", 5]}')) == {"u1": ["a", "5"]}
     with pytest.raises(DataError, match="line 3: user and item must both"):
         read_histories(write(path, "user,item\nu1,a\n ,b\n"))
-    with pytest.raises(DataError, match="line 2: not a valid record") as caught:
+    with pytest.raises(DataError, match="line 2: in a quote that is not closed") as caught:
         read_histories(write(path, 'user,item\nu1,"a\nu2,b\nu3,c\n'))
     assert "quote" in str(caught.value.hint)
