@@ -1,12 +1,10 @@
 """download: fetch, copy or generate the raw files of a data set.
 
-The **key** of a raw artifact is its recipe, the ``[source]`` settings: two mirrors, or a folder with files
-fetched by hand, are other ways to the same recipe, so whatever comes later finds the artifact under one
-name. The **digest** covers the content: when the files of a recipe change, everything made from the old
-ones is stale and says so.
+The key of a raw artifact hashes the ``[source]`` settings alone: two mirrors, or files fetched by hand, give the same
+artifact. The digest hashes the content: if the files change, everything made from the old ones is stale.
 
-``SHA256SUMS`` lists every file that is complete. It outlives a kill and a damaged manifest: a file that
-still has its sum is not fetched again, and one that is fetched again must have it. ``--force`` forgets it.
+``SHA256SUMS`` lists every file that is complete. It survives a kill and a damaged manifest: a file that still has its
+sum is not fetched again, and one that is fetched again must have it. ``--force`` ignores it.
 """
 
 import fcntl
@@ -78,10 +76,8 @@ def download(
     source = source_of(plan)
     files = source.files()
     if (from_dir or urls) and not files:
-        raise UsageError(
-            f"'{plan.dataset}' is generated: there is nothing to fetch.",
-            hint="Leave out --from-dir and --url",
-        )
+        hint = "Leave out --from-dir and --url"
+        raise UsageError(f"'{plan.dataset}' is generated: there is nothing to fetch.", hint=hint)
     if from_dir and urls:
         raise UsageError("--from-dir and --url are two ways to get the same files.", hint="Choose one")
     if not files:
@@ -101,11 +97,7 @@ def download(
             sums[file.name] = sha256_file(final)
             _write_sums(draft.path, sums)
             console.say(f"{file.name}: {final.stat().st_size:,} bytes from {origin[file.name]}")
-        for leftover in [
-            *draft.path.glob("*.part"),
-            *draft.path.glob("*.part.json"),
-            *draft.path.glob(".*.tmp"),
-        ]:
+        for leftover in [path for form in ("*.part", "*.part.json", ".*.tmp") for path in draft.path.glob(form)]:
             leftover.unlink()
         draft.result["origin"] = origin
         draft.result["bytes"] = sum((draft.path / file.name).stat().st_size for file in files)
@@ -138,10 +130,8 @@ def _generate(ws: Workspace, plan: Plan, source: Source, force: bool) -> Artifac
     with ws.build(plan, force=force) as draft, console.progress(total=1.0, desc=plan.label) as bar:
         source.generate(draft.path, lambda done: bar.update(done - bar.n))
         if not any(draft.path.iterdir()):
-            raise UsageError(
-                f"The source '{plan.label}' has nothing to download: its files are yours.",
-                hint="genrec preprocess --help    shows how to give them",
-            )
+            hint = "genrec preprocess --help    shows how to give them"
+            raise UsageError(f"The source '{plan.label}' has nothing to download: its files are yours.", hint=hint)
         draft.result["origin"] = "generated"
         draft.result["bytes"] = sum(path.stat().st_size for path in draft.path.rglob("*") if path.is_file())
     return ws.made(plan)
