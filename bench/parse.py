@@ -106,10 +106,11 @@ def write(path: Path, lines: Iterator[str]) -> int:
 
 def ours_reviews(path: Path) -> int:
     from genrec_cli.sources.base import BadRows
-    from genrec_cli.sources.interactions import Columns, read_json_interactions
+    from genrec_cli.sources.interactions import Columns, read_interactions
+    from genrec_cli.sources.json_lines import JsonLines
 
     bad = BadRows()
-    found = read_json_interactions(path, Columns("reviewerID", "asin", "unixReviewTime"), bad)
+    found = read_interactions(path, JsonLines(), Columns("reviewerID", "asin", "unixReviewTime"), bad)
     rows = sum(block.height for block in found)
     bad.check()
     return rows
@@ -118,11 +119,14 @@ def ours_reviews(path: Path) -> int:
 def ours_metadata(path: Path) -> int:
     from genrec_cli.sources.amazon import TEXT_FIELDS
     from genrec_cli.sources.base import BadRows
+    from genrec_cli.sources.json_lines import JsonLines
+    from genrec_cli.sources.lines import read_blocks
     from genrec_cli.sources.literal import parse_literal
-    from genrec_cli.sources.records import item_table, read_records
+    from genrec_cli.sources.records import item_table
 
     bad = BadRows()
-    found = item_table(read_records(path, parse_literal, bad), "asin", path, bad, fields=TEXT_FIELDS)
+    records = JsonLines(parse_literal).records(read_blocks(path, bad))
+    found = item_table(records, "asin", path, bad, fields=TEXT_FIELDS)
     bad.check()
     return found.height
 

@@ -7,6 +7,7 @@ ours (exit code 1).
 import errno
 import os
 import re
+from pathlib import Path
 
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 """What a disk says that is full, read-only, worn or closed to this user."""
@@ -92,3 +93,10 @@ class Interrupted(GenrecError):
     """Ctrl-C or SIGTERM, after whatever can be resumed was saved."""
 
     exit_code = 130
+
+
+def refuse_special(path: Path) -> None:
+    """Raise an :class:`InputError` for a path that is there and no regular file: reading a pipe may never end."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise InputError(f"{path} is {what}, not a file.", hint="Give a regular file")

@@ -83,7 +83,7 @@ def test_positions_in_place_of_times_are_known(tmp_path: Path, tables: dict) -> 
     positions = pa.array(np.concatenate([np.arange(n) for n in length]))
     tables["interactions"] = tables["interactions"].set_column(2, "time", positions)
     found = adopted(tmp_path, tables)
-    assert found.result["times"] is False and Histories.read(found.path).time is None
+    assert found.result["times"] is False and Histories.read(found.path, times=True).time is None
 
 
 @pytest.mark.parametrize("of", [pa.timestamp("us"), pa.timestamp("ns", tz="UTC"), pa.timestamp("s"), pa.date32()])
@@ -119,6 +119,16 @@ UNSOUND = {
     "time running back": ("interactions", lambda t: changed(t, "time", 1, 5), "row 2: the time is before"),
     "a user without rows": ("interactions", lambda t: t.slice(0, 100), r"ends with user \d, and there are 9 users"),
     "no time": ("interactions", lambda t: t.drop_columns("time"), "no column 'time'; it has: user, item"),
+    "a column twice": (
+        "interactions",
+        lambda t: pa.table([t["user"], t["item"], t["time"], t["time"]], ["user", "item", "time", "time"]),
+        "2 columns 'time'",
+    ),
+    "a column of users twice": (
+        "users",
+        lambda t: pa.table([*t.columns, t["raw_id"]], [*t.column_names, "raw_id"]),
+        "2 columns 'raw_id'",
+    ),
     "nulls": ("interactions", lambda t: changed(t, "time", 1, None), "nulls"),
     "negative ids": ("interactions", lambda t: changed(t, "item", 1, -3), "column 'item' is no uint32"),
     "a raw id twice": ("users", lambda t: changed(t, "raw_id", 0, t["raw_id"][1].as_py()), "stand more than once"),

@@ -443,34 +443,44 @@ def test_from_dir(ws, folder):
     assert artifact.key == plan.key and ws.done(plan)
     assert all((artifact.path / name).read_bytes() == body for name, body in CONTENT.items())
     assert not stage.changed(ws, plan, folder)
-    (folder / META).unlink()  # not written through: the artifact may hold a link to it
-    (folder / META).write_bytes(gzip.compress(b"{'asin': 'B2'}\n"))
+    (folder / META).write_bytes(gzip.compress(b"{'asin': 'B2'}\n"))  # written through: the same file on disk
+    assert ws.done(plan), "the artifact holds copies, not the user's own files"
+    assert (artifact.path / META).read_bytes() == CONTENT[META]
     assert stage.changed(ws, plan, folder)
     again = stage.download(ws, plan, from_dir=folder)
     assert again.key == artifact.key and again.digest != artifact.digest
 
 
-def test_from_dir_copies_where_it_cannot_link(ws, folder, monkeypatch):
-    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("another disk")))
-    artifact = stage.download(ws, stage.plan("amazon-2014-beauty", {}), from_dir=folder)
-    assert not (artifact.path / META).samefile(folder / META)
-    assert sha256_file(artifact.path / META) == sha256_file(folder / META)
+@pytest.mark.parametrize("can_share", [True, False])
+def test_from_dir_shares_blocks_where_it_can_and_copies_elsewhere(tmp_path, monkeypatch, can_share):
+    asked = []
+
+    def ioctl(to, request, of):
+        asked.append(request)
+        if not can_share:
+            raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(stage.fcntl, "ioctl", ioctl)
+    (tmp_path / "a").write_bytes(b"content")
+    stage._place(tmp_path / "a", tmp_path / "b")
+    assert asked == [stage.FICLONE] and not (tmp_path / "b").samefile(tmp_path / "a")
+    assert (tmp_path / "b").read_bytes() == (b"" if can_share else b"content"), (
+        "the kernel shares, so nothing is copied"
+    )
 
 
 def test_what_was_there_stays_where_another_cannot_be_placed(ws, folder, monkeypatch):
     plan = stage.plan("amazon-2014-beauty", {})
     artifact = stage.download(ws, plan, from_dir=folder)
-    name = next(iter(artifact.manifest["files"]))
-    before = (artifact.path / name).read_bytes()
+    name, before = META, (artifact.path / META).read_bytes()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stage.os, "link", full)
-    monkeypatch.setattr(stage.shutil, "copyfile", full)
+    monkeypatch.setattr(stage.shutil, "copyfileobj", full)
     with pytest.raises(DownloadError, match="No space"):
         stage._place(folder / name, artifact.path / name)
-    assert (artifact.path / name).read_bytes() == before
+    assert (artifact.path / name).read_bytes() == before and not list(artifact.path.glob("*.part"))
 
 
 def test_from_dir_names_the_missing_file_and_touches_nothing(ws, folder):
@@ -520,7 +530,7 @@ def test_the_name_decides_what_is_fetched():
         stage.plan("amazon-2014-beaty", {})
     with pytest.raises(UsageError, match="'Beauty', not 'Baby'"):
         stage.plan("amazon-2014-beauty", {"category": "Baby"})
-    with pytest.raises(UsageError, match="no name for a data set"):
+    with pytest.raises(UsageError, match="cannot be the name of a data set"):
         stage.plan("../elsewhere", {"name": "synthetic"})
     assert stage.plan("small-shop", {"name": "synthetic", "users": 60}).dataset == "small-shop"
 
@@ -545,6 +555,18 @@ def test_two_processes_do_not_download_the_same(ws, server):
     plan = stage.plan("amazon-2014-beauty", {})
     with ws.build(plan, resumable=True), pytest.raises(InputError, match="Another process"):
         stage.download(ws, plan, urls=[server.url])
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "ftp://host/a.gz", "http:///a.gz", "http://höst/a.gz"])
+def test_an_address_that_is_none_is_refused(ws, url):
+    with pytest.raises(UsageError, match="is not an address"):
+        stage.download(ws, stage.plan("amazon-2014-beauty", {}), urls=[url])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "../up", ".hidden", "a/b", "é" * 65, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_refused(name):
+    with pytest.raises(UsageError, match="cannot be the name"):
+        stage.plan(name, {"name": "synthetic"})
 
 
 def test_synthetic_is_generated(ws, folder):

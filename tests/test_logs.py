@@ -1,21 +1,27 @@
 """Your own data: CSV, TSV, Parquet and JSON lines, sound and broken."""
 
 import gzip
+import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec_cli.errors import DataError
-from genrec_cli.sources import separated
+from genrec_cli.errors import DataError, InputError
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.histories import read_histories
-from genrec_cli.sources.interactions import Columns, checked
+from genrec_cli.sources.histories import read_histories, read_users
+from genrec_cli.sources.interactions import Columns, _frame, checked
 from genrec_cli.sources.lines import Block, read_blocks
 from genrec_cli.sources.logs import Logs
+from genrec_cli.sources.separated import Separated
+from genrec_cli.stages.preprocess import from_files
 
 ids = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda text: text and "\0" not in text)
 
@@ -124,17 +130,17 @@ def test_careful_csv_equals_columnar_csv_in_any_order_of_columns(tmp_path_factor
     )
     table.select(header).write_csv(path)
     columns = Columns("user_id", "item_id", "timestamp")
-    slabs = separated._slowly(read_blocks(path, BadRows()), header, ",", columns, begins=True)
-    slow = pl.concat([checked(slab, columns, path, BadRows()) for slab in slabs])
+    reader = Separated(path, ",")
+    slow = checked(_frame(reader.records(read_blocks(path, BadRows())), columns), columns, path, BadRows())
     assert slow.select("user", "item", pl.col("micros") // 10**6).rows() == [(u, i, int(t)) for u, i, t, _ in rows]
-    fast = separated._fast(next(read_blocks(path, BadRows())), header, ",", columns, path)
+    fast = reader.fast(next(read_blocks(path, BadRows())), columns)
     assert fast is not None if rows else fast is None
-    assert fast is None or fast.equals(slow)
+    assert fast is None or checked(fast, columns, path, BadRows()).equals(slow)
 
 
 def test_a_sound_file_takes_the_fast_path_whatever_its_columns(tmp_path: Path, monkeypatch) -> None:
     content = 'price,item_id,user_id,note,timestamp\r\n2.5,i,u,"a, ""b""",7\r\n,j,v,,8\r\n'
-    monkeypatch.setattr(separated, "_slowly", lambda *_, **__: pytest.fail("read record by record"))
+    monkeypatch.setattr(Separated, "records", lambda *_, **__: pytest.fail("read record by record"))
     log = whole(Logs(Logs.Config()).read_files(write(tmp_path / "log.csv", content), None, BadRows()).interactions)
     assert log.rows() == [("u", "i", 7, 2), ("v", "j", 8, 3)]
 
@@ -143,8 +149,9 @@ def test_a_sound_file_takes_the_fast_path_whatever_its_columns(tmp_path: Path, m
     "line", ['a,"i",1', 'a,"i",1,2,3', 'a,"i,1,2', 'a,x"y,1,z"w', 'x"y,z"w,1,2', '"a"b,i,1,2', "a,i,1\r,2"]
 )
 def test_lines_that_the_careful_reader_may_refuse_are_left_to_it(tmp_path: Path, line: str) -> None:
+    reader = Separated(write(tmp_path / "log.csv", "u,i,t,r\n"), ",")
     block = Block(2, f"a,i,1,2\n{line}\na,i,1,2\n".encode())
-    assert separated._fast(block, ["u", "i", "t", "r"], ",", Columns("u", "i", "t"), tmp_path) is None
+    assert reader.fast(block, Columns("u", "i", "t")) is None
 
 
 def test_lines_within_an_open_quote_are_bad_lines_each(tmp_path: Path) -> None:
@@ -161,12 +168,17 @@ def test_lines_within_an_open_quote_are_bad_lines_each(tmp_path: Path) -> None:
 def test_a_bad_line_beside_quotes_keeps_only_its_block_from_the_fast_path(tmp_path: Path, monkeypatch) -> None:
     lines = "".join(f'u{n},"i{n}",{n}\n' for n in range(100))
     path = write(tmp_path / "log.csv", f"user_id,item_id,timestamp\n{lines}u,i\n{lines}")
-    slabs, slowly = [], separated._slowly
-    monkeypatch.setattr(separated, "_slowly", lambda *a, **k: (slabs.append(s) or s for s in slowly(*a, **k)))
+    slabs, records = [], Separated.records
+
+    def watched(*words, **options):
+        slabs.append(list(records(*words, **options)))
+        yield from slabs[-1]
+
+    monkeypatch.setattr(Separated, "records", watched)
     monkeypatch.setattr("genrec_cli.sources.lines.CHUNK", 256)
     log = whole(Logs(Logs.Config()).read_files(path, None, BadRows(skip=True)).interactions)
-    assert log.height == 200 and [slab["reason"].drop_nulls().len() for slab in slabs] == [1]
-    assert slabs[0].height < 40
+    assert log.height == 200 and [sum(record.reason is not None for record in slab) for slab in slabs] == [1]
+    assert len(slabs[0]) < 40
 
 
 ODD = b'u,"a\nb",1\n\nv,"say ""hi""",2\nw,,3\nx,c\n'
@@ -244,6 +256,78 @@ def test_damaged_pages_of_an_items_file_are_an_error(tmp_path: Path) -> None:
         Logs(Logs.Config()).read_files(log, write(path, bytes(content)), BadRows())
 
 
+# ---- hostile files -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_what_is_no_regular_file_is_refused_and_never_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "folder.csv").mkdir()
+    sound = write(tmp_path / "sound.csv", "user_id,item_id\nu,i\n")
+    for path, what in ((tmp_path / name, "a pipe or a device"), (tmp_path / "folder.csv", "a folder")):
+        for log, items in ((path, None), (sound, path)):
+            with pytest.raises(InputError, match=f"is {what}, not a file"):
+                from_files(Logs.Config(), log, items)
+            with pytest.raises(InputError, match=f"is {what}, not a file"):
+                Logs(Logs.Config()).read_files(log, items, BadRows())
+        for reader in (read_histories, read_users):
+            with pytest.raises(InputError, match=f"is {what}, not a file"):
+                reader(path)
+
+
+def test_a_log_of_20000_keys_reads_the_wanted_ones(tmp_path: Path) -> None:
+    more = ",".join(f'"k{n}":1' for n in range(20_000))
+    each = "".join(f'{{"user_id":"u","item_id":"i","timestamp":{n},"k{n}":1}}\n' for n in range(20_000))
+    path = write(tmp_path / "log.jsonl", f'{{"user_id":"u","item_id":"i","timestamp":1,{more}}}\n{each}')
+    assert whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions).height == 20_001
+
+
+@pytest.mark.timeout(30)
+def test_items_of_20000_keys_are_an_error(tmp_path: Path) -> None:
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n")
+    one = '{"item_id":"i",' + ",".join(f'"k{n}":1' for n in range(20_000)) + "}\n"
+    each = "".join(f'{{"item_id":"i{n}","k{n}":1}}\n' for n in range(20_000))
+    for content, line in ((one, 1), (each, 501)):
+        with pytest.raises(DataError, match=f"line {line}: .* more than 500 different fields"):
+            Logs(Logs.Config()).read_files(log, write(tmp_path / "items.jsonl", content), BadRows())
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_absurd_values_are_bad_rows(tmp_path: Path, name: str) -> None:
+    users = ["x" * 100_000, "u", "u", "u", "u", "v" * 1_024, "é" * 600]
+    times = ["1", "9" * 5_000, "1e999", "-1e400", "9" * 19, "7", "8"]
+    table = pl.DataFrame({"user_id": users, "item_id": ["i"] * 7, "timestamp": times})
+    path, bad = tmp_path / name, BadRows(skip=True)
+    {".csv": table.write_csv, ".jsonl": table.write_ndjson, ".parquet": table.write_parquet}[path.suffix](path)
+    log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
+    assert log["time"].to_list() == [7] and bad.count == 6
+    assert bad.by_reason["user longer than 1,024 bytes"] == 2 and len(str(bad.first)) < 300
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "1e999", "-1e999"])
+def test_numbers_beyond_all_bounds_in_json(tmp_path: Path, number: str) -> None:
+    good = '{"user_id":"u","item_id":"i","timestamp":1}\n'
+    lines = good + f'{{"user_id":"u","item_id":"j","timestamp":{number}}}\n'
+    for blank in ("", "\n"):  # by columns, and line by line
+        bad = BadRows(skip=True)
+        path = write(tmp_path / "log.jsonl", lines + blank)
+        assert whole(Logs(Logs.Config()).read_files(path, None, bad).interactions).height == 1 and bad.count == 1
+    with pytest.raises(DataError, match="line 1: not valid JSON"):
+        Logs(Logs.Config()).read_files(write(path, '{"user_id":' + "9" * 5_000 + "}\n"), None, BadRows())
+
+
+@pytest.mark.timeout(60)
+def test_a_long_text_of_many_rows_is_held_once(tmp_path: Path) -> None:
+    rows = 300_000  # 6 GB of texts
+    index = pa.array(np.zeros(rows, np.int32))
+    user = pa.DictionaryArray.from_arrays(index, pa.array(["x" * 20_000]))
+    pq.write_table(pa.table({"user_id": user, "item_id": ["i"] * rows}), tmp_path / "log.parquet")
+    bad, before = BadRows(skip=True), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    log = whole(Logs(Logs.Config()).read_files(tmp_path / "log.parquet", None, bad).interactions)
+    assert log.height == 0 and bad.by_reason == {"user longer than 1,024 bytes": rows}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5 * 2**20  # kilobytes
+
+
 def test_order_within_a_second_is_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "interactions.csv", "user_id,item_id,timestamp\nu,late,1000900\nu,early,1000100\n")
     log = whole(Logs(Logs.Config(time_unit="ms")).read(tmp_path, BadRows()).interactions)
@@ -301,6 +385,6 @@ def test_histories_are_read_as_logs_are(tmp_path: Path) -> None:
     assert read_histories(write(tmp_path / "a.jsonl", '{"user": "u1 ", "items": [" a", 5]}')) == {"u1": ["a", "5"]}
     with pytest.raises(DataError, match="line 3: user and item must both"):
         read_histories(write(path, "user,item\nu1,a\n ,b\n"))
-    with pytest.raises(DataError, match="line 2: not a valid record") as caught:
+    with pytest.raises(DataError, match="line 2: in a quote that is not closed") as caught:
         read_histories(write(path, 'user,item\nu1,"a\nu2,b\nu3,c\n'))
     assert "quote" in str(caught.value.hint)

@@ -17,7 +17,8 @@ from genrec_cli.errors import DataError
 from genrec_cli.sources import lines as reading
 from genrec_cli.sources.amazon import Amazon2014, read_amazon
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.interactions import Columns, microseconds, read_json_interactions
+from genrec_cli.sources.interactions import Columns, microseconds, read_interactions
+from genrec_cli.sources.json_lines import JsonLines
 from genrec_cli.sources.lines import read_blocks
 from genrec_cli.sources.literal import LONGEST_SLOW, _as_json, parse_literal, parse_literal_slowly
 from genrec_cli.sources.records import as_text, attributes
@@ -278,20 +279,20 @@ def test_gzip_members_are_read_and_damage_is_named(tmp_path: Path) -> None:
     two = gzip.compress(review("u", "i").encode() + b"\n") + gzip.compress(review("v", "i").encode()) + b"\0" * 9
     path = tmp_path / "reviews.json.gz"
     path.write_bytes(two)
-    assert whole(read_json_interactions(path, COLUMNS, BadRows())).height == 2
+    assert whole(read_interactions(path, JsonLines(), COLUMNS, BadRows())).height == 2
     path.write_bytes(two[:60])
     with pytest.raises(DataError, match="cut off"):
-        whole(read_json_interactions(path, COLUMNS, BadRows()))
+        whole(read_interactions(path, JsonLines(), COLUMNS, BadRows()))
     path.write_bytes(two[:30] + b"xxxxxxxx" + two[38:])
     with pytest.raises(DataError, match="damaged"):
-        whole(read_json_interactions(path, COLUMNS, BadRows()))
+        whole(read_interactions(path, JsonLines(), COLUMNS, BadRows()))
 
 
 def test_an_empty_file_gives_an_empty_table(tmp_path: Path) -> None:
     for content in (b"", b"\n\n", gzip.compress(b"")):
         path = tmp_path / "reviews.json"
         path.write_bytes(content)
-        table = whole(read_json_interactions(path, COLUMNS, BadRows()))
+        table = whole(read_interactions(path, JsonLines(), COLUMNS, BadRows()))
         assert table.height == 0 and table.columns == ["user", "item", "time", "row"]
 
 
@@ -303,9 +304,9 @@ ids = st.text(min_size=1, max_size=6).map(str.strip).filter(lambda text: text an
 def test_columnar_reviews_equal_a_plain_loop(tmp_path_factory, rows: list) -> None:
     path = tmp_path_factory.mktemp("reviews") / "reviews.json"
     path.write_text("".join(review(*row) + "\n" for row in rows))
-    by_columns = whole(read_json_interactions(path, COLUMNS, BadRows()))
+    by_columns = whole(read_interactions(path, JsonLines(), COLUMNS, BadRows()))
     path.write_text("".join(review(*row) + "\n\n" for row in rows))  # blank lines: the line-wise pass
-    by_lines = whole(read_json_interactions(path, COLUMNS, BadRows()))
+    by_lines = whole(read_interactions(path, JsonLines(), COLUMNS, BadRows()))
     assert by_columns.select("user", "item", "time").rows() == rows == by_lines.drop("row").rows()
 
 

@@ -172,11 +172,17 @@ def test_a_share_of_the_times_equals_sorting_them(times: list[int], share: float
 def test_the_artifact_says_whether_there_are_times(tmp_path: Path) -> None:
     real = "".join(f"u{n % 3},i{n % 5},{1_400_000_000 + 7 * n}\n" for n in range(30))
     artifact = make(tmp_path, real)
-    time = Histories.read(artifact.path).time
+    time = Histories.read(artifact.path, times=True).time
     assert artifact.result["times"] is True and time is not None
     assert time.tolist() == [row["time"] for row in tables(artifact)["interactions"]]
     positions = make(tmp_path, "u,a,0\nu,b,1\nv,a,0\nv,b,1\n")
-    assert positions.result["times"] is False and Histories.read(positions.path).time is None
+    assert positions.result["times"] is False and Histories.read(positions.path, times=True).time is None
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon", "2014-13-01"])
+def test_moments_that_no_date_can_say(moment: str) -> None:
+    with pytest.raises(ConfigError, match="neither a share nor a date"):
+        split.seconds_of(HERE, moment, lazy(as_log([(1, 5)])), "preprocess.valid_from")
 
 
 def test_shuffled_ties_are_another_artifact(tmp_path: Path) -> None:

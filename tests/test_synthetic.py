@@ -17,9 +17,10 @@ from conftest import whole
 from genrec_cli.config import validate
 from genrec_cli.errors import ConfigError
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.shop_words import SCENARIOS
+from genrec_cli.sources.shop import INTENTS, words
 from genrec_cli.sources.synthetic import DAY, EPOCH, LABELS, META, REVIEWS, Config, Synthetic
 
+SCENARIOS = words()[0]
 NEXT_ROLE = {
     (scenario.name, role.name): following.name
     for scenario in SCENARIOS
@@ -125,7 +126,7 @@ def test_titles_stay_unique_when_the_names_of_lines_run_out(tmp_path):
 
 
 def test_words_make_varied_scenarios_whose_brands_and_products_are_their_own():
-    assert len(SCENARIOS) >= 16
+    assert len(SCENARIOS) == INTENTS >= 16
     assert all(5 <= len(scenario.roles) <= 8 for scenario in SCENARIOS)
     for scenario in SCENARIOS:
         assert len({role.name for role in scenario.roles}) == len(scenario.roles)

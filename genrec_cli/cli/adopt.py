@@ -30,5 +30,5 @@ def register(app: typer.Typer) -> None:
 
         named = {"interactions": interactions, "users": users, "items": items, "attributes": attributes}
         common.layers("adopt", [], {})  # nothing to set
-        dataset = new_name(common.dataset, None)
+        dataset = new_name(common.dataset)
         make(common, *stage(common.workspace(), dataset, find_tables(folder, named)))

@@ -35,9 +35,7 @@ def register(app: typer.Typer) -> None:
             common = replace(common, force=True)
 
         def work():
-            return stage.download(
-                common.workspace(), plan, from_dir=from_dir, urls=url or (),
-                patience=Patience(timeout, retries), force=common.force,
-            )  # fmt: skip
+            ways = {"from_dir": from_dir, "urls": url or (), "patience": Patience(timeout, retries)}
+            return stage.download(common.workspace(), plan, **ways, force=common.force)
 
         make(common, plan, work)

@@ -1,7 +1,7 @@
 """genrec preprocess: raw files to tables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,82 +10,52 @@ from genrec_cli.cli.common import Common, command, make
 OWN = "Your own data"
 
 
+def _option(name: str, help: str, panel: str | None = None) -> Any:
+    return typer.Option(name, help=help, rich_help_panel=panel)
+
+
+FIELDS = (
+    "Text fields in order, such as title,brand,categories. "
+    "Default: those there are of title,price,brand,feature,categories,description."
+)
+Text = str | None
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @command(app, "preprocess")
     def preprocess(
         common: Common,
-        k_core: Annotated[
-            int | None,
-            typer.Option("--k-core", help="Least rows of a user and an item. Default: 5."),
-        ] = None,
-        split: Annotated[
-            str | None, typer.Option("--split", help="leave-one-out or time. Default: leave-one-out.")
-        ] = None,
-        fields: Annotated[
-            str | None,
-            typer.Option(
-                "--fields",
-                help="Text fields in order, such as title,brand,categories. Default: those there are "
-                "of title,price,brand,feature,categories,description.",
-            ),
-        ] = None,
+        k_core: Annotated[int | None, _option("--k-core", "Least rows per user and item. Default: 5.")] = None,
+        split: Annotated[Text, _option("--split", "leave-one-out or time. Default: leave-one-out.")] = None,
+        fields: Annotated[Text, _option("--fields", FIELDS)] = None,
         valid_from: Annotated[
-            str | None,
-            typer.Option("--valid-from", help="By time: a share or a date (2014-01-31). Default: 0.8."),
+            Text, _option("--valid-from", "By time: a fraction or a date (2014-01-31). Default: 0.8.")
         ] = None,
-        test_from: Annotated[
-            str | None, typer.Option("--test-from", help="By time: a share or a date. Default: 0.9.")
-        ] = None,
+        test_from: Annotated[Text, _option("--test-from", "By time: a fraction or a date. Default: 0.9.")] = None,
         drop_duplicates: Annotated[
-            bool | None,
-            typer.Option("--drop-duplicates", help="Keep one of rows with equal user, item, time."),
+            bool | None, _option("--drop-duplicates", "Keep one of rows with equal user, item, time.")
         ] = None,
         shuffle_ties: Annotated[
-            int | None,
-            typer.Option("--shuffle-ties", help="Seed: a user's interactions of equal time in random order."),
+            int | None, _option("--shuffle-ties", "Seed: a user's interactions of equal time in random order.")
         ] = None,
         skip_bad_rows: Annotated[
-            bool | None, typer.Option("--skip-bad-rows", help="Leave out lines that cannot be read.")
+            bool | None, _option("--skip-bad-rows", "Leave out lines that cannot be read.")
         ] = None,
         engine: Annotated[
-            str, typer.Option("--engine", help="polars, or spark with genrec-cli[spark]; the tables are the same.")
+            str, _option("--engine", "polars, or spark with genrec-cli[spark]; the tables are the same.")
         ] = "polars",
-        raw: Annotated[str | None, typer.Option("--raw", help="Raw artifact. Default: the only one.")] = None,
+        raw: Annotated[Text, _option("--raw", "Raw artifact. Default: the only one.")] = None,
         interactions: Annotated[
-            Path | None,
-            typer.Option(
-                "--interactions",
-                help="CSV, TSV, Parquet, JSON lines; --dataset names it.",
-                rich_help_panel=OWN,
-            ),
+            Path | None, _option("--interactions", "CSV, TSV, Parquet, JSON lines; --dataset names it.", OWN)
         ] = None,
-        items: Annotated[
-            Path | None,
-            typer.Option("--items", help="Its columns are text fields.", rich_help_panel=OWN),
-        ] = None,
-        user_col: Annotated[
-            str | None, typer.Option("--user-col", help="Default: user_id.", rich_help_panel=OWN)
-        ] = None,
-        item_col: Annotated[
-            str | None, typer.Option("--item-col", help="Default: item_id.", rich_help_panel=OWN)
-        ] = None,
-        time_col: Annotated[
-            str | None,
-            typer.Option(
-                "--time-col",
-                help="Default: timestamp, or the order of the rows.",
-                rich_help_panel=OWN,
-            ),
-        ] = None,
-        item_id_col: Annotated[
-            str | None,
-            typer.Option("--item-id-col", help="In the items file. Default: item_id.", rich_help_panel=OWN),
-        ] = None,
-        time_unit: Annotated[
-            str | None, typer.Option("--time-unit", help="s, ms, us or ns. Default: s.", rich_help_panel=OWN)
-        ] = None,
+        items: Annotated[Path | None, _option("--items", "Its columns are text fields.", OWN)] = None,
+        user_col: Annotated[Text, _option("--user-col", "Default: user_id.", OWN)] = None,
+        item_col: Annotated[Text, _option("--item-col", "Default: item_id.", OWN)] = None,
+        time_col: Annotated[Text, _option("--time-col", "Default: timestamp, or the order of the rows.", OWN)] = None,
+        item_id_col: Annotated[Text, _option("--item-id-col", "In the items file. Default: item_id.", OWN)] = None,
+        time_unit: Annotated[Text, _option("--time-unit", "s, ms, us or ns. Default: s.", OWN)] = None,
     ) -> None:
         """Make the tables: k-core, split, item texts, statistics."""
         from genrec_cli.config import validate
@@ -94,75 +64,53 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.stages.preprocess import PreprocessConfig, from_files, from_raw
         from genrec_cli.stages.preprocess import preprocess as stage
 
-        own = {
-            "user_col": user_col,
-            "item_col": item_col,
-            "time_col": time_col,
-            "item_id_col": item_id_col,
-            "time_unit": time_unit,
-        }
-        named = {
-            "k_core": k_core,
-            "split": split,
-            "fields": None if fields is None else _words(fields),
-            "valid_from": _moment(valid_from),
-            "test_from": _moment(test_from),
-            "drop_duplicates": drop_duplicates,
-            "shuffle_ties": shuffle_ties,
-            "skip_bad_rows": skip_bad_rows,
-        }
-        if interactions is None:
-            given = [name for name, value in {"items": items, **own}.items() if value is not None]
-            if given:
-                raise UsageError(
-                    f"--{given[0].replace('_', '-')} belongs to your own data.",
-                    hint="Add --interactions FILE",
-                )
-            sections = common.layers("preprocess", ["preprocess"], {"preprocess": named})
-        else:
-            sections = common.layers(
-                "preprocess",
-                ["preprocess", "source"],
-                {"preprocess": named, "source": {"name": "logs", **own}},
-            )
+        own = {"user_col": user_col, "item_col": item_col, "time_col": time_col}
+        own |= {"item_id_col": item_id_col, "time_unit": time_unit}
+        named: dict[str, Any] = {"k_core": k_core, "split": split, "fields": _words(fields)}
+        named |= {"valid_from": _moment(valid_from), "test_from": _moment(test_from)}
+        named |= {"drop_duplicates": drop_duplicates, "shuffle_ties": shuffle_ties, "skip_bad_rows": skip_bad_rows}
+        given = [name for name, value in {"items": items, **own}.items() if value is not None]
+        if interactions is None and given:
+            option = given[0].replace("_", "-")
+            raise UsageError(f"--{option} belongs to your own data.", hint="Add --interactions FILE")
+        if interactions is not None and raw is not None:
+            raise UsageError("--raw and --interactions exclude each other.")
+        layer = {"preprocess": named} | ({"source": {"name": "logs", **own}} if interactions else {})
+        sections = common.layers("preprocess", list(layer), layer)
         config = validate(PreprocessConfig, "preprocess", sections["preprocess"])
         ws = common.workspace()
         if interactions is None:
             dataset = ws.dataset(common.dataset)
             origin = from_raw(ws, dataset, raw)
         else:
-            dataset = new_name(common.dataset, raw)
+            dataset = new_name(common.dataset)
             origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
         make(common, *stage(ws, dataset, config, origin, engine=engine))
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str | None) -> list[str] | None:
     from genrec_cli.errors import UsageError
 
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
+    words = None if text is None else [word.strip() for word in text.split(",")]
+    if words is not None and not all(words):
         raise UsageError(f"--fields '{text}' names an empty field.", hint="For example: --fields title,brand")
     return words
 
 
 def _moment(text: str | None) -> float | str | None:
-    """A share as a number; anything else stays a date for the stage to check."""
+    """A fraction as a number; anything else stays a date for the stage to check."""
     try:
         return None if text is None else float(text)
     except ValueError:
         return text
 
 
-def new_name(name: str | None, raw: str | None) -> str:
-    import re
-
+def new_name(name: str | None) -> str:
+    """The name of a data set to be made."""
     from genrec_cli.errors import UsageError
+    from genrec_cli.sources.catalog import check_name
 
-    if raw is not None:
-        raise UsageError("--raw and --interactions exclude each other.")
     if name is None:
         raise UsageError("Your own data needs a name.", hint="Add --dataset NAME")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
-        hint = "At most 64 letters, digits, '-', '_' and '.'"
-        raise UsageError(f"'{name}' cannot be the name of a folder.", hint=hint)
+    check_name(name)
     return name

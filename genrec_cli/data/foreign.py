@@ -122,6 +122,8 @@ def _require(there: list[str], name: str, path: Path) -> list[str]:
     for column in SCHEMAS[name].names:
         if column not in there and column not in DERIVED.get(name, ()):
             raise DataError(f"{path} has no column '{column}'; it has: {', '.join(there)}.", hint=HINT)
+        if there.count(column) > 1:
+            raise DataError(f"{path} has {there.count(column)} columns '{column}'.", hint="Name each column once")
     return [column for column in SCHEMAS[name].names if column in there]
 
 

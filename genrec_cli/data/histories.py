@@ -7,6 +7,7 @@ They repeat columns of the Parquet tables, because a Parquet table cannot be rea
 
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,8 @@ CHUNK = 2**20
 """Records that are processed together by a pass over all users."""
 POSITIONS = 0.9
 """Times are taken as mere positions if at least this fraction of the users begins at 0 or 1."""
+DAMAGE = (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, TokenError)
+"""What numpy raises for a file that is not one of its own."""
 AGAIN = "Run genrec preprocess --force"
 
 
@@ -89,7 +92,7 @@ def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
             np.lib.format.read_magic(stream)
             empty = 0 in np.lib.format.read_array_header_1_0(stream)[0]
         array = np.asarray(np.load(path, mmap_mode=None if empty else "r", allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
+    except DAMAGE as error:
         raise DataError(f"{path} is damaged: {error}.", hint=AGAIN) from None
     if array.dtype != dtype or array.ndim != 1:
         raise DataError(f"{path} does not hold histories: it holds {array.dtype} {array.shape}.", hint=AGAIN)

@@ -78,9 +78,9 @@ def seconds_of(engine: Engine, moment: Moment, interactions: nw.LazyFrame, optio
     if isinstance(moment, str):
         try:
             date = datetime.fromisoformat(moment)
-        except ValueError:
+            return int((date if date.tzinfo is None else date.astimezone(UTC)).replace(tzinfo=UTC).timestamp())
+        except (ValueError, OverflowError):  # no date, or none between the years 1 and 9999 in UTC
             raise ConfigError(f"{option}: '{moment}' is neither a share nor a date like 2014-01-31.") from None
-        return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
     if not 0 < moment < 1:
         raise ConfigError(f"{option}: a share lies between 0 and 1, and {moment} does not.")
     times = interactions.select("time", day=nw.col("time") // DAY)

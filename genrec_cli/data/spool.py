@@ -73,10 +73,8 @@ class Spool:
 def _numbered(block: pl.DataFrame, users: Labels, items: Labels) -> pl.DataFrame:
     seconds = block["micros"] // 1_000_000
     fraction = (block["micros"] - seconds * 1_000_000).cast(pl.Int32)
-    return pl.DataFrame(
-        {"user": users.add(block["user"]), "item": items.add(block["item"]), "time": seconds, "fraction": fraction,
-         "row": block["row"]}
-    )  # fmt: skip
+    ids = {"user": users.add(block["user"]), "item": items.add(block["item"])}
+    return pl.DataFrame(ids | {"time": seconds, "fraction": fraction, "row": block["row"]})
 
 
 def _slabs(blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

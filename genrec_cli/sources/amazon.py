@@ -48,15 +48,19 @@ def read_amazon(raw: Path, bad: BadRows) -> Tables:
     Raises :class:`DataError` if a file is missing, there are several, or one is damaged. Bad lines go to
     ``bad``. An item described twice keeps its first line.
     """
-    from genrec_cli.sources.interactions import Columns, read_json_interactions
+    from genrec_cli.sources.interactions import Columns, read_interactions
+    from genrec_cli.sources.json_lines import JsonLines
+    from genrec_cli.sources.lines import read_blocks
     from genrec_cli.sources.literal import parse_literal
-    from genrec_cli.sources.records import item_table, read_records
+    from genrec_cli.sources.records import item_table
 
     reviews, metadata = only_file(raw, "reviews_"), only_file(raw, "meta_", needed=False)
-    interactions = read_json_interactions(reviews, Columns("reviewerID", "asin", "unixReviewTime"), bad)
+    columns = Columns("reviewerID", "asin", "unixReviewTime")
+    interactions = read_interactions(reviews, JsonLines(), columns, bad)
     if metadata is None:
         return Tables(interactions, None)
-    items = item_table(read_records(metadata, parse_literal, bad), "asin", metadata, bad, fields=TEXT_FIELDS)
+    records = JsonLines(parse_literal).records(read_blocks(metadata, bad))
+    items = item_table(records, "asin", metadata, bad, fields=TEXT_FIELDS)
     return Tables(interactions, items.lazy())
 
 

@@ -5,6 +5,7 @@ https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html. The mirrors are th
 own pages name. They publish no checksums, so none stand here; the first download records its own.
 """
 
+import re
 from collections.abc import Mapping
 
 from genrec_cli.config import did_you_mean
@@ -77,3 +78,10 @@ def settings(dataset: str | None) -> Mapping[str, str]:
         f"{what}{did_you_mean(dataset or '', DATASETS)}",
         hint=f"--dataset NAME, one of: {', '.join(DATASETS)}",
     )
+
+
+def check_name(dataset: str) -> None:
+    """Raise a :class:`UsageError` unless a text can be the name of a data set, which is a folder under the root."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", dataset):
+        hint = "At most 64 letters, digits, '-', '_' and '.'"
+        raise UsageError(f"'{dataset}' cannot be the name of a data set.", hint=hint)

@@ -1,24 +1,29 @@
-"""The rows of a log: user, item and time of each, checked; fast by columns, and line by line where it fails.
+"""The rows of a log: user, item and time of each, checked; fast by columns, and record by record where that fails.
 
 Every reader brings the rows as strings with their line numbers and, for those it cannot read, a reason.
 :func:`checked` is the one place that says which values are good.
 """
 
-import io
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import polars as pl
 
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.lines import Block, decoded, read_blocks
+from genrec_cli.sources.lines import Block, read_blocks
 
 Unit = Literal["s", "ms", "us", "ns"]
+A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds of the first and last moment that a date can say: years 1 to 9999."""
+LONGEST_ID = 1_024
+"""Bytes of the longest id of a user or an item. All distinct ids are held in memory."""
+AT_A_TIME = 200_000
+"""Records that are read one by one before they become a frame."""
 
 NO_MOMENT = "no time between the years 1 and 9999 (see --time-unit)"
 
@@ -35,18 +40,49 @@ class Columns(NamedTuple):
     unit: Unit = "s"
 
 
-def read_json_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:
-    """Interactions of a JSON lines file, plain or gzip, block by block; see :func:`checked`."""
-    for block in read_blocks(path, bad):
-        yield checked(_json_rows(block, columns), columns, path, bad)
+class Record(NamedTuple):
+    """A record of a file: its line, from 1, its values by name, and why it is bad (None: it is good)."""
+
+    line: int
+    values: dict[str, Any]
+    reason: str | None = None
+
+
+class Reader(Protocol):
+    """A text format that is read in blocks of lines."""
+
+    def columns(self, path: Path) -> list[str]:
+        """The names of the columns in a file."""
+        ...
+
+    def fast(self, block: Block, columns: Columns) -> pl.DataFrame | None:
+        """The rows (:data:`ROWS`) of a block by a columnar parser; None if a line of it needs :meth:`records`."""
+        ...
+
+    def records(self, blocks: Iterator[Block], *, one: bool = False) -> Iterator[Record]:
+        """Every record; with ``one``, those that begin in the first block."""
+        ...
+
+
+def read_interactions(path: Path, reader: Reader, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:
+    """The interactions of a text file, plain or gzip, block by block; see :func:`checked`."""
+    blocks = read_blocks(path, bad)
+    for block in blocks:
+        rows = reader.fast(block, columns)
+        if rows is not None:
+            yield checked(rows, columns, path, bad)
+            continue
+        records = reader.records(chain([block], blocks), one=True)
+        while held := list(islice(records, AT_A_TIME)):
+            yield checked(_frame(held, columns), columns, path, bad)
 
 
 def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> pl.DataFrame:
     """The good rows as ``user str, item str, micros i64, row i64``; the others are added to ``bad``.
 
-    Good: user and item are texts that are not blank and hold no NUL; the time is a whole or fractional number
-    of the unit (it may be negative: before 1970) or an ISO date, between the years 1 and 9999. Blanks around them
-    are not part of them, as in files of items.
+    Good: user and item are texts that are not blank, hold no NUL and are no longer than :data:`LONGEST_ID`; the time is
+    a whole or fractional number of the unit (it may be negative: before 1970) or an ISO date, between the years 1 and
+    9999. Blanks around them are not part of them, as in files of items.
     """
     rows = rows.with_columns(pl.col("user", "item", "time").str.strip_chars())
     if columns.time is None:
@@ -54,10 +90,15 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> p
     else:
         rows = rows.with_columns(micros=microseconds(rows["time"], columns.unit))
     empty = {name: pl.col(name).fill_null("") == "" for name in ("user", "item", "time")}
+    ids = ("user", "item")
     problem = pl.coalesce(
         "reason",
-        *(_reason(empty[name], f"no {name}") for name in ("user", "item")),
-        *(_reason(pl.col(name).str.contains("\0", literal=True), f"a NUL in the {name}") for name in ("user", "item")),
+        *(_reason(empty[name], f"no {name}") for name in ids),
+        *(_reason(pl.col(name).str.contains("\0", literal=True), f"a NUL in the {name}") for name in ids),
+        *(
+            _reason(pl.col(name).str.len_bytes() > LONGEST_ID, f"{name} longer than {LONGEST_ID:,} bytes")
+            for name in ids
+        ),
         _reason(empty["time"] & pl.col("micros").is_null(), "no time"),
         _reason(pl.col("micros").is_null(), NO_MOMENT),
     )
@@ -73,7 +114,7 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> p
 
 def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
     """Microseconds since 1970 (UTC) of numbers in the given unit or ISO dates; null for anything else."""
-    a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    a_second = A_SECOND[unit]
     low, high = (max(-(2**63), EARLIEST * a_second), min(2**63 - 1, LATEST * a_second))
     whole = times.cast(pl.Int64, strict=False)
     within = whole.is_between(low, high)
@@ -108,41 +149,13 @@ def as_rows(found: pl.DataFrame, columns: Columns, first: int) -> pl.DataFrame:
     return found.select(lines, *texts, pl.lit(None, pl.String).alias("reason"))
 
 
-def _json_rows(block: Block, columns: Columns) -> pl.DataFrame:
-    """Rows of a block by the columnar parser; line by line if it refuses one or there are blank lines."""
-    schema = {name: pl.String for name in columns[:3] if name is not None}
-    try:
-        found = pl.read_ndjson(io.BytesIO(block.content), schema=schema)
-    except pl.exceptions.PolarsError:
-        return _json_rows_slowly(block, columns)
-    if found.height != block.count():
-        return _json_rows_slowly(block, columns)
-    return as_rows(found, columns, block.first)
-
-
-def _json_rows_slowly(block: Block, columns: Columns) -> pl.DataFrame:
-    """The same line by line, with a reason for each line that cannot be read."""
-
-    def rows() -> Iterable[tuple[Any, ...]]:
-        for number, line in block.lines():
-            try:
-                record = parse_json(decoded(line))
-                yield number, *(_text(record.get(name)) if name else None for name in columns[:3]), None
-            except ValueError as error:
-                yield number, None, None, None, str(error)
-
-    return pl.DataFrame(list(rows()), schema=ROWS, orient="row")
-
-
-def parse_json(line: str) -> dict[str, Any]:
-    """One JSON object. Raises :class:`ValueError` with the reason."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("not valid JSON") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
+def _frame(records: Iterable[Record], columns: Columns) -> pl.DataFrame:
+    """The rows of records."""
+    rows = [
+        (line, *(_text(values.get(name)) if name else None for name in columns[:3]), reason)
+        for line, values, reason in records
+    ]
+    return pl.DataFrame(rows, schema=ROWS, orient="row")
 
 
 def without_point(value: Any) -> Any:
@@ -151,7 +164,7 @@ def without_point(value: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """A JSON value as the columnar parser gives it in a text column."""
+    """A value as polars gives it in a column of texts."""
     if value is None:
         return None
     plain = isinstance(value, str)

@@ -4,18 +4,20 @@ CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names ar
 items file but the id become text fields under their own names.
 """
 
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from genrec_cli import console
 from genrec_cli.config import Section
-from genrec_cli.errors import DataError
+from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.sources.base import BadRows, RemoteFile, Tables
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from genrec_cli.sources.interactions import Reader, Record
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -71,11 +73,10 @@ class Logs:
 
     def _interactions(self, path: Path, bad: BadRows) -> "Iterator[pl.DataFrame]":
         from genrec_cli.sources.columnar import parquet_interactions
-        from genrec_cli.sources.interactions import Columns, read_json_interactions
-        from genrec_cli.sources.separated import separated_interactions
+        from genrec_cli.sources.interactions import Columns, read_interactions
 
-        kind, config = format_of(path), self.config
-        present = column_names(path)
+        reader, present = _opened(path)
+        config = self.config
         require(path, present, config.user_col, "--user-col")
         require(path, present, config.item_col, "--item-col")
         time = config.time_col or (TIME if TIME in present else None)
@@ -84,36 +85,38 @@ class Logs:
         elif set(present) - {config.user_col, config.item_col}:
             console.warn(
                 f"{path} has no column '{TIME}': the order of its rows is taken as time. "
-                f"Its columns: {', '.join(present)}; --time-col NAME names one."
+                f"Its columns: {_listed(present)}; --time-col NAME names one."
             )
         columns = Columns(config.user_col, config.item_col, time, config.time_unit)
-        if kind in JSON_LINES:
-            return read_json_interactions(path, columns, bad)
-        if kind in PARQUET:
+        if reader is None:
             return parquet_interactions(path, columns, bad)
-        return separated_interactions(path, SEPARATORS[kind], columns, bad)
+        return read_interactions(path, reader, columns, bad)
 
-    def _records(self, path: Path, bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
-        from genrec_cli.sources.interactions import parse_json
-        from genrec_cli.sources.records import read_records
-        from genrec_cli.sources.separated import separated_records
+    def _records(self, path: Path, bad: BadRows) -> "Iterator[Record]":
+        from genrec_cli.sources.columnar import parquet_records
+        from genrec_cli.sources.lines import read_blocks
 
-        kind = format_of(path)
-        present = column_names(path)
-        for name in (self.config.item_id_col, *filter(None, present)):
+        reader, present = _opened(path)
+        once = Counter(filter(None, present))
+        for name in (self.config.item_id_col, *(name for name, count in once.items() if count > 1)):
             require(path, present, name, "--item-id-col")
-        if kind in JSON_LINES:
-            yield from read_records(path, parse_json, bad)
-        elif kind in PARQUET:
-            import polars as pl
+        return parquet_records(path) if reader is None else reader.records(read_blocks(path, bad))
 
-            try:
-                table = pl.read_parquet(path)
-            except (pl.exceptions.PolarsError, OSError) as error:
-                raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
-            yield from enumerate(table.iter_rows(named=True), 1)
-        else:
-            yield from separated_records(path, SEPARATORS[kind], bad)
+
+def _opened(path: Path) -> "tuple[Reader | None, list[str]]":
+    """The reader of a text file (None: it is Parquet) and the columns: a header, a schema, or keys of JSON objects."""
+    from genrec_cli.sources.columnar import parquet_columns
+    from genrec_cli.sources.json_lines import JsonLines
+    from genrec_cli.sources.separated import Separated
+
+    kind = format_of(path)
+    refuse_special(path)
+    if not path.exists():
+        raise DataError(f"There is no file {path}.")
+    if kind in PARQUET:
+        return None, parquet_columns(path)
+    reader = JsonLines() if kind in JSON_LINES else Separated(path, SEPARATORS[kind])
+    return reader, reader.columns(path)
 
 
 def format_of(path: Path) -> str:
@@ -130,7 +133,7 @@ def require(path: Path, present: list[str], column: str, option: str) -> None:
     if not present:
         raise DataError(f"{path} has no column '{column}'. Its columns: none: the file is empty.")
     if column not in present:
-        there = f"{path} has no column '{column}'. Its columns: {', '.join(present)}."
+        there = f"{path} has no column '{column}'. Its columns: {_listed(present)}."
         if len(present) == 1 and any(other in present[0] for other in ";\t|,"):
             raise DataError(there, hint="Separate .csv by commas and .tsv by tabs")
         raise DataError(there, hint=f"{option} NAME sets it")
@@ -138,25 +141,6 @@ def require(path: Path, present: list[str], column: str, option: str) -> None:
         raise DataError(f"{path} has {present.count(column)} columns '{column}'.", hint="Name each column once")
 
 
-def column_names(path: Path) -> list[str]:
-    """Columns of a file: its header, its schema, or the keys of the first JSON lines that can be read."""
-    from genrec_cli.sources.records import read_records
-
-    kind, ignored = format_of(path), BadRows()
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    if kind in JSON_LINES:
-        from genrec_cli.sources.interactions import parse_json
-
-        some = itertools.islice(read_records(path, parse_json, ignored), 1_000)
-        return list(dict.fromkeys(key for _, record in some for key in record))
-    if kind in PARQUET:
-        import polars as pl
-
-        try:
-            return pl.read_parquet_schema(path).names()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
-    from genrec_cli.sources.separated import header_of
-
-    return header_of(path, SEPARATORS[kind])
+def _listed(names: list[str], most: int = 30) -> str:
+    """Names of columns, shortened where there are many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

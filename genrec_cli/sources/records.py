@@ -1,9 +1,9 @@
-"""Item records (one dictionary an item) to the items table of a source: texts and attributes.
+"""Item records (one dictionary per item) to the items table of a source: texts and attributes.
 
 Values of any shape become text: numbers as they print, lists (of lists) as their parts joined by ", ".
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +12,50 @@ import pyarrow as pa
 
 from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows
-from genrec_cli.sources.interactions import without_point
-from genrec_cli.sources.lines import decoded, read_blocks
-
-Record = Mapping[str, Any]
+from genrec_cli.sources.interactions import Record, without_point
 
 TAKEN = {"raw_id", "attributes"}
 """Columns of the items table that no text field can be."""
 
 SLAB = 50_000
 """Records that are held as Python objects at a time."""
+MOST_FIELDS = 500
+"""Different fields of an items file; each becomes a column."""
 
 BRAND = "brand"
 CATEGORIES = ("categories", "category")
 """Fields whose values become attributes, each category level one."""
 
 
-def read_records(path: Path, parse: Callable[[str], Any], bad: BadRows) -> Iterator[tuple[int, Record]]:
-    """Line number and record of each line that ``parse`` can read; the others are added to ``bad``."""
-    for block in read_blocks(path, bad):
-        for number, line in block.lines():
-            try:
-                value = parse(decoded(line))
-                if not isinstance(value, dict):
-                    raise ValueError(f"a {type(value).__name__}, not a dictionary")
-            except ValueError as error:
-                bad.add(path, number, str(error))
-            else:
-                yield number, value
-
-
 def item_table(
-    records: Iterable[tuple[int, Record]],
+    records: Iterable[Record],
     id_field: str,
     path: Path,
     bad: BadRows,
     *,
     fields: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """``raw_id, title``, the other text fields, ``attributes list[str]``, one row an item (its first record).
+    """``raw_id, title``, the other text fields, ``attributes list[str]``, one row per item (its first record).
 
-    ``fields``: the text fields to keep; by default all that occur. A record without an id is a bad line, a field of
-    the table's own name (:data:`TAKEN`) a :class:`DataError`.
+    ``fields``: the text fields to keep; by default all that occur. A record without an id is a bad line. A field of
+    the table's own name (:data:`TAKEN`) and more than :data:`MOST_FIELDS` fields are a :class:`DataError`.
     """
-    slabs, slab = [], Slab(fields)
-    for number, record in records:
-        raw_id = as_text(without_point(record.get(id_field)))
+    slabs, slab, names = [], Slab(fields), set()
+    for number, record, reason in records:
+        raw_id = None if reason else as_text(without_point(record.get(id_field)))
         if raw_id is None:
-            bad.add(path, number, f"no '{id_field}'")
+            bad.add(path, number, reason or f"no '{id_field}'")
             continue
         if fields is None:
             record = {name: value for name, value in record.items() if name != id_field}
             if taken := TAKEN & record.keys():
                 raise DataError(f"{path}, line {number}: the name '{min(taken)}' is taken.", hint="Rename the column")
+            names |= record.keys()
+            if len(names) > MOST_FIELDS:
+                raise DataError(
+                    f"{path}, line {number}: the items have more than {MOST_FIELDS:,} different fields.",
+                    hint="Keep the fields that say something about an item, each under one name",
+                )
         slab.add(raw_id, record)
         if len(slab.raw_ids) == SLAB:
             slabs.append(slab.frame())
@@ -83,7 +74,7 @@ class Slab:
         self.attributes: list[str] = []
         self.ends = [0]
 
-    def add(self, raw_id: str, record: Record) -> None:
+    def add(self, raw_id: str, record: Mapping[str, Any]) -> None:
         """Append one record; fields that it lacks are null."""
         for name in record if self.fields is None else self.fields:
             if name not in self.texts:
@@ -106,7 +97,7 @@ class Slab:
         return pl.DataFrame(columns | {"attributes": pl.Series(pl.from_arrow(lists), dtype=pl.List(pl.String))})
 
 
-def attributes(record: Record) -> list[str]:
+def attributes(record: Mapping[str, Any]) -> list[str]:
     """``brand: X`` and ``category: Y`` for each level of each category path, each once, in order."""
     found = [f"brand: {brand}" for brand in leaves(record.get(BRAND))]
     for name in CATEGORIES:

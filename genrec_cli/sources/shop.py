@@ -6,12 +6,18 @@ successor is its own line's product for the next role.
 """
 
 import html
+import tomllib
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from genrec_cli.sources.shop_words import SCENARIOS, SERIES
+WORDS = Path(__file__).with_name("shop.toml")
+"""The words: names of product lines, and scenarios with their roles."""
+INTENTS = 20
+"""Scenarios in :data:`WORDS`."""
 
 ENTRY_DECAY = 3.0
 """Entering a scenario at a role is this many times less likely than at the role before it."""
@@ -22,6 +28,34 @@ MISSING = {"brand": 0.15, "price": 0.2, "description": 0.1}
 """Share of items whose metadata lack the field."""
 BRAND_TIERS = (0.7, 0.85, 1.0, 1.25, 1.6)
 """What the brands of a scenario ask, relative to the middle price, from cheap to dear."""
+
+
+class Role(NamedTuple):
+    """A place in a scenario: its name, the product's noun, its category, a middle price, variants."""
+
+    name: str
+    noun: str
+    category: str
+    price: float
+    variants: list[str]
+
+
+class Scenario(NamedTuple):
+    """A latent intent: a purpose that one buys for, role after role."""
+
+    name: str
+    department: str
+    purpose: str
+    brands: list[str]
+    roles: list[Role]
+
+
+@cache
+def words() -> tuple[list[Scenario], list[str]]:
+    """The scenarios, and the names of product lines."""
+    read = tomllib.loads(WORDS.read_text(encoding="utf-8"))
+    scenarios = [Scenario(**{**table, "roles": [Role(*role) for role in table["roles"]]}) for table in read["scenario"]]
+    return scenarios, read["series"]
 
 
 class Shop(NamedTuple):
@@ -51,7 +85,7 @@ def build_shop(items: int, intents: int, popularity: float, rng: np.random.Gener
 
     ``items`` must be at least the number of roles of the first ``intents`` scenarios.
     """
-    scenarios = SCENARIOS[:intents]
+    scenarios = words()[0][:intents]
     slots = np.array([(intent, role) for intent, s in enumerate(scenarios) for role in range(len(s.roles))])
     line_I, slot_I = np.divmod(np.arange(items), len(slots))
     shelf_order = np.lexsort((line_I, slot_I))
@@ -74,11 +108,8 @@ def build_shop(items: int, intents: int, popularity: float, rng: np.random.Gener
     rank_I = np.empty(items)
     rank_I[np.lexsort((role_I, line_rank[line_I * intents + intent_I]))] = np.arange(items)
     weight_I = (rank_I + HEAD * items) ** -popularity
-    return Shop(
-        intent_I, role_I, line_I, rng.permutation(items), successor_I, next_IE,
-        popular=np.concatenate([[0.0], np.cumsum(weight_I)]),
-        entry=np.concatenate([[0.0], np.cumsum(weight_I * ENTRY_DECAY**-role_I)]),
-    )  # fmt: skip
+    popular, entry = (np.concatenate([[0.0], np.cumsum(w)]) for w in (weight_I, weight_I * ENTRY_DECAY**-role_I))
+    return Shop(intent_I, role_I, line_I, rng.permutation(items), successor_I, next_IE, popular, entry)
 
 
 def draw(edges: np.ndarray, low_N: np.ndarray, high_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +127,7 @@ def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
     lacks_I = [{f for f, lacks in zip(MISSING, row, strict=True) if lacks} for row in lacks_FI.T.tolist()]
     intent_I, role_I, line_I, asin_I = (a.tolist() for a in (shop.intent_I, shop.role_I, shop.line_I, shop.asin_I))
     for i in np.argsort(shop.number_I).tolist():
-        scenario = SCENARIOS[intent_I[i]]
+        scenario = words()[0][intent_I[i]]
         role = scenario.roles[role_I[i]]
         others = [other for other in scenario.roles if other is not role]
         tier = line_I[i] % len(scenario.brands)
@@ -126,10 +157,10 @@ def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
 
 def _series(intent: int, line: int) -> str:
     """The name of a product line; a brand never has two of the same name."""
-    brands = len(SCENARIOS[intent].brands)
-    round_, tier = divmod(line, brands)
-    generation, place = divmod(round_, len(SERIES))
-    name = SERIES[(place + 5 * tier + 3 * intent) % len(SERIES)]
+    scenarios, series = words()
+    round_, tier = divmod(line, len(scenarios[intent].brands))
+    generation, place = divmod(round_, len(series))
+    name = series[(place + 5 * tier + 3 * intent) % len(series)]
     return f"{name} {generation + 1}" if generation else name
 
 

@@ -29,8 +29,7 @@ from pydantic import Field
 from genrec_cli.config import Section, Seed
 from genrec_cli.errors import ConfigError
 from genrec_cli.sources.base import BadRows, RemoteFile, Tables
-from genrec_cli.sources.shop import Shop, build_shop, draw, meta_lines
-from genrec_cli.sources.shop_words import SCENARIOS
+from genrec_cli.sources.shop import INTENTS, Shop, build_shop, draw, meta_lines, words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,6 +49,13 @@ STARS = (0.05, 0.05, 0.1, 0.25, 0.55)
 EPOCH = 1_262_304_000
 """First day of the log: 2010-01-01 in Unix seconds."""
 DAY = 86_400
+REVIEW = {
+    "user": '{"reviewerID": "',
+    "item": '", "asin": "',
+    "stars": '", "overall": ',
+    "time": '.0, "unixReviewTime": ',
+}
+"""What stands before each value of a review; the ids need no escaping."""
 BLOCK = 50_000
 """Users walked, or lines written, at a time: bounds the memory."""
 
@@ -69,7 +75,7 @@ class Config(Section):
     """Share of interactions that are random, drawn by popularity."""
     order: float = Field(1.0, ge=0, le=1)
     """How far the next item follows the planted order: 1 always, 0 never (independent draws)."""
-    intents: int = Field(len(SCENARIOS), ge=1, le=len(SCENARIOS))
+    intents: int = Field(INTENTS, ge=1, le=INTENTS)
     """Number of latent intents (scenarios)."""
     switch: float = Field(0.15, ge=0, le=1)
     """Probability of leaving an intent for another before its last role."""
@@ -88,7 +94,7 @@ class Synthetic:
 
     def __init__(self, config: Config) -> None:
         """Raises ConfigError if the catalog is too small for the intents or for the histories."""
-        roles = sum(len(scenario.roles) for scenario in SCENARIOS[: config.intents])
+        roles = sum(len(scenario.roles) for scenario in words()[0][: config.intents])
         needed = max(roles, int(np.ceil(8 * config.mean_length)))
         if config.items < needed:
             raise ConfigError(
@@ -241,15 +247,13 @@ def _names(shop: Shop, log: Log) -> "pl.DataFrame":
 
 
 def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> Iterator[bytes]:
-    """The reviews as JSON lines, many lines in each piece. The ids need no escaping."""
+    """The reviews as JSON lines, many lines in each piece."""
     import polars as pl
 
     names = _names(shop, log).with_columns(stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N))
     for first, piece in zip(range(0, names.height, BLOCK), names.iter_slices(BLOCK), strict=True):
-        lines = piece.select(pl.concat_str(
-            pl.lit('{"reviewerID": "'), "user", pl.lit('", "asin": "'), "item", pl.lit('", "overall": '),
-            "stars", pl.lit('.0, "unixReviewTime": '), "time", pl.lit("}\n"),
-        ))  # fmt: skip
+        values = (part for name, before in REVIEW.items() for part in (pl.lit(before), name))
+        lines = piece.select(pl.concat_str(*values, pl.lit("}\n")))
         yield "".join(lines.to_series().to_list()).encode()
         progress((first + piece.height) / names.height)
 
@@ -258,8 +262,9 @@ def _labels(shop: Shop, log: Log) -> "pl.DataFrame":
     """What was planted, row by row. Intent and role are the item's own, also where the row is noise."""
     import polars as pl
 
-    roles = [(scenario.name, role.name) for scenario in SCENARIOS for role in scenario.roles]
-    first_role = np.cumsum([0] + [len(scenario.roles) for scenario in SCENARIOS])
+    scenarios, _ = words()
+    roles = [(scenario.name, role.name) for scenario in scenarios for role in scenario.roles]
+    first_role = np.cumsum([0] + [len(scenario.roles) for scenario in scenarios])
     role_N = (first_role[shop.intent_I] + shop.role_I)[log.item_N]
     return _names(shop, log).select(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),

@@ -1,15 +1,13 @@
 """download: fetch, copy or generate the raw files of a data set.
 
-The **key** of a raw artifact is its recipe, the ``[source]`` settings: two mirrors, or a folder with files
-fetched by hand, are other ways to the same recipe, so whatever comes later finds the artifact under one
-name. The **digest** covers the content: when the files of a recipe change, everything made from the old
-ones is stale and says so.
+The key of a raw artifact hashes the ``[source]`` settings alone: two mirrors, or files fetched by hand, give the same
+artifact. The digest hashes the content: if the files change, everything made from the old ones is stale.
 
-``SHA256SUMS`` lists every file that is complete. It outlives a kill and a damaged manifest: a file that
-still has its sum is not fetched again, and one that is fetched again must have it. ``--force`` forgets it.
+``SHA256SUMS`` lists every file that is complete. It survives a kill and a damaged manifest: a file that still has its
+sum is not fetched again, and one that is fetched again must have it. ``--force`` ignores it.
 """
 
-import os
+import fcntl
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,8 @@ from genrec_cli.sources.fetch import Patience, damage, fetch
 
 VERSION = 1
 SUMS = "SHA256SUMS"
+FICLONE = 0x40049409
+"""The request of Linux to make a file share the blocks of another one."""
 
 
 def plan(dataset: str | None, given: Mapping[str, Any]) -> Plan:
@@ -37,7 +37,7 @@ def plan(dataset: str | None, given: Mapping[str, Any]) -> Plan:
     fixed: Mapping[str, Any] = {}
     if not (dataset and dataset not in catalog.DATASETS and given.get("name")):
         fixed = catalog.settings(dataset)
-    _check_name(dataset)
+    catalog.check_name(str(dataset))
     for key, value in fixed.items():
         if given.get(key, value) != value:
             raise UsageError(
@@ -64,7 +64,7 @@ def download(
     """Make the raw artifact of a plan.
 
     Args:
-        from_dir: folder with the files already at hand; they are linked or copied, and nothing is fetched.
+        from_dir: folder with the files already at hand; they are copied, and nothing is fetched.
         urls: addresses in place of the catalog's, each of one file or of a folder that holds them.
         force: fetch every file again and accept what the address serves now.
 
@@ -76,10 +76,8 @@ def download(
     source = source_of(plan)
     files = source.files()
     if (from_dir or urls) and not files:
-        raise UsageError(
-            f"'{plan.dataset}' is generated: there is nothing to fetch.",
-            hint="Leave out --from-dir and --url",
-        )
+        hint = "Leave out --from-dir and --url"
+        raise UsageError(f"'{plan.dataset}' is generated: there is nothing to fetch.", hint=hint)
     if from_dir and urls:
         raise UsageError("--from-dir and --url are two ways to get the same files.", hint="Choose one")
     if not files:
@@ -99,15 +97,11 @@ def download(
             sums[file.name] = sha256_file(final)
             _write_sums(draft.path, sums)
             console.say(f"{file.name}: {final.stat().st_size:,} bytes from {origin[file.name]}")
-        for leftover in [
-            *draft.path.glob("*.part"),
-            *draft.path.glob("*.part.json"),
-            *draft.path.glob(".*.tmp"),
-        ]:
+        for leftover in [path for form in ("*.part", "*.part.json", ".*.tmp") for path in draft.path.glob(form)]:
             leftover.unlink()
         draft.result["origin"] = origin
         draft.result["bytes"] = sum((draft.path / file.name).stat().st_size for file in files)
-    return _finished(ws, plan)
+    return ws.made(plan)
 
 
 def source_of(plan: Plan) -> Source:
@@ -136,13 +130,11 @@ def _generate(ws: Workspace, plan: Plan, source: Source, force: bool) -> Artifac
     with ws.build(plan, force=force) as draft, console.progress(total=1.0, desc=plan.label) as bar:
         source.generate(draft.path, lambda done: bar.update(done - bar.n))
         if not any(draft.path.iterdir()):
-            raise UsageError(
-                f"The source '{plan.label}' has nothing to download: its files are yours.",
-                hint="genrec preprocess --help    shows how to give them",
-            )
+            hint = "genrec preprocess --help    shows how to give them"
+            raise UsageError(f"The source '{plan.label}' has nothing to download: its files are yours.", hint=hint)
         draft.result["origin"] = "generated"
         draft.result["bytes"] = sum(path.stat().st_size for path in draft.path.rglob("*") if path.is_file())
-    return _finished(ws, plan)
+    return ws.made(plan)
 
 
 def _fetch(
@@ -185,18 +177,22 @@ def _at_hand(folder: Path, files: Sequence[RemoteFile]) -> dict[str, Path]:
 
 
 def _place(path: Path, final: Path) -> None:
-    """Link a file to its place or, where that cannot be, copy it; its name comes last."""
+    """Copy a file to its place; its name comes last.
+
+    Where the file system can, the copy shares the blocks on disk (FICLONE). A hard link would not do: a program that
+    overwrites the original in place would change the artifact too.
+    """
     part = final.with_name(f"{final.name}.part")
-    part.unlink(missing_ok=True)
     try:
-        os.link(path, part)
-    except OSError:  # another disk, or a file system or user without links
-        try:
-            shutil.copyfile(path, part)
-        except OSError as error:
-            raise DownloadError(f"{path} cannot be copied to {final}: {error.strerror or error}.") from None
-    final.unlink(missing_ok=True)  # renaming a link onto a link of the same file would do nothing
-    part.replace(final)
+        with path.open("rb") as source, part.open("wb") as copy:
+            try:
+                fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
+            except OSError:  # another disk, or a file system without shared blocks
+                shutil.copyfileobj(source, copy, 1 << 20)
+        part.replace(final)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DownloadError(f"{path} cannot be copied to {final}: {error.strerror or error}.") from None
 
 
 def _redirected(files: Sequence[RemoteFile], urls: Sequence[str]) -> list[RemoteFile]:
@@ -204,8 +200,12 @@ def _redirected(files: Sequence[RemoteFile], urls: Sequence[str]) -> list[Remote
     names = [file.name for file in files]
     given: dict[str, list[str]] = {name: [] for name in names}
     for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or " " in url:
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and parts.hostname and url.isascii() and " " not in url
+        except ValueError:  # an open bracket around an address of IPv6
+            sound = None
+        if not sound:
             raise UsageError(
                 f"--url {url} is not an address that starts with http:// or https://.",
                 hint="For files on this machine: --from-dir DIR",
@@ -234,15 +234,3 @@ def _read_sums(folder: Path) -> dict[str, str]:
 
 def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
     write_atomically(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode())
-
-
-def _check_name(dataset: str | None) -> None:
-    """A data set is a folder under the root, and stays there."""
-    if dataset and (dataset != Path(dataset).name or dataset.startswith(".")):
-        raise UsageError(
-            f"'{dataset}' is no name for a data set.", hint="It becomes a folder: letters, digits, - and _"
-        )
-
-
-def _finished(ws: Workspace, plan: Plan) -> Artifact:
-    return ws.made(plan)

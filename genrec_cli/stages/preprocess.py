@@ -1,9 +1,4 @@
-"""preprocess: raw files to the canonical tables, with the k-core, the split, the texts and the statistics.
-
-Users and items get ids from 1 in the order in which the k-core's rows first name them, in the file or, where times are
-finer than seconds, in time.
-Interactions stand by user, then time, then original row, so ties in time keep the order of the file.
-"""
+"""preprocess: raw files to the canonical tables, with the k-core, the split, the texts and the statistics."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,7 +19,7 @@ from genrec_cli.data.histories import USER, write_interactions
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.spool import Spool
 from genrec_cli.data.text import clean, joined
-from genrec_cli.errors import DataError
+from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
@@ -38,18 +33,18 @@ class PreprocessConfig(Section):
     """The section ``[preprocess]``."""
 
     k_core: int = Field(5, ge=0)
-    """Least number of interactions of every user and item, to the fixed point; 0 keeps all."""
+    """Least number of interactions per user and per item, repeated until nothing changes; 0 keeps all."""
     split: Literal["leave-one-out", "time"] = "leave-one-out"
     """leave-one-out: the last two of each user are targets; time: two periods."""
     valid_from: float | str = 0.8
-    """Split by time: begin of the validation period, as a share of the interactions or an ISO date."""
+    """Split by time: begin of the validation period, as a fraction of the interactions or an ISO date."""
     test_from: float | str = 0.9
     """Split by time: begin of the test period."""
     fields: tuple[str, ...] | None = None
     """Text fields in order; one that is absent is an error. Default: those of title, price, brand, feature,
     categories, description that there are."""
     drop_duplicates: bool = False
-    """Keep one of rows with the same user, item and time. The published statistics keep them all."""
+    """Keep one of the rows with the same user, item and time. The published statistics keep them all."""
     shuffle_ties: Seed | None = None
     """Seed of a random order of the interactions of one user that have equal times. Default: the order of the file."""
     skip_bad_rows: bool = False
@@ -81,7 +76,8 @@ def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> O
     """Your own files."""
     files = {"interactions": interactions} | ({"items": items} if items else {})
     for path in files.values():
-        if not path.is_file():
+        refuse_special(path)
+        if not path.exists():
             raise DataError(f"There is no file {path}.")
     before = stamps(files.values())
     return Origin(
@@ -100,15 +96,8 @@ def preprocess(
     ``engine`` runs the work and changes nothing in what it makes. The work raises :class:`DataError` for bad
     lines (unless skipped), an empty k-core, a named field that is absent, and a split by time where there are no times.
     """
-    plan = Plan(
-        dataset=dataset,
-        kind="data",
-        label=label_of(config),
-        version=VERSION,
-        config={"preprocess": config.model_dump(mode="json"), **origin.config},
-        inputs=origin.inputs,
-        external=origin.external,
-    )
+    settings = {"preprocess": config.model_dump(mode="json"), **origin.config}
+    plan = Plan(dataset, "data", label_of(config), VERSION, settings, origin.inputs, origin.external)
 
     def work() -> Artifact:
         with ws.build(plan) as draft:
@@ -153,25 +142,28 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     source = numbering.without_repeated(engine, spool) if config.drop_duplicates and repeated else spool.path
     core = k_core(engine, source, config.k_core)
     user_labels, item_labels = (numbering.first_seen(engine, core, side, spool.by) for side in ("user", "item"))
-    users, items = named("user", spool.users.texts(user_labels)), named("item", spool.items.texts(item_labels))
+    users, items = _named("user", spool.users.texts(user_labels)), _named("item", spool.items.texts(item_labels))
     ordered = numbering.ordered(engine, core, user_labels, item_labels, spool.by, ties=config.shuffle_ties)
     split_users, bounds = divided(engine, ordered, config)
-    records = user_records(split_users)
-    train_count = write_interactions(draft.path, batches(ordered), records, items.height, times=times)
+    user_U = np.empty(users.height, USER)
+    for name in USER.names or ():
+        user_U[name] = split_users[name].to_numpy()
+    train_count_I = write_interactions(draft.path, batches(ordered), user_U, items.height, times=times)
 
     texts, names, metadata = describe(items, tables.items)
     attributes, attribute_ids = number_attributes(names)
     fields, absent = choose_fields(texts, config.fields)
-    described = items.with_columns(texts["title"], joined(texts, fields), attribute_ids)
-    described = described.with_columns(pl.Series("train_count", train_count))
+    described = items.with_columns(
+        texts["title"], joined(texts, fields), attribute_ids, pl.Series("train_count", train_count_I)
+    )
     split_users = users.join(split_users, on="user", maintain_order="left")
-
-    _write(draft.path / "users.parquet", split_users, schema.USERS)
-    _write(draft.path / "items.parquet", described, schema.ITEMS)
-    _write(draft.path / "attributes.parquet", attributes, schema.ATTRIBUTES)
+    written = {"users": (split_users, schema.USERS), "items": (described, schema.ITEMS)}
+    for name, (table, columns) in (written | {"attributes": (attributes, schema.ATTRIBUTES)}).items():
+        arrow = table.select(columns.names).to_arrow(compat_level=pl.CompatLevel.oldest())
+        schema.write_table(arrow, draft.path / f"{name}.parquet", columns)
     read = {f"{side}s_read": numbering.distinct(engine, spool, side) for side in ("user", "item")}
     shutil.rmtree(scratch)
-    interactions = int(split_users["length"].sum())
+    interactions = int(user_U["length"].sum())
     draft.result = {
         "users": users.height,
         "items": items.height,
@@ -180,24 +172,22 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         "density": interactions / users.height / items.height,
         "with_text": float((described["text"] != "").mean()),
         "attributes": attributes.height,
-        "valid_users": int((split_users["valid_at"] >= 0).sum()),
-        "test_users": int((split_users["test_at"] >= 0).sum()),
+        "valid_users": int((user_U["valid_at"] >= 0).sum()),
+        "test_users": int((user_U["test_at"] >= 0).sum()),
         "interactions_read": spool.rows,
-        **read,
         "times": times,
         "duplicates": repeated,
-        **metadata,
         "bad_rows": bad.count,
         "bad_rows_by_reason": bad.by_reason,
         "bad_rows_first": bad.first,
         "fields": list(fields),
         "fields_absent": absent,
-        **bounds,
     }
+    draft.result |= read | metadata | bounds
     report(draft.result)
 
 
-def named(name: str, raw_ids: pl.Series) -> pl.DataFrame:
+def _named(name: str, raw_ids: pl.Series) -> pl.DataFrame:
     """``name`` (ids from 1) and ``raw_id``."""
     return pl.DataFrame({name: np.arange(1, len(raw_ids) + 1), "raw_id": raw_ids})
 
@@ -218,14 +208,6 @@ def divided(engine: Engine, ordered: Path, config: PreprocessConfig) -> tuple[pl
             hint="Choose others with --valid-from and --test-from",
         )
     return split.by_time(engine, interactions, **bounds), bounds
-
-
-def user_records(users: pl.DataFrame) -> np.ndarray:
-    """The users' table as records of :data:`genrec_cli.data.histories.USER`."""
-    user_U = np.empty(users.height, USER)
-    for name in USER.names or ():
-        user_U[name] = users[name].to_numpy()
-    return user_U
 
 
 def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:
@@ -294,8 +276,3 @@ def report(result: Mapping[str, Any]) -> None:
     rows += [(f"bad rows: {reason}", count) for reason, count in result["bad_rows_by_reason"].items()]
     rows += [("first bad row", result["bad_rows_first"]), ("text of", ", ".join(result["fields"]) or None)]
     console.table("", ("data", "value"), [(name, console.cell(value)) for name, value in rows])
-
-
-def _write(path: Path, table: pl.DataFrame, columns: Any) -> None:
-    arrow = table.select(columns.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-    schema.write_table(arrow, path, columns)

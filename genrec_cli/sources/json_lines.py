@@ -1,0 +1,71 @@
+"""JSON lines, and other files of one record per line: a parser of single lines decides what a record is."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from genrec_cli.errors import DataError
+from genrec_cli.sources.base import BadRows
+from genrec_cli.sources.interactions import Columns, Record, as_rows
+from genrec_cli.sources.lines import Block, decoded, read_blocks
+
+LOOKED_AT = 1_000
+"""Records at the beginning of a file whose keys are its columns."""
+
+
+def parse_json(line: str) -> dict[str, Any]:
+    """One JSON object. Raises :class:`ValueError` with the reason."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not valid JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+class JsonLines:
+    """One record per line.
+
+    Args:
+        parse: a line to its value; raises :class:`ValueError` with the reason.
+    """
+
+    def __init__(self, parse: Callable[[str], Any] = parse_json) -> None:
+        self.parse = parse
+
+    def columns(self, path: Path) -> list[str]:
+        """The keys of the first records that can be read, in order. Raises :class:`DataError` if none can be."""
+        records = list(islice(self.records(read_blocks(path, BadRows())), LOOKED_AT))
+        if records and all(record.reason for record in records):
+            raise DataError(
+                f"{path}, line {records[0].line}: {records[0].reason}.", hint="Each line is one JSON object"
+            )
+        return list(dict.fromkeys(key for record in records for key in record.values))
+
+    def fast(self, block: Block, columns: Columns) -> pl.DataFrame | None:
+        """The rows by polars, which reads the wanted keys alone; None for blank lines and lines that it refuses."""
+        schema = {name: pl.String for name in columns[:3] if name is not None}
+        try:
+            found = pl.read_ndjson(io.BytesIO(block.content), schema=schema)
+        except pl.exceptions.PolarsError:
+            return None
+        return as_rows(found, columns, block.first) if found.height == block.count() else None
+
+    def records(self, blocks: Iterator[Block], *, one: bool = False) -> Iterator[Record]:
+        """Every line that is not blank; with ``one``, those of the first block."""
+        for block in islice(blocks, 1 if one else None):
+            for number, line in block.lines():
+                try:
+                    value = self.parse(decoded(line))
+                    if not isinstance(value, dict):
+                        raise ValueError(f"a {type(value).__name__}, not a dictionary")
+                except ValueError as error:
+                    yield Record(number, {}, str(error))
+                else:
+                    yield Record(number, value)
