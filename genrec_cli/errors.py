@@ -52,14 +52,16 @@ class InputError(GenrecError):
     exit_code = 4
 
 
-def of_the_disk(error: Exception) -> InputError | None:
-    """The error for a disk that cannot be used (:data:`DISK_FAULTS`), None if ``error`` is about something else."""
+def of_the_disk(error: Exception) -> InputError | UsageError | None:
+    """The error for a disk that cannot be used (:data:`DISK_FAULTS`) or a name that is too long for it, else None."""
     number = getattr(error, "errno", None)
     if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # by polars and safetensors
         number = int(said[1])
+    where = getattr(error, "filename", None) or "A file could not be written or read"
+    if number == errno.ENAMETOOLONG:
+        return UsageError(f"{where}: {os.strerror(number)}.", hint="The name of a file or folder has at most 255 bytes")
     if number not in DISK_FAULTS:
         return None
-    where = getattr(error, "filename", None) or "A file could not be written or read"
     return InputError(
         f"{where}: {os.strerror(number)}.",
         hint="Make room or give the right to write, or choose --root ELSEWHERE; the same command goes on",
