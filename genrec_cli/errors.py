@@ -58,8 +58,8 @@ def of_the_disk(error: Exception) -> InputError | UsageError | None:
     if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # by polars and safetensors
         number = int(said[1])
     where = getattr(error, "filename", None) or "A file could not be written or read"
-    if number == errno.ENAMETOOLONG:
-        return UsageError(f"{where}: {os.strerror(number)}.", hint="The name of a file or folder has at most 255 bytes")
+    if number in (errno.ENAMETOOLONG, errno.ELOOP):
+        return UsageError(f"{where}: {os.strerror(number)}.", hint="Give another path; a name has at most 255 bytes")
     if number not in DISK_FAULTS:
         return None
     return InputError(

@@ -163,9 +163,11 @@ def make(
     artifact = done or work()
     if artifact is None:
         return None
-    told = {"schema": 1, "path": str(artifact.path), "key": artifact.key, "digest": artifact.digest}
-    told |= {"state": "up to date" if done else "made", "result": artifact.result}
-    console.emit(told, text=str(artifact.path))
+    console.emit(
+        {"schema": 1, "path": str(artifact.path), "key": artifact.key, "digest": artifact.digest,
+         "state": "up to date" if done else "made", "result": artifact.result},
+        text=str(artifact.path),
+    )  # fmt: skip
     if artifact.tainted:
         console.warn(WARNING)
     return artifact
@@ -179,9 +181,12 @@ def _with_panel(annotation: Any) -> Any:
 def _prepare(common: Common, device: str | None) -> None:
     from genrec_cli import console
     from genrec_cli.config import check_device
+    from genrec_cli.errors import UsageError
 
     console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
     check_device(device or "auto")
+    if re.search(r"[*?\[\]]|^[^/]*:", str(common.root)):
+        raise UsageError(f"--root {common.root} reads like a pattern or an address.", hint="Leave out * ? [ ] and :")
     signal.signal(signal.SIGTERM, _interrupt)
 
 

@@ -10,6 +10,7 @@ still has its sum is not fetched again, and one that is fetched again must have 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -238,7 +239,7 @@ def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
 
 def _check_name(dataset: str | None) -> None:
     """A data set is a folder under the root, and stays there."""
-    if dataset and (dataset != Path(dataset).name or dataset.startswith(".")):
+    if dataset and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", dataset):
         raise UsageError(
             f"'{dataset}' is no name for a data set.", hint="It becomes a folder: letters, digits, - and _"
         )
