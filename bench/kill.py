@@ -4,8 +4,8 @@
 
 Every stage runs undisturbed twice on a tiny shop, which gives its duration and its files. For a kill, a stage is drawn,
 its inputs are copied, and SIGKILL comes at a uniform moment of that duration; half of the time the next call is killed
-as well. Then the command is given until it is finished. Only what differs between the two undisturbed runs (measured
-times in logs and tables) is compared without it. Kills are kept in FOLDER/kills.jsonl: the same command goes on.
+as well. Then the command is given until it is finished. What differs between the two undisturbed runs (measured times
+in logs and tables) is listed and not compared. What was done is kept in FOLDER: the same command goes on.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def stages(folder: Path) -> dict[str, list[str]]:
         if name == "text":
             made[f"tokenize {name}"] = ["tokenize", "--tokenizer=text"]
     made["vectors"] = ["tokenize", f"--encoder={folder / 'model'}", "--tokenizer=pq", "--set=encoder.batch_size=1"]
-    made["vectors"] += ["--codebooks=4", "--codewords=8", "--set=encoder.device=cpu"]
+    made["vectors"] += ["--codebooks=4", "--codewords=8", "--pca=12", "--set=encoder.device=cpu"]
     for name in registry.names("model"):
         model = registry.load("model", name)
         small = [f"--set=model.{key}={value}" for key, value in SMALL.items() if key in model.Config.model_fields]
@@ -94,11 +94,11 @@ def finish(words: list[str], root: Path) -> float:
     return time.monotonic() - began
 
 
-def artifacts(root: Path) -> list[Path]:
-    return sorted(path.parent.relative_to(root) for path in root.glob("*/*/*/manifest.json"))
+def artifacts(root: Path) -> list[str]:
+    return sorted(str(path.parent.relative_to(root)) for path in root.glob("*/*/*/manifest.json"))
 
 
-def contents(root: Path, made: list[Path]) -> dict[str, str]:
+def contents(root: Path, made: list[str]) -> dict[str, str]:
     """File or ``file:column`` -> digest, of every file of some artifacts; of a manifest its key and configuration."""
     found = {}
     for path in sorted(file for folder in made for file in (root / folder).rglob("*") if file.is_file()):
@@ -116,14 +116,19 @@ def contents(root: Path, made: list[Path]) -> dict[str, str]:
 
 def undisturbed(folder: Path, commands: dict[str, list[str]]) -> dict[str, dict]:
     """Stage -> its seconds, the artifacts before it, those it makes, their contents, and what varies by itself."""
-    facts: dict[str, dict] = {}
-    for name, words in commands.items():
+    known = folder / "undisturbed.json"
+    facts: dict[str, dict] = json.loads(known.read_text()) if known.exists() else {}
+    if [fact["words"] for fact in facts.values()] != list(commands.values())[: len(facts)]:
+        raise SystemExit(f"{known} is of other commands: choose an empty --root")
+    for name, words in list(commands.items())[len(facts) :]:
         before = artifacts(folder / "whole")
         seconds = [finish(words, folder / root) for root in ("whole", "again")]
         made = [path for path in artifacts(folder / "whole") if path not in before]
         whole, again = (contents(folder / root, made) for root in ("whole", "again"))
         varies = sorted(file for file in whole.keys() | again.keys() if whole.get(file) != again.get(file))
-        facts[name] = {"seconds": max(seconds), "before": before, "made": made, "contents": whole, "varies": varies}
+        facts[name] = {"words": words, "seconds": max(seconds), "before": before, "made": made}
+        facts[name] |= {"contents": whole, "varies": varies}
+        known.write_text(json.dumps(facts))
         print(f"{name}: {max(seconds):.1f} s, {len(whole)} files and columns, {len(varies)} vary", file=sys.stderr)
     return facts
 
@@ -148,7 +153,7 @@ def killed(folder: Path, words: list[str], fact: dict, draw: random.Random) -> d
     finish(words, root)
     found, expected = contents(root, fact["made"]), fact["contents"]
     differing = {file for file in found.keys() | expected.keys() if found.get(file) != expected.get(file)}
-    extra = [str(path) for path in artifacts(root) if path not in fact["before"] + fact["made"]]
+    extra = [path for path in artifacts(root) if path not in fact["before"] + fact["made"]]
     return {"kills": len(moments), "moments": moments, "differs": sorted(differing - {*fact["varies"]}) + extra}
 
 
@@ -160,9 +165,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", help="parts of their names; default: all")
     options = parser.parse_args()
     folder = options.root.resolve()
-    for name in ("whole", "again", "killed"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "model").exists():
         subprocess.run([sys.executable, "-c", SENTENCES, str(folder)], check=True)
     (folder / "sweep.toml").write_text(SWEEP)

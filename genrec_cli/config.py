@@ -30,9 +30,9 @@ SECTIONS = frozenset(
 ``recipe`` and ``sweep`` belong to the commands ``run`` and ``sweep``: such a file is also a ``--config`` file."""
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 """A whole number of at least 1."""
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
 """A whole number of at least 0."""
 Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
 """What every generator takes; FAISS's have 31 bits, and a little is added to it."""
@@ -63,9 +63,9 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest known word, or an empty string. A setting's word may be a number."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 

@@ -71,8 +71,8 @@ def of_the_disk(error: Exception) -> InputError | UsageError | None:
 def of_memory(error: Exception) -> ConfigError | None:
     """An allocation that failed as an error of the user's, or None. Torch's are known by their words: it stays out."""
     said = str(error).strip().partition("\n")[0]
-    by_torch = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|out of memory", said, re.I)
-    if not (by_torch or isinstance(error, MemoryError)):
+    by_torch = re.search(r"can't allocate memory|out of memory|size calculation overflowed", said, re.I)
+    if not (isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and by_torch)):
         return None
     hint = "--set train.micro_batch_size=32    where it trains; --set evaluate.batch_size=32    where it evaluates"
     return ConfigError(f"Memory ran out{said and f': {said}'}", hint=hint)
