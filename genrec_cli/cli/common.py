@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ def command(
 
         def run(**given: Any) -> None:
             common = Common(**{field: given.pop(field) for field in shared})
-            _prepare(common, given.get("device"))
+            _prepare(common, given)
             try:
                 with _together(name, common, shared_by_ranks):
                     function(common, **given)
@@ -178,13 +178,17 @@ def _with_panel(annotation: Any) -> Any:
     return annotation
 
 
-def _prepare(common: Common, device: str | None) -> None:
+def _prepare(common: Common, given: Mapping[str, Any]) -> None:
+    """Set up the console and refuse what no command can mean, before any work."""
     from genrec_cli import console
     from genrec_cli.config import check_device
     from genrec_cli.errors import UsageError
 
     console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
-    check_device(device or "auto")
+    check_device(given.get("device", "auto"))
+    for name, value in {**vars(common), **given}.items():
+        if value == "":
+            raise UsageError(f"'{name}' is given as an empty text.", hint=f"Leave --{name.replace('_', '-')} out")
     if re.search(r"[*?\[\]]|^[^/]*:", str(common.root)):
         raise UsageError(f"--root {common.root} reads like a pattern or an address.", hint="Leave out * ? [ ] and :")
     signal.signal(signal.SIGTERM, _interrupt)
