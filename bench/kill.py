@@ -118,9 +118,11 @@ def undisturbed(folder: Path, commands: dict[str, list[str]]) -> dict[str, dict]
     """Stage -> its seconds, the artifacts before it, those it makes, their contents, and what varies by itself."""
     known = folder / "undisturbed.json"
     facts: dict[str, dict] = json.loads(known.read_text()) if known.exists() else {}
-    if [fact["words"] for fact in facts.values()] != list(commands.values())[: len(facts)]:
+    if any(fact["words"] != commands.get(name, fact["words"]) for name, fact in facts.items()):
         raise SystemExit(f"{known} is of other commands: choose an empty --root")
-    for name, words in list(commands.items())[len(facts) :]:
+    for name, words in commands.items():
+        if name in facts:
+            continue
         before = artifacts(folder / "whole")
         seconds = [finish(words, folder / root) for root in ("whole", "again")]
         made = [path for path in artifacts(folder / "whole") if path not in before]
@@ -170,8 +172,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", SENTENCES, str(folder)], check=True)
     (folder / "sweep.toml").write_text(SWEEP)
     commands = stages(folder)
-    facts = undisturbed(folder, commands)
     chosen = [name for name in commands if not options.stages or any(part in name for part in options.stages)]
+    last = max(map(list(commands).index, chosen))
+    facts = undisturbed(folder, dict(list(commands.items())[: last + 1]))
     journal = folder / f"kills-{options.seed}.jsonl"
     rounds = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     while (count := sum(row["kills"] for row in rounds)) < options.kills:
@@ -185,7 +188,7 @@ def main() -> None:
     for row in rounds:
         kills[row["stage"]] += row["kills"]
         differ[row["stage"]] += bool(row["differs"])
-    lines = [[name, round(facts[name]["seconds"], 1), kills[name], differ[name]] for name in commands]
+    lines = [[name, round(facts[name]["seconds"], 1), kills[name], differ[name]] for name in facts]
     print(markdown(["stage", "seconds", "kills", "differ"], lines))
     varies = {name: fact["varies"] for name, fact in facts.items() if fact["varies"]}
     total = {"kills": kills.total(), "rounds": len(rounds), "differ": differ.total(), "by_stage": kills}
