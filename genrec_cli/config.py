@@ -82,10 +82,8 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
 def read_document(path: Path) -> dict[str, Any]:
     """Read a TOML file of any content. A pipe or device is refused: reading it could wait without end."""
     try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{path} cannot be read: it is not a regular file.")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes: it is no configuration file.")
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_FILE_BYTES):
+            raise UsageError(f"{path} cannot be read: it is not a regular file of at most {MAX_FILE_BYTES:,} bytes.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"There is no configuration file {path}.") from None

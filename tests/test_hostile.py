@@ -260,7 +260,7 @@ def test_a_configuration_file_that_cannot_be_one_is_refused(place: Path, name: s
 
 def test_a_large_configuration_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "large.toml").write_text("#" * 2_000_000)
-    with pytest.raises(UsageError, match="larger than 1,048,576 bytes"):
+    with pytest.raises(UsageError, match="at most 1,048,576 bytes"):
         read_toml(tmp_path / "large.toml")
 
 

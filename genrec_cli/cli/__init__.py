@@ -35,12 +35,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=_show_version),
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version)] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Options of the program itself: ``--version`` shows the version."""
 
 
 def main(arguments: list[str] | None = None) -> None:
