@@ -7,6 +7,7 @@ validated strictly: a key that does not exist or a value of another type is an e
 
 import difflib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -29,9 +30,9 @@ SECTIONS = frozenset(
 ``recipe`` and ``sweep`` belong to the commands ``run`` and ``sweep``: such a file is also a ``--config`` file."""
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 """A whole number of at least 1."""
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
 """A whole number of at least 0."""
 Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
 """What every generator takes; FAISS's have 31 bits, and a little is added to it."""
@@ -40,6 +41,12 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share or probability."""
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+DEVICE = r"auto|(cpu|cuda|mps)(:[0-9]{1,3})?"
+"""What names a device: a regular expression."""
+MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 20
+"""How deep the lists and tables of one setting may be nested."""
 
 
 class Section(BaseModel):
@@ -56,22 +63,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest known word, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest known word, or an empty string. A setting's word may be a number."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     """Read a configuration file of sections. Errors name the file."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"There is no configuration file {path}.") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    content = read_document(path)
     for name, section in content.items():
         _check_section(name, where=str(path))
         if not isinstance(section, dict):
@@ -79,8 +79,26 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a TOML file of any content. A pipe or device is refused: reading it could wait without end."""
+    try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_FILE_BYTES):
+            raise UsageError(f"{path} cannot be read: it is not a regular file of at most {MAX_FILE_BYTES:,} bytes.")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no configuration file {path}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # syntax, encoding, an integer of 5,000 digits; lists in lists
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+
+
 def parse_set(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """``section.key=value`` words to a layer. The value is a TOML value, or a bare word as a string."""
+    """``section.key=value`` words to a layer.
+
+    The value is a TOML value. Anything else is text, as it was typed: whether the setting takes text, :func:`validate`
+    decides by the setting's type. Text that begins like a string, list or table of TOML is a mistake in it.
+    """
     layer: dict[str, dict[str, Any]] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -109,10 +127,9 @@ def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
     """
     values = {key: value.isoformat() if isinstance(value, date) else value for key, value in values.items()}
     for key, value in values.items():
-        try:
-            canonical_json(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{name}.{key} must be a finite number, text or list (given: {value}).") from None
+        if not _is_plain(value):
+            what = f"a finite number of at most 64 bits, text or list (given: {_brief(value)})"
+            raise ConfigError(f"{name}.{key} must be {what}.")
     text = canonical_json(dict(values))
     try:
         return section.model_validate_json(text, strict=True)
@@ -123,8 +140,15 @@ def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
             key = str(first["loc"][-1])
             message = f"{where}: there is no such key.{did_you_mean(key, section.model_fields)}"
             raise ConfigError(message, hint=f"[{name}] has: {', '.join(section.model_fields) or 'no keys'}") from None
-        given = "" if first["type"] == "missing" else f" (given: {first.get('input')!r})"
-        raise ConfigError(f"{where}: {first['msg']}{given}.") from None
+        given = "" if first["type"] == "missing" else f" (given: {_brief(first.get('input'))})"
+        hint = f"Quote text: --set '{where}=\"TEXT\"'" if first["type"] == "string_type" else None
+        raise ConfigError(f"{where}: {first['msg']}{given}.", hint=hint) from None
+
+
+def check_device(name: str) -> None:
+    """Refuse what cannot name a device, before torch is imported and before any work."""
+    if not re.fullmatch(DEVICE, name):
+        raise UsageError(f"There is no device '{name}'.", hint="--device takes auto, cpu, cuda or mps")
 
 
 def refuse_foreign(layer: Layer, allowed: Iterable[str], command: str) -> None:
@@ -151,7 +175,28 @@ def _toml_value(value: str, text: str) -> Any:
         parsed = tomllib.loads(f"value = {value}")
         if list(parsed) == ["value"]:  # a second line could smuggle in a second key
             return parsed["value"]
-    except tomllib.TOMLDecodeError:
-        if re.fullmatch(r"[A-Za-z_][\w./@+-]*", value):
+    except (ValueError, RecursionError):
+        if "\n" not in value and value[:1] not in "\"'[{":  # an empty text is in every text
             return value
     raise UsageError(f"--set {text}: '{value}' is not a TOML value.", hint='Quote text: key="a b"')
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value has a JSON form and later code can hold it: finite, 64 bits, no NUL in text, not deep."""
+    if isinstance(value, list | tuple | dict):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return depth < MAX_DEPTH and all(_is_plain(part, depth + 1) for part in parts)
+    if isinstance(value, str):
+        return "\0" not in value
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _brief(value: Any) -> str:
+    """A value as an error shows it, in at most 200 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python prints no integer of 5,000 digits
+        return "a value too long to print"
+    return text if len(text) <= 200 else f"{text[:200]}..."

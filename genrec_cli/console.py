@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _state = {"verbosity": 1, "json": False}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def configure(*, verbosity: int = 1, as_json: bool = False) -> None:
@@ -20,12 +22,21 @@ def json_mode() -> bool:
     return bool(_state["json"])
 
 
+def printable(text: str) -> str:
+    """The text with control characters and unpaired surrogates written as ``\\u001b``; tabs and line feeds stay.
+
+    Titles, names and settings come from outside: printed raw they could move the cursor, colour the terminal or
+    retype its title. In JSON this notation means the same character, so JSON stays JSON.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def say(text: str, *, level: int = 1) -> None:
     """A line for the person watching, on stderr."""
     if _state["verbosity"] >= level:
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
@@ -36,14 +47,17 @@ def warn(text: str) -> None:
 def emit(value: Any, *, text: str | None = None) -> None:
     """The result on stdout: one JSON object with ``--json``, otherwise ``text`` (or nothing)."""
     if _state["json"]:
-        print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+        unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+        print(printable(json.dumps(value, ensure_ascii=not unicode, default=str)), flush=True)
     elif text is not None:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
-def progress(items: Iterable[T] | None = None, **options: Any) -> Any:
+def progress(items: Iterable[T] | None = None, *, desc: str = "", **options: Any) -> Any:
     """A tqdm bar on stderr; silent when stderr is no terminal, with ``-q`` or with ``--json``."""
     from tqdm import tqdm
+
+    options["desc"] = printable(desc) or None
 
     silent = _state["verbosity"] < 1 or json_mode() or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
     return tqdm(items, disable=silent, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
@@ -64,7 +78,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
 
     rows = [list(row) for row in rows]
     view = Table(
-        title=Text(title) if title else None,
+        title=Text(printable(title)) if title else None,
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -72,11 +86,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     )
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        view.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        view.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        view.add_row(*(Text(cell(value)) for value in row))
+        view.add_row(*(Text(printable(cell(value))) for value in row))
     stream = sys.stdout if to_stdout else sys.stderr
-    Console(file=stream, width=None if stream.isatty() else 160, highlight=False).print(view)
+    try:
+        Console(file=stream, width=None if stream.isatty() else 160, highlight=False).print(view)
+    except SystemExit:  # rich ends the process by itself, as a failure, when nobody reads what it prints
+        raise BrokenPipeError from None
 
 
 def cell(value: Any) -> str:
@@ -101,7 +118,7 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """The same table as Markdown text."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+        return "| " + " | ".join(printable(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
     def lines() -> Iterator[str]:
         yield line(columns)

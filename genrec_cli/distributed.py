@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from genrec_cli.config import check_device
 from genrec_cli.errors import Interrupted, UsageError
 from genrec_cli.ranks import Ranks, become, here
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGE = 1 << 16
 """A gradient of so many numbers is sent by itself; smaller ones go together."""
 PATIENCE = 3.0
@@ -190,9 +190,8 @@ def resolve_device(name: str) -> torch.device:
 
     Of several processes each takes the CUDA device of its own number.
     """
+    check_device(name)
     kind, _, index = name.partition(":")
-    if kind not in DEVICES:
-        raise UsageError(f"There is no device '{name}'.", hint=f"--device takes {', '.join(DEVICES)}")
     team = here()
     mps = torch.backends.mps.is_available() and team.alone
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
@@ -203,7 +202,7 @@ def resolve_device(name: str) -> torch.device:
             f"This machine has no usable {kind} device.",
             hint="--device auto    takes what there is; genrec doctor says why",
         )
-    if ":" in name and not (index.isdecimal() and (kind != "cuda" or int(index) < torch.cuda.device_count())):
+    if index and int(index) >= (torch.cuda.device_count() if kind == "cuda" else 1):
         raise UsageError(f"There is no device '{name}'.", hint=f"--device {kind}    takes the first one")
     if kind == "cuda":
         # cuDNN plans its attention anew for every shape (0.3 s each), and packed batches are all of other shapes.

@@ -53,14 +53,16 @@ class InputError(GenrecError):
     exit_code = 4
 
 
-def of_the_disk(error: Exception) -> InputError | None:
-    """The error for a disk that cannot be used (:data:`DISK_FAULTS`), None if ``error`` is about something else."""
+def of_the_disk(error: Exception) -> InputError | UsageError | None:
+    """The error for a disk that cannot be used (:data:`DISK_FAULTS`) or a name that is too long for it, else None."""
     number = getattr(error, "errno", None)
     if number is None and (said := re.search(r"\(os error (\d+)\)", str(error))):  # by polars and safetensors
         number = int(said[1])
+    where = getattr(error, "filename", None) or "A file could not be written or read"
+    if number in (errno.ENAMETOOLONG, errno.ELOOP):
+        return UsageError(f"{where}: {os.strerror(number)}.", hint="Give another path; a name has at most 255 bytes")
     if number not in DISK_FAULTS:
         return None
-    where = getattr(error, "filename", None) or "A file could not be written or read"
     return InputError(
         f"{where}: {os.strerror(number)}.",
         hint="Make room or give the right to write, or choose --root ELSEWHERE; the same command goes on",
@@ -70,8 +72,8 @@ def of_the_disk(error: Exception) -> InputError | None:
 def of_memory(error: Exception) -> ConfigError | None:
     """An allocation that failed as an error of the user's, or None. Torch's are known by their words: it stays out."""
     said = str(error).strip().partition("\n")[0]
-    by_torch = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|out of memory", said, re.I)
-    if not (by_torch or isinstance(error, MemoryError)):
+    by_torch = re.search(r"can't allocate memory|out of memory|size calculation overflowed", said, re.I)
+    if not (isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and by_torch)):
         return None
     hint = "--set train.micro_batch_size=32    where it trains; --set evaluate.batch_size=32    where it evaluates"
     return ConfigError(f"Memory ran out{said and f': {said}'}", hint=hint)

@@ -46,11 +46,13 @@ def one(text: str) -> object:
     [
         ("5e-4", 5e-4), ("7", 7), ("-3", -3), ("1_000", 1000), ("0.5", 0.5), ("true", True), ("false", False),
         ("'a b'", "a b"), ('"a=b"', "a=b"), ("[1, 2]", [1, 2]), ('["title", "brand"]', ["title", "brand"]),
-        ("{ plateau = 5 }", {"plateau": 5}), ("r-e-inf", "r-e-inf"), ("cuda:0", None), ("NDCG@10", "NDCG@10"),
+        ("{ plateau = 5 }", {"plateau": 5}), ("r-e-inf", "r-e-inf"), ("cuda:0", "cuda:0"), ("NDCG@10", "NDCG@10"),
         ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), ("no", "no"),
+        ("/data/ids of items.txt", "/data/ids of items.txt"), ("~/x", "~/x"), ("007", "007"), ("[1, 2", None),
+        ("'open", None), ("", None), ("{ a = 1", None), ("[" * 500 + "]" * 500, None), ("7" * 5000, "7" * 5000),
     ],
 )  # fmt: skip
-def test_values_are_toml_or_a_bare_word(text: str, value: object) -> None:
+def test_values_are_toml_or_text(text: str, value: object) -> None:
     if value is None:
         with pytest.raises(UsageError, match="not a TOML value"):
             one(text)

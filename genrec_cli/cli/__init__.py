@@ -22,30 +22,69 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _module in (
-    "download", "preprocess", "adopt", "tokenize", "train", "figures", "evaluate",
-    "compare", "sweep", "recommend", "case_study", "run", "inspect",
-):  # fmt: skip
+COMMANDS = "download preprocess adopt tokenize train figures evaluate compare sweep recommend case_study run inspect"
+for _module in COMMANDS.split():
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"genrec {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version)] = False,
+) -> None:
+    """Options of the program itself: ``--version`` shows the version."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``genrec`` command. Every way out has its exit code; see the README."""
+    _open_streams()
+    code: str | int | None = 0
     try:
         with ExitStack() as silenced:
             if several() and os.environ.get("RANK") != "0":  # what there is to say is said by the first process
                 nothing = silenced.enter_context(Path(os.devnull).open("w"))
                 silenced.enter_context(redirect_stdout(nothing))
                 silenced.enter_context(redirect_stderr(nothing))
+            _refuse_unprintable(sys.argv[1:] if arguments is None else arguments)
             app(args=arguments)
+    except SystemExit as leaving:
+        code = leaving.code
     except Exception as error:
-        sys.exit(fail(error))
+        code = fail(error)
+    sys.exit(_delivered(code))
+
+
+def _open_streams() -> None:
+    """Replace streams that were closed before the start; let one that is not UTF-8 print other text as ``\\u20ac``."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _refuse_unprintable(arguments: list[str]) -> None:
+    """Arguments are text in UTF-8 without control characters, since errors and manifests repeat them."""
+    from genrec_cli.console import printable
+    from genrec_cli.errors import UsageError
+
+    for text in (*arguments, *(value for name, value in os.environ.items() if name.startswith("GENREC_"))):
+        if printable(text) != text:
+            hint = "In a configuration file such a character can stand as \\u001b"
+            raise UsageError(f"The argument '{text}' holds a control character or is not UTF-8.", hint=hint)
+
+
+def _delivered(code: str | int | None) -> str | int | None:
+    """The exit code, once all that was printed has left. A reader that left early (``| head``) is no failure."""
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python complains about it when it ends
+            code = 130 if isinstance(error, BrokenPipeError) else code or fail(error)
+    return code

@@ -2,10 +2,11 @@
 
 import inspect
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +62,15 @@ class Common:
         return {name: values for name, values in merged.items() if name in sections}
 
 
+class PlainHelp(typer.core.TyperCommand):
+    """A command whose help keeps words in square brackets: rich reads them as markup unless they are escaped."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params if self.rich_markup_mode == "rich" else ():
+            parameter.help = re.sub(r"\[(?=[a-z/@#])", r"\\[", getattr(parameter, "help", None) or "")
+        super().format_help(ctx, formatter)
+
+
 def several() -> bool:
     """Whether torchrun started this process as one of several."""
     return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
@@ -89,10 +99,12 @@ def command(
 
         def run(**given: Any) -> None:
             common = Common(**{field: given.pop(field) for field in shared})
-            _prepare(common)
+            _prepare(common, given)
             try:
                 with _together(name, common, shared_by_ranks):
                     function(common, **given)
+            except BrokenPipeError:  # nobody reads what is printed any more: this is no failure, so nothing is said
+                raise typer.Exit(130) from None
             except KeyboardInterrupt:  # a stage that can save something has said so by an error of its own
                 from genrec_cli.errors import Interrupted
 
@@ -103,7 +115,7 @@ def command(
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + list(shared.values())
         )
-        app.command(name, rich_help_panel=panel, no_args_is_help=False)(run)
+        app.command(name, cls=PlainHelp, rich_help_panel=panel, no_args_is_help=False)(run)
         return function
 
     return register
@@ -166,10 +178,19 @@ def _with_panel(annotation: Any) -> Any:
     return annotation
 
 
-def _prepare(common: Common) -> None:
+def _prepare(common: Common, given: Mapping[str, Any]) -> None:
+    """Set up the console and refuse what no command can mean, before any work."""
     from genrec_cli import console
+    from genrec_cli.config import check_device
+    from genrec_cli.errors import UsageError
 
     console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
+    check_device(given.get("device", "auto"))
+    for name, value in {**vars(common), **given}.items():
+        if value == "":
+            raise UsageError(f"'{name}' is given as an empty text.", hint=f"Leave --{name.replace('_', '-')} out")
+    if re.search(r"[*?\[\]]|^[^/]*:", str(common.root)):
+        raise UsageError(f"--root {common.root} reads like a pattern or an address.", hint="Leave out * ? [ ] and :")
     signal.signal(signal.SIGTERM, _interrupt)
 
 
@@ -179,26 +200,26 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def fail(error: Exception) -> int:
     """Print an error the way a person reads it, once for all processes, and return its exit code."""
+    import traceback
+
+    from genrec_cli.console import printable
     from genrec_cli.errors import GenrecError, of_memory, of_the_disk
 
-    if not isinstance(error, GenrecError):
-        error = of_the_disk(error) or of_memory(error) or error
+    known = error if isinstance(error, GenrecError) else of_the_disk(error) or of_memory(error)
+    code = known.exit_code if known else 1
     if several():
         from genrec_cli.distributed import speaks
 
         if not speaks():
-            return error.exit_code if isinstance(error, GenrecError) else 1
-    if isinstance(error, GenrecError):
-        asked_for = error.exit_code == 130  # stopping is no failure
-        print(error.message if asked_for else f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  try: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    import traceback
-
-    traceback.print_exception(error)
-    print("error: this is a bug in genrec; please report the lines above.", file=sys.stderr)
-    return 1
+            return code
+    if known:
+        lines = [known.message if code == 130 else f"error: {known.message}"]  # stopping is no failure
+        lines += [f"  try: {known.hint}"] if known.hint else []
+    else:
+        lines = [*traceback.format_exception(error), "error: this is a bug in genrec; please report the lines above."]
+    with suppress(OSError):  # nobody reads stderr any more
+        print(printable("\n".join(line.rstrip("\n") for line in lines)), file=sys.stderr, flush=True)
+    return code
 
 
 def environment_default(name: str, fallback: str) -> str:

@@ -48,13 +48,11 @@ class TrainProgress:
             done = counters.step - first[0]
             left = (total - counters.step) * (now - first[1]) / done if done else None
             state, last = loop.curriculum.state, counters.rows[-1] if counters.rows else {}
-            words = [
-                f"epoch {counters.epoch + 1}/{epochs}", shown_phase(loop.curriculum.phase.name, state.ratio),
-                shown_losses(counters.means, digits=3), shown_metric(metric, last),
-                f"<{clock(left)} left" if left is not None else "",  # early stopping may end it sooner
-            ]  # fmt: skip
+            words = [f"epoch {counters.epoch + 1}/{epochs}", shown_phase(loop.curriculum.phase.name, state.ratio)]
+            words += [shown_losses(counters.means, digits=3), shown_metric(metric, last)]
+            words += [f"<{clock(left)} left" if left is not None else ""]  # early stopping may end it sooner
             self.bar.n = counters.step
-            self.bar.set_description_str(" ".join(word for word in words if word))
+            self.bar.set_description_str(console.printable(" ".join(word for word in words if word)))
 
         def epoch(row: dict[str, Any]) -> None:
             console.say(epoch_line(row, epochs, metric))
@@ -73,10 +71,8 @@ def epoch_line(row: dict[str, Any], epochs: int, metric: str) -> str:
     best = ""
     if row["best"] is not None:
         best = " (best)" if row.get(f"valid/{metric}") == row["best"] else f" (best {row['best']:.4f})"
-    words = [
-        f"epoch {row['epoch']}/{epochs}", shown_phase(row["phase"], row["ratio"]), shown_losses(losses),
-        shown_metric(metric, row) + best, clock(row["seconds"]), f"[{row['change']}]" if row["change"] else "",
-    ]  # fmt: skip
+    words = [f"epoch {row['epoch']}/{epochs}", shown_phase(row["phase"], row["ratio"]), shown_losses(losses)]
+    words += [shown_metric(metric, row) + best, clock(row["seconds"]), f"[{row['change']}]" if row["change"] else ""]
     return "  ".join(word for word in words if word)
 
 

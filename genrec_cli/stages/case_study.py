@@ -17,6 +17,7 @@ from pydantic import Field
 
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Section, did_you_mean
+from genrec_cli.console import printable
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 from genrec_cli.decoders.exhaustive import Exhaustive
@@ -122,7 +123,7 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
         for name, catalog in catalogs.items():
             if shared := described(catalog, names, [case.target for case in cases]):
                 text += f"\n{shared}\nBy {name}; those that share the fewest other digits, the best known first.\n"
-        (draft.path / "cases.md").write_text(head + mark(ws, plan) + text, encoding="utf-8")
+        (draft.path / "cases.md").write_text(printable(head + mark(ws, plan) + text), encoding="utf-8")
         rows = [row for case in cases for row in _rows(case, names)]
         pq.write_table(pa.Table.from_pylist(rows, COLUMNS), draft.path / "cases.parquet")
         draft.result |= {"users": len(picked), "runs": labels}

@@ -10,7 +10,6 @@ import itertools
 import json
 import shlex
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -21,8 +20,7 @@ from pydantic import Field
 
 from genrec_cli import console
 from genrec_cli.artifacts import MANIFEST, STAGE_OF, Artifact, Workspace
-from genrec_cli.config import Section, did_you_mean, merge, parse_set, read_toml, validate
-from genrec_cli.engine import protocols
+from genrec_cli.config import Section, did_you_mean, merge, parse_set, read_document, read_toml, validate
 from genrec_cli.errors import ConfigError, Interrupted, UsageError
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -38,7 +36,7 @@ READS = {
 }
 """Command -> the sections it reads, so that ``--set`` of a whole recipe reaches the steps it is meant for."""
 
-COLUMNS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "MRR@10", protocols.column("NDCG@10", "left_out"))
+COLUMNS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "MRR@10")
 
 
 class RecipeHead(Section):
@@ -106,10 +104,7 @@ def read_recipe(name: str) -> Recipe:
             f"There is no recipe '{name}'.{did_you_mean(name, recipe_names())}",
             hint=f"genrec list recipes    shows all: {', '.join(recipe_names())}; or give a FILE.toml",
         )
-    try:
-        head = tomllib.loads(path.read_text(encoding="utf-8")).get("recipe")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    head = read_document(path).get("recipe")
     if not isinstance(head, dict):
         raise ConfigError(f"{path} has no [recipe] table.", hint="To use it with one stage: --config FILE.toml")
     try:
@@ -235,7 +230,7 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
             run = chain.runs.get(_run_name(artifact))
             trained = run.result if run else {}
             table.append(
-                _row(_run_label(artifact) + approximate, protocols.flat(result))
+                _row(_run_label(artifact) + approximate, result.get("metrics") or {})
                 | {"users": result.get("users")}
                 | {"epochs": trained.get("epochs"), "train_seconds": trained.get("seconds")}
             )
