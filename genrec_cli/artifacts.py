@@ -18,7 +18,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,11 @@ class Draft:
 class Workspace:
     """The artifact root: finds, checks and builds artifacts."""
 
-    def __init__(self, root: Path, *, allow_stale: bool = False) -> None:
+    def __init__(self, root: Path, *, allow_stale: bool = False, argv: Sequence[str] | None = None) -> None:
         self.root = root
         self.allow_stale = allow_stale
+        self.argv = sys.argv[1:] if argv is None else argv
+        """The command line that manifests record; a step of a recipe records its own."""
 
     # ---- finding -------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class Workspace:
             "inputs": inputs,
             "external": dict(plan.external),
             "files": files,
-            "environment": environment(),
+            "environment": environment(self.argv),
             "started": started,
             "seconds": round(time.time() - started, 3),
             "result": draft.result,
@@ -388,7 +390,7 @@ class Workspace:
         }
 
 
-def environment() -> dict[str, Any]:
+def environment(argv: Sequence[str]) -> dict[str, Any]:
     """Versions and the command line, for the manifest. Imports nothing that is not imported yet."""
     packages = ("torch", "numpy", "polars", "pyarrow", "faiss", "sentence_transformers", "sklearn")
     versions = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in packages}
@@ -396,5 +398,5 @@ def environment() -> dict[str, Any]:
         "genrec": __version__,
         "python": platform.python_version(),
         "packages": {name: version for name, version in versions.items() if version},
-        "argv": sys.argv[1:],
+        "argv": list(argv),
     }

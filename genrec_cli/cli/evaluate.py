@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
             bool | None, typer.Option("--exclude-seen", help="Leave the user's own items out of the ranking.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
-    ) -> None:
+    ) -> "Artifact | None":
         """Measure a run over the whole catalogue, at the level of items and of codes."""
         from genrec_cli import console
         from genrec_cli.stages import evaluate as stage
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         cutoffs = None if at is None else _cutoffs(at)
         named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs, "exclude_seen": exclude_seen}}
         ws = common.workspace()
-        layers = common.layers("evaluate", stage.SECTIONS, named)
+        layers = common.layers("evaluate", named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
 
         def work() -> "Artifact":
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             show(artifact)
+        return artifact
 
 
 def _cutoffs(text: str) -> list[int]:

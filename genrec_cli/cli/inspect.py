@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         """List what there is of a kind."""
         from genrec_cli import console
 
-        common.layers("list", [], {})
+        common.layers("list")
         entries = _entries(common, kind)
         console.emit({"schema": 1, "kind": kind, "entries": entries})
         if entries:
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages.status import lineage, lines, survey
 
-        common.layers("status", [], {})
+        common.layers("status")
         ws = common.workspace()
         names = [ws.dataset(common.dataset)] if common.dataset else ws.datasets()
         trees = {name: survey(ws, name) for name in names}
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages.doctor import examine, usable
 
-        common.layers("doctor", [], {})
+        common.layers("doctor")
         checks = examine(common.root)
         ready = usable(checks)
         console.emit({"schema": 1, "usable": ready, "checks": [check._asdict() for check in checks]})
@@ -76,7 +76,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
     from genrec_cli.registry import TABLE, names
-    from genrec_cli.stages.run import read_recipe, recipe_names
+    from genrec_cli.stages.recipe import read_recipe, recipe_names
 
     ws = common.workspace()
     plurals = {f"{name}s": name for name in TABLE}

@@ -1,11 +1,14 @@
 """genrec preprocess: raw files to tables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genrec_cli.cli.common import Common, command, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
 
 OWN = "Your own data"
 
@@ -86,7 +89,7 @@ def register(app: typer.Typer) -> None:
         time_unit: Annotated[
             str | None, typer.Option("--time-unit", help="s, ms, us or ns. Default: s.", rich_help_panel=OWN)
         ] = None,
-    ) -> None:
+    ) -> "Artifact | None":
         """Make the tables: k-core, split, item texts, statistics."""
         from genrec_cli.config import validate
         from genrec_cli.errors import UsageError
@@ -118,13 +121,9 @@ def register(app: typer.Typer) -> None:
                     f"--{given[0].replace('_', '-')} belongs to your own data.",
                     hint="Add --interactions FILE",
                 )
-            sections = common.layers("preprocess", ["preprocess"], {"preprocess": named})
+            sections = common.layers("preprocess", {"preprocess": named}, ["preprocess"])
         else:
-            sections = common.layers(
-                "preprocess",
-                ["preprocess", "source"],
-                {"preprocess": named, "source": {"name": "logs", **own}},
-            )
+            sections = common.layers("preprocess", {"preprocess": named, "source": {"name": "logs", **own}})
         config = validate(PreprocessConfig, "preprocess", sections["preprocess"])
         ws = common.workspace()
         if interactions is None:
@@ -133,7 +132,7 @@ def register(app: typer.Typer) -> None:
         else:
             dataset = new_name(common.dataset, raw)
             origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
-        make(common, *stage(ws, dataset, config, origin, engine=engine))
+        return make(common, *stage(ws, dataset, config, origin, engine=engine))
 
 
 def _words(text: str) -> list[str]:

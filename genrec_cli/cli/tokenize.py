@@ -1,10 +1,13 @@
 """genrec tokenize: item texts to vectors to codes."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genrec_cli.cli.common import Common, command, environment_default, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +63,7 @@ def register(app: typer.Typer) -> None:
                 help="Codes artifact whose PCA and codebooks to use as they are, for new items.",
             ),
         ] = None,
-    ) -> None:
+    ) -> "Artifact | None":
         """Turn item texts into vectors and vectors into codes, or titles into codes; show how good the codes are."""
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
@@ -70,7 +73,7 @@ def register(app: typer.Typer) -> None:
 
         named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "collisions": collisions,
                  "pca": pca, "seed": seed}  # fmt: skip
-        given = common.layers("tokenize", ["encoder", "tokenizer"], {"encoder": {}, "tokenizer": named})
+        given = common.layers("tokenize", {"encoder": {}, "tokenizer": named})
         default = environment_default("GENREC_ENCODER", "sentence-transformers")
 
         ws = common.workspace()
@@ -78,12 +81,12 @@ def register(app: typer.Typer) -> None:
         tables = ws.find(dataset, "data", data)
         if stage.reads_titles(given["tokenizer"]):
             if not here().main:
-                return  # codes are the work of one process
+                return None  # codes are the work of one process
             if encoder or codebook_from:
                 option = "--encoder" if encoder else "--codebook-from"
                 raise UsageError(f"{option} is for vectors; this tokenizer reads titles.", hint="Leave it out")
-            make(common, *stage.titles_stage(ws, tables, stage.tokenizer_config(given["tokenizer"], tables)))
-            return
+            config = stage.tokenizer_config(given["tokenizer"], tables)
+            return make(common, *stage.titles_stage(ws, tables, config))
         chosen = stage.make_encoder(stage.encoder_values(given["encoder"], encoder, default))
         codebook = ws.find(dataset, "codes", codebook_from) if codebook_from else None
         if codebook:
@@ -100,5 +103,5 @@ def register(app: typer.Typer) -> None:
             console.say(f"vectors/{plan.name}: making them first")
             vectors = work()
         if vectors is None or not here().main:
-            return  # codebooks are fitted by the main process alone
-        make(common, *stage.codes_stage(ws, tables, vectors, chosen, config, codebook))
+            return None  # codebooks are fitted by the main process alone
+        return make(common, *stage.codes_stage(ws, tables, vectors, chosen, config, codebook))

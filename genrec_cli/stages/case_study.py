@@ -32,7 +32,6 @@ from genrec_cli.stages.shared_digits import described
 from genrec_cli.stages.taint import mark
 
 VERSION = 3
-SECTIONS = ["case_study"]
 MOST_HISTORY = 10
 """Items of a history that are shown; the last ones."""
 HEAT = "▁▂▃▄▅▆▇█"

@@ -29,7 +29,6 @@ from genrec_cli.stages.load import load_run, own_decoder, own_ranker, own_search
 from genrec_cli.stages.taint import mark
 
 VERSION = 1
-SECTIONS = ["compare"]
 BATCH = 256
 """Users scored at once."""
 

@@ -26,7 +26,6 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_run, matching_decoder, own_decoder, refuse_longer
 
 VERSION = 6
-SECTIONS = ["evaluate", "decoder"]
 
 
 class EvaluateConfig(Section):

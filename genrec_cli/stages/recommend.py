@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.config import did_you_mean
+from genrec_cli.config import READS, did_you_mean
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.distributed import resolve_device
@@ -24,7 +24,6 @@ from genrec_cli.files import write_atomically
 from genrec_cli.stages.load import load_run, own_ranker, own_search, refuse_longer
 
 COLUMNS = ("user", "rank", "item", "title", "score")
-SECTIONS = ["decoder"]
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
@@ -71,7 +70,7 @@ def check_output(path: Path) -> None:
 
 def sections_of(chosen: Artifact) -> list[str]:
     """The sections that recommending with a run reads; a file may hold others."""
-    return [] if own_search(chosen)[0].exact else SECTIONS
+    return [] if own_search(chosen)[0].exact else list(READS["recommend"])
 
 
 def run(

@@ -41,14 +41,6 @@ class Inputs:
     """The encoder where the settings name none."""
 
 
-@dataclass(frozen=True)
-class Doing:
-    """How the work of a cell is done and shown."""
-
-    train: Callable[[train.TrainPlan], Artifact]
-    evaluate: Callable[[Plan, evaluate.EvaluateConfig], Artifact]
-
-
 def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes: str | None, encoder: str) -> Inputs:
     """Resolve what the cells share, and refuse settings that no cell could be trained with."""
     columns = check_columns(sweep.config.columns)
@@ -84,7 +76,14 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
 
 
 def run(
-    ws: Workspace, sweep: Sweep, given: Inputs, split: Literal["valid", "test"], doing: Doing, *, force: bool
+    ws: Workspace,
+    sweep: Sweep,
+    given: Inputs,
+    split: Literal["valid", "test"],
+    do_train: Callable[[train.TrainPlan], Artifact],
+    *,
+    device: str,
+    force: bool,
 ) -> tuple[list[Done], list[str]]:
     """Do all cells. Returns the finished ones, and what diverged: a row that fails does not end the others."""
     plans = [(cell, _train_plan(ws, sweep, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
@@ -96,7 +95,7 @@ def run(
         finished = made.get(plan.plan.key) or (None if force else ws.done(plan.plan))
         console.say(f"{head}: up to date" if finished else head)
         try:
-            finished = made[plan.plan.key] = finished or doing.train(plan)
+            finished = made[plan.plan.key] = finished or do_train(plan)
         except DivergedError as error:
             console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
             diverged.append(f"{cell.row}, seed {cell.seed}")
@@ -104,7 +103,10 @@ def run(
         at = cutoffs(columns, _evaluation(cell).at)
         settings = merge(cell.layers, {"evaluate": {"at": at, "split": split}})
         measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
-        evaluation = (None if force else ws.done(measure)) or doing.evaluate(measure, config)
+        evaluation = None if force else ws.done(measure)
+        if evaluation is None:
+            bar = console.user_bar("scoring")
+            evaluation = evaluate.run(ws, measure, config, device=device, bar=bar)
         codes = ws.input(finished, "codes") if "codes" in finished.manifest["inputs"] else None
         done.append(Done(cell.row, cell.seed, finished, evaluation, codes))
     if not done:
@@ -117,10 +119,10 @@ def table_stage(
 ) -> tuple[Plan, Callable[[], Artifact]]:
     """The table of finished cells, as an artifact."""
     columns = check_columns(sweep.config.columns)
-    settings = sweep.config.model_dump(mode="json", exclude={"on"}) | {
-        "split": split, "expected": {row: list(numbers) for row, numbers in sweep.expected.items()},
-        "diverged": diverged, "cells": [[cell.row, cell.seed] for cell in done],
-    }  # fmt: skip
+    expected = {row: list(numbers) for row, numbers in sweep.expected.items()}
+    cells = [[cell.row, cell.seed] for cell in done]
+    settings = sweep.config.model_dump(mode="json", exclude={"on"})
+    settings |= {"split": split, "expected": expected, "diverged": diverged, "cells": cells}
     made_from = {f"eval{number}": cell.evaluation for number, cell in enumerate(done)}
     plan = Plan(dataset, "sweeps", f"{sweep.name}-{split}", VERSION, {"sweep": settings}, made_from)
 

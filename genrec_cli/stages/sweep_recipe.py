@@ -17,20 +17,23 @@ of the file < ``[sweep.on.DATASET]`` < ``--config`` < ``--set`` < the cell's own
 """
 
 import itertools
+import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from genrec_cli.config import SECTIONS as KNOWN
-from genrec_cli.config import Layer, Natural, Section, did_you_mean, merge, read_toml, validate
+from genrec_cli.config import READS, Layer, Natural, Section, did_you_mean, merge, validate
 from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.stages.experiment import SWEEPS, layer_of, names, read_file
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "sweeps"
-SECTIONS = ["encoder", "tokenizer", "model", "train", "curriculum", "noise", "evaluate", "decoder"]
-"""What the runs of a sweep read."""
+SECTIONS = READS["sweep"][1:]
+"""What the cells of a sweep read: all but ``[sweep]`` itself."""
+MOST_CELLS = 10_000
+LONGEST_NAME = 200
+"""Bytes of a sweep's name, which begins the name of a folder."""
 BY_OPTION = {("train", "seed"): "--seeds 0,1,2", ("evaluate", "split"): "--split valid|test"}
 """What the command decides for all cells."""
 
@@ -98,7 +101,7 @@ class Sweep:
 
 def sweep_names() -> list[str]:
     """Names of the sweeps that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return names(SWEEPS)
 
 
 def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
@@ -107,13 +110,9 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     Args:
         given: ``--config``, ``--set`` and named options, ``sweep`` among the sections.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not name.endswith(".toml") and name not in sweep_names():
-        raise UsageError(f"There is no sweep '{name}'.{did_you_mean(name, sweep_names())}",
-                         hint=f"Sweeps: {', '.join(sweep_names())}; or give a FILE.toml")  # fmt: skip
-    content = read_toml(path)
-    if "sweep" not in content:
-        raise ConfigError(f"{path} has no [sweep] table.", hint="A recipe of steps:  genrec run")
+    path, content = read_file(name, SWEEPS, "sweep")
+    if (size := len(os.fsencode(path.stem))) > LONGEST_NAME:
+        raise UsageError(f"The name of {path} has {size} bytes; a sweep's has at most {LONGEST_NAME}.")
     try:
         head = merge(content, given)["sweep"]
         config = validate(SweepConfig, "sweep", head)
@@ -139,6 +138,10 @@ def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, d
     for axis, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"sweep.grid: {axis} must be a list of values to try, not {values!r}.")
+    count = math.prod(map(len, axes.values())) * max(len(config.run), 1) * len(config.seeds)
+    if count > MOST_CELLS:
+        hint = "Fewer values, rows or seeds; or several sweeps, whose finished runs are shared"
+        raise ConfigError(f"the sweep has {count:,} cells; at most {MOST_CELLS:,} are allowed.", hint=hint)
     short = [axis.partition(".")[2] for axis in axes]
     words = short if len(set(short)) == len(short) else list(axes)
     for run in config.run or (RunRow(name=""),):
@@ -151,17 +154,7 @@ def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, d
 
 
 def _layer(settings: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    """``{"train.lr": x}`` and ``{"train": {"lr": x}}`` are the same: section -> key -> value."""
-    layer: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
-        section, dot, key = name.partition(".")
-        if not dot and not isinstance(value, dict):
-            raise ConfigError(f"{where}: write section.key, not '{name}'.", hint="For example: { train.lr = 5e-4 }")
-        if section not in SECTIONS:
-            hint = f"Sections: {', '.join(SECTIONS)}"
-            raise ConfigError(f"{where}: a sweep cannot set '{section}'.{did_you_mean(section, KNOWN)}", hint=hint)
-        layer.setdefault(section, {}).update({key: value} if dot else value)
-    return layer
+    return layer_of(settings, SECTIONS, f"{where}: a sweep")
 
 
 def _check(config: SweepConfig, place: Place, rows: list[str]) -> None:
@@ -185,8 +178,8 @@ def _refuse(given: Layer, varied: frozenset[tuple[str, str]], shared: Layer) -> 
         if (section, key) in BY_OPTION:
             raise UsageError(f"A row cannot set {section}.{key}.", hint=BY_OPTION[section, key])
         if key in given.get(section, {}):
-            raise UsageError(f"{section}.{key} is what this sweep varies; it cannot be set for all rows.",
-                             hint="Write a sweep of your own: FILE.toml")  # fmt: skip
+            message = f"{section}.{key} is what this sweep varies; it cannot be set for all rows."
+            raise UsageError(message, hint="Write a sweep of your own: FILE.toml")
     for (section, key), option in BY_OPTION.items():
         if key in shared.get(section, {}):
             raise UsageError(f"A sweep does not take {section}.{key} from settings.", hint=option)

@@ -25,9 +25,15 @@ DECODING = (SPEED, "valid_share", "recall_against_exact")
 """What an evaluation says of its decoder."""
 
 QUALITY = (
-    "colliding_share", "largest_group", "mean_entropy", "least_used_share", "mutual_information_adjusted",
-    "neighbours_kept_by_decoded", "neighbours_kept_by_digits", "reconstruction_error",
-)  # fmt: skip
+    "colliding_share",
+    "largest_group",
+    "mean_entropy",
+    "least_used_share",
+    "mutual_information_adjusted",
+    "neighbours_kept_by_decoded",
+    "neighbours_kept_by_digits",
+    "reconstruction_error",
+)
 """What ``quality.json`` says of a run's codes; a dash for models without codes."""
 CODE_LEVEL = "code_"
 """Before a metric: measured on distinct codes, so that items of equal codes count as one."""
@@ -80,13 +86,11 @@ def cutoffs(columns: Sequence[str], at: Sequence[int]) -> list[int]:
 
 def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each finished cell: what it is, where it lies, its numbers."""
+    shown = dict.fromkeys([*columns, *COSTS])
+    names = [(c, {"run": c.run.path.name, "evaluation": c.evaluation.path.name}) for c in done]
     return [
-        {
-            "row": cell.row, "seed": cell.seed, "run": cell.run.path.name, "evaluation": cell.evaluation.path.name,
-            **{column: cell.value(column) for column in dict.fromkeys([*columns, *COSTS])},
-        }
-        for cell in done
-    ]  # fmt: skip
+        {"row": c.row, "seed": c.seed, **where, **{column: c.value(column) for column in shown}} for c, where in names
+    ]
 
 
 def per_row(
