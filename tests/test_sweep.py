@@ -14,9 +14,10 @@ from genrec_cli.config import merge, parse_set, read_toml, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.errors import DivergedError
-from genrec_cli.stages.run import read_recipe
-from genrec_cli.stages.sweep_recipe import FOLDER, Sweep, SweepConfig, read_sweep, sweep_names
+from genrec_cli.errors import ConfigError, DivergedError, UsageError
+from genrec_cli.stages.experiment import SWEEPS
+from genrec_cli.stages.recipe import read_recipe
+from genrec_cli.stages.sweep_recipe import MOST_CELLS, Sweep, SweepConfig, read_sweep, sweep_names
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
 HEAD = '[sweep]\ntitle = "T"\n'
@@ -317,6 +318,29 @@ def test_a_wrong_sweep_is_one_clear_error_before_any_work(shop, tmp_path, code, 
     assert not list((shop / "root" / "synthetic").glob("[cr][ou][dn]*s/*")), "nothing was made"
 
 
+def test_a_sweep_of_too_many_cells_is_counted_and_not_built(tmp_path):
+    """10^8 cells at once, and the bound itself: rows, values and seeds all count."""
+    ten = ", ".join(f"{n / 1000}" for n in range(1, 11))
+    axes = ["train.lr", "train.weight_decay", "model.dropout", "model.temperature"]
+    grid = "".join(f"{axis} = [{ten}]\n" for axis in axes)
+    with pytest.raises(ConfigError, match="the sweep has 10,000,000,000 cells; at most 10,000"):
+        many = {"sweep": {"seeds": list(range(1_000_000))}}
+        read_sweep(str(write(tmp_path, GRID + grid)), many, "synthetic")
+    path = write(tmp_path, GRID + grid)
+    assert len(read_sweep(str(path), {}, "synthetic").cells) == MOST_CELLS == 10_000
+    with pytest.raises(ConfigError, match="20,000 cells"):
+        read_sweep(str(path), {"sweep": {"seeds": [0, 1]}}, "synthetic")
+    rows = "".join(f'[[sweep.run]]\nname = "{name}"\n' for name in "ab")
+    with pytest.raises(ConfigError, match="20,000 cells"):
+        read_sweep(str(write(tmp_path, GRID + grid + rows)), {}, "synthetic")
+
+
+def test_a_sweep_whose_name_fits_no_folder_is_refused_before_any_work(tmp_path):
+    (path := tmp_path / f"{'é' * 120}.toml").write_text(GRID + "train.lr = [1e-3]\n")
+    with pytest.raises(UsageError, match="has 240 bytes; a sweep's has at most 200"):
+        read_sweep(str(path), {}, "synthetic")
+
+
 def test_an_unknown_sweep_gets_a_suggestion(shop):
     answer = genrec(shop / "root", "sweep", "mhl-tabel2")
     assert answer.code == 2 and "Did you mean 'mhl-table2'?" in answer.err
@@ -395,10 +419,8 @@ def test_a_published_cell_is_trained_as_the_recipe_says(name, row, recipe):
 
 def test_the_tokenizers_are_compared_with_the_settings_of_the_recipe_beauty():
     recipe = read_recipe("beauty")
-    (step,) = (step for step in recipe.steps if "--model rpg" in " ".join(step))
-    typed = parse_set(word for word in step if "." in word and "=" in word)
-    named = {"model": {"name": "rpg"}, "train": {"lr": float(step[step.index("--lr") + 1])}}
-    given = merge(read_toml(recipe.path), typed, named)
+    (step,) = (step for step in recipe.steps if step.model == "rpg")
+    given = merge(read_toml(recipe.path), parse_set(step.assigned), {"model": {"name": "rpg"}})
     for cell in read_sweep("tokenizers", {}, BEAUTY).cells:
         assert settings(cell.layers) == settings(given)
 
@@ -420,7 +442,7 @@ def test_what_holds_on_one_data_set_is_left_out_elsewhere():
 
 
 def test_sweeps_are_no_recipes_of_steps():
-    assert {path.stem for path in FOLDER.glob("*.toml")} == set(SIZES)
+    assert {path.stem for path in SWEEPS.glob("*.toml")} == set(SIZES)
     assert validate(SweepConfig, "sweep", {"title": "T"}).seeds == (0,)
 
 
