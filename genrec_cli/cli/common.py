@@ -218,3 +218,14 @@ def fail(error: Exception) -> int:
 def environment_default(name: str, fallback: str) -> str:
     """A default that an environment variable may set, such as ``GENREC_ENCODER``."""
     return os.environ.get(name) or fallback
+
+
+def whole_numbers(text: str | None, option: str, example: str) -> list[int] | None:
+    """The numbers of an option such as ``--at 5,10``."""
+    from genrec_cli.errors import UsageError
+
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        message = f"{option} takes whole numbers with commas, not '{text}'."
+        raise UsageError(message, hint=f"For example: {option} {example}") from None

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genrec_cli.cli.common import Common, command, make
+from genrec_cli.cli.common import Common, command, make, whole_numbers
 
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages import evaluate as stage
 
-        cutoffs = None if at is None else _cutoffs(at)
+        cutoffs = whole_numbers(at, "--at", "5,10")
         named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs, "exclude_seen": exclude_seen}}
         ws = common.workspace()
         layers = common.layers("evaluate", named)
@@ -44,17 +44,6 @@ def register(app: typer.Typer) -> None:
         if artifact is not None and not common.dry_run:
             show(artifact)
         return artifact
-
-
-def _cutoffs(text: str) -> list[int]:
-    from genrec_cli.errors import UsageError
-
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--at takes whole numbers with commas, not '{text}'.", hint="For example: --at 5,10"
-        ) from None
 
 
 def show(artifact: "Artifact") -> None:

@@ -76,7 +76,8 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
     from genrec_cli.registry import TABLE, names
-    from genrec_cli.stages.recipe import read_recipe, recipe_names
+    from genrec_cli.stages import experiment
+    from genrec_cli.stages.recipe import read_recipe
 
     ws = common.workspace()
     plurals = {f"{name}s": name for name in TABLE}
@@ -84,7 +85,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
         single = plurals.get(kind, kind)
         return [{"name": name, "what": _summary(TABLE[single].get(name))} for name in names(single)]
     if kind in ("recipe", "recipes"):
-        heads = [(name, read_recipe(name).head) for name in recipe_names()]
+        heads = [(name, read_recipe(name).head) for name in experiment.names(experiment.RECIPES)]
         return [{"name": name, "dataset": head.dataset, "what": head.title} for name, head in heads]
     if kind in ("dataset", "datasets"):
         return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from genrec_cli.stages.recipe import Step
     from genrec_cli.stages.run import Chain
 
+WITH_DEVICE = ("train", "evaluate", "recommend", "case-study")
+
 
 @dataclass(frozen=True)
 class StepOptions(Common):
@@ -67,9 +69,9 @@ def register(app: typer.Typer) -> None:
 
         def options(step: "Step") -> dict[str, Any]:
             """Options of the recipe that are options of the step's command too."""
-            training, models = step.stage == "train", step.stage not in ("download", "preprocess", "tokenize")
-            given = {"from_dir": from_dir if step.stage == "download" else None, "seed": seed if training else None}
-            given |= {"device": device if models and device != "auto" else None}
+            given: dict[str, Any] = {"from_dir": from_dir} if step.stage == "download" else {}
+            given |= {"seed": seed} if step.stage == "train" else {}
+            given |= {"device": device} if step.stage in WITH_DEVICE and device != "auto" else {}
             return {name: value for name, value in given.items() if value is not None}
 
         def shared(step: "Step") -> list[str]:
@@ -98,8 +100,8 @@ def register(app: typer.Typer) -> None:
         _show(f"{chosen.head.title} ({common.dataset})", table)
         if not code:
             console.say("")
-            if chain.cases:
-                console.say(f"Single users, run beside run:  {chain.cases.path / 'cases.md'}")
+            for cases in chain.of("cases"):
+                console.say(f"Single users, run beside run:  {cases.path / 'cases.md'}")
             console.say(f"Done in {duration(time.monotonic() - started)}." + (" Next:" if chosen.head.next else ""))
             for line in aligned(_next(line, shlex.join(place), chain) for line in chosen.head.next):
                 console.say(f"  {line}")

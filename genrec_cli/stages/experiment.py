@@ -29,9 +29,8 @@ def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict
         raise UsageError(message, hint=f"There are: {', '.join(known)}; or give a FILE.toml")
     content = read_toml(path)
     if table not in content:
-        other = "sweep" if table == "recipe" else "recipe"
-        hint = f"genrec {'run' if other == 'recipe' else other} {name}" if other in content else "--config FILE.toml"
-        raise ConfigError(f"{path} has no [{table}] table.", hint=f"{hint}    uses it as it is")
+        hint = "genrec run takes a [recipe], genrec sweep a [sweep], and --config FILE.toml any settings"
+        raise ConfigError(f"{path} has no [{table}] table.", hint=hint)
     return path, content
 
 

@@ -1,24 +1,16 @@
-"""Recipes as data: ``[recipe]`` of a TOML file lists steps, and the other sections are settings of all steps.
+"""Recipes as data: ``[recipe]`` of a TOML file lists steps; the other sections are settings of all steps.
 
-    [recipe]
-    title = "RPG on my shop"
-    dataset = "mine"
-    dated = "2026-11-22"
-
-    [[recipe.steps]]
-    stage = "train"
-    model = "rpg"
-    set = { train.lr = 2e-3, model.temperature = 0.03 }
-
-    [[recipe.steps]]
-    stage = "evaluate"
-    run = "rpg-s0"
+    steps = [
+      { stage = "train", model = "rpg", set = { train.lr = 2e-3 } },
+      { stage = "evaluate", run = "rpg-s0" },
+    ]
 
 A step's own settings win over the sections of the file, and ``--set`` wins over both.
 """
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +20,7 @@ from pydantic import AfterValidator, Field
 
 from genrec_cli.config import READS, Count, Section, did_you_mean, merge, parse_set, validate
 from genrec_cli.errors import ConfigError, UsageError
-from genrec_cli.stages.experiment import RECIPES, layer_of, names, read_file
+from genrec_cli.stages.experiment import RECIPES, layer_of, read_file
 
 TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
@@ -144,11 +136,6 @@ class Recipe:
         return [text for text in assigned if next(iter(parse_set([text]))) in self.reads(step)]
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return names(RECIPES)
-
-
 def read_recipe(name: str) -> Recipe:
     """A recipe by name or path, checked before anything runs. Errors name the file and the step."""
     path, content = read_file(name, RECIPES, "recipe")
@@ -172,14 +159,11 @@ def refuse_unread(recipe: Recipe, assigned: Iterable[str], from_dir: Path | None
 
 def typed(options: Mapping[str, Any]) -> list[str]:
     """Options as the words of a command line; what is None, False or empty is left out."""
-    words = []
+    words: list[str] = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         for one in value if isinstance(value, list) else [value]:
-            if one is True:
-                words.append(option)
-            elif one is not None and one is not False:
-                words += [option, str(one)]
+            words += [option] if one is True else [] if one is None or one is False else [option, str(one)]
     return words
 
 
@@ -199,15 +183,9 @@ def _step(where: str, table: Mapping[str, Any]) -> Step:
 
 
 def _assignment(section: str, key: str, value: Any) -> str:
-    """``section.key=value``, with a text as a bare word where that is read as the same text."""
-    name = f"{section}.{key}"
-    if isinstance(value, str):
-        try:
-            if parse_set([f"{name}={value}"]) == {section: {key: value}}:
-                return f"{name}={value}"
-        except UsageError:
-            pass
-    return f"{name}={_toml(value)}"
+    """``section.key=value``, with a plain word as it is."""
+    plain = isinstance(value, str) and re.fullmatch(r"(?!(true|false|inf|nan)$)[A-Za-z_][\w./+-]*", value)
+    return f"{section}.{key}={value if plain else _toml(value)}"
 
 
 def _toml(value: Any) -> str:

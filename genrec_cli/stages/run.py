@@ -8,7 +8,6 @@ import itertools
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from genrec_cli import console
@@ -23,25 +22,22 @@ COLUMNS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "MRR@10")
 class Chain:
     """What the steps of one call have made so far."""
 
-    last: dict[str, str] = field(default_factory=dict)
-    """Input of a step (raw, data, codes, run) -> the folder name of the last artifact that can be it."""
+    made: list[Artifact] = field(default_factory=list)
     runs: dict[str, Artifact] = field(default_factory=dict)
     """Runs by their folder, by their label, and by the label that the recipe alone gives them."""
-    evals: list[Artifact] = field(default_factory=list)
-    cases: Artifact | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
     """What the steps printed, as JSON objects."""
 
+    def of(self, kind: str) -> list[Artifact]:
+        """The artifacts of a kind, in the order in which they were made."""
+        return [artifact for artifact in self.made if artifact.kind == kind]
+
     def add(self, artifact: Artifact, label: str) -> None:
         """Remember an artifact, so that later steps use this very one even if others lie beside it."""
-        name, kind = artifact.path.name, artifact.kind
-        self.last["run" if kind == "runs" else kind] = name
-        if kind == "runs":
+        self.made.append(artifact)
+        if artifact.kind == "runs":
+            name = artifact.path.name
             self.runs |= dict.fromkeys((name, name.rpartition("-")[0], label), artifact)
-        elif kind == "eval":
-            self.evals.append(artifact)
-        elif kind == "cases":
-            self.cases = artifact
 
     def named(self, step: Step) -> Step:
         """The step with its runs named in full: a recipe uses what it made, whatever else lies there."""
@@ -51,8 +47,9 @@ class Chain:
 
     def inputs(self, step: Step) -> dict[str, str]:
         """Inputs that a step does not name and that earlier steps made. Your own files need no raw ones."""
+        last = {"run" if artifact.kind == "runs" else artifact.kind: artifact.path.name for artifact in self.made}
         wanted = () if step.interactions else TAKES[step.stage]
-        return {name: self.last[name] for name in wanted if getattr(step, name) is None and name in self.last}
+        return {name: last[name] for name in wanted if name in last and getattr(step, name) is None}
 
 
 def run_recipe(
@@ -106,13 +103,14 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
     Beside the metrics a row has ``users`` measured, and ``epochs`` and ``train_seconds`` of the run.
     """
     table: list[dict[str, Any]] = []
-    for (model, dataset), group in itertools.groupby(chain.evals, key=lambda e: (_model(e), e.dataset)):
+    for (model, dataset), group in itertools.groupby(chain.of("eval"), lambda e: (e.result.get("model"), e.dataset)):
         for artifact in group:
             result = artifact.result
+            run = chain.runs.get(result.get("run", ""))
+            label = run.path.name.rpartition("-")[0] if run else artifact.path.name
             approximate = "" if result.get("decoder") in (None, "exhaustive") else f", {result['decoder']}"
-            run = chain.runs.get(_run_name(artifact))
+            row = _row(label + approximate, result.get("metrics") or {}, result.get("users"))
             trained = run.result if run else {}
-            row = _row(_run_label(artifact) + approximate, result.get("metrics") or {}, result.get("users"))
             table.append(row | {"epochs": trained.get("epochs"), "train_seconds": trained.get("seconds")})
         if model in recipe.head.expected and dataset == recipe.head.dataset:
             table.append(_row(f"{model}, published", recipe.head.expected[model]))
@@ -139,19 +137,3 @@ def aligned(lines: Iterable[str]) -> list[str]:
     parts = [line.partition(" #") for line in lines]
     width = max((len(words.rstrip()) for words, _, _ in parts), default=0)
     return [f"{words.rstrip():<{width}}   #{comment}" if mark else words for words, mark, comment in parts]
-
-
-def _model(evaluation: Artifact) -> str:
-    return str(evaluation.result.get("model") or _run_label(evaluation).rpartition("-s")[0])
-
-
-def _run_name(evaluation: Artifact) -> str:
-    """``rpg-s0-1ac1a230``: the folder of the run that an evaluation is of, or its own without one."""
-    paths = (Path(facts["path"]) for facts in evaluation.manifest["inputs"].values())
-    return next((path.name for path in paths if path.parent.name == "runs"), evaluation.path.name)
-
-
-def _run_label(evaluation: Artifact) -> str:
-    """``rpg-s0``: the label of that run."""
-    name = _run_name(evaluation)
-    return name if name == evaluation.path.name else name.rpartition("-")[0]

@@ -1,4 +1,4 @@
-"""A sweep as data: ``[sweep]`` of a TOML file, expanded to cells of one run each.
+"""A sweep as data: ``[sweep]`` of a TOML file, expanded to cells. A cell is one run: a row with one seed.
 
     [sweep]
     title = "Temperature and rate"
@@ -8,12 +8,13 @@
     model.temperature = [0.03, 0.07]
     train.lr = [5e-4, 1e-3]
 
-    [[sweep.run]]                               # ... for each of these, if there are any
+    [[sweep.run]]                               # ... with each of these rows, if there are any
     name = "rpg"
     set = { model.name = "rpg", curriculum.preset = "inf" }
 
 The other sections of the file ([model], [train], [tokenizer], ...) are shared by all. Settings win in the order
-of the file < ``[sweep.on.DATASET]`` < ``--config`` < ``--set`` < the cell's own, and nobody may set what varies.
+of the file < ``[sweep.on.DATASET]`` < ``--config`` < ``--set`` < the cell's own. A setting that varies between rows
+cannot be set for all of them.
 """
 
 import itertools
@@ -27,7 +28,7 @@ from pydantic import Field
 
 from genrec_cli.config import READS, Layer, Natural, Section, did_you_mean, merge, validate
 from genrec_cli.errors import ConfigError, UsageError
-from genrec_cli.stages.experiment import SWEEPS, layer_of, names, read_file
+from genrec_cli.stages.experiment import SWEEPS, layer_of, read_file
 
 SECTIONS = READS["sweep"][1:]
 """What the cells of a sweep read: all but ``[sweep]`` itself."""
@@ -35,7 +36,7 @@ MOST_CELLS = 10_000
 LONGEST_NAME = 200
 """Bytes of a sweep's name, which begins the name of a folder."""
 BY_OPTION = {("train", "seed"): "--seeds 0,1,2", ("evaluate", "split"): "--split valid|test"}
-"""What the command decides for all cells."""
+"""Settings that have an option of their own, for all cells."""
 
 
 class RunRow(Section):
@@ -99,11 +100,6 @@ class Sweep:
     """(section, key) of every setting that differs between rows."""
 
 
-def sweep_names() -> list[str]:
-    """Names of the sweeps that come with the package."""
-    return names(SWEEPS)
-
-
 def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     """A sweep by name or path. Errors name the file and the row.
 
@@ -132,7 +128,7 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
 
 
 def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """Names and settings: each run crossed with each point of the grid, whose axes are in the order of the file."""
+    """Names and settings of all rows: each run with each point of the grid, whose axes have the order of the file."""
     layer = _layer(grid, "sweep.grid")
     axes = {f"{section}.{key}": values for section, keys in layer.items() for key, values in keys.items()}
     for axis, values in axes.items():
@@ -173,7 +169,7 @@ def _check(config: SweepConfig, place: Place, rows: list[str]) -> None:
 
 
 def _refuse(given: Layer, varied: frozenset[tuple[str, str]], shared: Layer) -> None:
-    """Settings that would make the names of the rows, the seeds or the split untrue."""
+    """Refuse settings that would contradict the names of the rows, the seeds or the split."""
     for section, key in sorted(varied):
         if (section, key) in BY_OPTION:
             raise UsageError(f"A row cannot set {section}.{key}.", hint=BY_OPTION[section, key])
