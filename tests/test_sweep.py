@@ -263,8 +263,11 @@ def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
         quality = json.loads((codes / "quality.json").read_text())
         for column in ("colliding_share", "mean_entropy", "neighbours_kept_by_digits", "mutual_information_adjusted"):
             assert row[column] == pytest.approx(quality[column])
-        evaluation = Workspace(root).find("synthetic", "eval", pq.read_table(answer.path / "runs.parquet").to_pylist()[
-            list(table).index(name)]["evaluation"])  # fmt: skip
+        evaluation = Workspace(root).find(
+            "synthetic",
+            "eval",
+            pq.read_table(answer.path / "runs.parquet").to_pylist()[list(table).index(name)]["evaluation"],
+        )
         assert row["code_NDCG@10"] == pytest.approx(evaluation.result["code_metrics"]["NDCG@10"])
         assert row["NDCG@10"] == pytest.approx(evaluation.result["metrics"]["NDCG@10"])
         assert row["code_Recall@10"] >= row["Recall@10"]
@@ -357,8 +360,17 @@ def test_codes_that_contradict_the_sweep_are_refused(swept, shop):
 # ---- sweeps that come with the package -------------------------------------------------------------
 
 BEAUTY, TOYS = "amazon-2014-beauty", "amazon-2014-toys-and-games"
-SIZES = {"mhl-table2": 16, "mhl-table6": 15, "mhl-table7": 24, "mhl-table8": 10, "mhl-table13": 3, "tokenizers": 5,
-         "mdgr-noise": 6, "mdgr-decoding": 16, "mdgr-codes": 3}  # fmt: skip
+SIZES = {
+    "mhl-table2": 16,
+    "mhl-table6": 15,
+    "mhl-table7": 24,
+    "mhl-table8": 10,
+    "mhl-table13": 3,
+    "tokenizers": 5,
+    "mdgr-noise": 6,
+    "mdgr-decoding": 16,
+    "mdgr-codes": 3,
+}
 
 
 @pytest.mark.parametrize("name", sweep_names())
@@ -375,8 +387,12 @@ def test_every_sweep_is_sound_on_any_data_set(name, dataset):
 
 def test_the_tables_overlap_where_the_paper_trains_the_same_thing():
     """R-E-Inf on tokens with K 16 and ratio .15 stands in four tables: the same settings, the same numbers."""
-    same = {"mhl-table2": "token R-E-Inf", "mhl-table6": "token, codebooks 16", "mhl-table7": "token, ratio 0.15",
-            "mhl-table8": "mask_weight 1.0"}  # fmt: skip
+    same = {
+        "mhl-table2": "token R-E-Inf",
+        "mhl-table6": "token, codebooks 16",
+        "mhl-table7": "token, ratio 0.15",
+        "mhl-table8": "mask_weight 1.0",
+    }
     sweeps: dict[str, Sweep] = {name: read_sweep(name, {}, BEAUTY) for name in same}
     assert {sweeps[name].expected[row] for name, row in same.items()} == {(0.0574, 0.0424, 0.0795, 0.0495)}
 
@@ -446,9 +462,17 @@ def test_sweeps_are_no_recipes_of_steps():
     assert validate(SweepConfig, "sweep", {"title": "T"}).seeds == (0,)
 
 
-@pytest.mark.parametrize("value, told", [
-    (7.0838, "7.08"), (0.04123, "0.0412"), (12.0, "12"), (99.96, "100"), (141.27, "141"), (13_612_345, "13,612,345"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, told",
+    [
+        (7.0838, "7.08"),
+        (0.04123, "0.0412"),
+        (12.0, "12"),
+        (99.96, "100"),
+        (141.27, "141"),
+        (13_612_345, "13,612,345"),
+    ],
+)
 def test_speeds_and_costs_keep_three_digits(value, told):
     line = {"row": "a", "n": 1, "users_per_second": value, "users_per_second sd": None, "users_per_second paper": None}
     assert shown([line], ["users_per_second"])[1] == [["a", 1, told]]
@@ -505,8 +529,11 @@ def test_truncation_shows_both_ways_and_says_what_the_printed_one_measures(swept
     answer = genrec(swept[0], "compare", run, *words)
     rows = [row for row in rows_of(answer) if row["metric"] == "NDCG@10"]
     assert [row["slice"] for row in rows] == [
-        "all", "over 6", "over 6, last 4 dropped", "over 6, cut as printed (memory)"
-    ]  # fmt: skip
+        "all",
+        "over 6",
+        "over 6, last 4 dropped",
+        "over 6, cut as printed (memory)",
+    ]
     users = [row["users"] for row in rows]
     assert users[0] > users[1] == users[2] == users[3] > 0 and rows[0]["p"] is None
     tested = genrec(swept[0], "evaluate", "--run", run)
