@@ -127,10 +127,8 @@ class Workspace:
     """The artifact root: finds, checks and builds artifacts."""
 
     def __init__(self, root: Path, *, allow_stale: bool = False, argv: Sequence[str] | None = None) -> None:
-        self.root = root
-        self.allow_stale = allow_stale
-        self.argv = sys.argv[1:] if argv is None else argv
-        """The command line that manifests record; a step of a recipe records its own."""
+        self.root, self.allow_stale = root, allow_stale
+        self.argv = sys.argv[1:] if argv is None else argv  # manifests record it; a step of a recipe has its own
 
     # ---- finding -------------------------------------------------------------------------------
 

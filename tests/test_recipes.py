@@ -19,13 +19,12 @@ from genrec_cli.cli import run as cli_run
 from genrec_cli.cli.common import fail
 from genrec_cli.config import READS, parse_set, read_toml
 from genrec_cli.errors import ConfigError, InputError, Interrupted, UsageError
-from genrec_cli.stages.experiment import RECIPES
+from genrec_cli.stages.experiment import RECIPES, names
 from genrec_cli.stages.recipe import (
     TAKES,
     Recipe,
     Step,
     read_recipe,
-    recipe_names,
     refuse_unread,
     typed,
 )
@@ -69,8 +68,16 @@ class FakeStages:
         plan = Plan("shop", self.KIND[step.stage], label, 1, {}, inputs)
         with self.ws.build(plan) as draft:
             (draft.path / "file").write_text("x")
+            if inputs:
+                run = inputs["runs"].path.name
+                draft.result |= {"run": run, "model": run.partition("-s")[0]}
             draft.result |= {"metrics": {"Recall@10": 0.5, "NDCG@10": 0.25}, "users": 3, "epochs": 7, "seconds": 65.0}
         return self.ws.made(plan), [{"path": str(self.ws.path(plan))}]
+
+
+def last(chain: Chain, kind: str) -> str:
+    """The folder of the last artifact of a kind."""
+    return chain.of(kind)[-1].path.name
 
 
 def chain(path: Path, do: FakeStages) -> tuple[Recipe, tuple[int, Chain]]:
@@ -89,7 +96,7 @@ def dry(capsys: pytest.CaptureFixture[str], *words: str | Path) -> list[str]:
 # ---- the recipes that come with the package ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names(RECIPES))
 def test_every_recipe_is_sound(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.head.title and recipe.head.dated and recipe.steps
@@ -100,7 +107,7 @@ def test_every_recipe_is_sound(name: str) -> None:
         assert any(step.model == model for step in recipe.steps)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names(RECIPES))
 def test_every_step_is_a_command_line_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = dry(capsys, name)
     assert len(lines) == len(read_recipe(name).steps)
@@ -111,7 +118,7 @@ def test_every_step_is_a_command_line_that_parses(name: str, capsys: pytest.Capt
         assert context.params["dataset"] == read_recipe(name).head.dataset
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names(RECIPES))
 def test_every_run_that_a_step_names_was_trained_before(name: str) -> None:
     recipe = read_recipe(name)
     trained: set[str] = set()
@@ -120,7 +127,7 @@ def test_every_run_that_a_step_names_was_trained_before(name: str) -> None:
         trained |= {recipe.label(step)} if step.stage == "train" else set()
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names(RECIPES))
 def test_what_a_recipe_says_to_type_next_parses(name: str) -> None:
     recipe = read_recipe(name)
     for line in recipe.head.next:
@@ -132,7 +139,7 @@ def test_what_a_recipe_says_to_type_next_parses(name: str) -> None:
             assert any(step.model == label.removesuffix("-s0") for step in recipe.steps)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names(RECIPES))
 def test_every_section_of_a_recipe_is_read_by_a_step(name: str) -> None:
     recipe = read_recipe(name)
     read = {section for step in recipe.steps for section in recipe.reads(step)}
@@ -155,7 +162,7 @@ def test_settings_of_mdgr_that_were_found_on_beauty_hold_wherever_it_is_trained(
 
 
 def test_the_recipes_of_the_readme_are_there() -> None:
-    assert {"quickstart", "beauty-rpg", "beauty-sasrec", "toys-rpg", "sports-rpg"} <= set(recipe_names())
+    assert {"quickstart", "beauty-rpg", "beauty-sasrec", "toys-rpg", "sports-rpg"} <= set(names(RECIPES))
 
 
 # ---- reading -------------------------------------------------------------------------------------------
@@ -314,13 +321,13 @@ def test_later_steps_use_what_earlier_steps_made(tmp_path: Path, ws: Workspace) 
     _, (code, made) = chain(write(tmp_path, *steps), do)
     assert code == 0 and [words[0] for words in do.typed] == [*STAGES[:6]]
     by_name = {words[0]: words for words in do.typed}
-    data, codes, run = made.last["data"], made.last["codes"], made.runs["rpg-s0"].path.name
-    assert by_name["preprocess"][-2:] == ["--raw", made.last["raw"]]
+    data, codes, run = last(made, "data"), last(made, "codes"), made.runs["rpg-s0"].path.name
+    assert by_name["preprocess"][-2:] == ["--raw", last(made, "raw")]
     assert by_name["tokenize"][-2:] == ["--data", data]
     assert by_name["train"][-4:] == ["--data", data, "--codes", codes]
     assert by_name["evaluate"][1:3] == ["--run", run]
     assert by_name["recommend"] == ["recommend", "--k", "5", "--dataset", "shop", "--run", run]
-    assert len(made.evals) == 1 and made.evals[0].kind == "eval"
+    assert len(made.of("eval")) == 1
     given = {step.stage: step.options for step in do.done}
     assert given["train"] == {"model": "rpg", "data": data, "codes": codes}, "what is typed is what is done"
     assert given["evaluate"] == {"run": run} and given["recommend"] == {"run": run, "k": 5}
@@ -360,7 +367,7 @@ def test_a_step_that_names_no_run_uses_the_one_that_was_made(tmp_path: Path, ws:
     FakeStages(ws)(Step(stage="train", model="sasrec"), [])  # two runs lie there then
     do = FakeStages(ws)
     _, (code, made) = chain(write(tmp_path, 'stage = "train", model = "rpg"', "evaluate"), do)
-    assert code == 0 and do.typed[1][-2:] == ["--run", made.last["run"]]
+    assert code == 0 and do.typed[1][-2:] == ["--run", last(made, "runs")]
 
 
 def test_an_input_chosen_by_the_step_is_left_alone(tmp_path: Path, ws: Workspace) -> None:
@@ -386,7 +393,7 @@ def test_it_stops_at_the_first_failure_with_its_exit_code(
     err = capsys.readouterr().err
     assert "[2/3] genrec tokenize \\\n        --dataset shop --data preprocess-" in err and "exit code 4" in err
     assert "error: Something is gone.\n  try: genrec status" in err
-    assert set(made.last) == {"data"}
+    assert [artifact.kind for artifact in made.made] == ["data"]
 
 
 def test_a_fault_of_ours_is_shown_and_ends_the_recipe(
@@ -417,7 +424,7 @@ def test_a_folded_line_is_the_same_command() -> None:
 def test_what_the_steps_print_is_kept(tmp_path: Path, ws: Workspace) -> None:
     _, (_, made) = chain(write(tmp_path, "preprocess", "recommend"), FakeStages(ws))
     assert made.outputs == [
-        {"command": "preprocess", "path": str(ws.root / "shop" / "data" / made.last["data"])},
+        {"command": "preprocess", "path": str(ws.root / "shop" / "data" / last(made, "data"))},
         {"command": "recommend", "recommendations": []},
     ]
 
@@ -468,7 +475,7 @@ def test_an_evaluation_of_an_unknown_form_does_not_break_the_table(tmp_path: Pat
         pass
     odd = ws.read(ws.path(plan))
     assert isinstance(odd, Artifact)
-    row = rows(read_recipe(str(write(tmp_path, "evaluate"))), Chain(evals=[odd]))[0]
+    row = rows(read_recipe(str(write(tmp_path, "evaluate"))), Chain(made=[odd]))[0]
     assert row["model"].startswith("odd-") and row["users"] is None and row["epochs"] is None
 
 

@@ -15,9 +15,9 @@ from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, DivergedError, UsageError
-from genrec_cli.stages.experiment import SWEEPS
+from genrec_cli.stages.experiment import SWEEPS, names
 from genrec_cli.stages.recipe import read_recipe
-from genrec_cli.stages.sweep_recipe import MOST_CELLS, Sweep, SweepConfig, read_sweep, sweep_names
+from genrec_cli.stages.sweep_recipe import MOST_CELLS, Sweep, SweepConfig, read_sweep
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
 HEAD = '[sweep]\ntitle = "T"\n'
@@ -373,7 +373,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", names(SWEEPS))
 @pytest.mark.parametrize("dataset", ["mine", BEAUTY, TOYS, "amazon-2014-sports-and-outdoors"])
 def test_every_sweep_is_sound_on_any_data_set(name, dataset):
     sweep = read_sweep(name, {}, dataset)
