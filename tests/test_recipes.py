@@ -376,6 +376,18 @@ def test_an_input_chosen_by_the_step_is_left_alone(tmp_path: Path, ws: Workspace
     assert do.typed[1] == ["tokenize", "--data", "mine", "--dataset", "shop"]
 
 
+def test_a_run_starts_from_one_of_the_recipe(tmp_path: Path, ws: Workspace) -> None:
+    FakeStages(ws)(Step(stage="train", model="rpg"), [])
+    with ws.build(Plan("shop", "runs", "rpg-s0", 1, {"another": "run"})):
+        pass  # the label rpg-s0 alone is ambiguous now
+    do = FakeStages(ws)
+    steps = ('stage = "train", model = "rpg"', 'stage = "train", model = "mdgr", init_from = "rpg-s0"')
+    _, (code, made) = chain(write(tmp_path, *steps), do)
+    assert code == 0
+    assert do.typed[1][:5] == ["train", "--model", "mdgr", "--init-from", made.runs["rpg-s0"].path.name]
+    assert do.done[1].options["init_from"] == made.runs["rpg-s0"].path.name
+
+
 def test_ones_own_files_need_no_raw_ones(tmp_path: Path, ws: Workspace) -> None:
     do = FakeStages(ws)
     chain(write(tmp_path, "download", 'stage = "preprocess", interactions = "log.csv"'), do)

@@ -26,7 +26,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
     "preprocess": ("raw", "interactions", "items"),
     "tokenize": ("data",),
-    "train": ("model", "label", "data", "codes"),
+    "train": ("model", "label", "data", "codes", "vectors", "init_from"),
     "evaluate": ("run",),
     "recommend": ("run", "k", "output"),
     "case-study": ("runs",),
@@ -53,6 +53,8 @@ class Step(Section):
     raw: Name | None = None
     data: Name | None = None
     codes: Name | None = None
+    vectors: Name | None = None
+    init_from: Name | None = None
     run: Name | None = None
     runs: tuple[Name, ...] = ()
     interactions: File | None = None

@@ -42,8 +42,9 @@ class Chain:
     def named(self, step: Step) -> Step:
         """The step with its runs named in full: a recipe uses what it made, whatever else lies there."""
         full = {name: run.path.name for name, run in self.runs.items()}
-        run, runs = full.get(step.run or "", step.run), tuple(full.get(name, name) for name in step.runs)
-        return step.model_copy(update={"run": run, "runs": runs})
+        update: dict[str, Any] = {"runs": tuple(full.get(name, name) for name in step.runs)}
+        update |= {name: full.get(value, value) for name in ("run", "init_from") if (value := getattr(step, name))}
+        return step.model_copy(update=update)
 
     def inputs(self, step: Step) -> dict[str, str]:
         """Inputs that a step does not name and that earlier steps made. Your own files need no raw ones."""

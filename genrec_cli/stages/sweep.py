@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import merge, validate
-from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.diagnosis import parallel_below_residual
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError, UsageError
@@ -105,7 +105,7 @@ def run(
         try:
             if finished is None:
                 with progress() as shown_by:
-                    finished = train.train(ws, plan, device=device, force=force, report_to=shown_by.attach)
+                    finished = train.train(ws, plan, device=device, force=force, callbacks_for=shown_by.attach)
                 assert finished is not None  # a sweep is the work of one process
             made[plan.plan.key] = finished
         except DivergedError as error:
@@ -199,7 +199,7 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
     validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})).phases()
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
-    name = kind.decoder if config.decoder == "auto" else config.decoder
+    name = kind.search if config.decoder == "auto" else config.decoder
     own = f"'{cell.row}' sets it: leave evaluate.decoder out, as each model has its own"
     decoder = matching_decoder(name, _model(cell), own)
     settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
@@ -231,8 +231,8 @@ def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: A
     for section, key in sweep.varied:
         if section == "decoder":
             layers["decoder"].pop(key, None)
-    paths = {"data": str(given.data.path), "codes": str(codes.path) if codes else None}
-    made = train.plan(ws, given.data.dataset, _model(cell), layers, **paths)
+    paths = train.Inputs(str(given.data.path), codes and str(codes.path))
+    made = train.plan(ws, given.data.dataset, _model(cell), layers, inputs=paths)
     plan = made.plan
     there = sorted(ws.path(plan).parent.glob(f"[!.]*-{plan.key[:8]}"))
     if there and not ws.path(plan).is_dir():
