@@ -376,6 +376,20 @@ def test_an_input_chosen_by_the_step_is_left_alone(tmp_path: Path, ws: Workspace
     assert do.typed[1] == ["tokenize", "--data", "mine", "--dataset", "shop"]
 
 
+def test_vectors_are_those_behind_the_last_codes(tmp_path: Path, ws: Workspace) -> None:
+    for label in ("lsa", "other"):
+        with ws.build(Plan("shop", "vectors", label, 1, {})):
+            pass
+    vectors = ws.find("shop", "vectors", "lsa")
+    with ws.build(plan := Plan("shop", "codes", "opq", 1, {}, {"vectors": vectors})):
+        pass
+    made = Chain(made=[ws.made(plan)])
+    assert made.inputs(Step(stage="train")) == {"codes": plan.name, "vectors": vectors.path.name}
+    assert made.inputs(Step(stage="train", codes="mine")) == {}
+    assert made.inputs(Step(stage="train", vectors="other")) == {"codes": plan.name}
+    assert made.inputs(Step(stage="evaluate")) == {}
+
+
 def test_a_run_starts_from_one_of_the_recipe(tmp_path: Path, ws: Workspace) -> None:
     FakeStages(ws)(Step(stage="train", model="rpg"), [])
     with ws.build(Plan("shop", "runs", "rpg-s0", 1, {"another": "run"})):

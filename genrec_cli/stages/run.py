@@ -8,6 +8,7 @@ import itertools
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from genrec_cli import console
@@ -47,8 +48,14 @@ class Chain:
         return step.model_copy(update=update)
 
     def inputs(self, step: Step) -> dict[str, str]:
-        """Inputs that a step does not name and that earlier steps made. Your own files need no raw ones."""
+        """Inputs that a step does not name and that earlier steps made, such as the vectors behind the last codes.
+
+        Your own files need no raw ones, and codes that a step names come with their vectors.
+        """
         last = {"run" if artifact.kind == "runs" else artifact.kind: artifact.path.name for artifact in self.made}
+        for codes in [] if step.codes else self.of("codes"):
+            if facts := codes.manifest["inputs"].get("vectors"):
+                last["vectors"] = Path(facts["path"]).name
         wanted = () if step.interactions else TAKES[step.stage]
         return {name: last[name] for name in wanted if name in last and getattr(step, name) is None}
 
