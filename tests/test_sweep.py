@@ -223,7 +223,8 @@ def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     small = 'curriculum.preset="r-inf"\nmodel={name="mhl"}\ntokenizer.codewords=8\ntrain={epochs=1, warmup_steps=2}\n'
     path = write(tmp_path, small + HEAD + rows)
     popular = genrec(root, "sweep", path)  # masks and a model that cannot mask
-    assert popular.code == 2 and "'popular' cannot mask" in popular.err and not runs_of(root)
+    assert popular.code == 2 and "'popular' takes no masks" in popular.err and not runs_of(root)
+    assert not list((root / "synthetic").glob("[vc]*/*")), "refused before vectors and codes are made"
     path.write_text(path.read_text().replace('curriculum.preset="r-inf"\n', ""))
     answer = genrec(root, "sweep", path, "--split", "test", "--set", "train.max_length=20")
     table = pq.read_table(answer.path / "table.parquet").to_pylist()

@@ -194,9 +194,9 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
     """Raise the user's errors before any work: encoding alone can take hours."""
     kind = registry.load("model", _model(cell))
     layers = merge(kind.defaults, cell.layers)
-    validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
-    validate(TrainConfig, "train", layers["train"])
-    validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})).phases()
+    model = validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
+    kind.check(model, validate(TrainConfig, "train", layers["train"]))
+    train.check_masking(kind, _model(cell), validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
     name = kind.search if config.decoder == "auto" else config.decoder
