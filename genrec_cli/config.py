@@ -22,11 +22,22 @@ from genrec_cli.errors import ConfigError, UsageError
 Layer = Mapping[str, Mapping[str, Any]]
 """Section name -> key -> value, as read from one source."""
 
-SECTIONS = frozenset(
-    {"download", "preprocess", "tokenize", "encoder", "tokenizer", "model", "train", "curriculum", "noise"}
-    | {"evaluate", "decoder", "recommend", "case_study", "compare", "figures", "source", "recipe", "sweep"}
-)
-"""Every section that any stage reads. A file may hold all of them; a stage takes its own.
+READS: Mapping[str, tuple[str, ...]] = {
+    "download": ("source",),
+    "preprocess": ("preprocess", "source"),
+    "tokenize": ("encoder", "tokenizer"),
+    "train": ("model", "train", "curriculum", "noise", "decoder"),
+    "evaluate": ("evaluate", "decoder"),
+    "recommend": ("decoder",),
+    "case-study": ("case_study",),
+    "compare": ("compare",),
+    "figures": ("figures",),
+    "sweep": ("sweep", "encoder", "tokenizer", "model", "train", "curriculum", "noise", "decoder", "evaluate"),
+}
+"""Command -> the sections that it reads; a command that is not here reads none. Some read fewer, depending on what
+they are given: ``preprocess`` reads ``source`` for your own files only, and ``train`` what its model reads."""
+SECTIONS = frozenset({"recipe"}.union(*READS.values()))
+"""Every section that any command reads. A file may hold all of them; a command takes its own.
 ``recipe`` and ``sweep`` belong to the commands ``run`` and ``sweep``: such a file is also a ``--config`` file."""
 
 

@@ -15,9 +15,10 @@ from genrec_cli.config import merge, parse_set, read_toml, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.errors import DivergedError
-from genrec_cli.stages.run import read_recipe
-from genrec_cli.stages.sweep_recipe import FOLDER, Sweep, SweepConfig, read_sweep, sweep_names
+from genrec_cli.errors import ConfigError, DivergedError, UsageError
+from genrec_cli.stages.experiment import SWEEPS, names
+from genrec_cli.stages.recipe import read_recipe
+from genrec_cli.stages.sweep_recipe import MOST_CELLS, Sweep, SweepConfig, read_sweep
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
 HEAD = '[sweep]\ntitle = "T"\n'
@@ -226,7 +227,8 @@ def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     small = 'curriculum.preset="r-inf"\nmodel={name="mhl"}\ntokenizer.codewords=8\ntrain={epochs=1, warmup_steps=2}\n'
     path = write(tmp_path, small + HEAD + rows)
     popular = genrec(root, "sweep", path)  # masks and a model that cannot mask
-    assert popular.code == 2 and "'popular' cannot mask" in popular.err and not runs_of(root)
+    assert popular.code == 2 and "'popular' takes no masks" in popular.err and not runs_of(root)
+    assert not list((root / "synthetic").glob("[vc]*/*")), "refused before vectors and codes are made"
     path.write_text(path.read_text().replace('curriculum.preset="r-inf"\n', ""))
     answer = genrec(root, "sweep", path, "--split", "test", "--set", "train.max_length=20")
     table = pq.read_table(answer.path / "table.parquet").to_pylist()
@@ -266,8 +268,11 @@ def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
         quality = json.loads((codes / "quality.json").read_text())
         for column in ("colliding_share", "mean_entropy", "neighbours_kept_by_digits", "mutual_information_adjusted"):
             assert row[column] == pytest.approx(quality[column])
-        evaluation = Workspace(root).find("synthetic", "eval", pq.read_table(answer.path / "runs.parquet").to_pylist()[
-            list(table).index(name)]["evaluation"])  # fmt: skip
+        evaluation = Workspace(root).find(
+            "synthetic",
+            "eval",
+            pq.read_table(answer.path / "runs.parquet").to_pylist()[list(table).index(name)]["evaluation"],
+        )
         assert row["code_NDCG@10"] == pytest.approx(evaluation.result["code_metrics"]["kept"]["NDCG@10"])
         assert row["NDCG@10"] == pytest.approx(evaluation.result["metrics"]["kept"]["NDCG@10"])
         assert row["NDCG@10, seen left out"] == pytest.approx(evaluation.result["metrics"]["left_out"]["NDCG@10"])
@@ -322,6 +327,29 @@ def test_a_wrong_sweep_is_one_clear_error_before_any_work(shop, tmp_path, code, 
     assert not list((shop / "root" / "synthetic").glob("[cr][ou][dn]*s/*")), "nothing was made"
 
 
+def test_a_sweep_of_too_many_cells_is_counted_and_not_built(tmp_path):
+    """10^8 cells at once, and the bound itself: rows, values and seeds all count."""
+    ten = ", ".join(f"{n / 1000}" for n in range(1, 11))
+    axes = ["train.lr", "train.weight_decay", "model.dropout", "model.temperature"]
+    grid = "".join(f"{axis} = [{ten}]\n" for axis in axes)
+    with pytest.raises(ConfigError, match="the sweep has 10,000,000,000 cells; at most 10,000"):
+        many = {"sweep": {"seeds": list(range(1_000_000))}}
+        read_sweep(str(write(tmp_path, GRID + grid)), many, "synthetic")
+    path = write(tmp_path, GRID + grid)
+    assert len(read_sweep(str(path), {}, "synthetic").cells) == MOST_CELLS == 10_000
+    with pytest.raises(ConfigError, match="20,000 cells"):
+        read_sweep(str(path), {"sweep": {"seeds": [0, 1]}}, "synthetic")
+    rows = "".join(f'[[sweep.run]]\nname = "{name}"\n' for name in "ab")
+    with pytest.raises(ConfigError, match="20,000 cells"):
+        read_sweep(str(write(tmp_path, GRID + grid + rows)), {}, "synthetic")
+
+
+def test_a_sweep_whose_name_fits_no_folder_is_refused_before_any_work(tmp_path):
+    (path := tmp_path / f"{'é' * 120}.toml").write_text(GRID + "train.lr = [1e-3]\n")
+    with pytest.raises(UsageError, match="has 240 bytes; a sweep's has at most 200"):
+        read_sweep(str(path), {}, "synthetic")
+
+
 def test_an_unknown_sweep_gets_a_suggestion(shop):
     answer = genrec(shop / "root", "sweep", "mhl-tabel2")
     assert answer.code == 2 and "Did you mean 'mhl-table2'?" in answer.err
@@ -338,11 +366,20 @@ def test_codes_that_contradict_the_sweep_are_refused(swept, shop):
 # ---- sweeps that come with the package -------------------------------------------------------------
 
 BEAUTY, TOYS = "amazon-2014-beauty", "amazon-2014-toys-and-games"
-SIZES = {"mhl-table2": 16, "mhl-table6": 15, "mhl-table7": 24, "mhl-table8": 10, "mhl-table13": 3, "tokenizers": 5,
-         "mdgr-noise": 6, "mdgr-decoding": 16, "mdgr-codes": 3}  # fmt: skip
+SIZES = {
+    "mhl-table2": 16,
+    "mhl-table6": 15,
+    "mhl-table7": 24,
+    "mhl-table8": 10,
+    "mhl-table13": 3,
+    "tokenizers": 5,
+    "mdgr-noise": 6,
+    "mdgr-decoding": 16,
+    "mdgr-codes": 3,
+}
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", names(SWEEPS))
 @pytest.mark.parametrize("dataset", ["mine", BEAUTY, TOYS, "amazon-2014-sports-and-outdoors"])
 def test_every_sweep_is_sound_on_any_data_set(name, dataset):
     sweep = read_sweep(name, {}, dataset)
@@ -356,8 +393,12 @@ def test_every_sweep_is_sound_on_any_data_set(name, dataset):
 
 def test_the_tables_overlap_where_the_paper_trains_the_same_thing():
     """R-E-Inf on tokens with K 16 and ratio .15 stands in four tables: the same settings, the same numbers."""
-    same = {"mhl-table2": "token R-E-Inf", "mhl-table6": "token, codebooks 16", "mhl-table7": "token, ratio 0.15",
-            "mhl-table8": "mask_weight 1.0"}  # fmt: skip
+    same = {
+        "mhl-table2": "token R-E-Inf",
+        "mhl-table6": "token, codebooks 16",
+        "mhl-table7": "token, ratio 0.15",
+        "mhl-table8": "mask_weight 1.0",
+    }
     sweeps: dict[str, Sweep] = {name: read_sweep(name, {}, BEAUTY) for name in same}
     assert {sweeps[name].expected[row] for name, row in same.items()} == {(0.0574, 0.0424, 0.0795, 0.0495)}
 
@@ -400,10 +441,8 @@ def test_a_published_cell_is_trained_as_the_recipe_says(name, row, recipe):
 
 def test_the_tokenizers_are_compared_with_the_settings_of_the_recipe_beauty():
     recipe = read_recipe("beauty")
-    (step,) = (step for step in recipe.steps if "--model rpg" in " ".join(step))
-    typed = parse_set(word for word in step if "." in word and "=" in word)
-    named = {"model": {"name": "rpg"}, "train": {"lr": float(step[step.index("--lr") + 1])}}
-    given = merge(read_toml(recipe.path), typed, named)
+    (step,) = (step for step in recipe.steps if step.model == "rpg")
+    given = merge(read_toml(recipe.path), parse_set(step.assigned), {"model": {"name": "rpg"}})
     for cell in read_sweep("tokenizers", {}, BEAUTY).cells:
         assert settings(cell.layers) == settings(given)
 
@@ -425,13 +464,21 @@ def test_what_holds_on_one_data_set_is_left_out_elsewhere():
 
 
 def test_sweeps_are_no_recipes_of_steps():
-    assert {path.stem for path in FOLDER.glob("*.toml")} == set(SIZES)
+    assert {path.stem for path in SWEEPS.glob("*.toml")} == set(SIZES)
     assert validate(SweepConfig, "sweep", {"title": "T"}).seeds == (0,)
 
 
-@pytest.mark.parametrize("value, told", [
-    (7.0838, "7.08"), (0.04123, "0.0412"), (12.0, "12"), (99.96, "100"), (141.27, "141"), (13_612_345, "13,612,345"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, told",
+    [
+        (7.0838, "7.08"),
+        (0.04123, "0.0412"),
+        (12.0, "12"),
+        (99.96, "100"),
+        (141.27, "141"),
+        (13_612_345, "13,612,345"),
+    ],
+)
 def test_speeds_and_costs_keep_three_digits(value, told):
     line = {"row": "a", "n": 1, "users_per_second": value, "users_per_second sd": None, "users_per_second paper": None}
     assert shown([line], ["users_per_second"])[1] == [["a", 1, told]]
@@ -522,8 +569,11 @@ def test_truncation_shows_both_ways_and_says_what_the_printed_one_measures(swept
     rows = [row for row in everything if row["seen"] == "kept"]
     assert len(everything) == 2 * len(rows)
     assert [row["slice"] for row in rows] == [
-        "all", "over 6", "over 6, last 4 dropped", "over 6, cut as printed (memory)"
-    ]  # fmt: skip
+        "all",
+        "over 6",
+        "over 6, last 4 dropped",
+        "over 6, cut as printed (memory)",
+    ]
     users = [row["users"] for row in rows]
     assert users[0] > users[1] == users[2] == users[3] > 0 and rows[0]["p"] is None
     tested = genrec(swept[0], "evaluate", "--run", run)

@@ -121,7 +121,7 @@ class Workspace(Finder):
             "inputs": {name: source.reference(self.root) for name, source in plan.inputs.items()},
             "external": dict(plan.external),
             "files": files,
-            "environment": _environment(),
+            "environment": _environment(self.argv),
             "started": started,
             "seconds": round(time.time() - started, 3),
             "result": draft.result,
@@ -149,8 +149,8 @@ def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
         raise
 
 
-def _environment() -> dict[str, Any]:
+def _environment(argv: list[str]) -> dict[str, Any]:
     """Versions and the command line. Imports nothing that is not imported yet."""
     packages = ("torch", "numpy", "polars", "pyarrow", "faiss", "sentence_transformers", "sklearn")
     versions = {name: str(sys.modules[name].__version__) for name in packages if name in sys.modules}
-    return {"genrec": __version__, "python": platform.python_version(), "packages": versions, "argv": sys.argv[1:]}
+    return {"genrec": __version__, "python": platform.python_version(), "packages": versions, "argv": argv}

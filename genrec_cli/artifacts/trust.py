@@ -2,6 +2,8 @@
 
 import functools
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from genrec_cli.files import sha256_once
 class Lineage:
     """Reads artifacts under a root, and checks them together with everything they were made from."""
 
-    def __init__(self, root: Path, *, allow_stale: bool = False) -> None:
+    def __init__(self, root: Path, *, allow_stale: bool = False, argv: Sequence[str] | None = None) -> None:
         self.root = root
         self.allow_stale = allow_stale
+        self.argv = list(sys.argv[1:] if argv is None else argv)
+        """The command line that manifests record; a step of a recipe has its own."""
 
     def read(self, path: Path) -> Artifact | None:
         """The artifact in a folder, or None if it is not finished. A damaged manifest is a DataError."""

@@ -29,6 +29,6 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.stages.adopt import find_tables
 
         named = {"interactions": interactions, "users": users, "items": items, "attributes": attributes}
-        common.layers("adopt", [], {})  # nothing to set
+        common.layers("adopt")  # nothing to set
         dataset = new_name(common.dataset)
         make(common, *stage(common.workspace(), dataset, find_tables(folder, named)))

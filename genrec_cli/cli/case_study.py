@@ -26,14 +26,14 @@ def register(app: typer.Typer) -> None:
             bool | None, typer.Option("--exclude-seen", help="Leave out what the user had before.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
-    ) -> None:
+    ) -> "Artifact | None":
         """Look at single users: history, target and the top of each run, with titles; of MHL runs also why."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import case_study as stage
 
         named = {"case_study": {"users": users, "user": user or None, "k": k, "exclude_seen": exclude_seen}}
-        layers = common.layers("case-study", stage.SECTIONS, named)
+        layers = common.layers("case-study", named)
         config = validate(stage.CaseStudyConfig, "case_study", layers.get("case_study", {}))
         ws = common.workspace()
         plan = stage.plan(ws, ws.dataset(common.dataset), config, runs or [])
@@ -44,3 +44,4 @@ def register(app: typer.Typer) -> None:
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             console.say((artifact.path / "cases.md").read_text(encoding="utf-8"))
+        return artifact

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact, Plan, Workspace
 
 PANEL = "Common options"
+COMMANDS: dict[str, Callable[..., Any]] = {}
+"""Every command by its name, as a function of the shared options and its own; a stage's returns its artifact."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,26 @@ class Common:
 
         return Workspace(self.root, allow_stale=self.allow_stale)
 
-    def layers(self, command: str, sections: list[str], named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Merge ``--config`` files < ``--set`` < named options, for the sections that a command reads."""
-        from genrec_cli.config import merge, parse_set, read_toml, refuse_foreign
+    def emit(self, facts: dict[str, Any], text: str | None = None) -> None:
+        """The result of the command on stdout."""
+        from genrec_cli import console
 
+        console.emit(facts, text=text)
+
+    def layers(
+        self, command: str, named: dict[str, dict[str, Any]] | None = None, sections: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Merge ``--config`` files < ``--set`` < named options, for the sections that a command reads.
+
+        Args:
+            sections: where these are not all sections that the command can read.
+        """
+        from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_foreign
+
+        sections = READS.get(command, ()) if sections is None else sections
         assigned = parse_set(self.set_ or [])
         refuse_foreign(assigned, sections, command)
-        merged = merge(*(read_toml(path) for path in self.config or []), assigned, named)
+        merged = merge(*(read_toml(path) for path in self.config or []), assigned, named or {})
         return {name: values for name, values in merged.items() if name in sections}
 
 
@@ -78,14 +93,14 @@ def several() -> bool:
 
 def command(
     app: typer.Typer, name: str, *, panel: str | None = None, shared_by_ranks: bool = False
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command whose function takes ``common`` first; the shared options are added to its own.
 
     Args:
         shared_by_ranks: whether several processes can share its work (torchrun).
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
         shared = {
             field: inspect.Parameter(
                 field,
@@ -116,6 +131,7 @@ def command(
             [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + list(shared.values())
         )
         app.command(name, cls=PlainHelp, rich_help_panel=panel, no_args_is_help=False)(run)
+        COMMANDS[name] = function
         return function
 
     return register
@@ -163,11 +179,9 @@ def make(
     artifact = done or work()
     if artifact is None:
         return None
-    console.emit(
-        {"schema": 1, "path": str(artifact.path), "key": artifact.key, "digest": artifact.digest,
-         "state": "up to date" if done else "made", "result": artifact.result},
-        text=str(artifact.path),
-    )  # fmt: skip
+    facts = {"schema": 1, "path": str(artifact.path), "key": artifact.key, "digest": artifact.digest}
+    facts |= {"state": "up to date" if done else "made", "result": artifact.result}
+    common.emit(facts, text=str(artifact.path))
     if artifact.tainted:
         console.warn(WARNING)
     return artifact
@@ -225,3 +239,14 @@ def fail(error: Exception) -> int:
 def environment_default(name: str, fallback: str) -> str:
     """A default that an environment variable may set, such as ``GENREC_ENCODER``."""
     return os.environ.get(name) or fallback
+
+
+def whole_numbers(text: str | None, option: str, example: str) -> list[int] | None:
+    """The numbers of an option such as ``--at 5,10``."""
+    from genrec_cli.errors import UsageError
+
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        message = f"{option} takes whole numbers with commas, not '{text}'."
+        raise UsageError(message, hint=f"For example: {option} {example}") from None

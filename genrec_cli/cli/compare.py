@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         measures = None if metrics is None else [part.strip() for part in metrics.split(",")]
         named = {"compare": {"by": by, "metrics": measures, "split": split, "drop": drop}}
         ws = common.workspace()
-        layers = common.layers("compare", stage.SECTIONS, named)
+        layers = common.layers("compare", named)
         comparison = stage.plan(ws, ws.dataset(common.dataset), layers, sides=runs)
 
         def work() -> "Artifact":

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genrec_cli.cli.common import Common, command, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +28,12 @@ def register(app: typer.Typer) -> None:
             float, typer.Option("--timeout", min=0.1, help="Longest silence of a server, seconds.")
         ] = 30.0,
         retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror.")] = 5,
-    ) -> None:
+    ) -> "Artifact | None":
         """Fetch the raw files of a data set, or generate them; an interrupted download goes on."""
         from genrec_cli.sources.fetch import Patience
         from genrec_cli.stages import download as stage
 
-        plan = stage.plan(common.dataset, common.layers("download", ["source"], {}).get("source", {}))
+        plan = stage.plan(common.dataset, common.layers("download").get("source", {}))
         if from_dir and stage.changed(common.workspace(), plan, from_dir):
             common = replace(common, force=True)
 
@@ -38,4 +41,4 @@ def register(app: typer.Typer) -> None:
             ways = {"from_dir": from_dir, "urls": url or (), "patience": Patience(timeout, retries)}
             return stage.download(common.workspace(), plan, **ways, force=common.force)
 
-        make(common, plan, work)
+        return make(common, plan, work)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genrec_cli.cli.common import Common, command, make
+from genrec_cli.cli.common import Common, command, make, whole_numbers
 
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
@@ -23,15 +23,15 @@ def register(app: typer.Typer) -> None:
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
-    ) -> None:
+    ) -> "Artifact | None":
         """Measure a run over the whole catalogue: items and codes, seen items kept and left out."""
         from genrec_cli import console
         from genrec_cli.stages import evaluate as stage
 
-        cutoffs = None if at is None else _cutoffs(at)
+        cutoffs = whole_numbers(at, "--at", "5,10")
         named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs}}
         ws = common.workspace()
-        layers = common.layers("evaluate", stage.SECTIONS, named)
+        layers = common.layers("evaluate", named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
 
         def work() -> "Artifact":
@@ -40,17 +40,7 @@ def register(app: typer.Typer) -> None:
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             show(artifact)
-
-
-def _cutoffs(text: str) -> list[int]:
-    from genrec_cli.errors import UsageError
-
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--at takes whole numbers with commas, not '{text}'.", hint="For example: --at 5,10"
-        ) from None
+        return artifact
 
 
 def show(artifact: "Artifact") -> None:

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import figures as stage
 
-        layers = common.layers("figures", stage.SECTIONS, {"figures": {"users": users}})
+        layers = common.layers("figures", {"figures": {"users": users}})
         config = validate(stage.FiguresConfig, "figures", layers.get("figures", {}))
         ws = common.workspace()
         if sweep is not None and runs:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         """List what there is of a kind."""
         from genrec_cli import console
 
-        common.layers("list", [], {})
+        common.layers("list")
         entries = _entries(common, kind)
         console.emit({"schema": 1, "kind": kind, "entries": entries})
         if entries:
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages.status import lines, survey
 
-        common.layers("status", [], {})
+        common.layers("status")
         ws = common.workspace()
         names = [ws.dataset(common.dataset)] if common.dataset else ws.datasets()
         trees = {name: survey(ws, name) for name in names}
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages.doctor import PROBLEM, examine
 
-        common.layers("doctor", [], {})
+        common.layers("doctor")
         checks = examine(common.root)
         ready = all(check.state != PROBLEM for check in checks)
         console.emit({"schema": 1, "usable": ready, "checks": [check._asdict() for check in checks]})
@@ -74,7 +74,8 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
     from genrec_cli.registry import TABLE, names
-    from genrec_cli.stages.run import read_recipe, recipe_names
+    from genrec_cli.stages import experiment
+    from genrec_cli.stages.recipe import read_recipe
 
     ws = common.workspace()
     known = [*(f"{name}s" for name in TABLE), "recipes", "datasets", *KINDS]
@@ -83,7 +84,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     if kind not in known:
         raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
     if kind == "recipes":
-        heads = [(name, read_recipe(name).head) for name in recipe_names()]
+        heads = [(name, read_recipe(name).head) for name in experiment.names(experiment.RECIPES)]
         return [{"name": name, "dataset": head.dataset, "what": head.title} for name, head in heads]
     if kind == "datasets":
         return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]

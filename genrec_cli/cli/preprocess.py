@@ -1,11 +1,14 @@
 """genrec preprocess: raw files to tables."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genrec_cli.cli.common import Common, command, make
+
+if TYPE_CHECKING:
+    pass
 
 OWN = "Your own data"
 
@@ -76,7 +79,34 @@ def register(app: typer.Typer) -> None:
         if interactions is not None and raw is not None:
             raise UsageError("--raw and --interactions exclude each other.")
         layer = {"preprocess": named} | ({"source": {"name": "logs", **own}} if interactions else {})
-        sections = common.layers("preprocess", list(layer), layer)
+        sections = common.layers("preprocess", layer, list(layer))
+        own = {
+            "user_col": user_col,
+            "item_col": item_col,
+            "time_col": time_col,
+            "item_id_col": item_id_col,
+            "time_unit": time_unit,
+        }
+        named = {
+            "k_core": k_core,
+            "split": split,
+            "fields": None if fields is None else _words(fields),
+            "valid_from": _moment(valid_from),
+            "test_from": _moment(test_from),
+            "drop_duplicates": drop_duplicates,
+            "shuffle_ties": shuffle_ties,
+            "skip_bad_rows": skip_bad_rows,
+        }
+        if interactions is None:
+            given = [name for name, value in {"items": items, **own}.items() if value is not None]
+            if given:
+                raise UsageError(
+                    f"--{given[0].replace('_', '-')} belongs to your own data.",
+                    hint="Add --interactions FILE",
+                )
+            sections = common.layers("preprocess", {"preprocess": named}, ["preprocess"])
+        else:
+            sections = common.layers("preprocess", {"preprocess": named, "source": {"name": "logs", **own}})
         config = validate(PreprocessConfig, "preprocess", sections["preprocess"])
         ws = common.workspace()
         if interactions is None:
@@ -85,7 +115,7 @@ def register(app: typer.Typer) -> None:
         else:
             dataset = new_name(common.dataset)
             origin = from_files(validate(Logs.Config, "source", sections["source"]), interactions, items)
-        make(common, *stage(ws, dataset, config, origin, engine=engine))
+        return make(common, *stage(ws, dataset, config, origin, engine=engine))
 
 
 def _words(text: str | None) -> list[str] | None:

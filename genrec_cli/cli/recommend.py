@@ -44,12 +44,12 @@ def register(app: typer.Typer) -> None:
             raise UsageError("--users and --history exclude each other.")
         if output:
             stage.check_output(output)
-        common.layers("recommend", stage.SECTIONS, {})
+        common.layers("recommend")
         named = read_users(users) if users else None
         given = read_histories(history) if history else None
         ws = common.workspace()
         chosen = ws.find(ws.dataset(common.dataset), "runs", run)
-        layers = common.layers(f"recommend --run {chosen.path.name}", stage.sections_of(ws, chosen), {})
+        layers = common.layers(f"recommend --run {chosen.path.name}", sections=stage.sections_of(ws, chosen))
         if common.dry_run:
             console.say(f"would recommend {k} items to each user with {chosen.path.name}")
             console.emit({"schema": 1, "run": chosen.path.name, "state": "would be made"})
@@ -68,9 +68,9 @@ def register(app: typer.Typer) -> None:
         if output:
             found.write(output)
             console.say(f"{len(found):,} recommendations written")
-            console.emit({"schema": 1, "path": str(output), "rows": len(found)}, text=str(output))
+            common.emit({"schema": 1, "path": str(output), "rows": len(found)}, text=str(output))
         elif common.json:
             rows = [dict(zip(stage.COLUMNS, row, strict=True)) for row in found.rows()]
-            console.emit({"schema": 1, "run": chosen.path.name, "recommendations": rows})
+            common.emit({"schema": 1, "run": chosen.path.name, "recommendations": rows})
         else:
             console.table("", stage.COLUMNS, found.rows(), to_stdout=True)

@@ -1,16 +1,40 @@
 """``genrec run RECIPE``: a chain of stages from one file."""
 
 import os
-import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genrec_cli.cli.common import Common, command
+from genrec_cli.cli.common import COMMANDS, Common, command, fail
 
 if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact, Workspace
+    from genrec_cli.stages.recipe import Step
     from genrec_cli.stages.run import Chain
+
+WITH_DEVICE = ("train", "evaluate", "recommend", "case-study")
+
+
+@dataclass(frozen=True)
+class StepOptions(Common):
+    """The shared options of one step of a recipe."""
+
+    argv: list[str] = field(default_factory=list)
+    """The command line that does the same; manifests record it."""
+    printed: list[dict[str, Any]] = field(default_factory=list)
+    """What the step printed, as JSON objects."""
+
+    def workspace(self) -> "Workspace":
+        from genrec_cli.artifacts import Workspace
+
+        return Workspace(self.root, allow_stale=self.allow_stale, argv=self.argv)
+
+    def emit(self, facts: dict[str, Any], text: str | None = None) -> None:
+        self.printed.append(facts)
+        if not self.json:  # stdout then belongs to the recipe's own JSON object
+            super().emit(facts, text)
 
 
 def register(app: typer.Typer) -> None:
@@ -25,38 +49,59 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option("--from-dir", help="Take the raw files from here instead of downloading them."),
         ] = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+        seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
     ) -> None:
         """Run the steps of a recipe and show its table. What is up to date is not made again."""
         import shlex
         import time
 
         from genrec_cli import console
-        from genrec_cli.stages.run import aligned, commands, duration, read_recipe, rows, run_recipe
+        from genrec_cli.stages.recipe import read_recipe, refuse_unread, typed
+        from genrec_cli.stages.run import aligned, duration, rows, run_recipe
 
-        chosen = read_recipe(recipe)
-        typed = getattr(context.get_parameter_source("dataset"), "name", "") == "COMMANDLINE"
-        dataset = common.dataset if typed and common.dataset else chosen.head.dataset  # GENREC_DATASET is for stages
-        place = _place(common, dataset)
-        lines = commands(chosen, [*place, *_shared(common, chosen.path)], common.set_ or [], from_dir)
+        chosen, assigned = read_recipe(recipe), common.set_ or []
+        refuse_unread(chosen, assigned, from_dir)
+        if getattr(context.get_parameter_source("dataset"), "name", "") != "COMMANDLINE":
+            common = replace(common, dataset=chosen.head.dataset)  # GENREC_DATASET is for stages
+        common = replace(common, config=[_near(chosen.path), *(common.config or [])])
+        place = typed(_place(common))
+
+        def options(step: "Step") -> dict[str, Any]:
+            """Options of the recipe that are options of the step's command too."""
+            given: dict[str, Any] = {"from_dir": from_dir} if step.stage == "download" else {}
+            given |= {"seed": seed} if step.stage == "train" else {}
+            given |= {"device": device} if step.stage in WITH_DEVICE and device != "auto" else {}
+            return {name: value for name, value in given.items() if value is not None}
+
+        def shared(step: "Step") -> list[str]:
+            words = {name: getattr(common, name) for name in ("config", "force", "allow_stale", "json")}
+            words |= {"verbose": common.verbose, "quiet": common.quiet, "set": chosen.assigned_to(step, assigned)}
+            return [*place, *typed(words | options(step))]
+
+        def do(step: "Step", line: list[str]) -> "tuple[Artifact | None, list[dict[str, Any]]]":
+            settings = [*step.assigned, *chosen.assigned_to(step, assigned)]
+            own = StepOptions(**vars(common) | {"set_": settings}, argv=line)
+            return COMMANDS[step.stage](own, **step.options, **options(step)), own.printed
+
         console.say(f"{chosen.head.title}  ({chosen.head.dated})")
         for source in chosen.head.cite:
             console.say(f"  {source}")
+        every = [shared(step) for step in chosen.steps]
         if common.dry_run:
-            console.emit(
-                {"schema": 1, "recipe": chosen.name, "steps": lines},
-                text="\n".join(f"genrec {shlex.join(line)}" for line in lines),
-            )
+            lines = [[*step.words, *words] for step, words in zip(chosen.steps, every, strict=True)]
+            text = "\n".join(f"genrec {shlex.join(line)}" for line in lines)
+            console.emit({"schema": 1, "recipe": chosen.name, "steps": lines}, text=text)
             return
 
         started = time.monotonic()
-        code, chain = run_recipe(common.workspace(), chosen, lines, _invoke, lambda name: _options(app, name))
-        console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
+        code, chain = run_recipe(chosen, every, do, fail)
         table = rows(chosen, chain)
-        _show(f"{chosen.head.title} ({dataset})", table)
+        _show(f"{chosen.head.title} ({common.dataset})", table)
         if not code:
             console.say("")
-            if "cases" in chain.by_kind:
-                console.say(f"Single users, run beside run:  {chain.by_kind['cases'].path / 'cases.md'}")
+            for cases in chain.of("cases"):
+                console.say(f"Single users, run beside run:  {cases.path / 'cases.md'}")
             console.say(f"Done in {duration(time.monotonic() - started)}." + (" Next:" if chosen.head.next else ""))
             for line in aligned(_next(line, shlex.join(place), chain) for line in chosen.head.next):
                 console.say(f"  {line}")
@@ -65,28 +110,21 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(code)
 
 
-def _place(common: Common, dataset: str) -> list[str]:
+def _place(common: Common) -> dict[str, Any]:
     """The options that say where a step works. A root that the step takes by itself is left out."""
     usual = Path(os.environ.get("GENREC_ROOT") or "artifacts")
-    return ["--dataset", dataset, *([] if common.root == usual else ["--root", str(common.root)])]
+    return {"dataset": common.dataset, "root": None if common.root == usual else common.root}
+
+
+def _near(path: Path) -> Path:
+    """A path below the working directory in its short form."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _next(line: str, place: str, chain: "Chain") -> str:
     """A command for the reader, with the labels that the runs have: another seed gives others."""
-    labels = {name: run.path.name.rpartition("-")[0] for name, run in chain.by_label.items()}
+    labels = {name: run.path.name.rpartition("-")[0] for name, run in chain.runs.items()}
     return " ".join(labels.get(word, word) for word in line.split(" ")).replace("{at}", place)
-
-
-def _shared(common: Common, recipe: Path) -> list[str]:
-    """The other shared options as words, for every step. A path below the working directory stays short."""
-    here = Path.cwd()
-    path = recipe.relative_to(here) if recipe.is_relative_to(here) else recipe
-    words = ["--config", str(path)]
-    for extra in common.config or []:
-        words += ["--config", str(extra)]
-    flags = {"--force": common.force, "--allow-stale": common.allow_stale, "--json": common.json}
-    flags |= {"--verbose": common.verbose, "--quiet": common.quiet}
-    return words + [flag for flag, given in flags.items() if given]
 
 
 def _show(title: str, table: list[dict[str, Any]]) -> None:
@@ -105,25 +143,3 @@ def _show(title: str, table: list[dict[str, Any]]) -> None:
         head.insert(1, "users")
     shown = [row | {"training": duration(row["train_seconds"])} for row in table]
     console.table(title, head, ([row[name] for name in head] for row in shown), to_stdout=True)
-
-
-def _invoke(words: list[str]) -> int:
-    """Run one command line in this process, as if it had been typed; returns its exit code."""
-    from genrec_cli.cli import main
-
-    typed = sys.argv
-    sys.argv = ["genrec", *words]  # a manifest records the step itself, so that it can be repeated alone
-    try:
-        main(words)
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    finally:
-        sys.argv = typed
-    return 0
-
-
-def _options(app: typer.Typer, name: str) -> frozenset[str]:
-    """The long options of a command."""
-    group = typer.main.get_group(app)
-    found = group.commands.get(name)
-    return frozenset(option for parameter in (found.params if found else []) for option in parameter.opts)

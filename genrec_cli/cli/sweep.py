@@ -1,13 +1,13 @@
 """genrec sweep"""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genrec_cli.cli.common import Common, command, environment_default, make
+from genrec_cli.cli.common import Common, command, environment_default, make, whole_numbers
 
 if TYPE_CHECKING:
-    from genrec_cli.artifacts import Artifact, Plan
+    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -23,20 +23,18 @@ def register(app: typer.Typer) -> None:
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes for all runs. Default: what the sweep asks for.")] = None,
     ) -> None:
-        """Train and evaluate every row of a sweep over seeds; keep what is finished, and show the table."""
+        """Train and evaluate every row of a sweep with every seed, and show the table. Finished runs are kept."""
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.errors import UsageError
-        from genrec_cli.stages import evaluate as evaluation
         from genrec_cli.stages import sweep as stage
-        from genrec_cli.stages import train as training
-        from genrec_cli.stages.sweep_recipe import SECTIONS, read_sweep
+        from genrec_cli.stages.sweep_recipe import read_sweep
 
         if split not in ("valid", "test"):
             raise UsageError(f"There is no split '{split}'.", hint="--split valid or --split test")
         ws = common.workspace()
         dataset = ws.dataset(common.dataset)
-        layers = common.layers("sweep", ["sweep", *SECTIONS], {"sweep": {"seeds": _seeds(seeds)}})
+        layers = common.layers("sweep", {"sweep": {"seeds": whole_numbers(seeds, "--seeds", "0,1,2")}})
         chosen = read_sweep(recipe, layers, dataset)
         encoder = environment_default("GENREC_ENCODER", "sentence-transformers")
         given = stage.inputs(ws, chosen, dataset, data=data, codes=codes, encoder=encoder)
@@ -44,38 +42,18 @@ def register(app: typer.Typer) -> None:
 
         if common.dry_run:
             cells = stage.survey(ws, chosen, given)
+            columns = ["row", "seed", "state", "run"]
             rows = [[cell.row, cell.seed, state, path and path.name] for cell, state, path in cells]
-            console.table("", ["row", "seed", "state", "run"], rows)
-            facts = [dict(zip(("row", "seed", "state", "run"), row, strict=True)) for row in rows]
+            console.table("", columns, rows)
+            facts = [dict(zip(columns, row, strict=True)) for row in rows]
             console.emit({"schema": 1, "sweep": chosen.name, "split": split, "cells": facts})
             return
 
-        def train(run: "training.TrainPlan") -> "Artifact":
-            with TrainProgress() as progress:
-                return training.train(ws, run, device=device, force=common.force, report_to=progress.attach)
-
-        def evaluate(plan: "Plan", config: "evaluation.EvaluateConfig") -> "Artifact":
-            return evaluation.run(
-                ws,
-                plan,
-                config,
-                device=device,
-                bar=console.user_bar("scoring"),
-            )
-
-        done, diverged = stage.run(ws, chosen, given, split, stage.Doing(train, evaluate), force=common.force)
+        work: dict[str, Any] = {"device": device, "force": common.force, "progress": TrainProgress}
+        done, diverged = stage.run(ws, chosen, given, split, **work)
         artifact = make(common, *stage.table_stage(ws, chosen, dataset, split, done, diverged))
         if artifact is not None:
             show(artifact, stage.title(chosen, dataset, split), stage.notes(chosen, split, diverged))
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    from genrec_cli.errors import UsageError
-
-    try:
-        return None if text is None else [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--seeds takes whole numbers with commas, not '{text}'.", hint="--seeds 0,1,2") from None
 
 
 def show(artifact: "Artifact", title: str, notes: list[str]) -> None:

@@ -1,10 +1,13 @@
 """genrec tokenize: item texts to vectors, and vectors to codes."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genrec_cli.cli.common import Common, command, environment_default, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +72,7 @@ def register(app: typer.Typer) -> None:
                 help="Codes artifact whose PCA and codebooks are used as they are, for new items.",
             ),
         ] = None,
-    ) -> None:
+    ) -> "Artifact | None":
         """Turn item texts into vectors and vectors into codes, or titles into codes; show how good the codes are."""
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
@@ -81,7 +84,7 @@ def register(app: typer.Typer) -> None:
 
         named = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}
         named["collisions"] = collisions
-        given = common.layers("tokenize", ["encoder", "tokenizer"], {"encoder": {}, "tokenizer": named})
+        given = common.layers("tokenize", {"encoder": {}, "tokenizer": named})
         default = environment_default("GENREC_ENCODER", "sentence-transformers")
 
         ws = common.workspace()
@@ -113,5 +116,6 @@ def register(app: typer.Typer) -> None:
             elif vectors is None:
                 console.say(f"vectors/{plan.name}: making them first")
                 vectors = work()
-        if here().main:  # one process alone makes the codes
-            make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, own))
+        if not here().main:  # one process alone makes the codes
+            return None
+        return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, own))

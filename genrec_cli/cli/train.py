@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         best_so_far: Annotated[
             bool, typer.Option("--best-so-far", help="Train no more: make a run of the best epoch until now.")
         ] = False,
-    ) -> None:
+    ) -> "Artifact | None":
         """Train a model; run it again after a kill and it goes on where it stopped."""
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import train as stage
@@ -60,12 +60,12 @@ def register(app: typer.Typer) -> None:
                 "freeze": freeze,
             },
         }
-        layers = common.layers("train", stage.SECTIONS, named)
+        layers = common.layers("train", named)
         ws = common.workspace()
         name = str(layers.get("model", {}).get("name") or "mhl")
         inputs = stage.Inputs(data, codes, vectors, init_from)
         run = stage.plan(ws, ws.dataset(common.dataset), name, layers, inputs=inputs, label=label)
-        common.layers(f"train --model {name}", stage.sections_of(name), {})
+        common.layers(f"train --model {name}", sections=stage.sections_of(name))
 
         def work() -> "Artifact":
             with TrainProgress() as progress:
@@ -81,6 +81,7 @@ def register(app: typer.Typer) -> None:
         if artifact is not None and not common.dry_run:
             show_work(artifact)
             show_diagnosis(artifact)
+        return artifact
 
 
 def show_forecast(name: str, found: dict[str, Any]) -> None:

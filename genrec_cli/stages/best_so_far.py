@@ -1,7 +1,7 @@
-"""train --best-so-far: the best epoch of a training that was interrupted, or goes on still, as a run of its own.
+"""train --best-so-far: makes a run of the best epoch of a training that is not finished.
 
-The training's folder is only read. The new run says in its settings after which epoch it was taken, so it has a key
-of its own and is never mistaken for the whole training.
+The folder of the training is only read. The settings of the new run name the epoch after which it was taken, so its key
+differs from that of the whole training.
 """
 
 import json
@@ -23,7 +23,7 @@ GO_ON = "the same command without --best-so-far    trains on"
 
 
 def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifact]]:
-    """What would be made of a training as it stands, and the work."""
+    """The plan of a run from an unfinished training, and the work that makes it."""
     if not here().alone:
         raise UsageError("--best-so-far is the work of one process.", hint="Type it without torchrun")
     folder = ws.path(run.plan)

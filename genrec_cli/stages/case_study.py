@@ -33,7 +33,6 @@ from genrec_cli.stages.taint import mark
 from genrec_cli.stages.trained import Run
 
 VERSION = 4
-SECTIONS = ["case_study"]
 MOST_HISTORY = 10
 """Items of a history that are shown; the last ones."""
 HEAT = "▁▂▃▄▅▆▇█"

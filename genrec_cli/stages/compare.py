@@ -26,7 +26,6 @@ from genrec_cli.stages.taint import mark
 from genrec_cli.stages.trained import Run
 
 VERSION = 2
-SECTIONS = ["compare"]
 
 By = Literal["all", "cold-start", "length", "day", "truncation"]
 Bar = Callable[[int], Any]

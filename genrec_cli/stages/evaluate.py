@@ -28,7 +28,6 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.trained import Run
 
 VERSION = 6
-SECTIONS = ["evaluate", "decoder"]
 
 
 class EvaluateConfig(Section):

@@ -25,7 +25,6 @@ from genrec_cli.stages.case_study import labels_of
 from genrec_cli.stages.trained import Run
 
 VERSION = 2
-SECTIONS = ["figures"]
 MOST_RUNS = 12
 """Runs in one figure; more of them could not be told apart."""
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.config import did_you_mean
+from genrec_cli.config import READS, did_you_mean
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
@@ -24,7 +24,6 @@ from genrec_cli.files import write_atomically
 from genrec_cli.stages.trained import Run
 
 COLUMNS = ("user", "rank", "item", "title", "score")
-SECTIONS = ["decoder"]
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
@@ -71,7 +70,7 @@ def check_output(path: Path) -> None:
 
 def sections_of(ws: Workspace, chosen: Artifact) -> list[str]:
     """The sections that recommending with a run reads; a file may hold others."""
-    return SECTIONS if Run(ws, chosen).settings.model_dump() else []
+    return list(READS["recommend"]) if Run(ws, chosen).settings.model_dump() else []
 
 
 def run(

@@ -1,13 +1,14 @@
-"""sweep: every cell of a sweep tokenized, trained and evaluated by the stages themselves, then one table.
+"""sweep: tokenizes, trains and evaluates every cell of a sweep, then makes one table.
 
-A cell is the very run that ``genrec train`` and ``genrec evaluate`` would make of its settings: whatever of it
-is there is used, under whatever label; what was begun goes on; a kill loses nothing.
+A cell is the run and the evaluation that ``genrec train`` and ``genrec evaluate`` make of the same settings. A run that
+is finished is used, whatever its label; a run that was begun is resumed.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,17 +38,9 @@ class Inputs:
 
     data: Artifact
     codes: Artifact | None
-    """Codes for all cells, if they were named; otherwise what the settings ask for, or the only ones there are."""
+    """The codes of all cells, if they were named. Otherwise each cell has those of its settings, or the only ones."""
     encoder: str
     """The encoder where the settings name none."""
-
-
-@dataclass(frozen=True)
-class Doing:
-    """How the work of a cell is done and shown."""
-
-    train: Callable[[train.TrainPlan], Artifact]
-    evaluate: Callable[[Plan, evaluate.EvaluateConfig], Artifact]
 
 
 def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes: str | None, encoder: str) -> Inputs:
@@ -71,8 +64,8 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
 
 
 def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, Path | None]]:
-    """What there is to do, cell by cell, with the folder of each run; makes nothing."""
-    states = []
+    """The state of every cell and the folder of its run. Makes nothing."""
+    states: list[tuple[Cell, str, Path | None]] = []
     for cell in sweep.cells:
         codes = _codes(ws, cell, given, make=False)
         if codes is None and _needs_codes(cell):
@@ -85,19 +78,37 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
 
 
 def run(
-    ws: Workspace, sweep: Sweep, given: Inputs, split: Literal["valid", "test"], doing: Doing, *, force: bool
+    ws: Workspace,
+    sweep: Sweep,
+    given: Inputs,
+    split: str,
+    *,
+    device: str,
+    force: bool,
+    progress: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[list[Done], list[str]]:
-    """Do all cells. Returns the finished ones, and what diverged: a row that fails does not end the others."""
+    """Train and evaluate all cells. A run that diverges does not end the others.
+
+    Args:
+        progress: shows a training; ``attach`` of what it gives makes the reports of a training loop.
+
+    Returns: the finished cells, and the names of those that diverged.
+    """
     plans = [(cell, _train_plan(ws, sweep, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
     columns = check_columns(sweep.config.columns)
-    done, diverged = [], []
+    done: list[Done] = []
+    diverged: list[str] = []
     made: dict[str, Artifact] = {}
     for number, (cell, plan) in enumerate(plans, 1):
         head = f"[{number}/{len(plans)}] {cell.row}, seed {cell.seed}: runs/{plan.plan.name}"
         finished = made.get(plan.plan.key) or (None if force else ws.done(plan.plan))
         console.say(f"{head}: up to date" if finished else head)
         try:
-            finished = made[plan.plan.key] = finished or doing.train(plan)
+            if finished is None:
+                with progress() as shown_by:
+                    finished = train.train(ws, plan, device=device, force=force, callbacks_for=shown_by.attach)
+                assert finished is not None  # a sweep is the work of one process
+            made[plan.plan.key] = finished
         except DivergedError as error:
             console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
             diverged.append(f"{cell.row}, seed {cell.seed}")
@@ -105,7 +116,11 @@ def run(
         at = cutoffs(columns, _evaluation(cell).at)
         settings = merge(cell.layers, {"evaluate": {"at": at, "split": split}})
         measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
-        evaluation = (None if force else ws.done(measure)) or doing.evaluate(measure, config)
+        evaluation = None if force else ws.done(measure)
+        if evaluation is None:
+            bar = console.user_bar("scoring")
+            evaluation = evaluate.run(ws, measure, config, device=device, bar=bar)
+            assert evaluation is not None
         codes = ws.input(finished, "codes") if "codes" in finished.manifest["inputs"] else None
         done.append(Done(cell.row, cell.seed, finished, evaluation, codes))
     if not done:
@@ -118,10 +133,10 @@ def table_stage(
 ) -> tuple[Plan, Callable[[], Artifact]]:
     """The table of finished cells, as an artifact."""
     columns = check_columns(sweep.config.columns)
-    settings = sweep.config.model_dump(mode="json", exclude={"on"}) | {
-        "split": split, "expected": {row: list(numbers) for row, numbers in sweep.expected.items()},
-        "diverged": diverged, "cells": [[cell.row, cell.seed] for cell in done],
-    }  # fmt: skip
+    expected = {row: list(numbers) for row, numbers in sweep.expected.items()}
+    cells = [[cell.row, cell.seed] for cell in done]
+    settings = sweep.config.model_dump(mode="json", exclude={"on"})
+    settings |= {"split": split, "expected": expected, "diverged": diverged, "cells": cells}
     made_from = {f"eval{number}": cell.evaluation for number, cell in enumerate(done)}
     plan = Plan(dataset, "sweeps", f"{sweep.name}-{split}", VERSION, {"sweep": settings}, made_from)
 
@@ -177,15 +192,15 @@ def _evaluation(cell: Cell) -> evaluate.EvaluateConfig:
 
 
 def _validate(cell: Cell, columns: Sequence[str]) -> None:
-    """Meet the user's errors now, and not after hours of encoding or in the middle of the night."""
+    """Raise the user's errors before any work: encoding alone can take hours."""
     kind = registry.load("model", _model(cell))
     layers = merge(kind.defaults, cell.layers)
-    validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
-    validate(TrainConfig, "train", layers["train"])
-    validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})).phases()
+    model = validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
+    kind.check(model, validate(TrainConfig, "train", layers["train"]))
+    train.check_masking(kind, _model(cell), validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
-    name = kind.decoder if config.decoder == "auto" else config.decoder
+    name = kind.search if config.decoder == "auto" else config.decoder
     own = f"'{cell.row}' sets it: leave evaluate.decoder out, as each model has its own"
     decoder = matching_decoder(name, _model(cell), own)
     settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
@@ -209,17 +224,16 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
 
 
 def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
-    """The plan of a cell, under the label that a run of the same key bears already.
+    """The plan of a cell. It has the label of a run that is there under the same key, if there is one.
 
-    Where rows differ in their decoder, they decode one run: it is validated by what the rows have in common.
+    Rows that differ in ``[decoder]`` only share one run; it is validated with the settings that they share.
     """
     layers = {name: dict(section) for name, section in cell.layers.items()}
     for section, key in sweep.varied:
         if section == "decoder":
             layers["decoder"].pop(key, None)
-    made = train.plan(
-        ws, given.data.dataset, _model(cell), layers, data=str(given.data.path), codes=codes and str(codes.path)
-    )
+    paths = train.Inputs(str(given.data.path), codes and str(codes.path))
+    made = train.plan(ws, given.data.dataset, _model(cell), layers, inputs=paths)
     plan = made.plan
     there = sorted(ws.path(plan).parent.glob(f"[!.]*-{plan.key[:8]}"))
     if there and not ws.path(plan).is_dir():
@@ -228,7 +242,7 @@ def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: A
 
 
 def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
-    """The codes that a cell asks for, made if need be; without [encoder] and [tokenizer] the only ones there are."""
+    """The codes of a cell, made if ``make`` is set; without [encoder] and [tokenizer] the only codes there are."""
     if given.codes or not _needs_codes(cell):
         return given.codes
     data, encoding, wanted = given.data, cell.layers.get("encoder", {}), cell.layers.get("tokenizer", {})
@@ -242,5 +256,5 @@ def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact 
     return vectors_of and _made(ws, *codes_of.codes_stage(ws, data, config, vectors_of), make=make)
 
 
-def _made(ws: Workspace, plan: Plan, work: Callable[[], Artifact], *, make: bool) -> Artifact | None:
+def _made(ws: Workspace, plan: Plan, work: Callable[[], Artifact | None], *, make: bool) -> Artifact | None:
     return ws.done(plan) or (work() if make else None)

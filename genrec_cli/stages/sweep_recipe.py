@@ -1,4 +1,4 @@
-"""A sweep as data: ``[sweep]`` of a TOML file, expanded to cells of one run each.
+"""A sweep as data: ``[sweep]`` of a TOML file, expanded to cells. A cell is one run: a row with one seed.
 
     [sweep]
     title = "Temperature and rate"
@@ -8,31 +8,35 @@
     model.temperature = [0.03, 0.07]
     train.lr = [5e-4, 1e-3]
 
-    [[sweep.run]]                               # ... for each of these, if there are any
+    [[sweep.run]]                               # ... with each of these rows, if there are any
     name = "rpg"
     set = { model.name = "rpg", curriculum.preset = "inf" }
 
 The other sections of the file ([model], [train], [tokenizer], ...) are shared by all. Settings win in the order
-of the file < ``[sweep.on.DATASET]`` < ``--config`` < ``--set`` < the cell's own, and nobody may set what varies.
+of the file < ``[sweep.on.DATASET]`` < ``--config`` < ``--set`` < the cell's own. A setting that varies between rows
+cannot be set for all of them.
 """
 
 import itertools
+import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from genrec_cli.config import SECTIONS as KNOWN
-from genrec_cli.config import Layer, Natural, Section, did_you_mean, merge, read_toml, validate
+from genrec_cli.config import READS, Layer, Natural, Section, did_you_mean, merge, validate
 from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.stages.experiment import SWEEPS, layer_of, read_file
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "sweeps"
-SECTIONS = ["encoder", "tokenizer", "model", "train", "curriculum", "noise", "evaluate", "decoder"]
-"""What the runs of a sweep read."""
+SECTIONS = READS["sweep"][1:]
+"""What the cells of a sweep read: all but ``[sweep]`` itself."""
+MOST_CELLS = 10_000
+LONGEST_NAME = 200
+"""Bytes of a sweep's name, which begins the name of a folder."""
 BY_OPTION = {("train", "seed"): "--seeds 0,1,2", ("evaluate", "split"): "--split valid|test"}
-"""What the command decides for all cells."""
+"""Settings that have an option of their own, for all cells."""
 
 
 class RunRow(Section):
@@ -96,24 +100,15 @@ class Sweep:
     """(section, key) of every setting that differs between rows."""
 
 
-def sweep_names() -> list[str]:
-    """Names of the sweeps that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
 def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     """A sweep by name or path. Errors name the file and the row.
 
     Args:
         given: ``--config``, ``--set`` and named options, ``sweep`` among the sections.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not name.endswith(".toml") and name not in sweep_names():
-        raise UsageError(f"There is no sweep '{name}'.{did_you_mean(name, sweep_names())}",
-                         hint=f"Sweeps: {', '.join(sweep_names())}; or give a FILE.toml")  # fmt: skip
-    content = read_toml(path)
-    if "sweep" not in content:
-        raise ConfigError(f"{path} has no [sweep] table.", hint="A recipe of steps:  genrec run")
+    path, content = read_file(name, SWEEPS, "sweep")
+    if (size := len(os.fsencode(path.stem))) > LONGEST_NAME:
+        raise UsageError(f"The name of {path} has {size} bytes; a sweep's has at most {LONGEST_NAME}.")
     try:
         head = merge(content, given)["sweep"]
         config = validate(SweepConfig, "sweep", head)
@@ -133,12 +128,16 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
 
 
 def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """Names and settings: each run crossed with each point of the grid, whose axes are in the order of the file."""
+    """Names and settings of all rows: each run with each point of the grid, whose axes have the order of the file."""
     layer = _layer(grid, "sweep.grid")
     axes = {f"{section}.{key}": values for section, keys in layer.items() for key, values in keys.items()}
     for axis, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"sweep.grid: {axis} must be a list of values to try, not {values!r}.")
+    count = math.prod(map(len, axes.values())) * max(len(config.run), 1) * len(config.seeds)
+    if count > MOST_CELLS:
+        hint = "Fewer values, rows or seeds; or several sweeps, whose finished runs are shared"
+        raise ConfigError(f"the sweep has {count:,} cells; at most {MOST_CELLS:,} are allowed.", hint=hint)
     short = [axis.partition(".")[2] for axis in axes]
     words = short if len(set(short)) == len(short) else list(axes)
     for run in config.run or (RunRow(name=""),):
@@ -151,17 +150,7 @@ def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, d
 
 
 def _layer(settings: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    """``{"train.lr": x}`` and ``{"train": {"lr": x}}`` are the same: section -> key -> value."""
-    layer: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
-        section, dot, key = name.partition(".")
-        if not dot and not isinstance(value, dict):
-            raise ConfigError(f"{where}: write section.key, not '{name}'.", hint="For example: { train.lr = 5e-4 }")
-        if section not in SECTIONS:
-            hint = f"Sections: {', '.join(SECTIONS)}"
-            raise ConfigError(f"{where}: a sweep cannot set '{section}'.{did_you_mean(section, KNOWN)}", hint=hint)
-        layer.setdefault(section, {}).update({key: value} if dot else value)
-    return layer
+    return layer_of(settings, SECTIONS, f"{where}: a sweep")
 
 
 def _check(config: SweepConfig, place: Place, rows: list[str]) -> None:
@@ -180,13 +169,13 @@ def _check(config: SweepConfig, place: Place, rows: list[str]) -> None:
 
 
 def _refuse(given: Layer, varied: frozenset[tuple[str, str]], shared: Layer) -> None:
-    """Settings that would make the names of the rows, the seeds or the split untrue."""
+    """Refuse settings that would contradict the names of the rows, the seeds or the split."""
     for section, key in sorted(varied):
         if (section, key) in BY_OPTION:
             raise UsageError(f"A row cannot set {section}.{key}.", hint=BY_OPTION[section, key])
         if key in given.get(section, {}):
-            raise UsageError(f"{section}.{key} is what this sweep varies; it cannot be set for all rows.",
-                             hint="Write a sweep of your own: FILE.toml")  # fmt: skip
+            message = f"{section}.{key} is what this sweep varies; it cannot be set for all rows."
+            raise UsageError(message, hint="Write a sweep of your own: FILE.toml")
     for (section, key), option in BY_OPTION.items():
         if key in shared.get(section, {}):
             raise UsageError(f"A sweep does not take {section}.{key} from settings.", hint=option)

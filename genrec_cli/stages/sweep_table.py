@@ -1,4 +1,4 @@
-"""The table of a sweep: for each row the mean and deviation over seeds, the published numbers beside them."""
+"""The table of a sweep: for each row mean and standard deviation over seeds, beside the published numbers."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +20,21 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "peak_memory_mib": lambda run: run.get("peak_memory_mib"),
     "parameters": lambda run: run.get("parameters"),
 }
-"""What a run cost, from its result. Seconds hold the validations; memory is known on CUDA only."""
+"""What a run cost, from its result. Seconds include the validations; memory is known on CUDA only."""
 SPEED = "users_per_second"
 DECODING = (SPEED, "valid_share", "recall_against_exact")
-"""What an evaluation says of its decoder."""
+"""What an evaluation says of its search."""
 
 QUALITY = (
-    "colliding_share", "largest_group", "mean_entropy", "least_used_share", "mutual_information_adjusted",
-    "neighbours_kept_by_decoded", "neighbours_kept_by_digits", "reconstruction_error",
-)  # fmt: skip
+    "colliding_share",
+    "largest_group",
+    "mean_entropy",
+    "least_used_share",
+    "mutual_information_adjusted",
+    "neighbours_kept_by_decoded",
+    "neighbours_kept_by_digits",
+    "reconstruction_error",
+)
 """What ``quality.json`` says of a run's codes; a dash for models without codes."""
 
 
@@ -41,7 +47,7 @@ class Done:
     run: Artifact
     evaluation: Artifact
     codes: Artifact | None = None
-    """What the run was made from, if its model reads codes."""
+    """The codes that the model reads, if it reads any."""
 
     def value(self, column: str) -> float | None:
         """One number of the table."""
@@ -50,7 +56,7 @@ class Done:
         if column in COSTS:
             return COSTS[column](self.run.result)
         if column in QUALITY:
-            return self.codes and self.codes.result.get(column)
+            return self.codes.result.get(column) if self.codes else None
         return protocols.flat(self.evaluation.result).get(column)
 
 
@@ -61,7 +67,7 @@ def with_protocols(columns: Sequence[str]) -> list[str]:
 
 
 def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """Columns with metrics spelled as everywhere else. Raises ConfigError for what is no column."""
+    """The columns in their standard spelling. Raises ConfigError for a name that is no column."""
     return tuple(_spelled(column) for column in columns)
 
 
@@ -77,26 +83,25 @@ def _spelled(column: str) -> str:
 
 
 def cutoffs(columns: Sequence[str], at: Sequence[int]) -> list[int]:
-    """Cutoffs that evaluation needs: those of the settings, so that it is the usual one, and of the columns."""
+    """Cutoffs of an evaluation, sorted: those of the settings and those of the columns."""
     measured = [column.removeprefix(CODE_LEVEL) for column in columns if "@" in column]
     return sorted({*at} | {metrics.parse(column)[1] for column in measured})
 
 
 def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each finished cell: what it is, where it lies, its numbers."""
+    """One row per finished cell: its name, its folders, its numbers."""
+    wanted = dict.fromkeys([*with_protocols(columns), *COSTS])
     return [
-        {
-            "row": cell.row, "seed": cell.seed, "run": cell.run.path.name, "evaluation": cell.evaluation.path.name,
-            **{column: cell.value(column) for column in dict.fromkeys([*with_protocols(columns), *COSTS])},
-        }
+        {"row": cell.row, "seed": cell.seed, "run": cell.run.path.name, "evaluation": cell.evaluation.path.name}
+        | {column: cell.value(column) for column in wanted}
         for cell in done
-    ]  # fmt: skip
+    ]
 
 
 def per_row(
     rows: Sequence[str], done: Sequence[Done], columns: Sequence[str], expected: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
-    """A row for each row of the sweep: ``n`` seeds, and for each column mean, ``sd`` (n > 1) and ``paper``."""
+    """One row per row of the sweep: ``n`` seeds, and for each column mean, ``sd`` (n > 1) and ``paper``."""
 
     def published(name: str, column: str) -> float | None:
         known = dict(zip(columns, expected.get(name, ()), strict=False))
@@ -128,9 +133,9 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
     for line in table:
         cells = [line["row"], line["n"]]
         for column in columns:
-            mean, deviation = line[column], line[f"{column} sd"]
-            spread = "" if deviation is None else f" ± {_number(column, deviation)}"
-            cells.append(None if mean is None else f"{_number(column, mean)}{spread}")
+            mean, std = line[column], line[f"{column} sd"]
+            error = "" if std is None else f" ± {_number(column, std)}"
+            cells.append(None if mean is None else f"{_number(column, mean)}{error}")
             if column in published:
                 paper = line[f"{column} paper"]
                 cells.append(None if paper is None else _number(column, paper))
@@ -139,5 +144,5 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
 
 
 def _number(column: str, value: float) -> str:
-    """A metric with four digits; a cost or speed whole or with three significant ones."""
+    """A metric with four digits; a cost or speed as a whole number or with three significant digits."""
     return f"{console.rate(value):,}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)

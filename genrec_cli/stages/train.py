@@ -14,7 +14,7 @@ import torch
 
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.config import Section, merge, validate
+from genrec_cli.config import READS, Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.data.catalog import Catalog
@@ -36,7 +36,6 @@ from genrec_cli.ranks import here
 from genrec_cli.stages.load import load_catalog, matching_decoder, refuse_longer
 
 VERSION = 4
-SECTIONS = ["model", "train", "curriculum", "noise", "decoder"]
 INPUTS = "inputs.json"
 """Digests of what a run is being trained on: a checkpoint is good for these and no others."""
 
@@ -156,7 +155,7 @@ def sections_of(model: str) -> list[str]:
     """The sections that a model reads; a file may hold others, meant for another model."""
     kind = registry.load("model", model)
     unread = {"noise": kind.masking != "target", "decoder": registry.load("decoder", kind.search).exact}
-    return [name for name in SECTIONS if not unread.get(name)]
+    return [name for name in READS["train"] if not unread.get(name)]
 
 
 def train(

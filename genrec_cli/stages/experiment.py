@@ -1,0 +1,52 @@
+"""What the files of ``genrec run`` and ``genrec sweep`` share: they are found by name or path, and set settings."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from genrec_cli.config import SECTIONS, did_you_mean, read_toml
+from genrec_cli.errors import ConfigError, UsageError
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+SWEEPS = RECIPES / "sweeps"
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the files that come with the package."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The path and the sections of a file, by its name in ``folder`` or its path, which ends in .toml.
+
+    Raises:
+        UsageError: there is no such file.
+        ConfigError: it is no TOML file of sections, or it lacks the table ``[recipe]`` or ``[sweep]``.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not name.endswith(".toml") and name not in (known := names(folder)):
+        message = f"There is no {table} '{name}'.{did_you_mean(name, known)}"
+        raise UsageError(message, hint=f"There are: {', '.join(known)}; or give a FILE.toml")
+    content = read_toml(path)
+    if table not in content:
+        hint = "genrec run takes a [recipe], genrec sweep a [sweep], and --config FILE.toml any settings"
+        raise ConfigError(f"{path} has no [{table}] table.", hint=hint)
+    return path, content
+
+
+def layer_of(settings: Mapping[str, Any], allowed: Collection[str], where: str) -> dict[str, dict[str, Any]]:
+    """Settings as section -> key -> value: ``{"train.lr": x}`` and ``{"train": {"lr": x}}`` are the same.
+
+    Raises:
+        ConfigError: a name is no section.key, or its section is none of ``allowed``.
+    """
+    layer: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        section, dot, key = name.partition(".")
+        if not dot and not isinstance(value, dict):
+            raise ConfigError(f"{where}: write section.key, not '{name}'.", hint="For example: { train.lr = 5e-4 }")
+        if section not in allowed:
+            hint = f"Sections: {', '.join(allowed) or 'none'}"
+            raise ConfigError(f"{where} cannot set '{section}'.{did_you_mean(section, SECTIONS)}", hint=hint)
+        layer.setdefault(section, {}).update({key: value} if dot else value)
+    return layer

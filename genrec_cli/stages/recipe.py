@@ -1,0 +1,197 @@
+"""Recipes as data: ``[recipe]`` of a TOML file lists steps; the other sections are settings of all steps.
+
+    steps = [
+      { stage = "train", model = "rpg", set = { train.lr = 2e-3 } },
+      { stage = "evaluate", run = "rpg-s0" },
+    ]
+
+A step's own settings win over the sections of the file, and ``--set`` wins over both.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from genrec_cli.config import READS, Count, Section, did_you_mean, merge, parse_set, validate
+from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.stages.experiment import RECIPES, layer_of, read_file
+
+TAKES: Mapping[str, tuple[str, ...]] = {
+    "download": (),
+    "preprocess": ("raw", "interactions", "items"),
+    "tokenize": ("data",),
+    "train": ("model", "label", "data", "codes", "vectors", "init_from"),
+    "evaluate": ("run",),
+    "recommend": ("run", "k", "output"),
+    "case-study": ("runs",),
+}
+"""Stage -> what its step can name beside ``set``: options of the command, without the dashes."""
+
+
+def _fits(name: str | Path) -> str | Path:
+    if (size := max(len(os.fsencode(part)) for part in str(name).split("/"))) > 255:
+        raise ValueError(f"a file name has at most 255 bytes, this one has {size}")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_fits)]
+File = Annotated[Path, AfterValidator(_fits)]
+
+
+class Step(Section):
+    """One of ``[[recipe.steps]]``: a stage, its options, and its own settings."""
+
+    stage: str
+    model: Name | None = None
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]{0,63}$")] | None = None
+    raw: Name | None = None
+    data: Name | None = None
+    codes: Name | None = None
+    vectors: Name | None = None
+    init_from: Name | None = None
+    run: Name | None = None
+    runs: tuple[Name, ...] = ()
+    interactions: File | None = None
+    items: File | None = None
+    k: Count | None = None
+    output: File | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Settings of this step alone: ``{ train.lr = 2e-3 }``."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options, as keyword arguments of the command."""
+        return {name: value for name in TAKES[self.stage] if (value := getattr(self, name))}
+
+    @property
+    def assigned(self) -> list[str]:
+        """Its settings as ``--set`` takes them."""
+        layer = layer_of(self.set, READS[self.stage], f"the stage '{self.stage}'")
+        return [_assignment(section, key, value) for section, keys in layer.items() for key, value in keys.items()]
+
+    @property
+    def words(self) -> list[str]:
+        """The command line of the step alone, without the word ``genrec``."""
+        options = {name: value for name, value in self.options.items() if name != "runs"}
+        return [self.stage, *self.runs, *typed(options), *typed({"set": self.assigned})]
+
+
+class RecipeHead(Section):
+    """The table ``[recipe]``."""
+
+    title: str
+    dataset: Name
+    """The data set it is written for; ``--dataset`` runs it on another."""
+    dated: str
+    """The day on which the published facts were read, as 2026-11-22."""
+    cite: tuple[str, ...] = ()
+    """Where the settings and the expected numbers come from."""
+    expected: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Model -> metric -> the published number."""
+    steps: tuple[dict[str, Any], ...]
+    """What to do, in this order: tables, each a :class:`Step`."""
+    next: tuple[str, ...] = ()
+    """Command lines to show at the end, for the reader; ``{at}`` becomes the data set's options."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read and checked."""
+
+    name: str
+    path: Path
+    head: RecipeHead
+    steps: tuple[Step, ...]
+    sections: Mapping[str, Mapping[str, Any]]
+    """The other sections of its file."""
+
+    def settings(self, step: Step) -> tuple[str | None, int]:
+        """The model and the seed that the recipe alone gives a train step."""
+        given = merge({"model": {}, "train": {}}, self.sections, parse_set(step.assigned))
+        return step.model or given["model"].get("name"), given["train"].get("seed", 0)
+
+    def label(self, step: Step) -> str:
+        """What later steps call the run of a train step: the label that the recipe alone gives it.
+
+        With another seed (``--set train.seed=1`` or ``GENREC_SEED=1``) the run has another label.
+        """
+        model, seed = self.settings(step)
+        return step.label or f"{model or 'mhl'}-s{seed}"
+
+    def reads(self, step: Step) -> tuple[str, ...]:
+        """The sections that a step reads: ``source`` with your own files only, and for training those of the model."""
+        if step.stage == "train" and (model := self.settings(step)[0]):
+            from genrec_cli.stages.train import sections_of
+
+            return tuple(sections_of(model))
+        own_files = step.stage != "preprocess" or step.interactions
+        return tuple(section for section in READS[step.stage] if section != "source" or own_files)
+
+    def assigned_to(self, step: Step, assigned: Iterable[str]) -> list[str]:
+        """Those of the recipe's ``--set`` that a step reads."""
+        return [text for text in assigned if next(iter(parse_set([text]))) in self.reads(step)]
+
+
+def read_recipe(name: str) -> Recipe:
+    """A recipe by name or path, checked before anything runs. Errors name the file and the step."""
+    path, content = read_file(name, RECIPES, "recipe")
+    try:
+        head = validate(RecipeHead, "recipe", content.pop("recipe"))
+        steps = tuple(_step(f"step {number}", table) for number, table in enumerate(head.steps, 1))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
+    return Recipe(path.stem, path, head, steps, content)
+
+
+def refuse_unread(recipe: Recipe, assigned: Iterable[str], from_dir: Path | None) -> None:
+    """Refuse options of the whole recipe that none of its steps reads."""
+    for text in assigned:
+        if not any(recipe.assigned_to(step, [text]) for step in recipe.steps):
+            section = next(iter(parse_set([text])))
+            raise UsageError(f"No step of '{recipe.name}' reads the section '{section}' (--set {text}).")
+    if from_dir is not None and all(step.stage != "download" for step in recipe.steps):
+        raise UsageError(f"No step of '{recipe.name}' downloads anything.", hint="Leave --from-dir out")
+
+
+def typed(options: Mapping[str, Any]) -> list[str]:
+    """Options as the words of a command line; what is None, False or empty is left out."""
+    words: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list) else [value]:
+            words += [option] if one is True else [] if one is None or one is False else [option, str(one)]
+    return words
+
+
+def _step(where: str, table: Mapping[str, Any]) -> Step:
+    step = validate(Step, where, table)
+    if step.stage not in TAKES:
+        message = f"{where}: '{step.stage}' cannot be a step.{did_you_mean(step.stage, TAKES)}"
+        raise ConfigError(message, hint=f"Stages: {', '.join(TAKES)}")
+    if foreign := step.model_fields_set - {"stage", "set", *TAKES[step.stage]}:
+        hint = f"It takes: {', '.join((*TAKES[step.stage], 'set'))}"
+        raise ConfigError(f"{where}: the stage '{step.stage}' takes no '{min(foreign)}'.", hint=hint)
+    try:
+        parse_set(step.assigned)
+    except (ConfigError, UsageError) as error:
+        raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+    return step
+
+
+def _assignment(section: str, key: str, value: Any) -> str:
+    """``section.key=value``, with a plain word as it is."""
+    plain = isinstance(value, str) and re.fullmatch(r"(?!(true|false|inf|nan)$)[A-Za-z_][\w./+-]*", value)
+    return f"{section}.{key}={value if plain else _toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    """A value of JSON as TOML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
+    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
