@@ -26,9 +26,9 @@ from genrec_cli.nn.sparse_scores import ItemWeights
 ITEMS = 30
 SETTINGS = [
     {},
-    {"window": 1, "backward": 0.0},
-    {"window": 4, "decay": 0.0, "backward": 2.0, "row_power": 0.0},
-    {"window": 9, "decay": 1.0, "pairs": 3, "column_power": 1.0},
+    {"window": 1, "backward": 0.0, "length_power": 1.0},
+    {"window": 4, "decay": 0.0, "backward": 2.0, "row_power": 0.0, "length_power": 0.0},
+    {"window": 3, "decay": 1.0, "pairs": 3, "column_power": 1.0},
 ]
 
 
@@ -50,7 +50,7 @@ def slow_weights(histories, config) -> dict[tuple[int, int], float]:
         item = [int(x) for x in histories.item[offset : offset + n]]
         for i in range(n):
             for j in range(i + 1, min(i + config.window, n - 1) + 1):
-                weight = config.decay ** (j - i - 1) / log2(n + 2)
+                weight = config.decay ** (j - i - 1) / log2(n + 2) ** config.length_power
                 for pair, factor in (((item[i], item[j]), 1), ((item[j], item[i]), config.backward)):
                     if weight * factor > 0:
                         total[pair] += weight * factor
@@ -163,7 +163,7 @@ def fitted(seed: int = 0, **settings) -> Neighbours:
 def test_exact_search_reads_the_sparse_scores(monkeypatch):
     """Ranks, lists and losses are those of the whole array, in chunks of few items, with and without excluded items."""
     monkeypatch.setattr(exhaustive, "SHORTEST", BLOCK)
-    monkeypatch.setattr(exhaustive, "CELLS", {"cpu": 1})
+    monkeypatch.setattr(exhaustive, "CELLS", {"cpu": 1, "cuda": 1})
     items = 3 * BLOCK + 5
     histories = make_histories([5, 9, 3, 14, 6, 40, 12], items)
     model = Transitions(TransitionsConfig(), catalog(items=items), max_length=50)
@@ -229,10 +229,10 @@ def test_few_clusters_find_most_neighbours():
     draw = torch.Generator().manual_seed(2)
     centre = torch.randn(40, 16, generator=draw)
     vec_ID = centre[torch.randint(0, 40, (2000,), generator=draw)] + 0.3 * torch.randn(2000, 16, generator=draw)
-    item_Ik, _ = nearest(vec_ID, 10, probes=8)
+    item_Ik, _ = nearest(vec_ID, 10, probes=2)
     row = brute(vec_ID, 10)[1] + 1
     found = (item_Ik.long()[:, :, None] == row[:, None, :]).any(1).float().mean()
-    assert 0.9 < found < 1
+    assert 0.7 < found < 1
 
 
 def test_clusters_of_fewer_items_than_neighbours_leave_places_without_weight():

@@ -158,7 +158,8 @@ class SparseScorer(ItemScorer, Protocol):
     """An item scorer that gives most items score 0: the search asks for the others alone, and no B x I array exists."""
 
     def sparse_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """``cell_S = (item - 1) * B + row of the batch``, ascending and each once, and ``score_S``; all others are 0."""
+        """``cell_S = (item - 1) * B + row of the batch``, ascending and each once, and ``score_S``; the others
+        are 0."""
         ...
 
 

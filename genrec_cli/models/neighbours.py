@@ -35,11 +35,11 @@ SAMPLE = 64
 class NeighboursConfig(TransitionsConfig):
     """Those of transitions, and how vectors are compared."""
 
-    neighbours: Count = 50
+    neighbours: Count = 100
     """Nearest items by cosine, per item."""
-    power: Positive = 4.0
+    power: Positive = 2.0
     """Power of the cosine."""
-    weight: NonNegative = 0.2
+    weight: NonNegative = 0.6
     """Factor of the powers of cosines when they are added to the transitions."""
     exact_items: Count = 100_000
     """Largest catalogue whose neighbours are searched exactly; the time of that grows with the square of its size."""

@@ -4,11 +4,13 @@ Sequential rules of Ludewig and Jannach, Evaluation of session-based recommendat
 section 2.1.1 SR), with five changes:
 
 1. a pair (a, b), b standing d = 1..window items behind a, weighs ``decay ** (d - 1)`` in place of 1/d;
-2. a user of n training items weighs ``1 / log2(n + 2)``, so that long histories do not decide alone;
+2. a user of n training items weighs ``1 / log2(n + 2) ** length_power``, so that long histories do not decide alone;
 3. the backward pair (b, a) is counted with a fraction of the weight;
 4. ``weight[a, b]`` is the sum divided by ``rowsum[a] ** row_power * columnsum[b] ** column_power``;
 5. a history scores by all of its items, ``score[i] = sum over items a of age_decay ** age * weight[a, i]``,
    age 0 being the last item, and not by the last one alone.
+
+The constants were chosen on the validation part of Amazon 2014 Beauty (recipes/sweeps/counts.toml).
 
 Items that no pair leads to have score 0 and tie. Users do not matter, only their histories.
 
@@ -36,19 +38,21 @@ CHUNK = 1 << 19
 class TransitionsConfig(Section):
     """How pairs are counted and summed up."""
 
-    window: Count = 5
+    window: Count = 10
     """Largest distance between the two items of a pair; 1: neighbours only."""
-    decay: Share = 0.6
+    decay: Share = 0.8
     """Factor of a pair's weight for each further item between the two."""
-    backward: NonNegative = 0.3
+    backward: NonNegative = 0.15
     """Weight of the backward pair, as a fraction of the forward pair's."""
-    row_power: NonNegative = 0.3
+    length_power: NonNegative = 0.5
+    """Power of log2(n + 2) by which a user's pairs are divided, n being the number of training items."""
+    row_power: NonNegative = 0.1
     """Power of the sum of a row (all pairs from an item) by which its weights are divided."""
-    column_power: NonNegative = 0.4
+    column_power: NonNegative = 0.15
     """Power of the sum of a column (all pairs to an item) by which its weights are divided."""
-    age_decay: Share = 0.6
+    age_decay: Share = 0.45
     """Factor of an item's weight in a history for each later item."""
-    pairs: Count = 200
+    pairs: Count = 100
     """Pairs stored per item, those of the largest weights. It bounds the memory."""
 
 
@@ -90,7 +94,7 @@ def count_transitions(histories: Any, items: int, config: TransitionsConfig) -> 
     positions, sorts these pairs, sums equal ones, divides and keeps the largest. Memory: 16 bytes per training item,
     8 per stored pair, and the pairs of one group.
     """
-    padded = Padded.of(histories, config.window)
+    padded = Padded.of(histories, config)
     rowsum_R, columnsum_R = padded.sums(items, config)
     row_factor_R, column_factor_R = rowsum_R**-config.row_power, columnsum_R**-config.column_power
     counts, others, weights = [], [], []
@@ -112,10 +116,11 @@ class Padded(NamedTuple):
     item_F: Tensor
     """int32"""
     weight_F: Tensor
-    """``1 / log2(n + 2)`` of the user, float32."""
+    """Weight of the user, float32."""
 
     @classmethod
-    def of(cls, histories: Any, window: int) -> "Padded":
+    def of(cls, histories: Any, config: TransitionsConfig) -> "Padded":
+        window = config.window
         users, size = len(histories.offset), int(histories.train_end.sum(dtype=np.int64))
         size += (users + 1) * window
         item_F, weight_F = np.zeros(size, np.int32), np.zeros(size, np.float32)
@@ -127,7 +132,7 @@ class Padded(NamedTuple):
             place_T = np.repeat(place + end_U - n_U + window * np.arange(len(n_U)), n_U) + within_T
             offset_U = histories.offset[at : at + CHUNK].astype(np.int64)
             item_F[place_T] = histories.item[np.repeat(offset_U, n_U) + within_T]
-            weight_F[place_T] = np.repeat(1 / np.log2(n_U + 2), n_U)
+            weight_F[place_T] = np.repeat(np.log2(n_U + 2) ** -config.length_power, n_U)
             place += int(end_U[-1]) + window * len(n_U)
         return cls(torch.from_numpy(item_F), torch.from_numpy(weight_F))
 
