@@ -15,7 +15,7 @@ The constants were chosen on the validation part of Amazon 2014 Beauty (recipes/
 Items that no pair leads to have score 0 and tie. Users do not matter, only their histories.
 
 Legend: T training items of all users, F the same with padding, I items, G items of a group, E pairs before they are
-summed, P stored pairs.
+summed, X steps from an item to the others of its pairs, P stored pairs.
 """
 
 from collections.abc import Iterator
@@ -23,15 +23,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_cli.config import Count, NonNegative, Section, Share
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model
-from genrec_cli.nn.sparse_scores import ItemWeights, sparse_scores, sum_equal
+from genrec_cli.nn.sparse_scores import ItemWeights, sparse_scores, stable_sort, sum_equal
 
-CHUNK = 1 << 19
+CHUNK = 1 << 17
 """Training items whose pairs are counted at a time; an item that occurs more often is counted in several parts."""
 
 
@@ -99,11 +100,11 @@ def count_transitions(histories: Any, items: int, config: TransitionsConfig) -> 
     row_factor_R, column_factor_R = rowsum_R**-config.row_power, columnsum_R**-config.column_power
     counts, others, weights = [], [], []
     for first, last, position_G in padded.groups(items):
-        key_E, sum_E = padded.pairs(position_G, items, config)
-        item_E, other_E = key_E // (items + 1), key_E % (items + 1)
-        weight_E = (sum_E * row_factor_R[item_E] * column_factor_R[other_E]).float()
-        kept_E = _largest(item_E - first, weight_E, config.pairs)
-        counts.append(torch.bincount(item_E[kept_E] - first, minlength=last - first))
+        key_E, sum_E = padded.pairs(position_G, first, items, config)
+        row_E, other_E = key_E // (items + 1), key_E % (items + 1)
+        weight_E = (sum_E * row_factor_R[first + row_E] * column_factor_R[other_E]).float()
+        kept_E = _largest(row_E, weight_E, config.pairs)
+        counts.append(torch.bincount(row_E[kept_E], minlength=last - first))
         others.append(other_E[kept_E].int())
         weights.append(weight_E[kept_E])
     return torch.cat(counts), torch.cat(others), torch.cat(weights)
@@ -153,30 +154,33 @@ class Padded(NamedTuple):
 
     def groups(self, items: int) -> Iterator[tuple[int, int, Tensor]]:
         """Neighbouring items with about ``CHUNK`` positions in all: the first, one behind the last, ``position_G``."""
-        end_R = torch.bincount(self.item_F, minlength=items + 1).cumsum(0)
-        position_F = self.item_F.argsort(stable=True)
-        group_I = (end_R[:-1] - end_R[0]) // CHUNK
+        count_R = torch.bincount(self.item_F, minlength=items + 1)
+        count_R[0] = 0
+        begin_R = F.pad(count_R.cumsum(0), (1, 0))
+        position_T = self.item_F.nonzero()[:, 0]
+        position_T = position_T[stable_sort(self.item_F[position_T].long())[1]]
+        group_I = begin_R[1:-1] // CHUNK
         size_g = torch.unique_consecutive(group_I, return_counts=True)[1]
         first = 1
         for size in size_g.tolist():
-            yield first, first + size, position_F[end_R[first - 1] : end_R[first + size - 1]]
+            yield first, first + size, position_T[begin_R[first] : begin_R[first + size]]
             first += size
 
-    def pairs(self, position_G: Tensor, items: int, config: TransitionsConfig) -> tuple[Tensor, Tensor]:
-        """The distinct pairs that start at some positions: ``key_E = item * (I + 1) + other item``, sorted, and the
-        sum of their weights."""
-        steps = [(way * d, config.decay ** (d - 1) * (1 if way == 1 else config.backward))
-                 for d in range(1, config.window + 1) for way in (1, -1)]  # fmt: skip
+    def pairs(self, position_G: Tensor, first: int, items: int, config: TransitionsConfig) -> tuple[Tensor, Tensor]:
+        """The distinct pairs that start at some positions: ``key_E = (item - first) * (I + 1) + other item``, sorted,
+        and the sum of their weights."""
+        distance_W = torch.arange(1, config.window + 1)
+        step_X = torch.cat([distance_W, -distance_W])
+        ahead_W = torch.tensor(config.decay, dtype=torch.float64) ** (distance_W - 1)
+        factor_X = torch.cat([ahead_W, ahead_W * config.backward])
+        step_X, factor_X = step_X[factor_X > 0], factor_X[factor_X > 0]
         found = []
         for position_C in position_G.split(CHUNK):
-            row_C, weight_C = self.item_F[position_C].long() * (items + 1), self.weight_F[position_C]
-            keys, weights = [], []
-            for step, factor in steps:
-                other_C = self.item_F[position_C + step]
-                real_C = (other_C > 0) & (factor > 0)
-                keys.append((row_C + other_C)[real_C])
-                weights.append(weight_C[real_C].double() * factor)
-            found.append(sum_equal(torch.cat(keys), torch.cat(weights)))
+            other_CX = self.item_F[position_C[:, None] + step_X]
+            key_CX = (self.item_F[position_C].long() - first)[:, None] * (items + 1) + other_CX
+            weight_CX = self.weight_F[position_C][:, None] * factor_X
+            real_CX = other_CX > 0
+            found.append(sum_equal(key_CX[real_CX], weight_CX[real_CX]))
         if len(found) == 1:
             return found[0]
         return sum_equal(torch.cat([key for key, _ in found]), torch.cat([total for _, total in found]))
@@ -187,7 +191,7 @@ def _largest(row_E: Tensor, weight_E: Tensor, most: int) -> Tensor:
     count_G = torch.bincount(row_E)
     if not len(count_G) or int(count_G.max()) <= most:
         return torch.arange(len(row_E))
-    order_E = weight_E.argsort(descending=True, stable=True)
-    order_E = order_E[row_E[order_E].argsort(stable=True)]
+    order_E = stable_sort(torch.iinfo(torch.int32).max - weight_E.view(torch.int32).long())[1]  # bits order floats >= 0
+    order_E = order_E[stable_sort(row_E[order_E])[1]]
     begin_G = count_G.cumsum(0) - count_G
     return order_E[torch.arange(len(row_E)) - begin_G[row_E] < most].sort().values

@@ -9,6 +9,7 @@ Legend: B histories, N packed items, I items, P stored pairs, E entries before t
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +74,17 @@ def sum_equal(key_E: Tensor, value_E: Tensor) -> tuple[Tensor, Tensor]:
 
     The sort is stable, so on a CPU the order of additions depends on nothing else than the entries of the key.
     """
-    key_E, order_E = key_E.sort(stable=True)
+    key_E, order_E = stable_sort(key_E)
     key_S, s_E = torch.unique_consecutive(key_E, return_inverse=True)
     sum_S = torch.zeros(len(key_S), dtype=torch.float64, device=key_E.device)
     return key_S, sum_S.index_add_(0, s_E, value_E[order_E].double())
+
+
+def stable_sort(key_E: Tensor) -> tuple[Tensor, Tensor]:
+    """The sorted keys (at least 0) and their indices. On a CPU, key and index are sorted as one integer if they fit:
+    NumPy sorts integers with vector instructions, six times as fast as any sort that moves indices."""
+    bits = len(key_E).bit_length()
+    if key_E.device.type != "cpu" or not bits or int(key_E.max()) >> (63 - bits):
+        return key_E.sort(stable=True)
+    packed_E = torch.from_numpy(np.sort(((key_E << bits) | torch.arange(len(key_E))).numpy()))
+    return packed_E >> bits, packed_E & ((1 << bits) - 1)
