@@ -60,6 +60,7 @@ class Neighbours(Transitions):
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         super().fit(catalog, histories)
+        assert catalog.vector_RE is not None
         number = min(self.config.neighbours, self.items - 1)
         probes = self.config.probes if self.items > self.config.exact_items else None
         item_Ik, cosine_Ik = nearest(catalog.vector_RE[1:], number, probes=probes)
