@@ -17,6 +17,7 @@ from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.leaders import BLOCK
 from genrec_cli.decoders.scores import SparseScores
 from genrec_cli.engine.checkpoint import load_weights, save_weights
+from genrec_cli.engine.warm_start import freeze
 from genrec_cli.models import neighbours, transitions
 from genrec_cli.models.base import SparseScorer
 from genrec_cli.models.neighbours import Neighbours, NeighboursConfig, nearest
@@ -202,6 +203,10 @@ def test_a_file_gives_the_tables_their_sizes(tmp_path):
     load_weights(tmp_path / "model.safetensors", other)
     assert stored(other.transitions) == stored(model.transitions) != {}
     assert stored(other.similar) == stored(model.similar) != {}
+
+
+def test_a_model_without_parameters_has_nothing_to_freeze():
+    assert freeze(Transitions(TransitionsConfig(), catalog(), max_length=50), ()) == []
 
 
 # ---- nearest vectors -----------------------------------------------------------------------------------
