@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from genrec_cli.data.batch import Batch
 from genrec_cli.models.neighbours import NeighboursConfig, nearest
 from genrec_cli.models.transitions import TransitionsConfig, count_transitions
 from genrec_cli.nn.packing import Packing
@@ -60,9 +59,9 @@ def counted(options: argparse.Namespace) -> dict[str, object]:
     seconds, cpu, after = time.perf_counter() - start, time.process_time() - cpu, peak()
     weights = ItemWeights(options.items)
     weights.fill(*table)
-    batch = Batch(torch.from_numpy(histories.item[: 256 * 20].astype(np.int64)), Packing.of(np.full(256, 20)), None)
+    item_N = torch.from_numpy(histories.item[: 256 * 20].astype(np.int64))
     start = time.perf_counter()
-    cell_S, _ = sparse_scores([weights], batch, torch.ones(256 * 20))
+    cell_S, _ = sparse_scores([weights], item_N, Packing.of(np.full(256, 20)), torch.ones(256 * 20))
     return {
         "items": options.items,
         "interactions": len(histories.item),

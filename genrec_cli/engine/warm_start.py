@@ -65,7 +65,7 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
             first = ", ".join(dict.fromkeys(name.partition(".")[0] + ".*" for name in names))
             raise ConfigError(f"--freeze '{pattern}' matches no parameter.", hint=f"Parameters: {first}")
     frozen = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-    if frozen and len(frozen) == len(names):
+    if len(frozen) == len(names):
         raise ConfigError("--freeze leaves no parameter to learn.", hint="Freeze fewer parameters")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)

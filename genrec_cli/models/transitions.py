@@ -80,7 +80,8 @@ class Transitions(Model):
     def sparse_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         packing = batch.packing
         age_N = packing.length_B[packing.sequence_N] - 1 - packing.position_N
-        return sparse_scores(self.tables(), batch, torch.as_tensor(self.config.age_decay, device=age_N.device) ** age_N)
+        weight_N = torch.as_tensor(self.config.age_decay, device=age_N.device) ** age_N
+        return sparse_scores(self.tables(), batch.item_N, packing, weight_N)
 
     def item_scores(self, batch: Batch) -> Tensor:
         users = batch.packing.sequences

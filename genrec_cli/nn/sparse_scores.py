@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genrec_cli.data.batch import Batch
+from genrec_cli.nn.packing import Packing
 
 
 class ItemWeights(nn.Module):
@@ -54,16 +54,18 @@ def _resize(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
             setattr(module, name, getattr(module, name).new_zeros(stored.shape))
 
 
-def sparse_scores(tables: Iterable[ItemWeights], batch: Batch, weight_N: Tensor) -> tuple[Tensor, Tensor]:
+def sparse_scores(
+    tables: Iterable[ItemWeights], item_N: Tensor, packing: Packing, weight_N: Tensor
+) -> tuple[Tensor, Tensor]:
     """``score[b, i]``: the sum of ``weight_N[n] * table[item n, i]`` over the history's items and over all tables.
 
     Returns:
         ``cell_S`` and ``score_S`` as :class:`genrec_cli.models.base.SparseScorer` describes them.
     """
-    users, cells, values = batch.packing.sequences, [], []
+    users, cells, values = packing.sequences, [], []
     for table in tables:
-        n_E, item_E, weight_E = table.entries(batch.item_N)
-        cells.append((item_E - 1) * users + batch.packing.sequence_N[n_E])
+        n_E, item_E, weight_E = table.entries(item_N)
+        cells.append((item_E - 1) * users + packing.sequence_N[n_E])
         values.append(weight_N[n_E] * weight_E)
     cell_S, score_S = sum_equal(torch.cat(cells), torch.cat(values))
     return cell_S, score_S.float()
