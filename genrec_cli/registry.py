@@ -31,6 +31,8 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "model": {
         "popular": "genrec_cli.models.popular:Popular",
+        "transitions": "genrec_cli.models.transitions:Transitions",
+        "neighbours": "genrec_cli.models.neighbours:Neighbours",
         "sasrec": "genrec_cli.models.sasrec:SasRec",
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",

@@ -19,9 +19,9 @@ from genrec_cli.decoders.base import TopK
 from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.decoders.leaders import BLOCK, Leaders
 from genrec_cli.decoders.rank import Rank, RankCounter, Ranked, Ranking
-from genrec_cli.decoders.scores import Cells, DenseScores, DotScores, Scores
+from genrec_cli.decoders.scores import Cells, DenseScores, DotScores, Scores, SparseScores
 from genrec_cli.decoders.twins import Twins
-from genrec_cli.models.base import CodeScorer, DigitScorer, DotScorer, ItemScorer, Model
+from genrec_cli.models.base import CodeScorer, DigitScorer, DotScorer, ItemScorer, Model, SparseScorer
 from genrec_cli.nn.digit_scores import DigitScores, DigitTable
 
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
@@ -76,6 +76,8 @@ class Exhaustive:
             return DigitScores(self.table, model.digit_scores(batch), mean=False, logprobs=False)
         if isinstance(model, DotScorer):
             return DotScores(model.item_vectors() if vector_ID is None else vector_ID, model.queries(batch))
+        if isinstance(model, SparseScorer):
+            return SparseScores(*model.sparse_scores(batch), batch.packing.sequences, self.items)
         return DenseScores(model.item_scores(batch))
 
     def code_scored(self, logp_BKV: Tensor) -> DigitScores:

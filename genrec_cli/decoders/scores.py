@@ -5,6 +5,7 @@ score of one item.
 
 * ``DigitScores`` (``nn/digit_scores.py``): sums over the digits of an item's codes, with the same bits in every chunk.
 * :class:`DotScores`: an item's vector times the user's. The rounding of a matrix product depends on its shape.
+* :class:`SparseScores`: 0 but for some cells.
 * :class:`DenseScores`: an array that the model has made.
 
 Legend: B users, I items, C items of a chunk, D width, S cells (an item and a user).
@@ -14,6 +15,7 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -49,6 +51,29 @@ class DotScores:
 
     def of(self, item_B: Tensor) -> Tensor:
         return (self.item_ID[item_B - 1] * self.query_DB.t()).sum(1).float()
+
+
+class SparseScores:
+    """Scores that are 0 but for some cells (:class:`genrec_cli.models.base.SparseScorer`)."""
+
+    logprobs = False
+
+    def __init__(self, cell_S: Tensor, score_S: Tensor, users: int, items: int) -> None:
+        self.cell_S, self.score_S = cell_S, score_S
+        self.users, self.items, self.device = users, items, score_S.device
+
+    def chunk(self, begin: int, end: int) -> Tensor:
+        first, last = begin * self.users, min(end, self.items) * self.users
+        low, high = torch.searchsorted(self.cell_S, torch.tensor([first, last], device=self.device)).tolist()
+        score_X = torch.zeros(last - first, device=self.device)
+        score_X[self.cell_S[low:high] - first] = self.score_S[low:high]
+        return score_X.view(-1, self.users)
+
+    def of(self, item_B: Tensor) -> Tensor:
+        cell_B = (item_B - 1) * self.users + torch.arange(self.users, device=self.device)
+        place_B = torch.searchsorted(self.cell_S, cell_B)
+        cell_S, score_S = F.pad(self.cell_S, (0, 1), value=-1), F.pad(self.score_S, (0, 1))
+        return score_S[place_B].where(cell_S[place_B] == cell_B, 0.0)
 
 
 class DenseScores:

@@ -3,7 +3,8 @@
 A model offers at least one *scorer interface*. A search and a model are matched by that interface before any work
 starts:
 
-* :class:`ItemScorer`: one score for each item of the catalogue (:class:`DotScorer`: as a dot product),
+* :class:`ItemScorer`: one score for each item of the catalogue (:class:`DotScorer`: as a dot product;
+  :class:`SparseScorer`: 0 for most items),
 * :class:`DigitScorer`: K tables of scores over codewords, whose sum over digits is an item's score
   (:class:`CodeScorer`: the tables are log-probabilities),
 * :class:`CodeGenerator`: codes that depend on each other, so that a search is needed:
@@ -149,6 +150,16 @@ class DotScorer(ItemScorer, Protocol):
 
     def item_vectors(self) -> Tensor:
         """``E_ID``: row i belongs to item i + 1."""
+        ...
+
+
+@runtime_checkable
+class SparseScorer(ItemScorer, Protocol):
+    """An item scorer that gives most items score 0: the search asks for the others alone, and no B x I array exists."""
+
+    def sparse_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``cell_S = (item - 1) * B + row of the batch``, ascending and each once, and ``score_S``; the others
+        are 0."""
         ...
 
 
