@@ -13,6 +13,7 @@ from genrec_cli.config import Section
 from genrec_cli.data.codes_table import CodesTable
 from genrec_cli.data.interactions import training_matrix
 from genrec_cli.data.schema import INTERACTIONS, ITEMS, USERS, read_table
+from genrec_cli.data.vectors import read_vectors
 
 seen: list[Any] = []
 """The matrices that the parts below were given."""

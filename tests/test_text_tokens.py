@@ -23,6 +23,7 @@ from genrec_cli.decoders.graph import Graph, GraphConfig
 from genrec_cli.engine.explain import reconstruction
 from genrec_cli.errors import DataError
 from genrec_cli.models.mhl import Mhl, MhlConfig
+from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.classifier import entropy
 from genrec_cli.stages.load import load_catalog
 from genrec_cli.tokenizers.text import TextConfig, TextTokenizer
@@ -84,9 +85,9 @@ def test_decoding_is_a_mean_over_each_items_own_codes(kind):
 
 
 @pytest.mark.parametrize("name", ["rpg", "mhl"])
-def test_padding_is_neither_predicted_nor_counted(text, name, batch, monkeypatch):
-    monkeypatch.setattr(contracts, "make_catalog", lambda: text)
-    model = contracts.build(name).eval()
+def test_padding_is_neither_predicted_nor_counted(text, name, batch):
+    kind, section = {"rpg": (Rpg, RpgConfig), "mhl": (Mhl, MhlConfig)}[name]
+    model = kind(section(**QUIET), text, max_length=8).eval()
     logit_KMV = model.logits(model.states(model.tokens(batch), batch, batch.learn_M)).log_softmax(-1)
     total, count = 0.0, 0
     for place, item in enumerate(batch.target_N[batch.learn_M].tolist()):
