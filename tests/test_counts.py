@@ -13,6 +13,7 @@ from genrec_cli.config import validate
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.decoders import exhaustive
+from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.decoders.leaders import BLOCK
 from genrec_cli.decoders.scores import SparseScores
@@ -177,15 +178,16 @@ def test_exact_search_reads_the_sparse_scores(monkeypatch):
     assert isinstance(scores, SparseScores)
     score_BI = model.item_scores(known.batch)
     assert 0 < (score_BI > 0).sum() < score_BI.numel() / 2
-    assert torch.equal(torch.cat([scores.run(i, i + 50) for i in range(0, items, 50)]).t(), score_BI)
+    assert torch.equal(torch.cat([scores.chunk(i, i + 50) for i in range(0, items, 50)]).t(), score_BI)
     for item in range(1, items + 1):
         assert torch.equal(scores.of(torch.full_like(known.target_B, item)), score_BI[:, item - 1])
-    for hidden in (None, known.seen):
-        found = search.judge(scores, known.target_B, 5, hidden=hidden)
-        twin = search.judge(score_BI, known.target_B, 5, hidden=hidden)
-        assert torch.equal(found.top.item_Bk, twin.top.item_Bk)
-        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found.rank, twin.rank, strict=True))
-        assert torch.equal(found.loss_B, twin.loss_B)
+    for excluded in (None, Excluded(*known.seen)):
+        found = search.rank_targets(scores, known.target_B, 5, excluded=excluded)
+        twin = search.rank_targets(score_BI, known.target_B, 5, excluded=excluded)
+        assert torch.equal(found.loss_B, twin.loss_B) and (found.left_out is None) == (excluded is None)
+        for mine, theirs in [(found.kept, twin.kept)] + ([(found.left_out, twin.left_out)] if excluded else []):
+            assert torch.equal(mine.top.item_Bk, theirs.top.item_Bk)
+            assert all(torch.equal(*pair) for pair in zip(mine.rank, theirs.rank, strict=True))
 
 
 def test_each_cell_is_given_once_in_ascending_order():
