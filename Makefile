@@ -32,7 +32,7 @@ lowest: constraints.txt pyproject.toml
 	$(LOWEST)/bin/uv --no-config pip install --python $(LOWEST)/bin/python --resolution lowest-direct \
 		--override $(LOWEST)/torch.txt -e '.[dev]'
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 0 $(LOWEST_TESTS)
-LOWEST_TESTS := tests/test_config.py tests/test_artifacts.py tests/test_inspect.py tests/test_parsing.py tests/test_adopt.py
+LOWEST_TESTS := tests/test_config.py tests/test_artifacts.py tests/test_inspect.py tests/test_parsing.py tests/test_import.py
 
 install: $(STAMP)
 

@@ -31,10 +31,10 @@ SHAPES = {"TIGER's encoder": (64, 6, 81, 64), "short histories": (256, 7, 12, 64
 """B, H, T, d."""
 
 
-def plain_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, share=0.0, causal=False, scale=None):
+def plain_attend(q, k, v, mask=None, *, dropout_p=0.0, causal=False, scale=None):
     """What :func:`attend` does, by torch's function."""
     mask = mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=share, is_causal=causal, scale=scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=causal, scale=scale)
 
 
 def products(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], None]]:
@@ -43,7 +43,7 @@ def products(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[
     weight = torch.randn(shape, dtype=dtype)
 
     def work(product: Callable[..., Tensor]) -> None:
-        product(q, k, v, share=SHARE, causal=True).backward(weight)
+        product(q, k, v, dropout_p=SHARE, causal=True).backward(weight)
 
     return {"ours": partial(work, attend), "torch": partial(work, plain_attend)}
 

@@ -20,8 +20,8 @@ import torch
 
 from genrec_cli.data.codes_table import CodesTable
 from genrec_cli.data.schema import ITEMS, USERS
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages.load import load_catalog
 
 V = 256

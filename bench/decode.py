@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.graph import Graph, GraphConfig
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.graph import Graph, GraphConfig
 
 CODEWORDS, LATENT, WIDTH, PER_CLUSTER, K = 256, 4, 64, 50, 10
 EDGES = 50

@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.searches.exhaustive import Exhaustive
 
 MASKS = {"rpg": None, "mhl random": "random", "mhl entropy": "entropy"}
 ADAMW_BYTES = 7 * 4
@@ -76,7 +76,7 @@ def step_floor(
     return {
         "seconds": seconds, "gflop": flops / 1e9, "gflop_per_second": flops / seconds / 1e9,
         "share_of_peak": flops / seconds / peak[precision], "floor_seconds": products + update,
-        "floor_share": (products + update) / seconds,
+        "floor_fraction": (products + update) / seconds,
         "operators": operators(lambda: [step(b) for b in batches[:3]]) if device.type == "cpu" else [],
     }  # fmt: skip
 
@@ -133,7 +133,7 @@ def main() -> None:
             continue
         print(
             f"{name:18} {row['seconds'] * 1e3:7.1f} ms  {row['gflop']:5.1f} GFLOP  {row['share_of_peak']:.0%} of peak  "
-            f"floor {row['floor_seconds'] * 1e3:6.1f} ms ({row['floor_share']:.0%})"
+            f"floor {row['floor_seconds'] * 1e3:6.1f} ms ({row['floor_fraction']:.0%})"
         )
         print("    " + ", ".join(f"{operator} {share:.0%}" for operator, share in row["operators"]))
 

@@ -24,10 +24,10 @@ from torch import Tensor
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, eval_batches
-from genrec_cli.decoders.beam import Beam, BeamConfig
 from genrec_cli.distributed import resolve_device
 from genrec_cli.models.tiger import Tiger, TigerConfig
 from genrec_cli.nn.packing import Packing
+from genrec_cli.searches.beam import Beam, BeamConfig
 
 CODEWORDS = 256
 
@@ -56,7 +56,7 @@ class Uncached:
         at = torch.from_numpy(start_X).to(self.h_XD.device)[packing.sequence_N] + packing.position_N
         token_Xl = self.code_BMl.flatten(0, 1) + model.codes.offset_K[:digit]
         token_Xl = torch.cat([model.begin(rows * beams), token_Xl], dim=1)
-        h_XlD = model.writer(model.codes.table(token_Xl), model.writer.remember(self.h_XD[at], packing))
+        h_XlD = model.decoder(model.codes.table(token_Xl), model.decoder.remember(self.h_XD[at], packing))
         scores_XV = h_XlD[:, -1] * model.config.width**-0.5 @ model.codes.vectors()[digit].t()
         return scores_XV.log_softmax(-1).view(rows, beams, -1)
 
@@ -86,7 +86,7 @@ def decode(decoder: Beam) -> Callable[[Batch], object]:
 
 
 SIDES = [tiger, mdgr]
-"""Each gives decoders by name; the first row is what the others are compared with."""
+"""Each gives searches by name; the first row is what the others are compared with."""
 
 
 @torch.inference_mode()
@@ -119,7 +119,7 @@ def main() -> None:
     for name, seconds in rates.items():
         median = statistics.median(seconds)
         row = {"users_per_second": round(1 / median, 1), "times_the_first": round(median / first, 2)}
-        print(json.dumps({"decoder": name, "beams": options.beams, **row}))
+        print(json.dumps({"search": name, "beams": options.beams, **row}))
 
 
 if __name__ == "__main__":

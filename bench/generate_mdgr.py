@@ -9,8 +9,8 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
+from genrec_cli.searches.diffusion import Diffusion, DiffusionConfig
 
 DIGITS, CODEWORDS = 8, 300
 WAYS = [(4, 2), (4, 4), (2, 2), (0, 2), (0, 4), (8, 1)]

@@ -93,7 +93,7 @@ def grow(rows: list[dict[str, Any]], interactions: int, items: int, stages: list
         kept = {name: result[name] for name in ("users", "items", "interactions", "seconds") if name in result}
         if stage == "train":
             row["step_ms"] = round(1000 * result["seconds"] / result["steps"], 1)
-            row["waited_share"] = result["waited_share"]
+            row["waited_fraction"] = result["waited_fraction"]
         row = key | row | {"kept": kept, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
         rows.append(row)
         out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -174,7 +174,7 @@ SIDES: dict[str, dict[str, tuple]] = {
 
 
 def run(side: tuple, path: Path) -> tuple[int, float, float, int]:
-    """Rows, seconds, seconds of processor, peak bytes of one run, in a process that has the imports behind it."""
+    """Rows, seconds, seconds of CPU, peak bytes of one run, in a process that has the imports behind it."""
     import polars  # noqa: F401
     import pyarrow.compute  # noqa: F401  (polars imports it for the first array that it is given)
 

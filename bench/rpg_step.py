@@ -25,13 +25,13 @@ from comparison import Comparison, report
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.graphs import FlatBatch, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
 from genrec_cli.models.base import Model
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.losses import Loss
+from genrec_cli.searches.exhaustive import Exhaustive
 
 MAX_LENGTH = 50
 
@@ -243,16 +243,16 @@ def main() -> None:
         chosen = flat[:, None].expand(-1, catalog.items, -1).gather(-1, token[None].expand(32, -1, -1))
         chosen.mean(-1).topk(10)
 
-    decoders: dict[str, Callable[[], object]] = {
+    searches: dict[str, Callable[[], object]] = {
         "ours": lambda: decoder.top(decoder.code_scored(logp), 10),
         "gather": gather,
     }
     if authors is not None:  # what they recommend with; what it costs does not depend on which items are neighbours
         authors.adjacency = torch.randint(1, catalog.items, (catalog.items + 1, authors.n_edges), device=device)
-        decoders["walk"] = lambda: authors.graph_propagation(flat, 10)
-    spent = {name: [] for name in decoders}
+        searches["walk"] = lambda: authors.graph_propagation(flat, 10)
+    spent = {name: [] for name in searches}
     for number in range(20 + 3):
-        for name, work in decoders.items():
+        for name, work in searches.items():
             value = timed(work, device)
             if number >= 3:
                 spent[name].append(value)

@@ -18,8 +18,8 @@ from genrec_cli import registry
 from genrec_cli.cli import app
 from genrec_cli.cli.common import PANEL
 from genrec_cli.config import Section
-from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.stages.case_study import CaseStudyConfig
 from genrec_cli.stages.compare import CompareConfig
@@ -113,10 +113,10 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "until of a phase", Until
     yield "[noise]", NoiseConfig
     yield "[evaluate]", EvaluateConfig
-    for name in registry.TABLE["decoder"]:
-        config = registry.load("decoder", name).Config
+    for name in registry.TABLE["search"]:
+        config = registry.load("search", name).Config
         if config.model_fields:
-            yield f"[decoder] of {name}", config
+            yield f"[search] of {name}", config
     yield "[case_study]", CaseStudyConfig
     yield "[compare]", CompareConfig
     yield "[figures]", FiguresConfig
@@ -138,7 +138,7 @@ def default(field: Any) -> str:
 
 
 def table(columns: list[str], rows: Any) -> str:
-    """A Markdown table; bars inside cells are escaped and line breaks become blanks."""
+    """A Markdown table; bars inside cells are escaped and line breaks set_group blanks."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join("| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in line) + " |\n" for line in lines)
 

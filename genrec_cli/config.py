@@ -26,13 +26,13 @@ READS: Mapping[str, tuple[str, ...]] = {
     "download": ("source",),
     "preprocess": ("preprocess", "source"),
     "tokenize": ("encoder", "tokenizer"),
-    "train": ("model", "train", "curriculum", "noise", "decoder"),
-    "evaluate": ("evaluate", "decoder"),
-    "recommend": ("decoder",),
+    "train": ("model", "train", "curriculum", "noise", "search"),
+    "evaluate": ("evaluate", "search"),
+    "recommend": ("search",),
     "case-study": ("case_study",),
     "compare": ("compare",),
     "figures": ("figures",),
-    "sweep": ("sweep", "encoder", "tokenizer", "model", "train", "curriculum", "noise", "decoder", "evaluate"),
+    "sweep": ("sweep", "encoder", "tokenizer", "model", "train", "curriculum", "noise", "search", "evaluate"),
 }
 """Command -> the sections that it reads; a command that is not here reads none. Some read fewer, depending on what
 they are given: ``preprocess`` reads ``source`` for your own files only, and ``train`` what its model reads."""
@@ -49,7 +49,7 @@ Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
 """What every generator takes; FAISS's have 31 bits, and a little is added to it."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share or probability."""
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 

@@ -1,7 +1,7 @@
 """Devices, and processes that talk: the only place that looks at the machine or uses ``torch.distributed``.
 
-Why not DistributedDataParallel: it averages one loss over ranks. Here each of several losses is divided by its
-count over all ranks, which masks decide anew in every pass, so the counts are added up between forward and
+Why not DistributedDataParallel: it averages one loss over group. Here each of several losses is divided by its
+count over all group, which masks decide anew in every pass, so the counts are added up between forward and
 backward, and the gradients are sums. What DDP is good at, sending gradients while the backward pass still computes
 others, takes :class:`Gradients` 30 lines.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genrec_cli.config import check_device
 from genrec_cli.errors import Interrupted, UsageError
-from genrec_cli.ranks import Ranks, become, here
+from genrec_cli.process_group import ProcessGroup, current_group, set_group
 
 LARGE = 1 << 16
 """A gradient of so many numbers is sent by itself; smaller ones go together."""
@@ -30,7 +30,7 @@ PATIENCE = 3.0
 # ---- processes -----------------------------------------------------------------------------------
 
 
-class Team(Ranks):
+class TorchGroup(ProcessGroup):
     """One of several processes.
 
     Args:
@@ -41,25 +41,27 @@ class Team(Ranks):
     def __init__(self, rank: int, world: int, local: int, store: dist.Store) -> None:
         self.rank, self.world, self.local, self.store = rank, world, local, store
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         with _peers():
             dist.all_reduce(tensor)
         return tensor
 
-    def most(self, *values: float) -> list[float]:
+    def all_reduce_max(self, *values: float) -> list[float]:
         together = torch.tensor(values, dtype=torch.float64)
         with _peers():
             dist.all_reduce(together, dist.ReduceOp.MAX)
         return together.tolist()
 
-    def mean(self, values: Mapping[str, float], weight: int) -> dict[str, float]:
-        *sums, total = self.sum(torch.tensor([*(v * weight for v in values.values()), weight], dtype=torch.float64))
+    def weighted_mean(self, values: Mapping[str, float], weight: int) -> dict[str, float]:
+        *sums, total = self.all_reduce_sum(
+            torch.tensor([*(v * weight for v in values.values()), weight], dtype=torch.float64)
+        )
         return {name: float(value / total) for name, value in zip(values, sums, strict=True)}
 
     def gather(self, array: np.ndarray) -> list[np.ndarray]:
         length_W = torch.zeros(self.world, dtype=torch.int64)
         length_W[self.rank] = len(array)
-        lengths = self.sum(length_W).tolist()
+        lengths = self.all_reduce_sum(length_W).tolist()
         if not self.main:
             with _peers():
                 if len(array):
@@ -73,33 +75,33 @@ class Team(Ranks):
                     dist.recv(torch.from_numpy(parts[rank]), rank)
         return parts
 
-    def align(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         with _peers(), torch.no_grad():
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
 
 class Gradients:
-    """Sums gradients over ranks, the large ones while the backward pass still computes those before them.
+    """Sums gradients over group, the large ones while the backward pass still computes those before them.
 
-    They leave in one fixed order, the model's reversed, so that ranks whose batches differ in layout agree. Small
+    They leave in one fixed order, the model's reversed, so that group whose batches differ in layout agree. Small
     ones are put together and leave at the end.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], ranks: Ranks) -> None:
-        self.ranks = ranks
+    def __init__(self, parameters: Iterable[Tensor], group: ProcessGroup) -> None:
+        self.group = group
         wanted = [p for p in parameters if p.requires_grad][::-1]
         self.large = [p for p in wanted if p.numel() >= LARGE]
         self.small = [p for p in wanted if p.numel() < LARGE]
         self.sending = False
         self.ready: set[int] = set()
         self.sent: list[dist.Work] = []
-        for parameter in () if ranks.alone else self.large:
+        for parameter in () if group.single else self.large:
             parameter.register_post_accumulate_grad_hook(self._send_ready)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """The backward pass of one part of a step; after the last one every gradient is that of all ranks."""
-        self.sending = last and not self.ranks.alone
+        """The backward pass of one part of a step; after the last one every gradient is that of all group."""
+        self.sending = last and not self.group.single
         self.ready, self.sent = set(), []
         loss.backward()
         if not self.sending:
@@ -107,7 +109,7 @@ class Gradients:
         self._send([p for p in self.large[len(self.sent) :] if p.grad is not None])
         small = [p.grad for p in self.small if p.grad is not None]
         if small:
-            flat = self.ranks.sum(torch.cat([g.flatten() for g in small]))
+            flat = self.group.all_reduce_sum(torch.cat([g.flatten() for g in small]))
             parts = flat.split([g.numel() for g in small])
             torch._foreach_copy_(small, [part.view_as(g) for part, g in zip(parts, small, strict=True)])
         with _peers():
@@ -143,10 +145,10 @@ def joined() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"The processes do not find each other: {first}", hint="Start them with torchrun") from None
-    become(Team(rank, world, local, store))
+    set_group(TorchGroup(rank, world, local, store))
     yield
     dist.destroy_process_group()
-    become(Ranks())
+    set_group(ProcessGroup())
 
 
 def speaks() -> bool:
@@ -155,8 +157,8 @@ def speaks() -> bool:
     Processes that all fail (they were asked to stop, or a setting is wrong) leave together, since torchrun ends
     the others as soon as one has left.
     """
-    team = here()
-    if not isinstance(team, Team):  # they have not joined yet: each finds the same wrong
+    team = current_group()
+    if not isinstance(team, TorchGroup):  # they have not joined yet: each finds the same wrong
         return os.environ.get("RANK", "0") == "0"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -192,8 +194,8 @@ def resolve_device(name: str) -> torch.device:
     """
     check_device(name)
     kind, _, index = name.partition(":")
-    team = here()
-    mps = torch.backends.mps.is_available() and team.alone
+    team = current_group()
+    mps = torch.backends.mps.is_available() and team.single
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
     if kind == "auto":
         kind = name = next(device for device in ("cuda", "mps", "cpu") if available[device])
@@ -207,12 +209,12 @@ def resolve_device(name: str) -> torch.device:
     if kind == "cuda":
         # cuDNN plans its attention anew for every shape (0.3 s each), and packed batches are all of other shapes.
         torch.backends.cuda.enable_cudnn_sdp(False)
-        if isinstance(team, Team):
+        if isinstance(team, TorchGroup):
             name = _own_device(team, index)
     return torch.device(name)
 
 
-def _own_device(team: Team, index: str) -> str:
+def _own_device(team: TorchGroup, index: str) -> str:
     """The CUDA device of this process."""
     if index:
         raise UsageError(

@@ -39,13 +39,18 @@ TABLE: dict[str, dict[str, str]] = {
         "tiger": "genrec_cli.models.tiger:Tiger",
         "mdgr": "genrec_cli.models.mdgr:Mdgr",
     },
-    "decoder": {
-        "exhaustive": "genrec_cli.decoders.exhaustive:Exhaustive",
-        "graph": "genrec_cli.decoders.graph:Graph",
-        "beam": "genrec_cli.decoders.beam:Beam",
-        "diffusion": "genrec_cli.decoders.diffusion:Diffusion",
+    "search": {
+        "exhaustive": "genrec_cli.searches.exhaustive:Exhaustive",
+        "graph": "genrec_cli.searches.graph:Graph",
+        "beam": "genrec_cli.searches.beam:Beam",
+        "diffusion": "genrec_cli.searches.diffusion:Diffusion",
     },
 }
+
+
+def plural(kind: str) -> str:
+    """The plural of a kind, as ``genrec list`` and the entry-point groups have it."""
+    return "searches" if kind == "search" else f"{kind}s"
 
 
 def names(kind: str) -> list[str]:
@@ -64,7 +69,7 @@ def load(kind: str, name: str) -> Any:
     if name not in entries:
         raise UsageError(
             f"There is no {kind} '{name}'.{did_you_mean(name, entries)}",
-            hint=f"genrec list {kind}s    shows all: {', '.join(entries)}",
+            hint=f"genrec list {plural(kind)}    shows all: {', '.join(entries)}",
         )
     entry = entries[name]
     try:
@@ -81,6 +86,6 @@ def load(kind: str, name: str) -> Any:
 
 
 def _entries(kind: str) -> dict[str, EntryPoint]:
-    group = f"genrec.{kind}s"
+    group = f"genrec.{plural(kind)}"
     built_in = {name: EntryPoint(name, target, group) for name, target in TABLE[kind].items()}
     return built_in | {e.name: e for e in entry_points(group=group) if e.name not in built_in}

@@ -18,13 +18,13 @@ MAY_IMPORT = {
     "nn": {"nn"},
     "models": {"models", "nn", "data"},
     "curriculum": {"curriculum", "nn", "data"},
-    "decoders": {"decoders", "models", "nn", "data"},
+    "searches": {"searches", "models", "nn", "data"},
     "tokenizers": {"tokenizers", "nn", "files"},
     "data": {"data", "sources", "nn", "files"},
     "sources": {"sources", "data", "files"},
     "encoders": {"encoders", "files"},
     "report": {"report", "engine", "data", "files"},
-    "engine": {"engine", "models", "decoders", "curriculum", "nn", "data", "distributed", "ranks", "files"},
+    "engine": {"engine", "models", "searches", "curriculum", "nn", "data", "distributed", "ranks", "files"},
 }
 """Folder -> folders it may import from; errors, config, registry and console may be imported everywhere."""
 
@@ -120,14 +120,14 @@ def test_the_parts_of_artifacts_use_only_those_before_them() -> None:
 
 
 def test_models_reach_no_engine_even_through_others() -> None:
-    above = {"decoders", "curriculum", "engine", "artifacts", "files", "stages", "cli"}
+    above = {"searches", "curriculum", "engine", "artifacts", "files", "stages", "cli"}
     for path in reached(sorted((HOUSE / "models").glob("*.py"))):
         assert folder(name_of(path)) not in above, f"models reach {shown(path)}"
 
 
 def test_training_and_evaluation_need_neither_polars_nor_faiss() -> None:
     roots = [HOUSE / "stages" / "train.py", HOUSE / "stages" / "evaluate.py"]
-    roots += [p for part in ("models", "decoders", "engine", "curriculum") for p in (HOUSE / part).glob("*.py")]
+    roots += [p for part in ("models", "searches", "engine", "curriculum") for p in (HOUSE / part).glob("*.py")]
     for path in reached(roots):
         found = {outside(module) for module in imports(path)} & {"polars", "faiss", "sentence_transformers"}
         assert not found, f"{shown(path)} imports {found}"

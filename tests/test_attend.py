@@ -71,7 +71,9 @@ def test_the_written_out_product_is_torchs(kind: str, scale: float | None) -> No
     mask = {"seen": seen[:, None, None], "bias": torch.randn(1, 2, 5, 5, dtype=torch.float64)}.get(kind)
     bias = mask.requires_grad_() if kind == "bias" else None
     learned = [q, k, v] + ([bias] if bias is not None else [])
-    both = [attend(q, k, v, mask, share=share, causal=kind == "causal", scale=scale) for share in (0, NEXT_TO_NOTHING)]
+    both = [
+        attend(q, k, v, mask, dropout_p=share, causal=kind == "causal", scale=scale) for share in (0, NEXT_TO_NOTHING)
+    ]
     torch.testing.assert_close(*both)
     weight = torch.randn_like(both[0])
     for one, other in zip(*(torch.autograd.grad((x * weight).sum(), learned) for x in both), strict=True):
@@ -82,7 +84,7 @@ def test_bf16_stays_near_fp32() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, 40, 64) for _ in range(3))
     exact = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    rough = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), share=NEXT_TO_NOTHING, causal=True)
+    rough = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), dropout_p=NEXT_TO_NOTHING, causal=True)
     assert rough.dtype == torch.bfloat16
     torch.testing.assert_close(rough.float(), exact, atol=0.03, rtol=0.03)
 

@@ -9,10 +9,10 @@ from conftest import make_catalog, make_histories
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.beam import Beam, BeamConfig
-from genrec_cli.decoders.trie import Trie
 from genrec_cli.models.tiger import Tiger, TigerConfig
 from genrec_cli.nn.packing import Packing
+from genrec_cli.searches.beam import Beam, BeamConfig
+from genrec_cli.searches.trie import Trie
 
 ITEMS, DIGITS, CODEWORDS = 200, 3, 8
 

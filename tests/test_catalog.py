@@ -6,15 +6,15 @@ from conftest import make_catalog
 from test_work import Allocated
 
 from genrec_cli.data.catalog import NO_CODE, Catalog
-from genrec_cli.decoders import assignments
-from genrec_cli.decoders.assignments import InvertedLists
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.trie import Trie
 from genrec_cli.models.base import Model
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.tiger import Tiger, TigerConfig
+from genrec_cli.searches import inverted_index
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.inverted_index import InvertedLists
+from genrec_cli.searches.trie import Trie
 
 ITEMS, K, V = 20_000, 8, 6
 CODES = (ITEMS + 1) * K * 2
@@ -62,7 +62,7 @@ def test_a_model_shares_the_tensor_of_its_catalogue(name, catalog):
 
 @pytest.mark.parametrize("index", [Exhaustive, Trie, InvertedLists])
 def test_no_index_of_a_decoder_makes_codes_of_eight_bytes(index, catalog, monkeypatch):
-    monkeypatch.setattr(assignments, "CHUNK", 1000)
+    monkeypatch.setattr(inverted_index, "CHUNK", 1000)
     with Allocated() as made:
         index(catalog)
     assert made.largest <= 4 * ITEMS * K

@@ -1,4 +1,4 @@
-"""The loss of codes at chosen pairs, digits all at once or run by run, against loops."""
+"""The loss of codes at chosen pairs, digits all at once or chunk by chunk, against loops."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec_cli.nn import classifier
+from genrec_cli.nn.chunks import even_chunks, sum_over_chunks
 from genrec_cli.nn.classifier import CodeClassifier, round_width
 from genrec_cli.nn.codes import CodeHeads, cosine_logits
-from genrec_cli.nn.runs import even_runs, total_of_runs
 
 N, K, V, D = 9, 5, 7, 8
-RUNS = {"at once": None, "two digits a run": 2 * N * V, "a digit a run": 1}
+RUNS = {"at once": None, "two digits a chunk": 2 * N * V, "a digit a chunk": 1}
 
 
 def made(shared: bool):
@@ -40,7 +40,7 @@ def gradients(total, heads, vectors, h_ND):
 def test_loss_and_gradients_equal_loops(where, most, shared, monkeypatch):
     if most is not None:
         monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-        monkeypatch.setitem(classifier.RUN, "cpu", most)
+        monkeypatch.setitem(classifier.CHUNK, "cpu", most)
     heads, vectors, h_ND, code_NK, mask_NK = made(shared)
     made_of = CodeClassifier(heads, vectors, 0.5)
     if where == "at":
@@ -66,7 +66,7 @@ def test_nothing_masked_is_no_loss_and_no_gradient():
 def test_logits_of_two_runs_never_exist_together(monkeypatch):
     """What the pass keeps between its forward and its backward half is gradients, not logits."""
     monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-    monkeypatch.setitem(classifier.RUN, "cpu", 1)
+    monkeypatch.setitem(classifier.CHUNK, "cpu", 1)
     heads, vectors, h_ND, code_NK, _ = made(shared=False)
     kept: list[torch.Size] = []
 
@@ -82,7 +82,7 @@ def test_logits_of_two_runs_never_exist_together(monkeypatch):
 
 def test_without_gradients_runs_keep_nothing(monkeypatch):
     monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-    monkeypatch.setitem(classifier.RUN, "cpu", 1)
+    monkeypatch.setitem(classifier.CHUNK, "cpu", 1)
     heads, vectors, h_ND, code_NK, _ = made(shared=False)
     expected = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
     monkeypatch.setattr(torch.autograd, "grad", None)  # nor are gradients made only to be thrown away
@@ -98,7 +98,7 @@ def test_in_fp16_a_smaller_scale_ends_an_overflow(most, monkeypatch):
     not. A GradScaler that lowers its scale must get there."""
     if most is not None:
         monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-        monkeypatch.setitem(classifier.RUN, "cpu", most)
+        monkeypatch.setitem(classifier.CHUNK, "cpu", most)
     torch.manual_seed(0)
     heads, h_ND = CodeHeads(K, D), torch.ones(64, D, requires_grad=True)
     heads.reset()
@@ -114,26 +114,26 @@ def test_in_fp16_a_smaller_scale_ends_an_overflow(most, monkeypatch):
 def test_a_run_sees_its_own_digits_alone():
     seen = []
 
-    def loss(run, shared, parts):
-        seen.append((run, *(tuple(x.shape) for x in parts)))
+    def loss(chunk, shared, parts):
+        seen.append((chunk, *(tuple(x.shape) for x in parts)))
         return (shared[0].sum() * parts[0]).sum()
 
     whole, split = torch.ones(2, requires_grad=True), torch.arange(5.0, requires_grad=True)
-    total = total_of_runs(loss, [2, 3], [whole], [split])
+    total = sum_over_chunks(loss, [2, 3], [whole], [split])
     assert seen == [(0, (2,)), (1, (3,))] and total == 20
     assert [g.tolist() for g in torch.autograd.grad(total, [whole, split])] == [[10.0, 10.0], [2.0] * 5]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.none() | st.integers(1, 200))
 def test_runs_of_digits_waste_at_most_a_quarter(number, most):
-    runs, first = even_runs(number, most=most), 0
-    assert sum(runs) == len(number) and min(runs) >= 1
-    for size in runs:
+    chunks, first = even_chunks(number, most=most), 0
+    assert sum(chunks) == len(number) and min(chunks) >= 1
+    for size in chunks:
         part, first = number[first : first + size], first + size
         assert 0.75 * size * max(part) <= sum(part)
         assert most is None or size == 1 or size * max(part) <= most
-    assert even_runs([7] * 16) == [16], "even digits are one product"
-    assert even_runs([7] * 16, most=30) == [4] * 4
+    assert even_chunks([7] * 16) == [16], "even digits are one product"
+    assert even_chunks([7] * 16, most=30) == [4] * 4
 
 
 def test_widths_have_few_values_and_waste_little():

@@ -22,12 +22,12 @@ from safetensors import safe_open
 from shop import SMALL_SHOP, TINY, TINY_TIGER, Answer, genrec
 
 from genrec_cli.cli.common import fail
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.engine.loop import Loop
+from genrec_cli.searches.exhaustive import Exhaustive
 
 SHORT_PHASES = ["--set", "curriculum.max_epochs=1"]
-SMALL_GRAPH = ["--set", "decoder.beams=20", "--set", "decoder.edges=10"]
+SMALL_GRAPH = ["--set", "search.beams=20", "--set", "search.edges=10"]
 PIPELINE = {
     "download": SMALL_SHOP,
     "preprocess": ["preprocess"],
@@ -42,7 +42,7 @@ PIPELINE = {
     "evaluate rpg": ["evaluate", "--run", "rpg-s0", "--at", "10,5,1"],
     "evaluate tiger": ["evaluate", "--run", "tiger-s0", "--at", "5,10,20"],
     "evaluate mhl": ["evaluate", "--run", "mhl-s0"],
-    "graph": ["evaluate", "--run", "mhl-s0", "--decoder", "graph", *SMALL_GRAPH],
+    "graph": ["evaluate", "--run", "mhl-s0", "--search", "graph", *SMALL_GRAPH],
     "case-study": ["case-study", "rpg-s0", "sasrec-s0", "--users", "3"],
 }
 
@@ -233,8 +233,8 @@ WRONG = [
     (2, [*TRAIN, "--label", "x" * 300], "At most 64"),
     (2, [*TRAIN, "--set", "train.metric=F1@3"], "as in NDCG@10"),
     (2, [*TRAIN, "--device", "tpu", "--seed", "5"], "'tpu'"),
-    (2, ["evaluate", "--run", "sasrec-s0", "--decoder", "graph"], "--decoder exhaustive"),
-    (2, ["evaluate", "--run", "rpg-s0", "--decoder", "graph", "--at", "60"], "beams"),
+    (2, ["evaluate", "--run", "sasrec-s0", "--search", "graph"], "--search exhaustive"),
+    (2, ["evaluate", "--run", "rpg-s0", "--search", "graph", "--at", "60"], "beams"),
     (2, ["evaluate", "--run", "rpg-s0", "--at", "5;10"], "--at 5,10"),
     (2, ["evaluate", "--run", "rpg-s0", "--at", "0"], "from 1 to 999,999"),
     (2, ["case-study", "rpg-s0", "rpg-s0"], "twice"),

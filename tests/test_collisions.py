@@ -195,17 +195,17 @@ def test_policies_make_codes_of_their_own_and_say_so(root: Path) -> None:
     named, _ = found(root, "--collisions", "none")
     assert plain == named, "none is the default: the same key"
     assert json.loads((plain / "manifest.json").read_text())["config"]["tokenizer"]["collisions"] == "none"
-    assert before["collision_policy"] == "none" and before["colliding_share"] > 0.1
+    assert before["collision_policy"] == "none" and before["colliding_fraction"] > 0.1
     digit, with_one = found(root, "--collisions", "digit", "--codewords", "12")
     assert digit.name.startswith("rkmeans3x12-digit-") and with_one["codebooks"] == 4
     bare = found(root, "--codewords", "12")[1]
-    for figure in ("digits", "least_used_share", "mean_entropy", "mutual_information", "neighbours_kept_by_digits"):
+    for figure in ("digits", "least_used_fraction", "mean_entropy", "mutual_information", "neighbours_kept_by_digits"):
         assert with_one[figure] == bare[figure], "what the counter says is no quality of the codebook"
     apart, moved = found(root, "--collisions", "reassign")
     assert apart.name.startswith("rkmeans3x6-reassign-") and moved["codebooks"] == 3
     for quality in (with_one, moved):
         assert quality["colliding_items"] == 0 and quality["colliding_share_before"] > 0
-    assert 0 < moved["moved_share"] < before["colliding_share"] == moved["colliding_share_before"]
+    assert 0 < moved["moved_fraction"] < before["colliding_fraction"] == moved["colliding_share_before"]
     assert moved["reconstruction_error"] > before["reconstruction_error"]
     assert json.loads((apart / "manifest.json").read_text())["config"]["tokenizer"]["collisions"] == "reassign"
 

@@ -1,4 +1,4 @@
-"""The count models against slow twins: pair by pair, user by user, neighbour by neighbour."""
+"""The count models against slow references: pair by pair, user by user, neighbour by neighbour."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -12,11 +12,6 @@ from conftest import make_histories
 from genrec_cli.config import validate
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.decoders import exhaustive
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.leaders import BLOCK
-from genrec_cli.decoders.scores import SparseScores
 from genrec_cli.engine.checkpoint import load_weights, save_weights
 from genrec_cli.engine.warm_start import freeze
 from genrec_cli.models import neighbours, transitions
@@ -24,6 +19,11 @@ from genrec_cli.models.base import SparseScorer
 from genrec_cli.models.neighbours import Neighbours, NeighboursConfig, nearest
 from genrec_cli.models.transitions import Transitions, TransitionsConfig, count_transitions
 from genrec_cli.nn.sparse_scores import ItemWeights
+from genrec_cli.searches import exhaustive
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.running_top_k import BLOCK
+from genrec_cli.searches.scores import SparseScores
 
 ITEMS = 30
 SETTINGS = [

@@ -1,4 +1,4 @@
-"""Decoding by diffusion against a slow twin that keeps one Python dictionary a candidate, and what it promises."""
+"""Decoding by diffusion against a slow reference that keeps one Python dictionary a candidate, and what it promises."""
 
 from itertools import product
 
@@ -10,10 +10,10 @@ from genrec_cli.config import validate
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig, once
-from genrec_cli.models.base import MaskFiller
+from genrec_cli.models.base import MaskPredictor
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.nn.packing import Packing
+from genrec_cli.searches.diffusion import Diffusion, DiffusionConfig, once
 
 CASES = [(0, 1), (0, 2), (0, 3), (1, 2), (2, 1), (2, 3), (4, 2), (9, 1)]
 """R_warm and m_par."""
@@ -45,7 +45,9 @@ def users(number: int) -> Batch:
     return Batch(torch.ones(number, dtype=torch.long), Packing.of([1] * number), torch.arange(number))
 
 
-def slow(model: MaskFiller, catalog: Catalog, config: DiffusionConfig, user: int, k: int) -> tuple[list, list, float]:
+def slow(
+    model: MaskPredictor, catalog: Catalog, config: DiffusionConfig, user: int, k: int
+) -> tuple[list, list, float]:
     """One user, one dictionary (digit -> code) a candidate: items, scores and the valid share."""
     items = [tuple(codes) for codes in catalog.codes_IK.tolist()]
     K, V = catalog.digits, catalog.codewords
@@ -93,7 +95,7 @@ def test_the_decoder_does_what_its_slow_twin_does(warmup: int, parallel: int, co
         items, scores, share = slow(model, catalog, config, user, 10)
         assert [i for i in top.item_Bk[user].tolist() if i][:10] == items
         torch.testing.assert_close(top.score_Bk[user][: len(scores)], torch.tensor(scores))
-        assert float(figures["valid_share"][user]) == pytest.approx(share)
+        assert float(figures["valid_fraction"][user]) == pytest.approx(share)
 
 
 def test_eight_digits_take_six_passes() -> None:
@@ -108,15 +110,15 @@ def test_what_is_listed_is_in_the_catalogue_and_distinct() -> None:
     top, figures = Diffusion(Made(5, 8, 12), catalog, config).decode(users(5), 30)
     assert (top.item_Bk[:, :30] > 0).all(), "200 items, so 30 beams are filled"
     assert all(len(set(row[:30])) == 30 for row in top.item_Bk.tolist())
-    assert (figures["valid_share"] == 1).all()
+    assert (figures["valid_fraction"] == 1).all()
     assert (top.score_Bk.diff() <= 0)[:, :29].all()
 
 
 def test_without_the_constraint_most_of_a_sparse_code_space_is_no_item() -> None:
     config = DiffusionConfig(beams=30, constraint=False)
     top, figures = Diffusion(Made(5, 8, 12), make_catalog(200, 8, 12), config).decode(users(5), 30)
-    assert (figures["valid_share"] < 0.5).all()
-    assert ((top.item_Bk > 0).sum(1) <= 30 * figures["valid_share"] + 1).all()
+    assert (figures["valid_fraction"] < 0.5).all()
+    assert ((top.item_Bk > 0).sum(1) <= 30 * figures["valid_fraction"] + 1).all()
 
 
 def test_items_of_equal_codes_stand_side_by_side_with_one_score() -> None:

@@ -1,4 +1,4 @@
-"""Several processes against one: two of them on this processor, through torchrun as a user starts them."""
+"""Several processes against one: two of them on this CPU, through torchrun as a user starts them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from shop import SMALL_SHOP, TINY, genrec
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.errors import UsageError
-from genrec_cli.ranks import Ranks
+from genrec_cli.process_group import ProcessGroup
 
 HOME = Path(__file__).parents[1]
 LIMIT = 100
@@ -204,11 +204,11 @@ def test_what_one_process_does_refuses_several(tmp_path, monkeypatch, words, sai
 
 def test_a_process_that_is_alone_talks_to_itself() -> None:
     two_processes.talk()
-    assert Ranks().batch_size(256, 3) == 256
+    assert ProcessGroup().batch_size(256, 3) == 256
 
 
 def test_ranks_share_what_can_be_shared() -> None:
-    ranks = Ranks()
+    ranks = ProcessGroup()
     ranks.world = 4
     assert ranks.batch_size(256, 10_000) == 256
     assert ranks.batch_size(256, 300) == 75, "four batches at least"

@@ -451,20 +451,20 @@ def test_from_dir(ws, folder):
     assert again.key == artifact.key and again.digest != artifact.digest
 
 
-@pytest.mark.parametrize("can_share", [True, False])
-def test_from_dir_shares_blocks_where_it_can_and_copies_elsewhere(tmp_path, monkeypatch, can_share):
+@pytest.mark.parametrize("can_fraction", [True, False])
+def test_from_dir_shares_blocks_where_it_can_and_copies_elsewhere(tmp_path, monkeypatch, can_fraction):
     asked = []
 
     def ioctl(to, request, of):
         asked.append(request)
-        if not can_share:
+        if not can_fraction:
             raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(stage.fcntl, "ioctl", ioctl)
     (tmp_path / "a").write_bytes(b"content")
     stage._place(tmp_path / "a", tmp_path / "b")
     assert asked == [stage.FICLONE] and not (tmp_path / "b").samefile(tmp_path / "a")
-    assert (tmp_path / "b").read_bytes() == (b"" if can_share else b"content"), (
+    assert (tmp_path / "b").read_bytes() == (b"" if can_fraction else b"content"), (
         "the kernel shares, so nothing is copied"
     )
 

@@ -13,8 +13,6 @@ from conftest import make_catalog, make_histories
 from safetensors.torch import load_file
 
 from genrec_cli.curriculum.phases import CurriculumConfig, Phase
-from genrec_cli.decoders.diffusion import Diffusion, DiffusionConfig
-from genrec_cli.decoders.exhaustive import Exhaustive, ExhaustiveConfig
 from genrec_cli.engine import loop as engine
 from genrec_cli.engine.checkpoint import BEST, LAST, epoch_of, read_counters
 from genrec_cli.engine.loop import Loop
@@ -25,6 +23,8 @@ from genrec_cli.errors import DataError, DivergedError, Interrupted
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.searches.diffusion import Diffusion, DiffusionConfig
+from genrec_cli.searches.exhaustive import Exhaustive, ExhaustiveConfig
 from genrec_cli.stages.train import write_log
 from genrec_cli.testing.data import FixedMasks
 

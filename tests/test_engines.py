@@ -1,4 +1,4 @@
-"""The data frame engines: shards against the whole, Spark against polars, the slow twin in plain Python."""
+"""The data frame engines: shards against the whole, Spark against polars, the slow reference in plain Python."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import validate
-from genrec_cli.data import engines, numbering
+from genrec_cli.data import assign_ids, engines
 from genrec_cli.data.engines import PolarsEngine, batches, open_engine
-from genrec_cli.data.spool import Labels, Spool
+from genrec_cli.data.ingest import Labels, Spool
 from genrec_cli.errors import UsageError
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, preprocess
@@ -49,15 +49,15 @@ def test_numbering_equals_the_slow_twin(tmp_path_factory, rows: list[tuple[int, 
     folder = tmp_path_factory.mktemp("engine")
     engine = PolarsEngine(folder, shard=9)
     spool = Spool.of(blocks(rows), folder / "log.parquet")
-    by_side = [numbering.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
+    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
     assert spool.users.texts(by_side[0]).to_list() == users and spool.items.texts(by_side[1]).to_list() == items
-    found = engine.collect(engine.scan(numbering.ordered(engine, spool.path, *by_side, spool.by)))
+    found = engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by)))
     assert found.rows() == [numbered[at] for at in order]
 
     seen = set()
     kept = [at for at in exact if not (rows[at] in seen or seen.add(rows[at]))]
-    assert numbering.repeated(engine, spool) == len(rows) - len(kept)
-    once = engine.collect(engine.scan(numbering.without_repeated(engine, spool)))
+    assert assign_ids.repeated(engine, spool) == len(rows) - len(kept)
+    once = engine.collect(engine.scan(assign_ids.without_repeated(engine, spool)))
     assert sorted(once["row"]) == sorted(5 + at for at in kept)
 
 
@@ -67,8 +67,8 @@ def tied(tmp_path: Path, name: str, seed: int | None, *, shard: int = 10**6) -> 
     (folder := tmp_path / f"{name}-{seed}").mkdir()
     engine = PolarsEngine(folder, shard=shard)
     spool = Spool.of(blocks(rows), folder / "log.parquet")
-    by_side = [numbering.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    return engine.collect(engine.scan(numbering.ordered(engine, spool.path, *by_side, spool.by, ties=seed)))
+    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
+    return engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by, ties=seed)))
 
 
 def test_ties_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_exact_times_are_no_ties_within_a_second(tmp_path: Path) -> None:
     rows = [(0, n, n) for n in range(5)] * 2  # tenths of a second, each twice
     engine = PolarsEngine(tmp_path)
     spool = Spool.of(blocks(rows), tmp_path / "log.parquet")
-    by_side = [numbering.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    found = engine.collect(engine.scan(numbering.ordered(engine, spool.path, *by_side, spool.by, ties=3)))
+    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
+    found = engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by, ties=3)))
     assert found["item"].to_list() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 

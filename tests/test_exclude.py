@@ -12,13 +12,13 @@ import torch
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import EvalBatch
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.engine import metrics
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.ranking import ExactRanker, ListRanker
 from genrec_cli.nn.packing import Packing
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.rank import UNLISTED
 
 
 class Fixed:

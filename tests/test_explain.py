@@ -9,7 +9,6 @@ from conftest import make_catalog
 from shop import SMALL_SHOP, TINY, genrec
 
 from genrec_cli.config import validate
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.explain import (
     Why,
     explain,
@@ -20,6 +19,7 @@ from genrec_cli.engine.explain import (
     without_each,
 )  # fmt: skip
 from genrec_cli.models.mhl import Mhl, MhlConfig
+from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages.case_study import HEAT, heat
 
 ITEM_T = torch.tensor([3, 17, 3, 29, 8])

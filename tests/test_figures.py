@@ -147,7 +147,7 @@ def test_shares_by_item_and_by_popularity():
     hidden = entropy.hidden_items(found, "e", np.array([5, 6, 200]))
     assert hidden.item.tolist() == [1, 2, 3] and hidden.read.tolist() == [2, 1, 3]
     assert hidden.share == pytest.approx([0.3, 0.0, 0.5])
-    assert hidden.bins == ["1-5", "6-10", "> 100"] and hidden.bin_share == pytest.approx([0.3, 0.0, 0.5])
+    assert hidden.bins == ["1-5", "6-10", "> 100"] and hidden.bin_fraction == pytest.approx([0.3, 0.0, 0.5])
     assert hidden.overall == pytest.approx(2.1 / 6)
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genrec_cli.data.foreign import check_tables
 from genrec_cli.data.histories import FOLDER, ITEMS_FILE, USERS_FILE
 from genrec_cli.data.histories import read_histories as read_arrays
 from genrec_cli.data.schema import ITEMS, USERS, read_table
+from genrec_cli.data.validate_tables import check_tables
 from genrec_cli.errors import GenrecError
 from genrec_cli.sources.amazon import read_amazon
 from genrec_cli.sources.base import BadRows, Tables
@@ -194,7 +194,7 @@ ADOPTED = {
 
 @settings(parent=bounded, max_examples=3 * EXAMPLES)
 @given(st.data())
-def test_adopted_tables(tmp_path: Path, data: st.DataObject) -> None:
+def test_imported_tables(tmp_path: Path, data: st.DataObject) -> None:
     paths = {name: tmp_path / f"{name}.parquet" for name in ADOPTED}
     for name, path in paths.items():
         path.write_bytes(parquet(ADOPTED[name]))

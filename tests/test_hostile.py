@@ -37,7 +37,7 @@ EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "2"))
 COMMANDS = get_group(app).commands
 VALID = {
     "download": SMALL_SHOP[3:],
-    "adopt": ["--dataset=adopted"],
+    "import": ["--dataset=imported"],
     "tokenize": ["--codebooks=4", "--codewords=8"],
     "train": ["--model=rpg", "--epochs=1", *TINY],
     "evaluate": ["--run=rpg-s0"],
@@ -269,7 +269,7 @@ LONG_NAMES = [
     ["status", f"--root={LONG}"], ["download", f"--dataset={LONG}", "--set=source.name=synthetic"],
     ["evaluate", f"--dataset={LONG}"], ["evaluate", f"--run={LONG}"], ["train", "--model=popular", f"--label={LONG}"],
     ["tokenize", f"--encoder=./{LONG}"], ["tokenize", f"--encoder={LONG}.npy"], ["run", f"{LONG}.toml"], ["run", LONG],
-    ["sweep", f"{LONG}.toml"], ["preprocess", "--dataset=own", f"--interactions={LONG}.csv"], ["adopt", LONG],
+    ["sweep", f"{LONG}.toml"], ["preprocess", "--dataset=own", f"--interactions={LONG}.csv"], ["import", LONG],
     ["recommend", "--run=popular-s0", f"--output={LONG}.csv"], ["recommend", f"--users={LONG}"],
     ["train", f"--config={LONG}"], ["download", f"--from-dir={LONG}"],
 ]  # fmt: skip

@@ -85,7 +85,7 @@ def test_a_masked_code_has_no_influence_and_a_known_one_has() -> None:
     mask_MK = torch.zeros(len(batch.learn_M), K, dtype=torch.bool)
     mask_MK[:, 1:3] = True
     seen = {}
-    model.filler.dropout.register_forward_hook(lambda module, inputs, out: seen.update(x=out.retain_grad() or out))
+    model.decoder.dropout.register_forward_hook(lambda module, inputs, out: seen.update(x=out.retain_grad() or out))
     model.losses(batch, mask_MK)["next"].sum.backward()
     assert (seen["x"].grad.abs().sum(-1) > 0).all(), "each digit is read, known or not"
     target_MK = model.codes_of(batch.target_N[batch.learn_M])
@@ -100,7 +100,7 @@ def test_a_target_sees_no_history_behind_it_and_no_other_target() -> None:
     h_ND = model.encode(model.codes_of(batch.item_N), batch).detach().requires_grad_()
     target_MK = model.codes_of(batch.target_N[batch.learn_M])
     x_MKD = model.embed(target_MK, torch.ones_like(target_MK).bool()).detach().requires_grad_()
-    state_MKD = model.filler.past(x_MKD, h_ND, batch.packing, batch.learn_M)
+    state_MKD = model.decoder.past(x_MKD, h_ND, batch.packing, batch.learn_M)
     chosen = 6
     at = int(batch.learn_M[chosen])
     state_MKD[chosen].square().sum().backward()
@@ -149,7 +149,7 @@ def test_text_is_refused() -> None:
 
 # ---- the commands --------------------------------------------------------------------------------------
 
-SMALL = [*TINY, "--set", "model.layers=1", "--set", "model.decoder_layers=1", "--set", "decoder.beams=10"]
+SMALL = [*TINY, "--set", "model.layers=1", "--set", "model.decoder_layers=1", "--set", "search.beams=10"]
 
 
 @pytest.fixture(scope="module")
@@ -186,15 +186,15 @@ def test_one_run_is_decoded_in_many_ways_and_drawn(root: Path, tmp_path: Path) -
         ["[model]", 'name = "mdgr"', "width = 16", "heads = 2", "inner = 16", "layers = 1", "[train]", "epochs = 1"]
     )
     (path := tmp_path / "ways.toml").write_text(
-        '[sweep]\ntitle = "Ways"\ncolumns = ["Recall@10", "users_per_second", "valid_share"]\n'
-        f"[sweep.grid]\ndecoder.parallel = [1, 4]\ndecoder.warmup = [0, 2]\n{sizes}\n[decoder]\nbeams = 12\n"
+        '[sweep]\ntitle = "Ways"\ncolumns = ["Recall@10", "users_per_second", "valid_fraction"]\n'
+        f"[sweep.grid]\ndecoder.parallel = [1, 4]\ndecoder.warmup = [0, 2]\n{sizes}\n[search]\nbeams = 12\n"
     )
     answer = genrec(root, "sweep", path)
     rows = pq.read_table(answer.path / "runs.parquet").to_pylist()
     assert len({row["run"] for row in rows}) == 1 and len({row["evaluation"] for row in rows}) == 4
     table = pq.read_table(answer.path / "table.parquet").to_pylist()
     assert [row["row"] for row in table] == [f"parallel {m}, warmup {r}" for m in (1, 4) for r in (0, 2)]
-    assert all(row["users_per_second"] > 0 and row["valid_share"] == 1 for row in table)
+    assert all(row["users_per_second"] > 0 and row["valid_fraction"] == 1 for row in table)
     pytest.importorskip("matplotlib")
     drawn = genrec(root, "figures", "--sweep", answer.path)
     assert "mathdefault" not in (drawn.path / "tradeoff.svg").read_text()

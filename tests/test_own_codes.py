@@ -276,7 +276,7 @@ def test_own_codes_train_and_are_searched_like_ours(root: Path, ids: list[str], 
     for codes in (ours.path, own):
         run = genrec(root, "train", "--model", "rpg", "--codes", codes, "--epochs", "1", *TINY).path
         exact = genrec(root, "evaluate", "--run", run).manifest["result"]["metrics"]
-        graph = genrec(root, "evaluate", "--run", run, "--decoder", "graph").manifest["result"]["metrics"]
+        graph = genrec(root, "evaluate", "--run", run, "--search", "graph").manifest["result"]["metrics"]
         metrics.append((exact, graph))
     assert metrics[0] == metrics[1] and metrics[0][0]["Recall@10"] > 0
 

@@ -11,10 +11,6 @@ from sklearn.metrics import ndcg_score
 from torch.nn.functional import logsigmoid
 
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive, _chunks
-from genrec_cli.decoders.graph import Graph, GraphConfig, starts
-from genrec_cli.decoders.rank import UNLISTED
 from genrec_cli.engine import metrics
 from genrec_cli.engine.optim import autocast
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -23,6 +19,10 @@ from genrec_cli.nn.attention import SelfAttention
 from genrec_cli.nn.codes import CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.transformer import Transformer
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive, _chunks
+from genrec_cli.searches.graph import Graph, GraphConfig, starts
+from genrec_cli.searches.rank import UNLISTED
 
 
 def test_blocks_equal_gpt2():
@@ -120,7 +120,7 @@ def test_grouped_heads_equal_all_heads():
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 5e-2)])
 def test_cosine_logits_and_their_gradients_equal_the_formula(shared, precision, tolerance):
-    """The gradient is written out by hand; autograd's own, by way of the formula, is its slow twin."""
+    """The gradient is written out by hand; autograd's own, by way of the formula, is its slow reference."""
     torch.manual_seed(0)
     state_NKD = torch.randn(5, 3, 64, requires_grad=True)
     vectors = torch.randn(*(() if shared else (3,)), 7, 64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""preprocess: k-core, split, texts, ids and the artifact, against slow twins and small logs by hand."""
+"""preprocess: k-core, split, texts, ids and the artifact, against slow references and small logs by hand."""
 
 import json
 import tempfile

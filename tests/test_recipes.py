@@ -156,7 +156,7 @@ def test_settings_of_mdgr_that_were_found_on_beauty_hold_wherever_it_is_trained(
     sweep = found.get("sweep", {})
     rows = [sweep.get("grid", {}), *(row["set"] for row in sweep.get("run", []))]
     varied = {(section, key) for row in rows for section, keys in row.items() for key in keys}
-    for section in ("model", "train", "noise", "decoder"):
+    for section in ("model", "train", "noise", "search"):
         for key, value in beauty[section].items():
             if (section, key) not in varied and key != "stride":
                 assert found[section][key] == value, f"{section}.{key}"
@@ -279,8 +279,8 @@ def test_a_set_reaches_the_steps_that_read_it(tmp_path: Path, capsys: pytest.Cap
 def test_a_set_of_decoding_reaches_the_models_that_have_some(tmp_path: Path) -> None:
     models = ('stage = "train", model = "rpg"', 'stage = "train", model = "tiger"')
     recipe = read_recipe(str(write(tmp_path, *models, "evaluate")))
-    found = [recipe.assigned_to(step, ["decoder.beams=9"]) for step in recipe.steps]
-    assert found == [[], ["decoder.beams=9"], ["decoder.beams=9"]]
+    found = [recipe.assigned_to(step, ["search.beams=9"]) for step in recipe.steps]
+    assert found == [[], ["search.beams=9"], ["search.beams=9"]]
 
 
 def test_source_is_read_with_ones_own_files_only(tmp_path: Path) -> None:

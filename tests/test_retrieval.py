@@ -1,4 +1,4 @@
-"""Exhaustive search in chunks and the graph's neighbours against slow twins; memory by counting."""
+"""Exhaustive search in chunks and the graph's neighbours against slow references; memory by counting."""
 
 import pytest
 import torch
@@ -6,15 +6,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genrec_cli.config import validate
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders import exhaustive, neighbours
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.graph import Graph, GraphConfig
-from genrec_cli.decoders.leaders import BLOCK, Leaders, first
-from genrec_cli.decoders.rank import UNLISTED
-from genrec_cli.decoders.scores import DenseScores, DotScores
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import DotScorer, ItemScorer
+from genrec_cli.searches import exhaustive, neighbours
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.graph import Graph, GraphConfig
+from genrec_cli.searches.rank import UNLISTED
+from genrec_cli.searches.running_top_k import BLOCK, RunningTopK, first
+from genrec_cli.searches.scores import DenseScores, DotScores
 
 
 class Largest(TorchDispatchMode):
@@ -197,7 +197,7 @@ def test_the_graph_makes_no_array_of_items_times_items_or_users(short_runs, monk
     assert most.bytes < 300 * 4000, f"{most.by} made {most.bytes:,} bytes"
     assert (visited_B <= 5 + 2 * 25).all() and (visited_B > 5).all()
     assert top.item_Bk.shape == (300, 5)
-    monkeypatch.setattr("genrec_cli.decoders.graph.LOOK_UPS", 1)
+    monkeypatch.setattr("genrec_cli.searches.graph.LOOK_UPS", 1)
     again, visited = graph.walk(logp_BKV, torch.arange(300), 5)
     assert torch.equal(again.item_Bk, top.item_Bk) and torch.equal(visited, visited_B), "users one by one"
 
@@ -206,13 +206,13 @@ def test_the_graph_makes_no_array_of_items_times_items_or_users(short_runs, monk
 def test_a_graph_search_that_would_never_end_is_refused(word):
     name, value = word.split("=")
     with pytest.raises(ConfigError, match=f"decoder.{name}"):
-        validate(GraphConfig, "decoder", {name: int(value)})
+        validate(GraphConfig, "search", {name: int(value)})
 
 
 def test_visited_counts_distinct_items():
     catalog, model = clustered(40, 3, 5)
     graph = Graph(model, catalog, GraphConfig(edges=4, beams=6, steps=2))
-    from genrec_cli.decoders.graph import starts
+    from genrec_cli.searches.graph import starts
 
     logp_BKV = torch.randn(3, 3, 5).log_softmax(-1)
     beam_BM = starts(torch.arange(3), 6, 40, 0)
@@ -235,7 +235,7 @@ def test_sorting_whole_runs_finds_what_blocks_find(k):
     score_IB[::3] *= -1  # 0 and -0 are equal
     found = []
     for direct in (0, 1 << 16):
-        leaders = Leaders(5, k, torch.device("cpu"), direct=direct)
+        leaders = RunningTopK(5, k, torch.device("cpu"), direct=direct)
         for begin in (0, 100):
             leaders.add(score_IB[begin : begin + 100], begin)
         found.append(leaders)

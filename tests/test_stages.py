@@ -89,12 +89,12 @@ def test_code_rank_counts_equal_codes_once(codes, target, missing):
 
 # ---- evaluate --------------------------------------------------------------------------------------
 
-SMALL_GRAPH = ["--set", "decoder.beams=12", "--set", "decoder.edges=4", "--set", "decoder.steps=2"]
+SMALL_GRAPH = ["--set", "search.beams=12", "--set", "search.edges=4", "--set", "search.steps=2"]
 EVALUATIONS = [
     ["--run", "popular-s0"],
     ["--run", "sasrec-s0", "--at", "3,200"],
     ["--run", "rpg-s0", "--split", "valid"],
-    ["--run", "rpg-s0", "--decoder", "graph", *SMALL_GRAPH],
+    ["--run", "rpg-s0", "--search", "graph", *SMALL_GRAPH],
     ["--run", "tiger-s0"],
     ["--run", "tiger-s0", "--split", "valid", "--at", "5,20"],
 ]
@@ -170,9 +170,9 @@ def test_exclusion_goes_beyond_what_the_model_reads(root, tmp_path, model):
 
 
 def test_a_graph_that_covers_the_catalogue_finds_what_exact_decoding_finds(root):
-    graph = "decoder.beams=200", "--set", "decoder.edges=200", "--set", "decoder.steps=2"
+    graph = "search.beams=200", "--set", "search.edges=200", "--set", "search.steps=2"
     items = Names.read(data_of(root)).item
-    words = ["--run", "rpg-s0", "--decoder", "graph", "--set", *graph, "--at", str(len(items))]
+    words = ["--run", "rpg-s0", "--search", "graph", "--set", *graph, "--at", str(len(items))]
     answer = genrec(root, "evaluate", *words)
     result = answer.manifest["result"]
     assert result["recall_against_exact"] == 1.0
@@ -206,7 +206,7 @@ def test_one_history_gives_one_list_whatever_its_line(root, tmp_path, run):
 @torch.inference_mode()
 def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
     """Ranks and ties, also of codes that many items share, against the loss of each item as a target."""
-    _, users, lists = evaluated(root, "--run", "tiger-s0", "--set", "decoder.beams=150", "--at", "150")
+    _, users, lists = evaluated(root, "--run", "tiger-s0", "--set", "search.beams=150", "--at", "150")
     ws = Workspace(root)
     run = Run(ws, ws.find("synthetic", "runs", "tiger-s0"))
     model, catalog, histories = run.model, run.catalog, run.histories
@@ -227,12 +227,12 @@ def test_beams_over_the_whole_catalogue_rank_as_scoring_every_item_does(root):
 
 def test_a_model_that_generates_has_its_own_decoder(root):
     result = evaluated(root, "--run", "tiger-s0")[0]
-    assert result["decoder"] == "beam" and "exact_metrics" not in result
+    assert result["search"] == "beam" and "exact_metrics" not in result
     assert result["codes"] >= 20, "each of 20 beams was scored to the end"
-    wrong = genrec(root, "evaluate", "--run", "tiger-s0", "--decoder", "exhaustive")
-    assert wrong.code == 2 and "--decoder beam" in wrong.err
+    wrong = genrec(root, "evaluate", "--run", "tiger-s0", "--search", "exhaustive")
+    assert wrong.code == 2 and "--search beam" in wrong.err
     wrong = genrec(root, "evaluate", "--run", "tiger-s0", "--at", "30")
-    assert wrong.code == 2 and "--set decoder.beams=30" in wrong.err
+    assert wrong.code == 2 and "--set search.beams=30" in wrong.err
     wrong = genrec(root, "train", "--model", "tiger", *TINY_TIGER, "--set", "train.windows=recent", "--epochs", "1")
     assert wrong.code == 2 and "--set train.windows=each" in wrong.err
 
@@ -248,19 +248,19 @@ TOO_LONG = [
 def test_a_list_longer_than_the_decoder_can_give_is_refused(root, words, asked):
     answer = genrec(root, *words)
     assert answer.code == 2 and f"{asked} is more than these settings" in answer.err and "is 20" in answer.err
-    assert "decoder.beams=30" in answer.err or words[0] == "compare"
+    assert "search.beams=30" in answer.err or words[0] == "compare"
 
 
 def test_recommend_takes_the_settings_of_the_runs_decoder(root, tmp_path):
     (tmp_path / "u.txt").write_text(Names.read(data_of(root)).user[0])
     rows = recommended(
-        root, "--run", "tiger-s0", "--k", "30", "--set", "decoder.beams=40", "--users", tmp_path / "u.txt"
+        root, "--run", "tiger-s0", "--k", "30", "--set", "search.beams=40", "--users", tmp_path / "u.txt"
     )
     assert [row["rank"] for row in rows] == list(range(1, 31))
-    (tmp_path / "d.toml").write_text("[decoder]\nbeams = 40\n")
+    (tmp_path / "d.toml").write_text("[search]\nbeams = 40\n")
     exact = ["recommend", "--run", "rpg-s0", "--users", tmp_path / "u.txt"]
     assert genrec(root, *exact, "--config", tmp_path / "d.toml").code == 0, "a file serves several models"
-    assert genrec(root, *exact, "--set", "decoder.beams=40").code == 2
+    assert genrec(root, *exact, "--set", "search.beams=40").code == 2
 
 
 @pytest.mark.parametrize("word", ["decoder.nonsense=7", "noise.gamma=3"])
@@ -336,7 +336,7 @@ def test_cutoffs_beyond_the_catalogue_find_everything(ten, run):
 
 def test_a_target_missing_in_a_short_list_is_no_hit(ten):
     """The list holds at most ten items, so its length is not behind the cutoff of 20."""
-    graph = ["--decoder", "graph", "--set", "decoder.beams=20", "--set", "decoder.edges=1", "--set", "decoder.steps=1"]
+    graph = ["--search", "graph", "--set", "search.beams=20", "--set", "search.edges=1", "--set", "search.steps=1"]
     result, users, lists = evaluated(ten, "--run", "rpg-s0", "--at", "20", *graph)
     held = (lists["kept_items"] == lists["target"][:, None]).any(1)
     assert 0 < held.sum() < len(held)

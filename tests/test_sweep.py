@@ -266,7 +266,12 @@ def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
     for name, row in table.items():
         codes = next((root / "synthetic" / "codes").glob(f"{name}4x16-*"))
         quality = json.loads((codes / "quality.json").read_text())
-        for column in ("colliding_share", "mean_entropy", "neighbours_kept_by_digits", "mutual_information_adjusted"):
+        for column in (
+            "colliding_fraction",
+            "mean_entropy",
+            "neighbours_kept_by_digits",
+            "mutual_information_adjusted",
+        ):
             assert row[column] == pytest.approx(quality[column])
         evaluation = Workspace(root).find(
             "synthetic",
@@ -283,7 +288,7 @@ def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
     apart = [*small, "--set", "tokenizer.collisions=reassign"]
     again = genrec(root, "sweep", "tokenizers", *apart)
     for row in pq.read_table(again.path / "table.parquet").to_pylist():
-        assert row["colliding_share"] == 0 and row["NDCG@10"] == row["code_NDCG@10"]
+        assert row["colliding_fraction"] == 0 and row["NDCG@10"] == row["code_NDCG@10"]
 
 
 # ---- what is refused -------------------------------------------------------------------------------
@@ -313,8 +318,8 @@ WRONG = [
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nsplit = 'test'\n", [], "--split"),
     (2, GRID + "train.lr = [1e-3]\n", ["--set", "source.users=3"], "'genrec sweep' does not read"),
     (2, GRID + "model.name = ['rgp']\n", [], "Did you mean 'rpg'?"),
-    (2, GRID + "decoder.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "in 'beams 5' is more than these settings"),
-    (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.decoder=graph"], "the model 'popular'"),
+    (2, GRID + "search.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "in 'beams 5' is more than these settings"),
+    (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.search=graph"], "the model 'popular'"),
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nat = [0]\n", [], "cutoffs are 1 or more"),
 ]
 

@@ -18,13 +18,13 @@ from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.codes_table import NO_CODE, NO_CODE_ON_DISK, CodesTable
 from genrec_cli.data.sequences import eval_batches
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.graph import Graph, GraphConfig
 from genrec_cli.engine.explain import reconstruction
 from genrec_cli.errors import DataError
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.classifier import entropy
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.graph import Graph, GraphConfig
 from genrec_cli.stages.load import load_catalog
 from genrec_cli.tokenizers.text import TextConfig, TextTokenizer
 
@@ -226,9 +226,9 @@ def test_facts_are_counted():
     facts = fitted().facts(TITLES)
     length_I = (fitted(codebooks=64).codes(TITLES) >= 0).sum(1)
     assert facts["mean_length"] == pytest.approx(length_I.mean())
-    assert facts["untitled_share"] == pytest.approx(2 / 15)
-    assert facts["cut_share"] == pytest.approx((length_I > 12).mean())
-    assert facts["padding_share"] == pytest.approx((fitted().codes(TITLES) < 0).mean())
+    assert facts["untitled_fraction"] == pytest.approx(2 / 15)
+    assert facts["cut_fraction"] == pytest.approx((length_I > 12).mean())
+    assert facts["padding_fraction"] == pytest.approx((fitted().codes(TITLES) < 0).mean())
 
 
 def test_other_processes_give_the_same_codes():
@@ -261,7 +261,7 @@ def test_titles_become_codes_without_vectors(root):
     assert answer.path.name.startswith("text32x400-") and not (answer.path.parents[1] / "vectors").exists()
     assert answer.manifest["inputs"].keys() == {"data"} and "encoder" not in answer.manifest["config"]
     quality = json.loads((answer.path / "quality.json").read_text())
-    assert quality["padding_share"] > 0 and "reconstruction_error" not in quality
+    assert quality["padding_fraction"] > 0 and "reconstruction_error" not in quality
     stored = np.stack(pq.read_table(answer.path / "codes.parquet")["codes"].to_numpy())
     assert [digit["used"] for digit in quality["digits"]] == [
         len(set(column[column != NO_CODE_ON_DISK].tolist())) for column in stored.T
@@ -285,7 +285,7 @@ def test_a_run_on_text_is_trained_evaluated_and_explained(root):
         assert genrec(root, "train", "--model", model, "--epochs", "1", *TINY).path
     result = genrec(root, "evaluate", "--run", "mhl-s0").manifest["result"]
     assert 0 < result["metrics"]["kept"]["Recall@10"] < 1
-    refused = genrec(root, "evaluate", "--run", "rpg-s0", "--decoder", "graph")
+    refused = genrec(root, "evaluate", "--run", "rpg-s0", "--search", "graph")
     assert refused.code == 2 and "means nothing for text" in refused.err
     assert "it fills in" in (genrec(root, "case-study", "mhl-s0", "--users", "1").path / "cases.md").read_text()
 

@@ -34,11 +34,11 @@ def batch(histories):
 
 
 @pytest.mark.parametrize("lengths", [[3, 1, 4], [2, 2], [1, 2, 2, 3, 3, 9]])
-@pytest.mark.parametrize("lead", [0, 1])
-def test_spreading_a_packing_is_packing_the_longer_sequences(lengths, lead):
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_spreading_a_packing_is_packing_the_longer_sequences(lengths, prefix):
     """On the device, from the packing of items, what the host would make of the lengths in codes."""
-    found = Packing.of(np.array(lengths)).expand(4, prefix=lead)
-    expected = Packing.of(np.array(lengths) * 4 + lead)
+    found = Packing.of(np.array(lengths)).expand(4, prefix=prefix)
+    expected = Packing.of(np.array(lengths) * 4 + prefix)
     for name in ("length_B", "position_N", "sequence_N", "last_B"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     grids = [(found.grid, expected.grid)]
@@ -96,14 +96,14 @@ def test_the_stacks_equal_t5(batch, user_tokens):
     copy_weights(ours, twin)
     ours.config = ours.config.model_copy(update={"user_tokens": user_tokens})
     length_B, rows = batch.packing.length_B, batch.packing.sequences
-    lead = int(user_tokens > 0)
-    padded = torch.zeros(rows, int(length_B.max()) * 4 + lead, dtype=torch.long)
-    real = torch.arange(padded.shape[1]) < length_B[:, None] * 4 + lead
+    prefix = int(user_tokens > 0)
+    padded = torch.zeros(rows, int(length_B.max()) * 4 + prefix, dtype=torch.long)
+    real = torch.arange(padded.shape[1]) < length_B[:, None] * 4 + prefix
     for b in range(rows):
         items = batch.item_N[batch.packing.sequence_N == b]
         tokens = (ours.codes_of(items) + torch.arange(4) * 8).flatten()
-        padded[b, lead : lead + len(tokens)] = tokens
-        if lead:
+        padded[b, prefix : prefix + len(tokens)] = tokens
+        if prefix:
             padded[b, 0] = 33 + batch.user_B[b] % 5
     target_BK = ours.codes_of(torch.arange(1, rows + 1))
     begin_BK = torch.cat([torch.full((rows, 1), 32), (target_BK + torch.arange(4) * 8)[:, :-1]], dim=1)

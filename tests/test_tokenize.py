@@ -222,7 +222,7 @@ def test_random_codes_are_uniform_and_follow_the_seed(tmp_path: Path) -> None:
 def test_collisions_and_digits_of_codes_written_by_hand() -> None:
     codes_IK = np.array([[0, 1], [0, 1], [0, 1], [1, 0], [2, 3], [2, 3], [0, 3], [0, 0]], dtype=np.uint16)
     found = quality.collisions(codes_IK)
-    assert found == {"distinct_codes": 5, "colliding_items": 5, "colliding_share": 5 / 8, "largest_group": 3}
+    assert found == {"distinct_codes": 5, "colliding_items": 5, "colliding_fraction": 5 / 8, "largest_group": 3}
     first, second = quality.digit_usage(codes_IK, 4)
     assert first == {"used": 3, "entropy": pytest.approx(-(5 / 8 * np.log2(5 / 8) + 1 / 8 * np.log2(1 / 8) - 1 / 2))}
     assert second["used"] == 3

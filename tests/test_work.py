@@ -15,14 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Rows, eval_batches
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.base import Model
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive
 
 ITEMS, K, V, D, HEADS, INNER, T = 40, 4, 8, 16, 2, 24, 20
 SMALL = {"width": D, "heads": HEADS, "inner": INNER, "dropout": 0.1, "attention_dropout": 0.1}

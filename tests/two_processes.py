@@ -29,7 +29,7 @@ from genrec_cli.errors import Interrupted
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
 from genrec_cli.stages import encode as stage
 from genrec_cli.testing.data import FixedMasks
 
@@ -75,14 +75,14 @@ def play(folder: Path, case: str) -> None:
     loop.step.optimizer.register_step_pre_hook(note)
     counters = loop.run()
     weights = {f"weight.{n}": p.detach().clone() for n, p in loop.model.named_parameters()}
-    save_file(first | weights, folder / case / f"rank{here().rank}.safetensors")
-    (folder / case / f"log{here().rank}.json").write_text(json.dumps([counters.rows, counters.positions]))
+    save_file(first | weights, folder / case / f"rank{current_group().rank}.safetensors")
+    (folder / case / f"log{current_group().rank}.json").write_text(json.dumps([counters.rows, counters.positions]))
 
 
 def stopping(step: int) -> Callbacks:
     """Asks to stop at a look, in the last process only: the others have to learn of it."""
     looks = iter(range(1, 10_000))
-    return Callbacks(stop_requested=lambda: next(looks) == step and here().rank == here().world - 1)
+    return Callbacks(stop_requested=lambda: next(looks) == step and current_group().rank == current_group().world - 1)
 
 
 def resume(folder: Path) -> None:
@@ -139,15 +139,15 @@ def encode_some(folder: Path, encoder: Neighbourly, texts: list[str] | None = No
 def encode(folder: Path) -> None:
     """All texts; then again with the last three parts gone, so that five of the 11 batches are missing."""
     vec_ID = encode_some(folder / "parts", Neighbourly())
-    if here().main:
+    if current_group().main:
         np.save(folder / "vectors.npy", vec_ID)
         for number in (3, 4, 5):
             (folder / "parts" / f"{number:06}.safetensors").unlink()
-    here().barrier()
+    current_group().barrier()
     encoder = Neighbourly()
     again_ID = encode_some(folder / "parts", encoder)
-    batches = int(here().sum(torch.tensor(encoder.batches)))
-    if here().main:
+    batches = int(current_group().sum(torch.tensor(encoder.batches)))
+    if current_group().main:
         assert batches == 5 and np.array_equal(again_ID, vec_ID)
 
 
@@ -155,10 +155,10 @@ def score(folder: Path) -> None:
     """Every user once, whichever process scores."""
     loop = make_loop(folder / "score", "rpg", dropout=0.0)
     user, at = loop.histories.targets("test")
-    turns = {"first": here().rank, "every": here().world}
+    turns = {"first": current_group().rank, "every": current_group().world}
     batches = eval_batches(loop.histories, user, at, max_length=8, batch_size=5, exclude_seen=True, **turns)
     outcome = gathered(evaluate(ExactRanker(loop.model, loop.catalog), batches, loop.device, k=4))
-    if here().main:
+    if current_group().main:
         columns = {"user": outcome.user, "target": outcome.target, "loss": outcome.loss}
         for protocol, ranks in outcome.ranks.items():
             columns |= {f"{protocol}_{name}": value for name, value in ranks._asdict().items()}
@@ -168,7 +168,7 @@ def score(folder: Path) -> None:
 
 def talk() -> None:
     """The words that ranks have for each other, against what they must come to."""
-    ranks, world = here(), here().world
+    ranks, world = current_group(), current_group().world
     assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [world, world * (world - 1) / 2]
     assert ranks.most(ranks.rank, -ranks.rank) == [world - 1, 0]
     assert ranks.agree(ranks.rank == world - 1, False) == [True, False]

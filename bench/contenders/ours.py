@@ -46,7 +46,7 @@ def main() -> None:
         valid_users=asked["valid_users"], windows=asked["windows"], stride=asked["stride"],
         precision=asked["precision"],
     )  # fmt: skip
-    decoder = registry.load("decoder", model.decoder)
+    decoder = registry.load("search", model.decoder)
     search = decoder.Config(beams=asked["beams"]) if "beams" in asked else decoder.Config()
     ranker = make_ranker(model, catalog, decoder, search)
     with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,7 @@ class Finder(Lineage):
             source = f" made from {made_from.path.name}" if made_from else ""
             hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
             if kind == "data":
-                hint += f";  genrec adopt FOLDER --dataset {dataset}    takes tables made elsewhere"
+                hint += f";  genrec import FOLDER --dataset {dataset}    takes tables made elsewhere"
             if kind == "raw":
                 hint += f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own"
             raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=hint)

@@ -68,7 +68,7 @@ class Artifact:
     @property
     def command(self) -> str:
         """The command that makes it again: the one that was typed, if that was a command of its stage."""
-        stage = "adopt" if "adopt" in self.config else STAGE_OF[self.kind]
+        stage = "import" if "import" in self.config else STAGE_OF[self.kind]
         typed = self.manifest["environment"]["argv"]
         words = [word for word in typed if word != "--force"] if typed[:1] == [stage] else [stage]
         if not any(word.partition("=")[0] == "--dataset" for word in words):

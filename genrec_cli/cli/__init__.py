@@ -22,8 +22,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = "download preprocess adopt tokenize train figures evaluate compare sweep recommend case_study run inspect"
-for _module in COMMANDS.split():
+COMMANDS = (
+    "download preprocess import_tables tokenize train figures evaluate compare sweep recommend case_study run inspect"
+)
+for _module in (*COMMANDS.split(), "inspect"):
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
 
 

@@ -92,12 +92,12 @@ def several() -> bool:
 
 
 def command(
-    app: typer.Typer, name: str, *, panel: str | None = None, shared_by_ranks: bool = False
+    app: typer.Typer, name: str, *, panel: str | None = None, distributed: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command whose function takes ``common`` first; the shared options are added to its own.
 
     Args:
-        shared_by_ranks: whether several processes can share its work (torchrun).
+        distributed: whether several processes can share its work (torchrun).
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,7 +116,7 @@ def command(
             common = Common(**{field: given.pop(field) for field in shared})
             _prepare(common, given)
             try:
-                with _together(name, common, shared_by_ranks):
+                with _together(name, common, distributed):
                     function(common, **given)
             except BrokenPipeError:  # nobody reads what is printed any more: this is no failure, so nothing is said
                 raise typer.Exit(130) from None
@@ -137,15 +137,15 @@ def command(
     return register
 
 
-def _together(name: str, common: Common, shared_by_ranks: bool) -> AbstractContextManager[None]:
+def _together(name: str, common: Common, distributed: bool) -> AbstractContextManager[None]:
     """Joins the other processes, where torchrun started several."""
     if not several():
         return nullcontext()
     from genrec_cli.distributed import joined
     from genrec_cli.errors import UsageError
 
-    if not shared_by_ranks or common.dry_run:
-        what = "A dry run" if shared_by_ranks else f"'genrec {name}'"
+    if not distributed or common.dry_run:
+        what = "A dry run" if distributed else f"'genrec {name}'"
         raise UsageError(f"{what} is work for one process.", hint="Type it without torchrun")
     return joined()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "evaluate", shared_by_ranks=True)
+    @command(app, "evaluate", distributed=True)
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.stages import evaluate as stage
 
         cutoffs = whole_numbers(at, "--at", "5,10")
-        named = {"evaluate": {"decoder": decoder, "split": split, "at": cutoffs}}
+        named = {"evaluate": {"search": decoder, "split": split, "at": cutoffs}}
         ws = common.workspace()
         layers = common.layers("evaluate", named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
@@ -60,6 +60,6 @@ def show(artifact: "Artifact") -> None:
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
             f"{result['visited']:,.0f} items per user; built in {result['build_seconds']:.1f} s"
         )
-    if "valid_share" in result:
-        console.say(f"{result['valid_share']:.1%} of what the beams built is in the catalogue")
+    if "valid_fraction" in result:
+        console.say(f"{result['valid_fraction']:.1%} of what the beams built is in the catalogue")
     show_diagnosis(artifact)

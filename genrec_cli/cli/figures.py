@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         users: Annotated[int | None, typer.Option(help="Users whose histories show entropies and masks.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Draw trainings (losses, metric, masks, entropies) or what a sweep of decoders trades, as SVG and PNG."""
+        """Draw trainings (losses, metric, masks, entropies) or what a sweep of searches trades, as SVG and PNG."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.errors import UsageError

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from genrec_cli.artifacts import Workspace
 
 HELP = (
-    "models, encoders, tokenizers, sources, decoders, recipes, datasets, "
+    "models, encoders, tokenizers, sources, searches, recipes, datasets, "
     "or an artifact kind: raw, data, vectors, codes, runs, eval, cases, comparisons, sweeps, figures."
 )
 
@@ -73,14 +73,14 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     from genrec_cli.artifacts import KINDS
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
-    from genrec_cli.registry import TABLE, names
+    from genrec_cli.registry import TABLE, names, plural
     from genrec_cli.stages import experiment
     from genrec_cli.stages.recipe import read_recipe
 
     ws = common.workspace()
-    known = [*(f"{name}s" for name in TABLE), "recipes", "datasets", *KINDS]
-    if kind not in known and f"{kind}s" in known:
-        kind = f"{kind}s"
+    singular = {plural(name): name for name in TABLE}
+    known = [*singular, "recipes", "datasets", *KINDS]
+    kind = plural(kind) if plural(kind) in known else kind
     if kind not in known:
         raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
     if kind == "recipes":
@@ -90,8 +90,8 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
         return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]
     if kind in KINDS:
         return _artifacts(ws, common.dataset, kind)
-    table = TABLE[kind.removesuffix("s")]
-    return [{"name": name, "what": _summary(table.get(name))} for name in names(kind.removesuffix("s"))]
+    kind = singular[kind]
+    return [{"name": name, "what": _summary(TABLE[kind].get(name))} for name in names(kind)]
 
 
 def _shown(column: str, value: Any) -> Any:

@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
             named = Names.read(ws.input(chosen, "data").path).user[:SHOWN]
             console.say(f"the first {len(named)} users; --users FILE chooses, --output FILE writes all")
         asked = {"users": named, "histories": given, "k": k, "exclude_seen": exclude_seen}
-        bar, decoder = console.user_bar("recommending"), layers.get("decoder")
+        bar, decoder = console.user_bar("recommending"), layers.get("search")
         found = stage.run(ws, chosen, **asked, device=device, bar=bar, decoder=decoder)
         if output:
             found.write(output)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "tokenize", shared_by_ranks=True)
+    @command(app, "tokenize", distributed=True)
     def tokenize(
         common: Common,
         codebooks: Annotated[
@@ -77,7 +77,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.artifacts import Artifact
         from genrec_cli.errors import UsageError
-        from genrec_cli.ranks import here
+        from genrec_cli.process_group import current_group
         from genrec_cli.stages import codes as stage
         from genrec_cli.stages.own_codes import OwnCodes
         from genrec_cli.stages.vectors import encoder_values, make_encoder, vectors_stage
@@ -116,6 +116,6 @@ def register(app: typer.Typer) -> None:
             elif vectors is None:
                 console.say(f"vectors/{plan.name}: making them first")
                 vectors = work()
-        if not here().main:  # one process alone makes the codes
+        if not current_group().main:  # one process alone makes the codes
             return None
         return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, own))

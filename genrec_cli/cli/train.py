@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "train", shared_by_ranks=True)
+    @command(app, "train", distributed=True)
     def train(
         common: Common,
         model: Annotated[

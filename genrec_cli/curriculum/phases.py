@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from genrec_cli.config import Count, NonNegative, Positive, Section, Share
+from genrec_cli.config import Count, Fraction, NonNegative, Positive, Section
 
 Inside = Annotated[float, Field(gt=0, lt=1)]
 """Above 0 and below 1."""
@@ -27,7 +27,7 @@ class Law(Section):
     kind: Literal["linear", "exponential"] = "linear"
     """linear: minus ``step`` of the initial ratio (appendix I); exponential: times ``eta`` (equation 5)."""
     step: Positive = 0.1
-    """Share of the initial ratio."""
+    """Fraction of the initial ratio."""
     eta: Inside = 0.5
     """Factor of the exponential law."""
     floor: NonNegative = 0.0
@@ -57,7 +57,7 @@ class Phase(Section):
     """How the positions to mask are chosen."""
     granularity: Granularity = "token"
     """token: single digits; item: all digits of an item; mixed: either, for each item."""
-    ratio: Share = 0.0
+    ratio: Fraction = 0.0
     """Initial mask ratio; a mask needs one above 0."""
     law: Law | None = None
     """How the ratio falls; none: it stays."""
@@ -105,7 +105,7 @@ class CurriculumConfig(Section):
     eta: Inside = 0.5
     """Factor of the presets' exponential law (equation 5; the paper gives no number)."""
     floor: Inside = 0.1
-    """Share of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; no number either)."""
+    """Fraction of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; no number either)."""
     max_epochs: Count | None = None
     """Upper limit of epochs in each masking phase of a preset."""
     watch: Literal["metric", "loss"] = "metric"

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from genrec_cli.data.batch import Batch
+from genrec_cli.data.bucketing import padding_rows
 from genrec_cli.data.histories import CHUNK, read_histories
-from genrec_cli.data.rounding import dummies
 from genrec_cli.data.shuffle import Order
 from genrec_cli.nn.packing import Packing
 
@@ -170,7 +170,7 @@ class Rows:
     def batch_of(self, histories: Histories, spans: "Spans", *, bucketed: bool = False) -> Batch:
         """A packed training batch on the host, in the order of length (it pads least).
 
-        ``bucketed`` adds padding rows to it (``data/rounding.py``).
+        ``bucketed`` adds padding rows to it (``data/bucketing.py``).
         """
         spans = spans.take(np.argsort(spans.length, kind="stable"))
         user, start, length = spans.user, spans.start, spans.length
@@ -180,7 +180,7 @@ class Rows:
         target = np.where(learned, histories.item[flat + 1], 0).astype(np.int64)
         longest = None
         if bucketed:
-            extra = dummies(length, int(learned.sum()), self.max_length)
+            extra = padding_rows(length, int(learned.sum()), self.max_length)
             length, longest = np.concatenate([length, extra.length_F]), extra.longest
             learned = np.concatenate([learned, extra.learned])
             item = np.concatenate([item, np.ones(len(extra.learned), np.int64)])

@@ -25,7 +25,7 @@ class Described(Protocol):
         ...
 
 
-class Whole(Described, Protocol):
+class WholeEncoder(Described, Protocol):
     """An encoder that has to see all texts, or that one process runs.
 
     With ``needs = frozenset({"interactions"})`` on its class it gets the training interactions too.
@@ -58,4 +58,4 @@ class Batched(Described, Protocol):
         ...
 
 
-Encoder = Whole | Batched
+Encoder = WholeEncoder | Batched

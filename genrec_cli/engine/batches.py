@@ -11,7 +11,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.engine.graphs import FlatBatch
 from genrec_cli.engine.optim import TrainConfig
-from genrec_cli.ranks import Ranks
+from genrec_cli.process_group import ProcessGroup
 
 
 class Prepared(NamedTuple):
@@ -30,11 +30,11 @@ class TrainingBatches:
     """Global batches of rows: sharded over processes, cut into micro-batches, bucketed for CUDA graphs.
 
     Args:
-        ranks: the processes that train together.
+        group: the processes that train together.
     """
 
-    def __init__(self, rows: Rows, histories: Histories, config: TrainConfig, ranks: Ranks) -> None:
-        self.rows, self.histories, self.config, self.ranks = rows, histories, config, ranks
+    def __init__(self, rows: Rows, histories: Histories, config: TrainConfig, group: ProcessGroup) -> None:
+        self.rows, self.histories, self.config, self.group = rows, histories, config, group
         self.waited = 0.0
         """Seconds in which :meth:`epoch` waited for a batch."""
 
@@ -66,10 +66,10 @@ class TrainingBatches:
         if captured:
             batch = self.rows.batch_of(self.histories, spans, bucketed=True)
             return Prepared(FlatBatch.of(batch), positions, True)
-        counted = self.ranks.rank < len(rows)
-        if not self.ranks.alone:  # sharded by length, so that no process waits for the one with the long rows
+        counted = self.group.rank < len(rows)
+        if not self.group.single:  # sharded by length, so that no process waits for the one with the long rows
             by_length = np.argsort(spans.length, kind="stable")
-            spans = spans.take(by_length[self.ranks.rank :: self.ranks.world] if counted else by_length[:1])
+            spans = spans.take(by_length[self.group.rank :: self.group.world] if counted else by_length[:1])
         size = self.config.micro_batch_size or len(spans.length)
         cuts = np.split(np.arange(len(spans.length)), range(size, len(spans.length), size))
         return Prepared([self.rows.batch_of(self.histories, spans.take(cut)) for cut in cuts], positions, counted)

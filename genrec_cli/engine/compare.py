@@ -61,7 +61,7 @@ def bootstrap_means(gain_U: np.ndarray, draws: int, random: np.random.Generator)
 
 
 def randomisation_p(gain_U: np.ndarray, draws: int, random: np.random.Generator) -> float:
-    """Share of random exchanges of the two sides, user by user, that differ at least as much."""
+    """Fraction of random exchanges of the two sides, user by user, that differ at least as much."""
     size_J, count_J = np.unique(np.abs(gain_U), return_counts=True)
     observed = abs(gain_U.sum()) - 10.0**-DECIMALS * len(gain_U)
     extreme = sum(

@@ -209,14 +209,14 @@ def masks_did_not_shift(training: Training) -> Finding | None:
     )
 
 
-def invalid_codes(valid_share: float | None) -> Finding | None:
+def invalid_codes(valid_fraction: float | None) -> Finding | None:
     """MDGR: what is built without a look at the catalogue is often no item."""
-    if valid_share is None or valid_share >= INVALID:
+    if valid_fraction is None or valid_fraction >= INVALID:
         return None
     return Finding(
         "invalid codes",
-        f"Only {valid_share:.0%} of what the beams built is in the catalogue; the rest was left out of the lists.",
-        "--set decoder.constraint=true, or more beams (--set decoder.beams); were the codes of this very run used?",
+        f"Only {valid_fraction:.0%} of what the beams built is in the catalogue; the rest was left out of the lists.",
+        "--set decoder.constraint=true, or more beams (--set search.beams); were the codes of this very run used?",
     )
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from genrec_cli.data.sequences import EvalBatch
-from genrec_cli.decoders.excluded import Excluded
 from genrec_cli.engine import metrics
 from genrec_cli.engine.protocols import PROTOCOLS, Protocol
 from genrec_cli.engine.ranking import Ranker
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
+from genrec_cli.searches.excluded import Excluded
 
 Tick = Callable[[int], object]
 """Told the number of users done after each batch."""
@@ -67,8 +67,8 @@ def gathered(outcome: Outcome) -> Outcome:
     """The users of all processes in the order of the user table; only the main process gets those of the others."""
 
     def whole(value: np.ndarray) -> np.ndarray:
-        parts = here().gather(value)
-        return np.concatenate(parts) if here().main else value
+        parts = current_group().gather(value)
+        return np.concatenate(parts) if current_group().main else value
 
     return outcome.mapped(whole).by_user()
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from genrec_cli.data.batch import Batch
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.models.mhl import Mhl
 from genrec_cli.nn.packing import Packing
+from genrec_cli.searches.exhaustive import Exhaustive
 
 
 class Why(NamedTuple):

@@ -1,7 +1,7 @@
 """CUDA graphs: the forward and backward pass of a step, captured once for each shape of batch and then replayed.
 
 A step of these models is some hundreds of kernels of a few microseconds; launching them one by one takes longer than
-running them. A replay launches them all at once. Batches are bucketed to few shapes (``data/rounding.py``) and copied
+running them. A replay launches them all at once. Batches are bucketed to few shapes (``data/bucketing.py``) and copied
 to the device as one tensor. Gradients stay where they are and are added to, so that the optimiser, outside of the
 graph, needs nothing new.
 

@@ -4,7 +4,7 @@ Everything that decides the next bit is either a pure function of the step (orde
 or part of the checkpoint (weights, moments, random states, counters, curriculum).
 
 Where several processes train together, each takes its shard of every global batch and of the validation users;
-what is added up or agreed upon goes through ``self.ranks``, which does nothing where a process is alone.
+what is added up or agreed upon goes through ``self.group``, which does nothing where a process is alone.
 """
 
 import sys
@@ -33,7 +33,7 @@ from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.engine.step import MaskSampler, TrainStep
 from genrec_cli.errors import DivergedError, Interrupted
 from genrec_cli.models.base import EntropyModel, Model
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
 
 CHECK_EVERY = 50
 """Steps between checks whether the losses are finite: a check synchronises with the device, a bad loss stays bad."""
@@ -68,11 +68,11 @@ class Loop:
         self.model, self.catalog, self.histories, self.config = model, catalog, histories, config
         self.device, self.folder, self.callbacks = device, folder, callbacks or Callbacks()
         self.make_ranker = make_ranker or (lambda: ExactRanker(model, catalog))
-        self.ranks = here()
+        self.group = current_group()
         rows = Rows.of(histories, max_length=config.max_length, windows=config.windows, stride=config.stride)
-        self.batches = TrainingBatches(rows, histories, config, self.ranks)
+        self.batches = TrainingBatches(rows, histories, config, self.group)
         self.steps = min(config.epochs * len(self.batches), config.max_steps or sys.maxsize)
-        self.step = TrainStep(model, config, device, self.ranks, steps=self.steps, items=catalog.items)
+        self.step = TrainStep(model, config, device, self.group, steps=self.steps, items=catalog.items)
         self.counters = Counters()
         self.curriculum_config, self.noise = curriculum, noise or NoiseConfig()
         self.curriculum = Curriculum(curriculum)
@@ -84,11 +84,11 @@ class Loop:
     @products_kept()
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""
-        if any(self.ranks.agree(self.ranks.main and (self.folder / LAST).exists())):
+        if any(self.group.any(self.group.main and (self.folder / LAST).exists())):
             self._restore()
-        elif not self.ranks.main:
-            torch.manual_seed(self.ranks.seed(self.config.seed))
-        self.ranks.align(self.model.parameters())
+        elif not self.group.main:
+            torch.manual_seed(self.group.seed(self.config.seed))
+        self.group.broadcast(self.model.parameters())
         while (self.counters.step < self.steps or self.counters.step_in_epoch) and not self.curriculum.state.finished:
             self._epoch()
             self._finish_epoch()
@@ -111,7 +111,7 @@ class Loop:
 
     def _epoch(self) -> None:
         counters, step = self.counters, self.step
-        before = counters.totals if self.ranks.main else {}
+        before = counters.totals if self.group.main else {}
         step.totals = {n: torch.tensor(pair, dtype=step.exact, device=self.device) for n, pair in before.items()}
         step.sampler = sampler = self.sampler()
         mark = time.perf_counter()
@@ -126,7 +126,7 @@ class Loop:
             counters.positions += prepared.positions
             counters.step += 1
             counters.step_in_epoch += 1
-            stop, due = self.ranks.agree(self.callbacks.stop_requested(), self._overdue())
+            stop, due = self.group.any(self.callbacks.stop_requested(), self._overdue())
             if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.epoch_ends:
                 self._check()
                 now = time.perf_counter()
@@ -143,7 +143,7 @@ class Loop:
 
     def _stop(self) -> NoReturn:
         self._save()
-        self.ranks.barrier()
+        self.group.barrier()
         raise Interrupted(
             f"stopped in epoch {self.counters.epoch + 1} after step {self.counters.step}; "
             f"the checkpoint is {self.folder / LAST}",
@@ -153,7 +153,7 @@ class Loop:
     def _check(self) -> None:
         """Read the losses from the device, over all processes; stop where one is not finite."""
         totals = self.step.totals
-        pairs = self.ranks.sum(torch.stack(list(totals.values())))
+        pairs = self.group.all_reduce_sum(torch.stack(list(totals.values())))
         self.counters.totals = dict(zip(totals, pairs.tolist(), strict=True))
         for name, value in self.counters.means.items():
             if not np.isfinite(value):
@@ -177,7 +177,7 @@ class Loop:
         }
         value = None
         if (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps or self.curriculum.ends:
-            if any(self.ranks.agree(self._overdue())):
+            if any(self.group.any(self._overdue())):
                 self._save()
             row |= self._validate()
             value = row[f"valid/{config.metric}"]
@@ -188,7 +188,7 @@ class Loop:
         watched = row.get("valid/loss") if self.curriculum_config.watch == "loss" else value
         row["change"] = self.curriculum.after_epoch(watched) or ""
         counters.seconds += time.perf_counter() - began
-        (counters.waited,) = self.ranks.most(counters.waited)
+        (counters.waited,) = self.group.all_reduce_max(counters.waited)
         row |= {name: getattr(counters, name) for name in ("best", "seconds", "waited", "positions")}
         counters.epoch, counters.step_in_epoch, counters.totals = counters.epoch + 1, 0, {}
         counters.rows.append(row)
@@ -199,19 +199,19 @@ class Loop:
         config = self.config
         name, cutoff = metrics.parse(config.metric)
         user, at = self.histories.targets("valid", sample=config.valid_users, seed=config.valid_seed)
-        size = self.ranks.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
-        turns = {"first": self.ranks.rank, "every": self.ranks.world}
+        size = self.group.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
+        turns = {"first": self.group.rank, "every": self.group.world}
         batches = eval_batches(self.histories, user, at, max_length=config.max_length, batch_size=size, **turns)
         with autocast(self.device, config.precision):
             outcome = evaluate(self.make_ranker(), batches, self.device, tick=self._validated)
-            entropies = self.probe(self.model) if self.probe and self.ranks.main else {}
+            entropies = self.probe(self.model) if self.probe and self.group.main else {}
         found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
-        found = self.ranks.mean(found | {"valid/loss": float(outcome.loss.mean())}, len(outcome.user))
+        found = self.group.weighted_mean(found | {"valid/loss": float(outcome.loss.mean())}, len(outcome.user))
         return found | {f"valid/{config.metric}": found[f"valid/{name}@{cutoff}"]} | entropies
 
     def _validated(self, users: int) -> None:
         """Between two batches of a validation a single process stops at once; several go on to the next step."""
-        if self.ranks.alone and self.callbacks.stop_requested():
+        if self.group.single and self.callbacks.stop_requested():
             self._stop()
 
     # ---- checkpoints -----------------------------------------------------------------------------
@@ -221,8 +221,8 @@ class Loop:
         states = {"cpu": torch.get_rng_state(), "masks": self.step.generator.get_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)
-        gathered = {name: self.ranks.gather(state[None].numpy()) for name, state in states.items()}
-        if self.ranks.main:
+        gathered = {name: self.group.gather(state[None].numpy()) for name, state in states.items()}
+        if self.group.main:
             random = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in gathered.items()}
             step = self.step
             save_state(self.folder / LAST, self.model, step.optimizer, step.scaler, asdict(self.counters), random)
@@ -232,7 +232,7 @@ class Loop:
     def _save_best(self) -> None:
         """Write the weights if they are the best: second, and so again when a kill has left the checkpoint alone."""
         counters = self.counters
-        if self.ranks.main and counters.best_epoch == counters.epoch > 0 == counters.step_in_epoch:
+        if self.group.main and counters.best_epoch == counters.epoch > 0 == counters.step_in_epoch:
             save_weights(self.folder / BEST, self.model, epoch=counters.best_epoch)
 
     def _restore(self) -> None:
@@ -241,12 +241,12 @@ class Loop:
         self.counters = Counters(**counters)
         self.curriculum = Curriculum(self.curriculum_config, self.counters.curriculum)
         self._save_best()
-        if self.ranks.rank >= len(random["cpu"]):  # more processes than before: new streams
-            seed = self.ranks.seed(self.config.seed, self.counters.step)
+        if self.group.rank >= len(random["cpu"]):  # more processes than before: new streams
+            seed = self.group.seed(self.config.seed, self.counters.step)
             torch.manual_seed(seed)
             step.generator.manual_seed(seed)
             return
-        own = {name: rows[self.ranks.rank].clone() for name, rows in random.items()}
+        own = {name: rows[self.group.rank].clone() for name, rows in random.items()}
         torch.set_rng_state(own["cpu"])
         if own["masks"].shape == step.generator.get_state().shape:
             step.generator.set_state(own["masks"])

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.base import ListSearch, TopK
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.rank import UNLISTED, Rank, Ranked, Ranking
-from genrec_cli.decoders.twins import Twins
 from genrec_cli.models.base import CodeGenerator, DotScorer, Model
+from genrec_cli.searches.base import ListSearch, TopK
+from genrec_cli.searches.collision_groups import CollisionGroups
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.rank import UNLISTED, Rank, Ranked, Ranking
 
 NO_ITEM, NOT_RANKED = -1, -2
 """Sentinels in place of a code: of a list's padding, and of a target that is excluded."""
@@ -69,7 +69,7 @@ class ListRanker:
 
     def __init__(self, model: Model, search: ListSearch, longest: int, catalog: Catalog) -> None:
         self.model, self.search, self.longest = model, search, longest
-        self.items, self.twins = catalog.items, Twins(catalog.groups)
+        self.items, self.groups = catalog.items, CollisionGroups(catalog.groups)
 
     def begin(self) -> None:
         """Nothing: a search is built for the weights that it was given."""
@@ -79,12 +79,12 @@ class ListRanker:
         loss_B = torch.full(target_B.shape, torch.nan, device=target_B.device)
         if isinstance(self.model, CodeGenerator):
             loss_B = self.model.target_loss(batch, target_B).float()
-        code_B = self.twins.group_I[target_B - 1]
-        kept = self._ranking(top, target_B, code_B, self.twins.size_G[code_B], k)
+        code_B = self.groups.group_I[target_B - 1]
+        kept = self._ranking(top, target_B, code_B, self.groups.size_G[code_B], k)
         left_out = None
         if excluded is not None:
             lost_B = excluded.holds(target_B)
-            ties_B = excluded.ties(self.twins, target_B).masked_fill(lost_B, 1)
+            ties_B = excluded.ties(self.groups, target_B).masked_fill(lost_B, 1)
             top, code_B = excluded.removed(top, self.items), code_B.masked_fill(lost_B, NOT_RANKED)
             left_out = self._ranking(top, target_B, code_B, ties_B, k)
         return Ranked(loss_B, kept, left_out, stats)
@@ -106,7 +106,7 @@ class ListRanker:
             code_B: the group of each target.
             ties_B: items of that group that can be listed.
         """
-        code_BL = torch.where(top.item_Bk > 0, self.twins.group_I[top.item_Bk - 1], NO_ITEM)
+        code_BL = torch.where(top.item_Bk > 0, self.groups.group_I[top.item_Bk - 1], NO_ITEM)
         code_above_B = code_rank(code_BL, code_B, UNLISTED)
         if self.search.whole_codes:
             above_B = list_rank(code_BL, code_B, UNLISTED)

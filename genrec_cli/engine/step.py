@@ -17,7 +17,7 @@ from genrec_cli.engine.graphs import FlatBatch, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
 from genrec_cli.models.base import Model
 from genrec_cli.nn.losses import Loss
-from genrec_cli.ranks import Ranks
+from genrec_cli.process_group import ProcessGroup
 
 
 class MaskSampler(Protocol):
@@ -35,14 +35,14 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: Model, config: TrainConfig, device: torch.device, ranks: Ranks, *, steps: int, items: int
+        self, model: Model, config: TrainConfig, device: torch.device, group: ProcessGroup, *, steps: int, items: int
     ) -> None:
-        self.model, self.config, self.device, self.ranks = model, config, device, ranks
+        self.model, self.config, self.device, self.group = model, config, device, group
         self.steps, self.items = steps, items
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self.gradients = Gradients(model.parameters(), ranks)
-        self.generator = torch.Generator(device).manual_seed(ranks.seed(config.seed))
+        self.gradients = Gradients(model.parameters(), group)
+        self.generator = torch.Generator(device).manual_seed(group.seed(config.seed))
         self.sampler: MaskSampler | None = None
         """Draws the masks of the present phase; None where nothing is masked."""
         self.graphs: Graphs | None = None
@@ -54,7 +54,7 @@ class TrainStep:
     def capturable(self) -> bool:
         """Whether the steps of this phase can be CUDA graphs."""
         config = self.config
-        whole = config.micro_batch_size is None and self.ranks.alone and config.precision != "fp16"
+        whole = config.micro_batch_size is None and self.group.single and config.precision != "fp16"
         wanted = config.graphs and self.sampler is None and self.model.graph_capturable
         return wanted and whole and self.device.type == "cuda"
 
@@ -75,7 +75,7 @@ class TrainStep:
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip or float("inf"))
         if self.config.precision != "fp16":  # the scaler skips steps whose gradients overflow
-            weight = 1 / self.ranks.world  # the norm is the same in every process
+            weight = 1 / self.group.world  # the norm is the same in every process
             self._add("gradient_norm", norm.detach() * weight, torch.full_like(norm, weight))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -121,9 +121,9 @@ class TrainStep:
 
     def _global(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The counts over all processes."""
-        if self.ranks.alone:
+        if self.group.single:
             return counts
-        total = self.ranks.sum(torch.stack([count.double() for count in counts.values()]))
+        total = self.group.all_reduce_sum(torch.stack([count.double() for count in counts.values()]))
         return {name: total[at].to(count.dtype) for at, (name, count) in enumerate(counts.items())}
 
     def _add(self, name: str, total: Tensor, count: Tensor) -> None:

@@ -9,7 +9,7 @@ starts:
   (:class:`CodeScorer`: the tables are log-probabilities),
 * :class:`CodeGenerator`: codes that depend on each other, so that a search is needed:
   :class:`PrefixScorer` gives the distribution of each digit after the digits before it,
-  :class:`MaskFiller` predicts missing codes in any order.
+  :class:`MaskPredictor` predicts missing codes in any order.
 
 Legend: B histories, N packed items, M positions with a target, I items, K digits, V codewords, D width.
 """
@@ -232,7 +232,7 @@ class PrefixScorer(CodeGenerator, Protocol):
 
 
 @runtime_checkable
-class MaskFiller(CodeGenerator, Protocol):
+class MaskPredictor(CodeGenerator, Protocol):
     """A model that predicts masked codes of the next item, in any order. M candidates (beams) per history."""
 
     def read(self, batch: Batch) -> Any:

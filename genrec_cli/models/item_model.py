@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.config import Count, Section, Share
+from genrec_cli.config import Count, Fraction, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model
@@ -30,7 +30,7 @@ class ItemConfig(Section):
     sampled items; gbce: gSASRec's."""
     negatives: Count = 1
     """Sampled items per position, uniform over the catalogue (every loss but ce)."""
-    gbce_t: Share = 0.75
+    gbce_t: Fraction = 0.75
     """Calibration t of gbce: 0 is bce, 1 is fully calibrated (Petrov and Macdonald, RecSys 2023)."""
 
 

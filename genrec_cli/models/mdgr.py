@@ -43,7 +43,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Masking, Model, Need
 from genrec_cli.nn.codes import CodeEmbedding, cosine_logits
-from genrec_cli.nn.filler import Filler, Memory
+from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
 from genrec_cli.nn.packing import take
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
@@ -77,7 +77,7 @@ class MdgrConfig(Section):
 
 
 class Mdgr(Model):
-    """Interface: MaskFiller."""
+    """Interface: MaskPredictor."""
 
     Config: ClassVar[type[Section]] = MdgrConfig
     needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
@@ -91,7 +91,7 @@ class Mdgr(Model):
         self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=catalog.digits)
         self.difficulty = nn.Embedding(catalog.digits, config.width)
         self.encoder = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
-        self.filler = Filler(config, config.decoder_layers)
+        self.decoder = DigitDecoder(config, config.decoder_layers)
         initialise(self)
 
     @classmethod
@@ -112,9 +112,9 @@ class Mdgr(Model):
         h_ND = self.encode(self.codes_of(batch.item_N), batch)
         x_MKD = self.embed(target_MK, mask_MK) + self.start(h_ND, batch.learn_M)[:, None]
         if self.causal:
-            state_MKD = self.filler.past(x_MKD, h_ND, batch.packing, batch.learn_M)
+            state_MKD = self.decoder.past(x_MKD, h_ND, batch.packing, batch.learn_M)
         else:
-            state_MKD = self.filler.whole(x_MKD, self.filler.remember(h_ND, batch.packing))
+            state_MKD = self.decoder.whole(x_MKD, self.decoder.remember(h_ND, batch.packing))
         masked_MK = target_MK.masked_fill(~mask_MK, -1)
         told = {} if mask is None else self._statistics(mask_MK)
         return {"next": code_cross_entropy(self.logits(state_MKD), masked_MK), **told}
@@ -154,13 +154,13 @@ class Mdgr(Model):
 
     def read(self, batch: Batch) -> tuple[Memory, Tensor]:
         h_ND = self.encode(self.codes_of(batch.item_N), batch)
-        return self.filler.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B)
+        return self.decoder.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B)
 
     def fill(self, memory: tuple[Memory, Tensor], codes_BMK: Tensor) -> Tensor:
         history, start_BD = memory
         codes_XK = codes_BMK.flatten(0, 1)
         x_BMKD = self.embed(codes_XK, codes_XK < 0).unflatten(0, codes_BMK.shape[:2]) + start_BD[:, None, None]
-        state_XKD = self.filler.whole(x_BMKD.flatten(0, 1), history)
+        state_XKD = self.decoder.whole(x_BMKD.flatten(0, 1), history)
         logp_KXV = self.logits(state_XKD).log_softmax(-1)
         return logp_KXV.transpose(0, 1).unflatten(0, codes_BMK.shape[:2])
 

@@ -38,11 +38,11 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need
 from genrec_cli.nn.cache import Cache
+from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
 from genrec_cli.nn.codes import CodeEmbedding
 from genrec_cli.nn.losses import Loss, code_cross_entropy
 from genrec_cli.nn.packing import Packing
-from genrec_cli.nn.past import Past, item_of
-from genrec_cli.nn.t5 import Decoder, Encoder, Memory, UpTo, Whole, initialise
+from genrec_cli.nn.t5 import CachedMemory, CausalMemory, Decoder, Encoder, Memory, initialise
 
 
 class TigerConfig(Section):
@@ -67,7 +67,7 @@ class TigerConfig(Section):
     causal: bool = False
     """Whether the codes of an item see no later item (ours); false, the paper's, needs train.windows = "each"."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each target spread evenly over the codewords of its digit."""
+    """Fraction of each target spread evenly over the codewords of its digit."""
 
 
 class Tiger(Model):
@@ -89,10 +89,10 @@ class Tiger(Model):
             catalog.digits, catalog.codewords, config.width, extra=config.user_tokens + 1, shared=catalog.shared
         )
         """Rows beyond the codes: the token that begins a target, then the users'."""
-        self.encoder, self.writer = Encoder(config), Decoder(config)
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
         torch.nn.init.normal_(self.codes.table.weight)
         initialise(self.encoder)
-        initialise(self.writer)
+        initialise(self.decoder)
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -125,17 +125,22 @@ class Tiger(Model):
             seen_TT = item_T <= item_T[:, None]
         return self.encoder(x_XD, packing, seen_TT), packing
 
-    def remember(self, batch: Batch) -> Whole:
+    def remember(self, batch: Batch) -> CachedMemory:
         """The histories as keys and values for the decoder."""
-        return self.writer.remember(*self.encode(batch))
+        return self.decoder.remember(*self.encode(batch))
 
-    def recollect(self, batch: Batch) -> Memory:
+    def target_memory(self, batch: Batch) -> Memory:
         """What the decoder may know at the batch's targets, a row each."""
         if not self.causal:
             return self.remember(batch)
         h_ND, packing = self.encode(batch)
-        lead = int(self.config.user_tokens > 0)
-        return UpTo(h_ND, Past(batch.packing, batch.learn_M, self.digits, packing, each=self.digits, lead=lead))
+        prefix = int(self.config.user_tokens > 0)
+        return CausalMemory(
+            h_ND,
+            CausalCrossAttention(
+                batch.packing, batch.learn_M, self.digits, packing, tokens_per_item=self.digits, prefix=prefix
+            ),
+        )
 
     def begin(self, rows: int) -> Tensor:
         """Vocabulary rows of the token before the first digit, ``token_B1``."""
@@ -145,7 +150,7 @@ class Tiger(Model):
         """``h_BKD``: place k sees the digits before k of the target, and predicts digit k."""
         begin_B1 = self.begin(len(codes_BK))
         token_BK = torch.cat([begin_B1, self.codes.tokens(codes_BK)[:, :-1]], dim=1)
-        return self.writer(self.codes.table(token_BK), memory)
+        return self.decoder(self.codes.table(token_BK), memory)
 
     def logits(self, h_BKD: Tensor) -> Tensor:
         """``logit_KBV``: digit k against the codewords of digit k, scaled as in T5."""
@@ -157,7 +162,7 @@ class Tiger(Model):
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         target_MK = self.target_codes(batch)
-        logit_KMV = self.logits(self.states(self.recollect(batch), target_MK.clamp_min(0)))
+        logit_KMV = self.logits(self.states(self.target_memory(batch), target_MK.clamp_min(0)))
         return {"next": code_cross_entropy(logit_KMV, target_MK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
@@ -174,7 +179,7 @@ class Tiger(Model):
 class TigerPrefixes:
     """Beams with cached keys and values: a step works on one token a beam."""
 
-    def __init__(self, model: Tiger, memory: Whole, rows: int) -> None:
+    def __init__(self, model: Tiger, memory: CachedMemory, rows: int) -> None:
         self.model, self.memory, self.rows = model, memory, rows
         self.cache = Cache()
         self.digit = 0
@@ -188,7 +193,7 @@ class TigerPrefixes:
 
     def _step(self, parent_BM: Tensor, token_BM: Tensor) -> Tensor:
         model = self.model
-        h_BMD = model.writer.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
+        h_BMD = model.decoder.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
         vectors = model.codes.vectors()
         vectors_VD = (vectors if vectors.dim() == 2 else vectors[self.digit]).to(h_BMD.dtype)
         self.digit += 1

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from genrec_cli.config import Count, NonNegative, Section, Share
+from genrec_cli.config import Count, Fraction, NonNegative, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model
@@ -42,7 +42,7 @@ class TransitionsConfig(Section):
 
     window: int = Field(10, ge=1, le=1000)
     """Largest distance between the two items of a pair; 1: neighbours only."""
-    decay: Share = 0.8
+    decay: Fraction = 0.8
     """Factor of a pair's weight for each further item between the two."""
     backward: NonNegative = 0.15
     """Weight of the backward pair, as a fraction of the forward pair's."""
@@ -52,7 +52,7 @@ class TransitionsConfig(Section):
     """Power of the sum of a row (all pairs from an item) by which its weights are divided."""
     column_power: NonNegative = 0.15
     """Power of the sum of a column (all pairs to an item) by which its weights are divided."""
-    age_decay: Share = 0.45
+    age_decay: Fraction = 0.45
     """Factor of an item's weight in a history for each later item."""
     pairs: Count = 100
     """Pairs stored per item, those of the largest weights. It bounds the memory."""

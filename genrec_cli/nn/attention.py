@@ -44,4 +44,4 @@ class SelfAttention(nn.Module):
         """Attention within each row of one grid, packed."""
         seen_B11T = None if self.causal or grid.full else grid.real_BT()[:, None, None]
         share = self.dropout if self.training else 0.0
-        return grid.join(attend(*grid.sides(qkv_ND, self.heads, 3), seen_B11T, share=share, causal=self.causal))
+        return grid.join(attend(*grid.sides(qkv_ND, self.heads, 3), seen_B11T, dropout_p=share, causal=self.causal))

@@ -1,10 +1,10 @@
 """States to codes: residual heads, cosine classifier, cross-entropy and entropy (MHL, appendix B, equations 1, 2, 4).
 
-Losses are computed where they are asked for and nowhere else. Where there is much to do, digits go in runs whose
+Losses are computed where they are asked for and nowhere else. Where there is much to do, digits go in chunks whose
 logits fit into a cache: 32 tokens of 1,300 positions have 690 MB of logits over 4,096 words, and a loss and its
 gradient hold several such arrays.
 
-Legend: N positions, K digits, k digits of a run, P pairs of a digit, V codewords, D width.
+Legend: N positions, K digits, k digits of a chunk, P pairs of a digit, V codewords, D width.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_cli.nn.chunks import even_chunks, sum_over_chunks
 from genrec_cli.nn.codes import CodeHeads, cosine_logits, residual_heads
-from genrec_cli.nn.runs import even_runs, total_of_runs
 
 AT_ONCE = {"cpu": 3 << 20, "cuda": 1 << 27}
-"""Logits of a step up to which runs gain nothing."""
-RUN = {"cpu": 3 << 19, "cuda": 1 << 26}
-"""Logits of a run above that, if it has more than one digit. On a processor: what its second-level cache holds."""
+"""Logits of a step up to which chunks gain nothing."""
+CHUNK = {"cpu": 3 << 19, "cuda": 1 << 26}
+"""Logits of a chunk above that, if it has more than one digit. On a CPU: what its second-level cache holds."""
 
 
 class CodeClassifier:
@@ -44,10 +44,10 @@ class CodeClassifier:
             code_NK: -1 gives no loss, but is computed, so that nothing synchronises with the device.
         """
         positions, digits = code_NK.shape
-        runs = self._runs([positions] * digits, h_ND.device)
-        if len(runs) == 1:
+        chunks = self._chunks([positions] * digits, h_ND.device)
+        if len(chunks) == 1:
             return _negative_log(self.logits(h_ND), code_NK.t())
-        return self._total(h_ND, None, code_NK.t(), runs, [positions] * len(runs))
+        return self._total(h_ND, None, code_NK.t(), chunks, [positions] * len(chunks))
 
     def loss_at(self, h_ND: Tensor, code_NK: Tensor, mask_NK: Tensor) -> Tensor:
         """``-log P^k(code)``, summed over the pairs where ``mask_NK`` is true; no other is computed."""
@@ -59,39 +59,39 @@ class CodeClassifier:
         at_KP[digit_X, place_X] = position_X
         real_KP = torch.arange(at_KP.shape[1], device=h_ND.device) < number_K[:, None]
         code_KP = code_NK.t().gather(1, at_KP).masked_fill(~real_KP, -1)
-        runs = self._runs(number, h_ND.device)
+        chunks = self._chunks(number, h_ND.device)
         widest: list[int] = []
         first = 0
-        for size in runs:
+        for size in chunks:
             widest.append(round_width(max(number[first : first + size])))
             first += size
-        return self._total(h_ND, at_KP, code_KP, runs, widest)
+        return self._total(h_ND, at_KP, code_KP, chunks, widest)
 
     @torch.no_grad()
     def entropies(self, h_ND: Tensor) -> Tensor:
         """``entropy_KN`` in nats, without gradient."""
         entropy_KN = h_ND.new_empty(self.heads.digits, len(h_ND), dtype=torch.float32)
-        run = max(_limit(RUN, h_ND.device) // 2 // max(len(h_ND) * self.vectors.shape[-2], 1), 1)
-        for first in range(0, self.heads.digits, run):
-            own = self.vectors if self.vectors.dim() == 2 else self.vectors[first : first + run]
-            logit_kNV = cosine_logits(self.heads(h_ND, first, first + run), own, self.temperature)
-            entropy_KN[first : first + run] = entropy(logit_kNV.log_softmax(-1))
+        chunk = max(_limit(CHUNK, h_ND.device) // 2 // max(len(h_ND) * self.vectors.shape[-2], 1), 1)
+        for first in range(0, self.heads.digits, chunk):
+            own = self.vectors if self.vectors.dim() == 2 else self.vectors[first : first + chunk]
+            logit_kNV = cosine_logits(self.heads(h_ND, first, first + chunk), own, self.temperature)
+            entropy_KN[first : first + chunk] = entropy(logit_kNV.log_softmax(-1))
         return entropy_KN
 
-    def _runs(self, number: Sequence[int], device: torch.device) -> list[int]:
+    def _chunks(self, number: Sequence[int], device: torch.device) -> list[int]:
         codewords = self.vectors.shape[-2]
         much = sum(number) * codewords > _limit(AT_ONCE, device)
-        return even_runs(number, most=_limit(RUN, device) // codewords if much else None)
+        return even_chunks(number, most=_limit(CHUNK, device) // codewords if much else None)
 
     def _total(
-        self, h_ND: Tensor, at_KP: Tensor | None, code_KP: Tensor, runs: Sequence[int], widest: Sequence[int]
+        self, h_ND: Tensor, at_KP: Tensor | None, code_KP: Tensor, chunks: Sequence[int], widest: Sequence[int]
     ) -> Tensor:
-        at = [None] * len(runs) if at_KP is None else at_KP.split(list(runs))
-        code = code_KP.split(list(runs))
+        at = [None] * len(chunks) if at_KP is None else at_KP.split(list(chunks))
+        code = code_KP.split(list(chunks))
 
-        def loss(run: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
-            """Of one run, from what all digits share and its part of what they do not."""
-            wide, at_kP = widest[run], at[run]
+        def loss(chunk: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+            """Of one chunk, from what all digits share and its part of what they do not."""
+            wide, at_kP = widest[chunk], at[chunk]
             h_ND, vectors, weight_kDD, bias_k1D = *shared, *parts
             if not wide:
                 return h_ND.new_zeros((), dtype=torch.float32)
@@ -99,11 +99,11 @@ class CodeClassifier:
             row_PD = h_ND if at_kP is None else F.embedding(at_kP[:, :wide], h_ND)
             row_kPD = row_PD.expand(len(weight_kDD), -1, -1)
             logit_kPV = cosine_logits(residual_heads(weight_kDD, bias_k1D, row_kPD), vectors, self.temperature)
-            return _negative_log(logit_kPV, code[run][:, :wide])
+            return _negative_log(logit_kPV, code[chunk][:, :wide])
 
         own = [self.vectors, *self.heads.weights()]
         number = 2 if self.vectors.dim() == 2 else 1
-        return total_of_runs(loss, runs, [h_ND, *own][:number], [h_ND, *own][number:])
+        return sum_over_chunks(loss, chunks, [h_ND, *own][:number], [h_ND, *own][number:])
 
 
 def round_width(number: int) -> int:

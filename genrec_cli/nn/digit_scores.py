@@ -37,7 +37,7 @@ class DigitTable:
 
 
 class DigitScores:
-    """The scores of all items for B users; see ``Scores`` in ``decoders/scores.py``.
+    """The scores of all items for B users; see ``Scores`` in ``searches/scores.py``.
 
     Args:
         mean: the mean over an item's own digits, in place of the sum.

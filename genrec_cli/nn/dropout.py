@@ -1,4 +1,4 @@
-"""Dropout whose masks are cheap on a processor.
+"""Dropout whose masks are cheap on a CPU.
 
 There ``torch`` draws one double a cell and multiplies, 6 to 9 ns each, which made a seventh of a training step.
 Here a 64-bit draw of the same generator decides four cells, 15 bits each, and what is dropped loses all its bits:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from genrec_cli.nn.attend import attend
 from genrec_cli.nn.cache import Cache
+from genrec_cli.nn.causal_cross_attention import CausalCrossAttention
 from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Grid, Packing, by_head
-from genrec_cli.nn.past import Past
 
 BUCKETS, FARTHEST = 32, 128
 """T5's buckets of relative positions, and the distance from which all share the last one."""
@@ -86,7 +86,7 @@ class Attention(nn.Module):
 
     def mix(self, q_BHLd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None) -> Tensor:
         """Values by the softmax of ``q k + mask``: ``mixed_BHLd``."""
-        return attend(q_BHLd, k_BHTd, v_BHTd, mask, share=self.dropout if self.training else 0.0, scale=1.0)
+        return attend(q_BHLd, k_BHTd, v_BHTd, mask, dropout_p=self.dropout if self.training else 0.0, scale=1.0)
 
     def join(self, mixed_BHLd: Tensor) -> Tensor:
         """Heads side by side."""
@@ -183,13 +183,13 @@ class Encoder(nn.Module):
 class Memory(Protocol):
     """What the decoder's blocks look up of the histories."""
 
-    def recall(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
+    def attend(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
         """What block number ``block``'s attention makes of it at every place, before the output's layer."""
         ...
 
 
 @dataclass(frozen=True)
-class Whole:
+class CachedMemory:
     """A memory of which a row sees all of its history: computed once, read at every place and by every beam."""
 
     rows: list[slice]
@@ -199,7 +199,7 @@ class Whole:
     keys: list[list[tuple[Tensor, Tensor]]]
     """For each block and grid ``k_BHTd`` and ``v_BHTd``."""
 
-    def recall(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
+    def attend(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
         q_BHLd = attention.split(attention.query(x_BLD))
         parts = zip(self.rows, self.real, self.keys[block], strict=True)
         mixed = [attention.mix(q_BHLd[rows], *keys, real) for rows, real, keys in parts]
@@ -207,13 +207,13 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class UpTo:
+class CausalMemory:
     """A memory of which every target sees its history up to the item that it follows: rows are targets."""
 
     h_ND: Tensor
-    past: Past
+    past: CausalCrossAttention
 
-    def recall(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
+    def attend(self, block: int, attention: Attention, x_BLD: Tensor) -> Tensor:
         memory_ND = attention.memory(self.h_ND)
         return self.past.mix(attention.query(x_BLD), memory_ND, attention.heads, attention.mix)
 
@@ -236,8 +236,8 @@ class DecoderBlock(EncoderBlock):
             keys = cache.append(block, *keys)
         mixed_BHLd = attention.mix(attention.split(attention.query(normal_BLD)), *keys, bias)
         x_BLD = x_BLD + self.dropout(attention.output(attention.join(mixed_BHLd)))
-        recalled_BLD = memory.recall(block, self.cross_attention, self.norm_cross(x_BLD))
-        x_BLD = x_BLD + self.dropout(self.cross_attention.output(recalled_BLD))
+        attended_BLD = memory.attend(block, self.cross_attention, self.norm_cross(x_BLD))
+        x_BLD = x_BLD + self.dropout(self.cross_attention.output(attended_BLD))
         return x_BLD + self.dropout(self.feed(self.norm_feed(x_BLD)))
 
 
@@ -251,7 +251,7 @@ class Decoder(nn.Module):
         self.norm = _norm(sizes.width)
         self.dropout = Dropout(sizes.dropout)
 
-    def remember(self, h_ND: Tensor, packing: Packing) -> Whole:
+    def remember(self, h_ND: Tensor, packing: Packing) -> CachedMemory:
         """Keys and values of the encoder's states, for all blocks."""
         rows, begin = [], 0
         for grid in packing.parts:
@@ -261,7 +261,7 @@ class Decoder(nn.Module):
         for block in self.blocks:
             memory_ND = block.cross_attention.memory(h_ND)
             keys.append([block.cross_attention.packed_keys(memory_ND, grid) for grid in packing.parts])
-        return Whole(rows, [None if g.full else g.real_BT()[:, None, None] for g in packing.parts], keys)
+        return CachedMemory(rows, [None if g.full else g.real_BT()[:, None, None] for g in packing.parts], keys)
 
     def forward(self, x_BLD: Tensor, memory: Memory) -> Tensor:
         """``h_BLD``: the state of each place, which sees the places up to itself."""

@@ -107,7 +107,7 @@ class Hidden:
     """The mean share of its codes that was hidden."""
     bins: list[str]
     """Training interactions, as words."""
-    bin_share: np.ndarray
+    bin_fraction: np.ndarray
     """Mean over the readings of each bin's items."""
     overall: float
 
@@ -120,9 +120,9 @@ def hidden_items(found: Survey, phase: str, train_count_I: np.ndarray) -> Hidden
     bin_N = np.searchsorted(EDGES, train_count_I[found.item_N - 1])
     names = [f"{low + 1}-{high}" for low, high in zip((0, *EDGES), EDGES, strict=False)] + [f"> {EDGES[-1]}"]
     readings = np.bincount(bin_N, minlength=len(names))
-    bin_share = np.bincount(bin_N, weights=share_N, minlength=len(names))
+    bin_fraction = np.bincount(bin_N, weights=share_N, minlength=len(names))
     there = np.flatnonzero(readings)
-    return Hidden(item, read, share, [names[b] for b in there], bin_share[there] / readings[there], share_N.mean())
+    return Hidden(item, read, share, [names[b] for b in there], bin_fraction[there] / readings[there], share_N.mean())
 
 
 def most_hidden(hidden: Hidden, count: int = 10) -> np.ndarray:
@@ -204,7 +204,7 @@ def masked(found: Mapping[str, Hidden], name_of: Callable[[int], str], title: st
             zip(found.items(), cycle((SKY, VERMILLION, *LINES)), strict=False)
         ):
             at = np.arange(len(hidden.bins)) + (place - (len(found) - 1) / 2) * width
-            by_bin.bar(at, 100 * hidden.bin_share, width * 0.92, color=colour, label=phase)
+            by_bin.bar(at, 100 * hidden.bin_fraction, width * 0.92, color=colour, label=phase)
             by_bin.axhline(100 * hidden.overall, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=0)
         by_bin.set_xticks(range(len(hidden.bins)), hidden.bins)
         by_bin.set_xlabel("training interactions of the item")

@@ -1,4 +1,4 @@
-"""What a sweep of decoders trades: a metric against users a second, one point a row of the table."""
+"""What a sweep of searches trades: a metric against users a second, one point a row of the table."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle

@@ -23,7 +23,7 @@ EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 LONGEST_ID = 1_024
 """Bytes of the longest id of a user or an item. All distinct ids are held in memory."""
 AT_A_TIME = 200_000
-"""Records that are read one by one before they become a frame."""
+"""Records that are read one by one before they set_group a frame."""
 
 NO_MOMENT = "no time between the years 1 and 9999 (see --time-unit)"
 

@@ -2,7 +2,7 @@
 
 Nothing is ever evaluated. A line that is provably simple (outside of its strings only brackets, commas,
 colons and numbers; inside only escapes that JSON has too) becomes JSON by requoting and is read by the much
-faster JSON parser. Every other line goes to :func:`ast.literal_eval`, the slow twin, which gives the same.
+faster JSON parser. Every other line goes to :func:`ast.literal_eval`, the slow reference, which gives the same.
 """
 
 import ast

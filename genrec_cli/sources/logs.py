@@ -1,7 +1,7 @@
 """Your own data: an interactions file and, if you have one, an items file.
 
 CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names are options. All columns of the
-items file but the id become text fields under their own names.
+items file but the id set_group text fields under their own names.
 """
 
 from collections import Counter

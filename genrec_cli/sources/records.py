@@ -1,6 +1,6 @@
 """Item records (one dictionary per item) to the items table of a source: texts and attributes.
 
-Values of any shape become text: numbers as they print, lists (of lists) as their parts joined by ", ".
+Values of any shape set_group text: numbers as they print, lists (of lists) as their parts joined by ", ".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ MOST_FIELDS = 500
 
 BRAND = "brand"
 CATEGORIES = ("categories", "category")
-"""Fields whose values become attributes, each category level one."""
+"""Fields whose values set_group attributes, each category level one."""
 
 
 def item_table(

@@ -25,7 +25,7 @@ HEAD = 0.1
 """Flattens the head of the Zipf law: weight of rank r of I items = (r + HEAD * I) ** -popularity. A pure
 Zipf head would put the same few items into every history."""
 MISSING = {"brand": 0.15, "price": 0.2, "description": 0.1}
-"""Share of items whose metadata lack the field."""
+"""Fraction of items whose metadata lack the field."""
 BRAND_TIERS = (0.7, 0.85, 1.0, 1.25, 1.6)
 """What the brands of a scenario ask, relative to the middle price, from cheap to dear."""
 

@@ -43,7 +43,7 @@ SHORTEST = 5
 LOYALTY = 0.75
 """Probability that a step of the plan stays in its product line; otherwise a substitute is taken."""
 SAME_DAY = 0.4
-"""Share of interactions on the day of the one before, as ties in time are common in real logs."""
+"""Fraction of interactions on the day of the one before, as ties in time are common in real logs."""
 STARS = (0.05, 0.05, 0.1, 0.25, 0.55)
 """Shares of the ratings 1 to 5; they carry no signal."""
 EPOCH = 1_262_304_000
@@ -72,7 +72,7 @@ class Config(Section):
     mean_length: float = Field(9.0, ge=SHORTEST)
     """Mean length of a history; the shortest is 5 and the tail geometric."""
     noise: float = Field(0.1, ge=0, le=1)
-    """Share of interactions that are random, drawn by popularity."""
+    """Fraction of interactions that are random, drawn by popularity."""
     order: float = Field(1.0, ge=0, le=1)
     """How far the next item follows the planted order: 1 always, 0 never (independent draws)."""
     intents: int = Field(INTENTS, ge=1, le=INTENTS)

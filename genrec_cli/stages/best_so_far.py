@@ -16,7 +16,7 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.engine.checkpoint import BEST, LAST, epoch_of, read_counters
 from genrec_cli.engine.loop import Counters
 from genrec_cli.errors import InputError, UsageError
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
 from genrec_cli.stages import train
 
 GO_ON = "the same command without --best-so-far    trains on"
@@ -24,7 +24,7 @@ GO_ON = "the same command without --best-so-far    trains on"
 
 def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifact]]:
     """The plan of a run from an unfinished training, and the work that makes it."""
-    if not here().alone:
+    if not current_group().single:
         raise UsageError("--best-so-far is the work of one process.", hint="Type it without torchrun")
     folder = ws.path(run.plan)
     if ws.done(run.plan):

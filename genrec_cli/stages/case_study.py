@@ -20,7 +20,6 @@ from genrec_cli.config import Section, did_you_mean
 from genrec_cli.console import printable
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.engine.explain import Why, explain, strongest
@@ -28,6 +27,7 @@ from genrec_cli.engine.protocols import LABELS, PROTOCOLS, Protocol
 from genrec_cli.engine.ranking import UNLISTED
 from genrec_cli.errors import DataError, InputError, UsageError
 from genrec_cli.models.mhl import Mhl
+from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages.shared_digits import described
 from genrec_cli.stages.taint import mark
 from genrec_cli.stages.trained import Run

@@ -140,7 +140,7 @@ def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -
     if any(name in (e.path.name, str(e.path), e.path.name.rpartition("-")[0]) for e in everything):
         return ws.find(dataset, "eval", name)
     chosen = ws.find(dataset, "runs", name)
-    way = {"split": config.split, "decoder": Run(ws, chosen).own_search}
+    way = {"split": config.split, "search": Run(ws, chosen).own_search}
     of_run = [e for e in everything if e.manifest["inputs"]["runs"]["key"] == chosen.key]
     found = [e for e in of_run if way.items() <= e.config["evaluate"].items()]
     if not found:
@@ -157,7 +157,7 @@ def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -
 def _way(evaluation: Artifact) -> dict[str, Any]:
     """What decides the ranks of an evaluation. Cutoffs do not: they are cut from the same lists."""
     way = {name: value for name, value in evaluation.config["evaluate"].items() if name != "at"}
-    return way | {"settings": evaluation.config.get("decoder", {}), "version": evaluation.manifest["version"]}
+    return way | {"settings": evaluation.config.get("search", {}), "version": evaluation.manifest["version"]}
 
 
 def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) -> None:
@@ -169,10 +169,10 @@ def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) 
         return
     ways = [a.config["evaluate"] for a in flat]
     told = [
-        way | ({"decoder": "the model's own"} if way["decoder"] == Run(ws, run).own_search else {})
+        way | ({"search": "the model's own"} if way["search"] == Run(ws, run).own_search else {})
         for way, run in zip(ways, runs, strict=True)
     ]
-    for key in ("split", "decoder"):
+    for key in ("split", "search"):
         if len(values := {str(way[key]) for way in told}) > 1:
             raise UsageError(
                 f"The evaluations differ in '{key}': {', '.join(sorted(values))}.", hint="Evaluate all in one way"
@@ -180,7 +180,7 @@ def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) 
     if ways[0]["split"] != config.split:
         raise UsageError(f"The evaluations are of the {ways[0]['split']} split.", hint=f"--split {ways[0]['split']}")
     deepest = max(metrics.parse(m)[1] for m in config.metrics)
-    if any(not registry.load("decoder", way["decoder"]).exact and deepest > max(way["at"]) for way in ways):
+    if any(not registry.load("search", way["search"]).exact and deepest > max(way["at"]) for way in ways):
         raise UsageError(f"An approximate list has no rank {deepest}.", hint="Evaluate with a larger --at")
 
 

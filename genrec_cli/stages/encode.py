@@ -18,7 +18,7 @@ from genrec_cli.config import canonical_json
 from genrec_cli.encoders.base import Batched, Encoder
 from genrec_cli.errors import DataError
 from genrec_cli.files import sha256_text, write_atomically
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
 
 BATCHES = 32
 """Batches per part. With 64 texts per batch, a kill costs a CPU seconds to minutes, and a part has some megabytes."""
@@ -38,7 +38,7 @@ def encode(
     """
     if isinstance(encoder, Batched):
         return _in_parts(encoder, texts, raw_ids, plan, folder)
-    if not here().main:
+    if not current_group().main:
         return np.empty((0, 0), np.float32)
     vec_ID = encoder.encode(texts, raw_ids, **needed)
     _check_finite(vec_ID, raw_ids)
@@ -53,29 +53,29 @@ def longest_first(texts: Sequence[str]) -> np.ndarray:
 
 def _in_parts(encoder: Batched, texts: Sequence[str], raw_ids: Sequence[str], plan: Plan, folder: Path) -> np.ndarray:
     """``vec_ID``. Processes take the batches of a part in turn; the main one gathers the part and keeps it."""
-    ranks, size = here(), encoder.batch_size
+    group, size = current_group(), encoder.batch_size
     encode_batch, width = encoder.open()
     order = longest_first(texts)
     parts = [order[start : start + BATCHES * size] for start in range(0, len(order), BATCHES * size)]
     kept = Kept(folder, width, canonical_json([plan.key, size, dict(encoder.facts)]))
     vec_ID = np.zeros((len(texts), width), dtype=np.float32)
-    done = kept.restore(vec_ID, texts, parts) if ranks.main else 0
-    done = int(ranks.most(done)[0])  # the others go by what the main one found
+    done = kept.restore(vec_ID, texts, parts) if group.main else 0
+    done = int(group.all_reduce_max(done)[0])  # the others go by what the main one found
     started = sum(map(len, parts[:done]))
     if started:
         console.say(f"{started:,} of {len(order):,} texts were encoded before; going on")
     doing = f"encode with {encoder.label}"
     with console.progress(total=len(order), initial=started, desc=doing, unit="item") as bar:
         for number, row_S in enumerate(parts[done:], done):
-            own_S = row_S[np.arange(len(row_S)) // size % ranks.world == ranks.rank]
+            own_S = row_S[np.arange(len(row_S)) // size % group.world == group.rank]
             own_SD = np.empty((len(own_S), width), dtype=np.float32)
             for start in range(0, len(own_S), size):
                 batch = [texts[row] for row in own_S[start : start + size]]
                 own_SD[start : start + size] = encode_batch(batch)
                 bar.update(len(batch))
-            for found_S, found_SD in zip(ranks.gather(own_S), ranks.gather(own_SD), strict=True):
+            for found_S, found_SD in zip(group.gather(own_S), group.gather(own_SD), strict=True):
                 vec_ID[found_S] = found_SD
-            if ranks.main:
+            if group.main:
                 _check_finite(vec_ID[row_S], [raw_ids[row] for row in row_S])
                 kept.write(number, vec_ID[row_S], [texts[row] for row in row_S])
                 bar.update(len(row_S) - len(own_S))

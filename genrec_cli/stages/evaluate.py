@@ -16,7 +16,6 @@ from pydantic import Field
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.diagnosis import invalid_codes
@@ -24,7 +23,8 @@ from genrec_cli.engine.evaluation import Outcome, evaluate, gathered
 from genrec_cli.engine.protocols import PROTOCOLS
 from genrec_cli.engine.ranking import ExactRanker, Ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
+from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages.trained import Run
 
 VERSION = 6
@@ -38,7 +38,7 @@ class EvaluateConfig(Section):
     at: tuple[int, ...] = (5, 10)
     """Cutoffs of Recall, NDCG and MRR."""
     decoder: str = "auto"
-    """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([decoder])."""
+    """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([search])."""
     users: int | None = Field(None, ge=1)
     """Measure on so many users, always the same ones; none: all."""
     batch_size: int = Field(256, ge=1)
@@ -53,12 +53,12 @@ def plan(
     if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
     search = None if config.decoder == "auto" else config.decoder
-    chosen = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("decoder"))
+    chosen = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("search"))
     chosen.refuse_longer(f"--at {max(config.at)}", max(config.at))
-    config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "decoder": chosen.search_name})
+    config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "search": chosen.search_name})
     resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
     if settings := chosen.settings.model_dump(mode="json"):
-        resolved["decoder"] = settings
+        resolved["search"] = settings
     label = f"{chosen.label}-{config.split}{chosen.search.suffix}"
     return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen.artifact}), config
 
@@ -70,8 +70,8 @@ def run(
 
     Several processes take the batches in turn; the first one gathers and writes, the others return None.
     """
-    where, process = resolve_device(device), here()
-    layer = plan.config.get("decoder")
+    where, process = resolve_device(device), current_group()
+    layer = plan.config.get("search")
     chosen = Run(ws, plan.inputs["runs"], where, search=config.decoder, layer=layer)
     user, at = chosen.histories.targets(config.split, sample=config.users)
     if len(user) == 0:
@@ -97,12 +97,12 @@ def run(
 
         outcome, seconds = ranked(ranker), clock.seconds()
         draft.result |= {"model": chosen.model_name, "run": chosen.name, "split": config.split, "users": len(user)}
-        draft.result |= {"users_per_second": console.rate(len(user) / seconds), "decoder": config.decoder}
+        draft.result |= {"users_per_second": console.rate(len(user) / seconds), "search": config.decoder}
         draft.result |= {"metrics": means(outcome), "code_metrics": means(outcome, "code")}
         draft.result |= {name: float(value.mean()) for name, value in outcome.stats.items()}
         if not chosen.search.exact:
             draft.result["build_seconds"] = round(build_seconds, 3)
-        if finding := invalid_codes(draft.result.get("valid_share")):
+        if finding := invalid_codes(draft.result.get("valid_fraction")):
             draft.result["diagnosis"] = [asdict(finding)]
         if exact:
             found = ranked(exact)

@@ -55,13 +55,13 @@ def with_codes(catalog: Catalog, codes: Artifact) -> Catalog:
     return replace(catalog, code_RK=code_RK, codewords=table.codewords, shared=table.shared)
 
 
-def matching_decoder(name: str, model: str, hint: str) -> Any:
+def matching_search(name: str, model: str, hint: str) -> Any:
     """The class of a decoder that can decode a model, both by name.
 
     Raises:
         UsageError: the model lacks the face that the decoder asks for; ``hint`` says what to do about it.
     """
-    decoder = registry.load("decoder", name)
+    decoder = registry.load("search", name)
     if not issubclass(registry.load("model", model), decoder.face):
         raise UsageError(f"The decoder '{name}' cannot decode the model '{model}'.", hint=hint)
     return decoder
@@ -77,5 +77,5 @@ def refuse_longer(asked: str, cutoff: int, search: Any, settings: Section, *, hi
     if longest is not None and cutoff > longest:
         raise UsageError(
             f"{asked} is more than these settings of the decoder can list, which is {longest}.",
-            hint=hint or f"--set decoder.beams={cutoff}",
+            hint=hint or f"--set search.beams={cutoff}",
         )

@@ -13,11 +13,11 @@ from pydantic import Field
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, Seed, validate
-from genrec_cli.data import numbering, schema, split
+from genrec_cli.data import assign_ids, schema, split
 from genrec_cli.data.engines import Engine, batches, open_engine
 from genrec_cli.data.histories import USER, write_interactions
+from genrec_cli.data.ingest import Spool
 from genrec_cli.data.kcore import k_core
-from genrec_cli.data.spool import Spool
 from genrec_cli.data.text import clean, joined
 from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.files import refuse_changed, sha256_file, stamps
@@ -138,12 +138,12 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
             "The times of this data set number the rows, so no two are equal and there are no ties to shuffle.",
             hint="Name a column of real times with --time-col, or leave --shuffle-ties out",
         )
-    repeated = numbering.repeated(engine, spool)
-    source = numbering.without_repeated(engine, spool) if config.drop_duplicates and repeated else spool.path
+    repeated = assign_ids.repeated(engine, spool)
+    source = assign_ids.without_repeated(engine, spool) if config.drop_duplicates and repeated else spool.path
     core = k_core(engine, source, config.k_core)
-    user_labels, item_labels = (numbering.first_seen(engine, core, side, spool.by) for side in ("user", "item"))
+    user_labels, item_labels = (assign_ids.first_seen(engine, core, side, spool.by) for side in ("user", "item"))
     users, items = _named("user", spool.users.texts(user_labels)), _named("item", spool.items.texts(item_labels))
-    ordered = numbering.ordered(engine, core, user_labels, item_labels, spool.by, ties=config.shuffle_ties)
+    ordered = assign_ids.ordered(engine, core, user_labels, item_labels, spool.by, ties=config.shuffle_ties)
     split_users, bounds = divided(engine, ordered, config)
     user_U = np.empty(users.height, USER)
     for name in USER.names or ():
@@ -161,7 +161,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     for name, (table, columns) in (written | {"attributes": (attributes, schema.ATTRIBUTES)}).items():
         arrow = table.select(columns.names).to_arrow(compat_level=pl.CompatLevel.oldest())
         schema.write_table(arrow, draft.path / f"{name}.parquet", columns)
-    read = {f"{side}s_read": numbering.distinct(engine, spool, side) for side in ("user", "item")}
+    read = {f"{side}s_read": assign_ids.distinct(engine, spool, side) for side in ("user", "item")}
     shutil.rmtree(scratch)
     interactions = int(user_U["length"].sum())
     draft.result = {

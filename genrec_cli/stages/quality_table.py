@@ -9,16 +9,16 @@ from genrec_cli import console
 
 DIGITS_PER_ROW = 8
 FRACTIONS = {
-    "colliding_share": "items that share all codes with another",
+    "colliding_fraction": "items that share all codes with another",
     "colliding_share_before": "the same before the collision policy",
-    "moved_share": "items that were moved to a free code",
+    "moved_fraction": "items that were moved to a free code",
     "mutual_information_adjusted": "information that digits share, beyond chance",
     "reconstruction_error": "relative reconstruction error",
     "neighbours_kept_by_decoded": "10 nearest text neighbours kept, by decoded vectors",
     "neighbours_kept_by_digits": "10 nearest text neighbours kept, by equal digits",
-    "untitled_share": "items without a title",
-    "cut_share": "titles of more than K codes, cut",
-    "padding_share": "codes that are padding",
+    "untitled_fraction": "items without a title",
+    "cut_fraction": "titles of more than K codes, cut",
+    "padding_fraction": "codes that are padding",
 }
 
 

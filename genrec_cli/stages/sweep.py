@@ -23,7 +23,7 @@ from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import codes as codes_of
 from genrec_cli.stages import evaluate, train, vectors
-from genrec_cli.stages.load import matching_decoder, refuse_longer
+from genrec_cli.stages.load import matching_search, refuse_longer
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
 from genrec_cli.stages.taint import mark
@@ -201,13 +201,13 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
     name = kind.search if config.decoder == "auto" else config.decoder
-    own = f"'{cell.row}' sets it: leave evaluate.decoder out, as each model has its own"
-    decoder = matching_decoder(name, _model(cell), own)
-    settings = validate(decoder.Config, "decoder", layers.get("decoder", {}))
+    own = f"'{cell.row}' sets it: leave evaluate.search out, as each model has its own"
+    decoder = matching_search(name, _model(cell), own)
+    settings = validate(decoder.Config, "search", layers.get("search", {}))
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:
         raise UsageError(f"evaluate.at is {list(config.at)} in '{cell.row}': cutoffs are 1 or more.")
-    hint = f"decoder.beams of {at[-1]} or more, or columns of fewer items"
+    hint = f"search.beams of {at[-1]} or more, or columns of fewer items"
     refuse_longer(f"The cutoff {at[-1]} in '{cell.row}'", at[-1], decoder, settings, hint=hint)
 
 
@@ -226,12 +226,12 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
 def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
     """The plan of a cell. It has the label of a run that is there under the same key, if there is one.
 
-    Rows that differ in ``[decoder]`` only share one run; it is validated with the settings that they share.
+    Rows that differ in ``[search]`` only share one run; it is validated with the settings that they share.
     """
     layers = {name: dict(section) for name, section in cell.layers.items()}
     for section, key in sweep.varied:
-        if section == "decoder":
-            layers["decoder"].pop(key, None)
+        if section == "search":
+            layers["search"].pop(key, None)
     paths = train.Inputs(str(given.data.path), codes and str(codes.path))
     made = train.plan(ws, given.data.dataset, _model(cell), layers, inputs=paths)
     plan = made.plan

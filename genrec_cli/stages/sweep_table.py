@@ -22,14 +22,14 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 }
 """What a run cost, from its result. Seconds include the validations; memory is known on CUDA only."""
 SPEED = "users_per_second"
-DECODING = (SPEED, "valid_share", "recall_against_exact")
+DECODING = (SPEED, "valid_fraction", "recall_against_exact")
 """What an evaluation says of its search."""
 
 QUALITY = (
-    "colliding_share",
+    "colliding_fraction",
     "largest_group",
     "mean_entropy",
-    "least_used_share",
+    "least_used_fraction",
     "mutual_information_adjusted",
     "neighbours_kept_by_decoded",
     "neighbours_kept_by_digits",

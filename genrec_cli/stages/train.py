@@ -32,8 +32,8 @@ from genrec_cli.engine.warm_start import freeze, warm_start
 from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
-from genrec_cli.ranks import here
-from genrec_cli.stages.load import load_catalog, matching_decoder, refuse_longer
+from genrec_cli.process_group import current_group
+from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
 VERSION = 4
 INPUTS = "inputs.json"
@@ -113,9 +113,9 @@ def plan(
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
     interface = f"In the class {kind.__name__}: search = NAME, of a search for its interface (docs/add-a-model.md)"
-    search_kind = matching_decoder(kind.search, model, interface)
-    # exact search has no settings, so [decoder] is not for it
-    search = validate(search_kind.Config, "decoder", {} if search_kind.exact else layers.get("decoder", {}))
+    search_kind = matching_search(kind.search, model, interface)
+    # exact search has no settings, so [search] is not for it
+    search = validate(search_kind.Config, "search", {} if search_kind.exact else layers.get("search", {}))
     refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search_kind, search)
     check_masking(kind, model, curriculum)
     kind.check(model_config, train)
@@ -130,7 +130,7 @@ def plan(
     else:
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
     if not search_kind.exact:
-        config["decoder"] = {"name": kind.search, **search.model_dump(mode="json")}
+        config["search"] = {"name": kind.search, **search.model_dump(mode="json")}
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
@@ -154,7 +154,7 @@ def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -
 def sections_of(model: str) -> list[str]:
     """The sections that a model reads; a file may hold others, meant for another model."""
     kind = registry.load("model", model)
-    unread = {"noise": kind.masking != "target", "decoder": registry.load("decoder", kind.search).exact}
+    unread = {"noise": kind.masking != "target", "search": registry.load("search", kind.search).exact}
     return [name for name in READS["train"] if not unread.get(name)]
 
 
@@ -167,9 +167,9 @@ def train(
     """
     where = resolve_device(device)
     model, catalog, histories = _assemble(run, where)
-    if not here().main:
+    if not current_group().main:
         if model.trainable:
-            here().barrier()
+            current_group().barrier()
             loop = _loop(model, catalog, histories, run, where, ws.path(run.plan))
             loop.callbacks = callbacks_for(loop)
             loop.run()
@@ -187,7 +187,7 @@ def train(
             model.fit(catalog, histories)
             save_weights(draft.path / BEST, model)
         else:
-            here().barrier()  # the others may look at the folder: what is not to be resumed is gone
+            current_group().barrier()  # the others may look at the folder: what is not to be resumed is gone
             draft.result |= _train(model, catalog, histories, run, where, draft.path, callbacks_for)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(card(run, draft.result), encoding="utf-8")
@@ -241,7 +241,7 @@ def _loop(
             "No user has a validation target, so nothing can select the best epoch.",
             hint="Preprocess with users of at least 3 interactions",
         )
-    search = registry.load("decoder", model.search)
+    search = registry.load("search", model.search)
     make = partial(make_ranker, model, catalog, search, run.search)
     loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
     if len(loop.batches.rows) == 0:
@@ -290,7 +290,7 @@ def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
         "seconds": round(counters.seconds, 3),
         "positions_per_second": console.rate(counters.positions / max(counters.seconds, 1e-9)),
         "waited_fraction": round(counters.waited / max(counters.seconds, 1e-9), 4),
-        "processes": here().world,
+        "processes": current_group().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
     }
     shifts = registry.load("model", run.model).masking == "target" and run.noise.preset != "random"

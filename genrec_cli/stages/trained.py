@@ -17,7 +17,7 @@ from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
 from genrec_cli.errors import InputError, UsageError
 from genrec_cli.models.base import Model
-from genrec_cli.stages.load import load_catalog, matching_decoder, refuse_longer
+from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
 CPU = torch.device("cpu")
 
@@ -48,19 +48,19 @@ class Run:
         self.kind: type[Model] = registry.load("model", self.model_name)
         self.label = self.name.rpartition("-")[0]
         self.max_length: int = artifact.config["train"]["max_length"]
-        trained = dict(artifact.config.get("decoder", {}))
+        trained = dict(artifact.config.get("search", {}))
         self.own_search: str = trained.pop("name", "exhaustive")
         self.search_name = search or self.own_search
-        hint = f"--decoder {self.own_search}    is made for it"
-        self.search = matching_decoder(self.search_name, self.model_name, hint)
+        hint = f"--search {self.own_search}    is made for it"
+        self.search = matching_search(self.search_name, self.model_name, hint)
         settings = trained if self.search_name == self.own_search else {}
-        self.settings: Section = validate(self.search.Config, "decoder", settings | dict(layer or {}))
+        self.settings: Section = validate(self.search.Config, "search", settings | dict(layer or {}))
         if self.search.shared_codes or self.codes is None:
             return
         if self.codes.config["tokenizer"].get("shared"):
             raise UsageError(
                 f"The decoder '{self.search_name}' compares items digit by digit, which means nothing for text.",
-                hint="--decoder exhaustive",
+                hint="--search exhaustive",
             )
 
     def refuse_longer(self, asked: str, cutoff: int, *, hint: str | None = None) -> None:

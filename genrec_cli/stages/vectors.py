@@ -18,7 +18,7 @@ from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.vectors import FILE
 from genrec_cli.encoders.base import Batched, Encoder
 from genrec_cli.encoders.item_rows import SUFFIXES, exists
-from genrec_cli.ranks import here
+from genrec_cli.process_group import current_group
 from genrec_cli.stages.encode import encode
 
 VERSION = 1
@@ -73,14 +73,14 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         raw_ids = items["raw_id"].to_pylist()
         if isinstance(encoder, Batched):
             encoder.open()  # before anything is written: a model that cannot be loaded leaves no unfinished artifact
-        if not here().main:
-            here().barrier()
+        if not current_group().main:
+            current_group().barrier()
             encode(encoder, texts, raw_ids, plan, ws.path(plan))
             return None
         wanted = "interactions" in getattr(encoder, "needs", ())
         needed = {"interactions_UI": training_matrix(data.path, len(texts))} if wanted else {}
         with ws.build(plan, resumable=isinstance(encoder, Batched)) as draft:
-            here().barrier()
+            current_group().barrier()
             vec_ID = encode(encoder, texts, raw_ids, plan, draft.scratch, **needed)
             zero = int(np.count_nonzero(~vec_ID.any(axis=1)))
             if zero:

@@ -20,8 +20,6 @@ from genrec_cli.curriculum.target_masks import NoiseConfig, TargetMasks
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
-from genrec_cli.decoders.beam import Beam, BeamConfig
-from genrec_cli.decoders.exhaustive import Exhaustive
 from genrec_cli.engine.checkpoint import BEST, LAST, load_weights, read_weights, save_weights
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.loop import Loop
@@ -30,8 +28,10 @@ from genrec_cli.engine.progress import Callbacks
 from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.engine.step import MaskSampler
 from genrec_cli.errors import Interrupted
-from genrec_cli.models.base import CodeScorer, DigitScorer, ItemScorer, MaskFiller, Model, PrefixScorer
+from genrec_cli.models.base import CodeScorer, DigitScorer, ItemScorer, MaskPredictor, Model, PrefixScorer
 from genrec_cli.registry import load
+from genrec_cli.searches.beam import Beam, BeamConfig
+from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.testing.data import FixedMasks, all_codes, make_catalog, make_histories
 
 LENGTHS = [5, 9, 3, 14, 6, 4, 7, 12]
@@ -126,7 +126,7 @@ class ModelContract:
         masking = {"random": "r", "entropy": "r-e-inf"}.get(self.kind.masking, "inf")
         preset = "r" if fixed and masking != "inf" else masking
         model = self.build(width=16, dropout=dropout, attention_dropout=dropout)
-        catalog, search = self.catalog(), load("decoder", self.kind.search)
+        catalog, search = self.catalog(), load("search", self.kind.search)
         settings = {"beams": 10} if "beams" in search.Config.model_fields else {}
         loop = Loop(
             model,
@@ -152,7 +152,7 @@ class ModelContract:
 
     def test_offers_an_interface_and_scores_every_item(self) -> None:
         model = self.build().eval()
-        assert isinstance(model, (ItemScorer, CodeScorer, DigitScorer, PrefixScorer, MaskFiller))
+        assert isinstance(model, (ItemScorer, CodeScorer, DigitScorer, PrefixScorer, MaskPredictor))
         scores = self.scores(model, next(self.known()).batch)
         assert scores.shape == (len(LENGTHS), 30)
         assert torch.isfinite(scores).all()
@@ -410,7 +410,7 @@ class ModelContract:
 
     def test_masks_are_filled_by_known_digits_and_not_by_other_candidates(self) -> None:
         model, known = self.build().eval(), next(self.known())
-        if not isinstance(model, MaskFiller):
+        if not isinstance(model, MaskPredictor):
             pytest.skip("fills in no masks")
         codes_BMK = torch.tensor([[-1, 3, -1, 5], [2, -1, 7, 0]]).repeat(len(LENGTHS), 1, 1)
         other = codes_BMK.clone()

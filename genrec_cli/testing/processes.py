@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from genrec_cli.distributed import Team
-from genrec_cli.ranks import become
+from genrec_cli.distributed import TorchGroup
+from genrec_cli.process_group import set_group
 
 
 def run_two(contract: type[Any], folder: Path) -> None:
@@ -21,6 +21,6 @@ def _join(rank: int, contract: type[Any], folder: Path) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    become(Team(rank, 2, rank, store))
+    set_group(TorchGroup(rank, 2, rank, store))
     contract().train_fixed(folder)
     dist.destroy_process_group()

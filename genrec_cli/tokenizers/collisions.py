@@ -38,11 +38,11 @@ def resolve(
     facts: dict[str, Any] = {"collision_policy": policy}
     if policy == "none":
         return codes_IK, facts
-    facts["colliding_share_before"] = collisions(codes_IK)["colliding_share"]
+    facts["colliding_share_before"] = collisions(codes_IK)["colliding_fraction"]
     if policy == "digit":
         return with_digit(codes_IK, codewords), facts
     moved_IK = reassign(tokenizer, vec_ID, codes_IK, codewords)
-    return moved_IK, facts | {"moved_share": float((moved_IK != codes_IK).any(axis=1).mean())}
+    return moved_IK, facts | {"moved_fraction": float((moved_IK != codes_IK).any(axis=1).mean())}
 
 
 def with_digit(codes_IK: np.ndarray, codewords: int) -> np.ndarray:

@@ -40,7 +40,7 @@ def measure(
         "codebooks": codes_IK.shape[1],
         "codewords": codewords,
         **collisions(codes_IK),
-        "least_used_share": min(digit["used"] for digit in digits) / codewords,
+        "least_used_fraction": min(digit["used"] for digit in digits) / codewords,
         "mean_entropy": float(np.mean([digit["entropy"] for digit in digits])),
         "digits": digits,
     }
@@ -66,7 +66,7 @@ def collisions(codes_IK: np.ndarray) -> dict[str, Any]:
     return {
         "distinct_codes": len(sizes),
         "colliding_items": colliding,
-        "colliding_share": colliding / len(codes_IK),
+        "colliding_fraction": colliding / len(codes_IK),
         "largest_group": int(sizes.max()),
     }
 

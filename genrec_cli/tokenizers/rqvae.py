@@ -104,7 +104,7 @@ class RqvaeTokenizer(ResidualTokenizer):
         depth = max(1, sum(name.startswith("encoder.") and name.endswith(".bias") for name in names))
         widths = ["P", *(f"h{layer}" for layer in range(1, depth)), "S"]
         found: dict[str, Sequence[str]] = {}
-        for part, way in (("encoder", widths), ("decoder", widths[::-1])):
+        for part, way in (("encoder", widths), ("search", widths[::-1])):
             for layer, (into, out) in enumerate(itertools.pairwise(way)):
                 found |= {f"{part}.{layer}.weight": (out, into), f"{part}.{layer}.bias": (out,)}
         return found
@@ -118,7 +118,7 @@ class RqvaeTokenizer(ResidualTokenizer):
         """Both networks."""
         return {
             f"{part}.{layer}.{name}": value
-            for part, stack in (("encoder", self.encoder), ("decoder", self.decoder))
+            for part, stack in (("encoder", self.encoder), ("search", self.decoder))
             for layer, pair in enumerate(stack)
             for name, value in zip(("weight", "bias"), pair, strict=True)
         }
@@ -128,7 +128,7 @@ class RqvaeTokenizer(ResidualTokenizer):
         depth = sum(name.startswith("encoder.") for name in tensors) // 2
         self.encoder, self.decoder = (
             [(tensors[f"{part}.{layer}.weight"], tensors[f"{part}.{layer}.bias"]) for layer in range(depth)]
-            for part in ("encoder", "decoder")
+            for part in ("encoder", "search")
         )
 
 

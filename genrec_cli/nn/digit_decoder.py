@@ -1,6 +1,6 @@
 """A bidirectional Transformer decoder over the K digits of an item, with cross-attention to packed histories.
 
-In training all targets of a history are decoded in one pass (``nn/past.py``).
+In training all targets of a history are decoded in one pass (``nn/causal_cross_attention.py``).
 
 At inference the keys and values of a history are computed once and kept (:class:`Memory`); M candidates of each
 history then ask as M x K queries.
@@ -13,9 +13,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from genrec_cli.nn.attend import attend
+from genrec_cli.nn.causal_cross_attention import CausalCrossAttention
 from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Packing, by_head
-from genrec_cli.nn.past import Past
 from genrec_cli.nn.transformer import Sizes, activation
 
 
@@ -45,7 +45,7 @@ class Heads(nn.Module):
 
     def mix(self, q_BHQd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, seen: Tensor | None = None) -> Tensor:
         """``mixed_BHQd``, before the output's linear layer."""
-        return attend(q_BHQd, k_BHTd, v_BHTd, seen, share=self.dropout if self.training else 0.0)
+        return attend(q_BHQd, k_BHTd, v_BHTd, seen, dropout_p=self.dropout if self.training else 0.0)
 
     def close(self, mixed: Tensor) -> Tensor:
         return self.output_dropout(self.output(mixed))
@@ -83,12 +83,12 @@ class CrossAttention(Heads):
         x_BQD = x_MKD.reshape(len(memory[0]), -1, x_MKD.shape[-1])
         return self.close_whole(self.mix(self.split(self.query(x_BQD)), *memory, seen_B11T)).view_as(x_MKD)
 
-    def past(self, x_MKD: Tensor, h_ND: Tensor, past: Past) -> Tensor:
+    def past(self, x_MKD: Tensor, h_ND: Tensor, past: CausalCrossAttention) -> Tensor:
         """Each target sees its history up to the item that it follows."""
         return self.close(past.mix(self.query(x_MKD), self.key_value(h_ND), self.heads, self.mix))
 
 
-class FillerBlock(nn.Module):
+class DigitDecoderBlock(nn.Module):
     """Digits among themselves, digits to the history, MLP; each after a LayerNorm, with a residual."""
 
     def __init__(self, sizes: Sizes) -> None:
@@ -105,13 +105,13 @@ class FillerBlock(nn.Module):
         )
 
 
-class Filler(nn.Module):
+class DigitDecoder(nn.Module):
     """Digit vectors in, digit states out: ``x_MKD -> state_MKD``."""
 
     def __init__(self, sizes: Sizes, layers: int) -> None:
         super().__init__()
         self.dropout = Dropout(sizes.dropout)
-        self.blocks = nn.ModuleList(FillerBlock(sizes) for _ in range(layers))
+        self.blocks = nn.ModuleList(DigitDecoderBlock(sizes) for _ in range(layers))
         self.norm = nn.LayerNorm(sizes.width)
 
     def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
@@ -130,7 +130,7 @@ class Filler(nn.Module):
 
     def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
         """Targets anywhere in the histories; each sees what stands up to its item, ``at_M``."""
-        past = Past(packing, at_M, x_MKD.shape[1])
+        past = CausalCrossAttention(packing, at_M, x_MKD.shape[1])
         x = self.dropout(x_MKD)
         for block in self.blocks:
             x = x + block.digits(block.norm_digits(x))

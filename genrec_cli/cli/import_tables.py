@@ -1,4 +1,4 @@
-"""genrec adopt: tables made by anything else."""
+"""genrec import: tables made by anything else."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,8 @@ from genrec_cli.cli.common import Common, command, make
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "adopt")
-    def adopt(
+    @command(app, "import")
+    def import_tables(
         common: Common,
         folder: Annotated[
             Path | None,
@@ -25,10 +25,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Take data tables made by Spark, SQL or anything else, after checking them."""
         from genrec_cli.cli.preprocess import new_name
-        from genrec_cli.stages.adopt import adopt as stage
-        from genrec_cli.stages.adopt import find_tables
+        from genrec_cli.stages.import_tables import find_tables
+        from genrec_cli.stages.import_tables import import_tables as stage
 
         named = {"interactions": interactions, "users": users, "items": items, "attributes": attributes}
-        common.layers("adopt")  # nothing to set
+        common.layers("import")  # nothing to set
         dataset = new_name(common.dataset)
         make(common, *stage(common.workspace(), dataset, find_tables(folder, named)))

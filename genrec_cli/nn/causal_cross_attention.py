@@ -23,12 +23,12 @@ class Product(Protocol):
     def __call__(self, q_BHQd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, seen_QS: Tensor, /) -> Tensor: ...
 
 
-def item_of(places: int, each: int, lead: int, device: torch.device) -> Tensor:
-    """``item_S``: the item of its history, from 0, to which each place belongs; -1 for ``lead`` places before them."""
-    return (torch.arange(places, device=device) - lead).div(each, rounding_mode="floor")
+def item_of(places: int, tokens_per_item: int, prefix: int, device: torch.device) -> Tensor:
+    """``item_S``: which item of its history, from 0, each place belongs to; -1 for the ``prefix`` places."""
+    return (torch.arange(places, device=device) - prefix).div(tokens_per_item, rounding_mode="floor")
 
 
-class Past:
+class CausalCrossAttention:
     """Targets in packed histories, and what each may look at.
 
     Args:
@@ -36,11 +36,18 @@ class Past:
         at_M: packed items that the targets follow, in ascending order, none twice.
         digits: K.
         places: the packing of what is looked at, made of ``items`` by :meth:`Packing.spread`; default: the items.
-        each, lead: what it was spread by.
+        tokens_per_item, prefix: what it was spread by.
     """
 
     def __init__(
-        self, items: Packing, at_M: Tensor, digits: int, places: Packing | None = None, *, each: int = 1, lead: int = 0
+        self,
+        items: Packing,
+        at_M: Tensor,
+        digits: int,
+        places: Packing | None = None,
+        *,
+        tokens_per_item: int = 1,
+        prefix: int = 0,
     ) -> None:
         self.at_M, self.digits, self.total = at_M, digits, len(items.position_N)
         self.grids = list(zip(items.parts, (places or items).parts, strict=True))
@@ -48,7 +55,7 @@ class Past:
         """``seen_QS`` of each grid, Q = T x K."""
         for grid, looked_at in self.grids:
             target_Q = item_of(grid.longest * digits, digits, 0, at_M.device)
-            self.seen.append(item_of(looked_at.longest, each, lead, at_M.device) <= target_Q[:, None])
+            self.seen.append(item_of(looked_at.longest, tokens_per_item, prefix, at_M.device) <= target_Q[:, None])
 
     def mix(self, q_MKD: Tensor, memory_XD: Tensor, heads: int, product: Product) -> Tensor:
         """``mixed_MKD``: what ``product`` makes of the queries and of the keys and values, side by side in

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.exhaustive import Exhaustive
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.exhaustive import Exhaustive
 
 CHUNK = 256
 """Items whose neighbours are searched at once: the tables of similarities to their codes are CHUNK x K x V."""

@@ -4,7 +4,7 @@ Two stages. Each of the first ``warmup`` steps fills one digit; after that each 
 K = 8 digits take 6 passes with the paper's 4 and 2. The beams are kept throughout. Only a summary of the paper is at
 hand; where it is open, this file reads it so:
 
-* a warm-up step: each beam fills the digit at which it is most confident, so that no two beams can become the same;
+* a warm-up step: each beam fills the digit at which it is most confident, so that no two beams can set_group the same;
 * a parallel step: each beam takes its most confident open digits (the highest log-probability of any code), and all
   combinations of their codes compete;
 * a score is the sum of the log-probabilities at the moments of choice;
@@ -28,10 +28,10 @@ from torch import Tensor
 from genrec_cli.config import Count, Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders import base
-from genrec_cli.decoders.assignments import InvertedLists, Pairs
-from genrec_cli.decoders.base import ListSearch, TopK
-from genrec_cli.models.base import MaskFiller
+from genrec_cli.models.base import MaskPredictor
+from genrec_cli.searches import base
+from genrec_cli.searches.base import ListSearch, TopK
+from genrec_cli.searches.inverted_index import InvertedLists, Pairs
 
 OPEN = -1
 """A digit that is still to be filled."""
@@ -57,7 +57,7 @@ class Beams(NamedTuple):
     codes_BMK: Tensor
     key_BM: Tensor
     pairs: Pairs | None
-    """Items that each beam may still become; None: nothing is filled yet, or there is no constraint."""
+    """Items that each beam may still set_group; None: nothing is filled yet, or there is no constraint."""
 
 
 class Candidates(NamedTuple):
@@ -73,10 +73,10 @@ class Diffusion(ListSearch):
     """The search for models that fill in masks."""
 
     Config = DiffusionConfig
-    face = MaskFiller
+    face = MaskPredictor
     suffix = "-diffusion"
 
-    def __init__(self, model: MaskFiller, catalog: Catalog, config: DiffusionConfig) -> None:
+    def __init__(self, model: MaskPredictor, catalog: Catalog, config: DiffusionConfig) -> None:
         super().__init__(model, catalog, config)
         self.digits, self.index = catalog.digits, InvertedLists(catalog)
 
@@ -88,7 +88,7 @@ class Diffusion(ListSearch):
 
     @torch.no_grad()
     def search(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The items found for each history, k or more. The stat ``valid_share`` is the fraction of each user's beams
+        """The items found for each history, k or more. The stat ``valid_fraction`` is the fraction of each user's beams
         that are items."""
         memory, users = self.model.read(batch), batch.packing.sequences
         device = batch.item_N.device
@@ -117,7 +117,7 @@ class Diffusion(ListSearch):
         return self.lists(beams, k)
 
     def items(self, beams: Beams, logp_BMKV: Tensor, digit_BMm: Tensor) -> Candidates:
-        """All combinations of codes that items still have: each item that a beam may become proposes its own."""
+        """All combinations of codes that items still have: each item that a beam may set_group proposes its own."""
         users, width = beams.score_BM.shape
         pairs = self.index.everything(users) if beams.pairs is None else beams.pairs
         number_B = pairs.number_X.view(users, width).sum(1)
@@ -164,7 +164,7 @@ class Diffusion(ListSearch):
         item_Bk, score_Bk = item_P.new_zeros(shape), beams.score_BM.new_full(shape, -torch.inf)
         item_Bk[user_P, place_P] = item_P + 1
         score_Bk[user_P, place_P] = beams.score_BM.flatten()[beam_P]
-        return TopK(item_Bk, score_Bk), {"valid_share": (group_BM >= 0).sum(1) / alive_BM.sum(1).clamp_min(1)}
+        return TopK(item_Bk, score_Bk), {"valid_fraction": (group_BM >= 0).sum(1) / alive_BM.sum(1).clamp_min(1)}
 
 
 def combinations(beams: Beams, logp_BMKV: Tensor, digit_BMm: Tensor, most: int, enough: int) -> Candidates:

@@ -1,4 +1,4 @@
-"""The catalogue as inverted lists, digit -> code -> items: which items a partly filled semantic ID may still become.
+"""The catalogue as inverted lists, digit -> code -> items: which items a partly filled semantic ID may still set_group.
 
 A partial assignment is a set of (digit, code) pairs. Two of them are compared by the sum of 64 random bits for
 each pair (Zobrist's hashing), which does not depend on the order in which the pairs were found.
@@ -18,7 +18,7 @@ CHUNK = 1 << 16
 
 
 class Pairs(NamedTuple):
-    """The items that each of X candidates may still become, candidate by candidate."""
+    """The items that each of X candidates may still set_group, candidate by candidate."""
 
     candidate_P: Tensor
     item_P: Tensor

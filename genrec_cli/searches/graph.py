@@ -19,10 +19,10 @@ from torch import Tensor
 from genrec_cli.config import Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.base import Beams, ListSearch, TopK
-from genrec_cli.decoders.exhaustive import Exhaustive
-from genrec_cli.decoders.neighbours import neighbours
 from genrec_cli.models.base import CodeScorer
+from genrec_cli.searches.base import Beams, ListSearch, TopK
+from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.neighbours import neighbours
 
 LOOK_UPS = 1 << 26
 """Look-ups of digits that are prepared at once (8 bytes each): more candidates are scored for fewer users at a time."""

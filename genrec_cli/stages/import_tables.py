@@ -1,4 +1,4 @@
-"""adopt: data tables that something else has made -> a data artifact like those of ``preprocess``."""
+"""import: data tables that something else has made -> a data artifact like those of ``preprocess``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.data import schema
-from genrec_cli.data.foreign import check_tables, check_train_counts, parts
 from genrec_cli.data.histories import write_interactions
+from genrec_cli.data.validate_tables import check_tables, check_train_counts, parts
 from genrec_cli.errors import UsageError
 from genrec_cli.files import refuse_changed, sha256_file, sha256_text, stamps
 
 VERSION = 3
-LABEL = "adopted"
+LABEL = "imported"
 NEEDED, OPTIONAL = ("interactions", "users", "items"), ("attributes",)
 
 
@@ -34,14 +34,14 @@ def find_tables(folder: Path | None, named: dict[str, Path | None]) -> dict[str,
     return found
 
 
-def adopt(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[Plan, Callable[[], Artifact]]:
+def import_tables(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[Plan, Callable[[], Artifact]]:
     """The plan of the data artifact, and the work that checks the tables and makes it.
 
-    The work raises :class:`genrec_cli.errors.DataError`; see :func:`genrec_cli.data.foreign.check_tables`.
+    The work raises :class:`genrec_cli.errors.DataError`; see :func:`genrec_cli.data.validate_tables.check_tables`.
     """
     before = stamps(part for path in paths.values() for part in parts(path))
     external = {name: _hash(path) for name, path in paths.items()}
-    plan = Plan(dataset, "data", LABEL, VERSION, {"adopt": {"tables": sorted(paths)}}, external=external)
+    plan = Plan(dataset, "data", LABEL, VERSION, {"import": {"tables": sorted(paths)}}, external=external)
 
     def work() -> Artifact:
         tables = check_tables(paths)

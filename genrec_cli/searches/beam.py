@@ -13,9 +13,9 @@ from torch import Tensor
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.base import Beams, ListSearch, TopK
-from genrec_cli.decoders.trie import Trie
 from genrec_cli.models.base import PrefixScorer
+from genrec_cli.searches.base import Beams, ListSearch, TopK
+from genrec_cli.searches.trie import Trie
 
 
 class BeamConfig(Section):

@@ -1,4 +1,4 @@
-"""A log as integers on disk: user and item of each row become numbers while the rows are read.
+"""A log as integers on disk: user and item of each row set_group numbers while the rows are read.
 
 Only the distinct ids are held in memory. The rows go to a Parquet file of some ten bytes each, which can be read
 any number of times by any engine.

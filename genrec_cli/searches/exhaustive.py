@@ -15,14 +15,14 @@ from torch import Tensor
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.decoders.base import TopK
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.leaders import BLOCK, Leaders
-from genrec_cli.decoders.rank import Rank, RankCounter, Ranked, Ranking
-from genrec_cli.decoders.scores import Cells, DenseScores, DotScores, Scores, SparseScores
-from genrec_cli.decoders.twins import Twins
 from genrec_cli.models.base import CodeScorer, DigitScorer, DotScorer, ItemScorer, Model, SparseScorer
 from genrec_cli.nn.digit_scores import DigitScores, DigitTable
+from genrec_cli.searches.base import TopK
+from genrec_cli.searches.collision_groups import CollisionGroups
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.rank import Rank, RankCounter, Ranked, Ranking
+from genrec_cli.searches.running_top_k import BLOCK, RunningTopK
+from genrec_cli.searches.scores import Cells, DenseScores, DotScores, Scores, SparseScores
 
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Scores that exist at a time: users x items of a chunk."""
@@ -60,9 +60,9 @@ class Exhaustive:
         return DigitTable(self.catalog.codes_IK, self.catalog.codewords)
 
     @cached_property
-    def twins(self) -> Twins:
+    def groups(self) -> CollisionGroups:
         """Items of equal codes, for ranks at code level."""
-        return Twins(self.catalog.groups)
+        return CollisionGroups(self.catalog.groups)
 
     def scored(self, model: Model, batch: Batch, vector_ID: Tensor | None = None) -> Scores:
         """The model's scores of the whole catalogue, computed chunk by chunk when they are asked for.
@@ -100,14 +100,14 @@ class Exhaustive:
             excluded: items that no list may hold.
         """
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
-        chunks, leaders = _chunks(scores), Leaders(scores.users, k, scores.device)
+        chunks, top = _chunks(scores), RunningTopK(scores.users, k, scores.device)
         cells = excluded and Cells(excluded.item_S, excluded.user_S, chunks)
         for begin in chunks:
             score_CB = scores.chunk(begin, begin + chunks.step)
             if cells is not None:
                 score_CB[cells.of(begin)[1]] = -torch.inf
-            leaders.add(score_CB, begin)
-        return TopK(leaders.item_Bk, leaders.score_Bk)
+            top.add(score_CB, begin)
+        return TopK(top.item_Bk, top.score_Bk)
 
     def rank_targets(
         self, scores: Scores | Tensor, target_B: Tensor, k: int, *, excluded: Excluded | None = None
@@ -118,10 +118,10 @@ class Exhaustive:
             excluded: what the ranking ``left_out`` is without. The loss counts all items.
         """
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
-        chunks, leaders = _chunks(scores), Leaders(scores.users, k, scores.device)
+        chunks, top = _chunks(scores), RunningTopK(scores.users, k, scores.device)
         own_B, order_B = scores.of(target_B), target_B.argsort()
         total_B = torch.full_like(own_B, -torch.inf)
-        counter = RankCounter(own_B, target_B, self.twins, chunks)
+        counter = RankCounter(own_B, target_B, self.groups, chunks)
         targets = Cells(target_B[order_B] - 1, order_B, chunks)
         cells = excluded and Cells(excluded.item_S, excluded.user_S, chunks)
         score_S = own_B.new_empty(len(excluded.item_S) if excluded else 0)
@@ -136,8 +136,8 @@ class Exhaustive:
                 part, place = cells.of(begin)
                 score_S[part] = score_CB[place]
                 score_CB[place] = -torch.inf
-            leaders.add(score_CB, begin)
-        top, left_out = TopK(leaders.item_Bk, leaders.score_Bk), None
+            top.add(score_CB, begin)
+        top, left_out = TopK(top.item_Bk, top.score_Bk), None
         if excluded is not None:
             left_out = Ranking(counter.rank(excluded, score_S), top)
             top = excluded.restored(top, score_S)

@@ -12,9 +12,9 @@ Legend: B users, S excluded cells, k length of a list.
 import torch
 from torch import Tensor
 
-from genrec_cli.decoders.base import TopK
-from genrec_cli.decoders.leaders import first
-from genrec_cli.decoders.twins import Twins
+from genrec_cli.searches.base import TopK
+from genrec_cli.searches.collision_groups import CollisionGroups
+from genrec_cli.searches.running_top_k import first
 
 
 class Excluded:
@@ -36,18 +36,18 @@ class Excluded:
         hit_S = self.item_S == target_B[self.user_S] - 1
         return torch.zeros_like(target_B).index_add_(0, self.user_S, hit_S.long()) > 0
 
-    def ties(self, twins: Twins, target_B: Tensor) -> Tensor:
+    def ties(self, groups: CollisionGroups, target_B: Tensor) -> Tensor:
         """How many items with the codes of each user's target are not excluded; the target counts too."""
-        code_B = twins.group_I[target_B - 1]
-        same_S = twins.group_I[self.item_S] == code_B[self.user_S]
-        return twins.size_G[code_B].index_add(0, self.user_S, same_S.long(), alpha=-1)
+        code_B = groups.group_I[target_B - 1]
+        same_S = groups.group_I[self.item_S] == code_B[self.user_S]
+        return groups.size_G[code_B].index_add(0, self.user_S, same_S.long(), alpha=-1)
 
-    def whole_groups(self, twins: Twins) -> Tensor:
+    def whole_groups(self, groups: CollisionGroups) -> Tensor:
         """Which cells hold the first item of a group whose items are all excluded: codes that do not count."""
-        code_S = twins.group_I[self.item_S]
-        pair_S = self.user_S * len(twins.size_G) + code_S
+        code_S = groups.group_I[self.item_S]
+        pair_S = self.user_S * len(groups.size_G) + code_S
         _, pair_S, count_P = torch.unique(pair_S, return_inverse=True, return_counts=True)
-        return (twins.first_G[code_S] == self.item_S) & (count_P[pair_S] == twins.size_G[code_S])
+        return (groups.first_G[code_S] == self.item_S) & (count_P[pair_S] == groups.size_G[code_S])
 
     def removed(self, top: TopK, items: int) -> TopK:
         """The lists without the excluded items; later items move up."""

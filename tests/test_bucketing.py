@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import make_histories
 
-from genrec_cli.data.rounding import dummies, rounded
+from genrec_cli.data.bucketing import bucketed, padding_rows
 from genrec_cli.data.sequences import Rows
 from genrec_cli.engine.graphs import FlatBatch
 
 
 def test_round_numbers_are_at_most_an_eighth_away():
     sizes = np.arange(1, 5000)
-    round_numbers = np.array([rounded(int(size)) for size in sizes])
+    round_numbers = np.array([bucketed(int(size)) for size in sizes])
     assert (round_numbers >= sizes).all() and (np.diff(round_numbers) >= 0).all()
     large = sizes >= 256
     assert (round_numbers[large] / sizes[large]).max() < 1.125 + 1e-9
@@ -25,15 +25,15 @@ def test_dummies_bring_every_size_to_a_round_number(seed, one_each):
     random = np.random.default_rng(seed)
     length = random.integers(1, 51, random.integers(1, 300))
     targets = len(length) if one_each else int(random.integers(len(length) + 1, length.sum() + 2))
-    extra = dummies(length, targets, 50)
+    extra = padding_rows(length, targets, 50)
     items = int(length.sum() + extra.length_F.sum())
-    assert items == rounded(items) and extra.longest <= 50
+    assert items == bucketed(items) and extra.longest <= 50
     assert extra.length_F.min() >= 1 and extra.length_F.max() <= extra.longest >= length.max()
     assert len(extra.learned) == extra.length_F.sum()
     if one_each:
         assert (np.add.reduceat(extra.learned, extra.length_F.cumsum() - extra.length_F) == 1).all()
     else:
-        assert targets + extra.learned.sum() == rounded(targets)
+        assert targets + extra.learned.sum() == bucketed(targets)
 
 
 @pytest.mark.parametrize("max_length", [1, 2, 3, 8])
@@ -43,9 +43,9 @@ def test_dummies_are_no_longer_than_short_histories(max_length):
     for rows in range(1, 600):
         length = random.integers(1, max_length + 1, rows)
         for targets in {rows, int(length.sum())}:
-            extra = dummies(length, targets, max_length)
+            extra = padding_rows(length, targets, max_length)
             assert extra.length_F.min() >= 1 and extra.length_F.max() <= extra.longest <= max_length
-            assert extra.learned.sum() == (len(extra.length_F) if targets == rows else rounded(targets) - targets)
+            assert extra.learned.sum() == (len(extra.length_F) if targets == rows else bucketed(targets) - targets)
 
 
 def test_a_batch_of_few_shapes_keeps_its_rows():
@@ -65,7 +65,7 @@ def test_a_batch_of_few_shapes_keeps_its_rows():
 
 
 def test_a_batch_travels_as_one_tensor(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # a processor has no use for it
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # a CPU has no use for it
     histories = make_histories([5, 9, 6, 14], 30)
     rows = Rows.of(histories, max_length=8, windows="sliding")
     batch = rows.batch(histories, np.arange(len(rows)), bucketed=True)

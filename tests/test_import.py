@@ -1,4 +1,4 @@
-"""adopt: tables made elsewhere, sound ones against what preprocess makes, and every way to be unsound."""
+"""import: tables made elsewhere, sound ones against what preprocess makes, and every way to be unsound."""
 
 import shutil
 from pathlib import Path
@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.data import foreign, schema
+from genrec_cli.data import schema, validate_tables
 from genrec_cli.data.sequences import Histories
 from genrec_cli.errors import DataError, GenrecError, InputError, UsageError
 from genrec_cli.sources.logs import Logs
-from genrec_cli.stages.adopt import adopt, find_tables
+from genrec_cli.stages.import_tables import find_tables, import_tables
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, preprocess
 from genrec_cli.stages.status import survey
 
@@ -37,22 +37,22 @@ def tables(made: Artifact) -> dict[str, pa.Table]:
     return {name: pq.read_table(made.path / f"{name}.parquet") for name in TABLES}
 
 
-def adopted(tmp_path: Path, tables: dict[str, pa.Table]) -> Artifact:
+def imported(tmp_path: Path, tables: dict[str, pa.Table]) -> Artifact:
     (tmp_path / "in").mkdir()
     for name, table in tables.items():
         pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
-    return adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path / "in", {}))[1]()
+    return import_tables(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path / "in", {}))[1]()
 
 
 def test_what_preprocess_makes_comes_back_as_it_was(tmp_path: Path, made: Artifact, tables: dict, monkeypatch) -> None:
-    monkeypatch.setattr(foreign, "BATCH", 17)
-    found = adopted(tmp_path, tables)
+    monkeypatch.setattr(validate_tables, "BATCH", 17)
+    found = imported(tmp_path, tables)
     for name in TABLES:
         assert pq.read_table(found.path / f"{name}.parquet").equals(tables[name]), name
     for name in ("items.npy", "times.npy", "users.npy"):
         assert (found.path / "histories" / name).read_bytes() == (made.path / "histories" / name).read_bytes()
     assert found.result.items() <= made.result.items()
-    assert found.kind == "data" and found.path.name.startswith("adopted-")
+    assert found.kind == "data" and found.path.name.startswith("imported-")
     assert Workspace(tmp_path / "root").find("theirs", "data").digest == found.digest
 
 
@@ -68,7 +68,7 @@ def test_parts_with_signed_types_and_no_derived_columns(tmp_path: Path, made: Ar
     pq.write_table(users, tmp_path / "people.parquet")
     pq.write_table(tables["items"].select(["raw_id", "title"]), tmp_path / "items.parquet")
     named = {"interactions": tmp_path / "log", "users": tmp_path / "people.parquet"}
-    found = adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path, named))[1]()
+    found = import_tables(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path, named))[1]()
     for name in ("interactions", "users"):
         assert pq.read_table(found.path / f"{name}.parquet").equals(tables[name])
     items = schema.read_table(found.path / "items.parquet", schema.ITEMS)
@@ -82,7 +82,7 @@ def test_positions_in_place_of_times_are_known(tmp_path: Path, tables: dict) -> 
     length = np.bincount(tables["interactions"]["user"].to_numpy())[1:]
     positions = pa.array(np.concatenate([np.arange(n) for n in length]))
     tables["interactions"] = tables["interactions"].set_column(2, "time", positions)
-    found = adopted(tmp_path, tables)
+    found = imported(tmp_path, tables)
     assert found.result["times"] is False and Histories.read(found.path, times=True).time is None
 
 
@@ -91,7 +91,7 @@ def test_moments_become_seconds(tmp_path: Path, tables: dict, of: pa.DataType) -
     log, a_day = tables["interactions"], 86_400
     seconds = pa.array(log["time"].to_numpy() * a_day)
     tables["interactions"] = log.set_column(2, "time", seconds.cast(pa.timestamp("s")).cast(of))
-    found = adopted(tmp_path, tables)
+    found = imported(tmp_path, tables)
     assert pq.read_table(found.path / "interactions.parquet")["time"].to_numpy().tolist() == seconds.to_pylist()
 
 
@@ -151,7 +151,7 @@ UNSOUND = {
 def test_what_is_unsound_is_one_clear_error_and_nothing_is_made(tmp_path: Path, tables: dict, what: str) -> None:
     name, change, match = UNSOUND[what]
     with pytest.raises(DataError, match=match) as caught:
-        adopted(tmp_path, tables | {name: change(tables[name])})
+        imported(tmp_path, tables | {name: change(tables[name])})
     assert f"{name}.parquet" in caught.value.message
     assert not list((tmp_path / "root").rglob("manifest.json"))
 
@@ -163,17 +163,17 @@ def test_missing_and_damaged_tables(tmp_path: Path) -> None:
     for name in ("interactions", "users", "items"):
         (tmp_path / f"{name}.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"users\.parquet cannot be read as Parquet"):
-        adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path, {}))[1]()
+        import_tables(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path, {}))[1]()
 
 
 def test_the_remedy_is_the_line_that_was_typed(tmp_path: Path, tables: dict, monkeypatch) -> None:
-    typed = ["adopt", str(tmp_path / "in"), "--users", "my people.parquet", "--force"]
+    typed = ["import", str(tmp_path / "in"), "--users", "my people.parquet", "--force"]
     monkeypatch.setattr("sys.argv", ["genrec", *typed])  # the data set came from GENREC_DATASET
-    found = adopted(tmp_path, tables)
+    found = imported(tmp_path, tables)
     ws = Workspace(tmp_path / "root")
     with (found.path / "users.parquet").open("ab") as stream:
         stream.write(b"more")
-    line = f"genrec adopt {tmp_path / 'in'} --users 'my people.parquet' --dataset theirs --force"
+    line = f"genrec import {tmp_path / 'in'} --users 'my people.parquet' --dataset theirs --force"
     with pytest.raises(InputError, match="changed after it was made") as caught:
         ws.find("theirs", "data")
     assert str(caught.value.hint).startswith(line + " ")
@@ -183,15 +183,15 @@ def test_the_remedy_is_the_line_that_was_typed(tmp_path: Path, tables: dict, mon
     shutil.rmtree(found.path)
     with pytest.raises(InputError, match="no finished data") as caught:
         ws.find("theirs", "data")
-    assert "genrec adopt FOLDER --dataset theirs" in str(caught.value.hint)
+    assert "genrec import FOLDER --dataset theirs" in str(caught.value.hint)
 
 
-def test_the_remedy_for_tables_that_a_script_adopted_names_the_command(tmp_path: Path, tables: dict) -> None:
-    found = adopted(tmp_path, tables)
+def test_the_remedy_for_tables_that_a_script_imported_names_the_command(tmp_path: Path, tables: dict) -> None:
+    found = imported(tmp_path, tables)
     (found.path / "items.parquet").unlink()
     with pytest.raises(InputError, match="is gone") as caught:
         Workspace(tmp_path / "root").find("theirs", "data")
-    assert str(caught.value.hint).startswith("genrec adopt --dataset theirs --force ")
+    assert str(caught.value.hint).startswith("genrec import --dataset theirs --force ")
 
 
 def test_command_line(tmp_path: Path, tables: dict, capsys) -> None:
@@ -202,7 +202,7 @@ def test_command_line(tmp_path: Path, tables: dict, capsys) -> None:
 
     def run(*words: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as left:
-            main(["adopt", str(tmp_path), "--root", str(tmp_path / "root"), *words])
+            main(["import", str(tmp_path), "--root", str(tmp_path / "root"), *words])
         return int(left.value.code or 0), capsys.readouterr().out.strip()
 
     code, path = run("--dataset", "theirs")
@@ -216,7 +216,7 @@ def test_tables_that_change_while_they_are_read_are_refused(tmp_path: Path, tabl
     (tmp_path / "in").mkdir()
     for name, table in tables.items():
         pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
-    plan, work = adopt(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path / "in", {}))
+    plan, work = import_tables(Workspace(tmp_path / "root"), "theirs", find_tables(tmp_path / "in", {}))
     pq.write_table(tables["users"], tmp_path / "in" / "users.parquet")
     with pytest.raises(InputError, match=r"users.parquet changed while it was read"):
         work()

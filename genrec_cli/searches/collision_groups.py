@@ -1,6 +1,6 @@
 """Collision groups: items with equal codes, which no model of codes can tell apart.
 
-At the level of codes the first item of each group counts and the others, its twins, do not.
+At the level of codes the first item of each group counts and the others, its groups, do not.
 
 Legend: I items, G distinct codes, J items with an earlier twin.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Twins:
+class CollisionGroups:
     """The collision groups of a catalogue.
 
     Args:

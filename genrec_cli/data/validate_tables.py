@@ -25,7 +25,7 @@ HINT = "docs/data.md, Tables, says what each column holds"
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ValidTables:
     """Checked tables. ``user_U`` has the records of :data:`genrec_cli.data.histories.USER`."""
 
     interactions: Path
@@ -41,7 +41,7 @@ class Foreign:
         return read_batches(self.interactions)
 
 
-def check_tables(paths: dict[str, Path]) -> Foreign:
+def check_tables(paths: dict[str, Path]) -> ValidTables:
     """Check the tables and fill in what follows from them.
 
     Args:
@@ -61,7 +61,7 @@ def check_tables(paths: dict[str, Path]) -> Foreign:
     user_U = _check_users(users, length_U, paths["users"])
     columns = {"user": np.arange(1, len(users) + 1), "raw_id": users["raw_id"]}
     columns |= {name: user_U[name] for name in USER.names or ()}
-    return Foreign(paths["interactions"], pa.table(columns, USERS), items, attributes, user_U, times)
+    return ValidTables(paths["interactions"], pa.table(columns, USERS), items, attributes, user_U, times)
 
 
 def check_train_counts(items: pa.Table, train_count_I: np.ndarray, path: Path) -> pa.Table:

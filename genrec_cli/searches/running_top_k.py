@@ -15,7 +15,7 @@ DIRECT = {"cuda": 1 << 16}
 """Items of a chunk up to which a device sorts all of them at once, as launching more kernels would take longer."""
 
 
-class Leaders:
+class RunningTopK:
     """The k best items so far. Chunks must come in the order of their items."""
 
     def __init__(self, users: int, k: int, device: torch.device, *, direct: int | None = None) -> None:

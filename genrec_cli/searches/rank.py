@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genrec_cli.decoders.base import TopK
-from genrec_cli.decoders.excluded import Excluded
-from genrec_cli.decoders.scores import bounds
-from genrec_cli.decoders.twins import Twins
+from genrec_cli.searches.base import TopK
+from genrec_cli.searches.collision_groups import CollisionGroups
+from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.scores import bounds
 
 UNLISTED = 1 << 30
 """Rank of a target that cannot be found: behind every cutoff."""
@@ -55,15 +55,15 @@ class RankCounter:
         chunks: first items of the chunks.
     """
 
-    def __init__(self, own_B: Tensor, target_B: Tensor, twins: Twins, chunks: range) -> None:
-        self.own_B, self.target_B, self.twins = own_B, target_B, twins
-        self.bound = bounds(twins.twin_J, chunks)
+    def __init__(self, own_B: Tensor, target_B: Tensor, groups: CollisionGroups, chunks: range) -> None:
+        self.own_B, self.target_B, self.groups = own_B, target_B, groups
+        self.bound = bounds(groups.twin_J, chunks)
         self.item_2B, self.twin_2B = torch.zeros(2, 2, len(own_B), dtype=torch.long, device=own_B.device)
 
     def add(self, score_CB: Tensor, begin: int) -> None:
         """Count a chunk that starts with item ``begin`` (from 0)."""
         self.item_2B += self._counts(score_CB)
-        twin_j = self.twins.twin_J[self.bound[begin]]
+        twin_j = self.groups.twin_J[self.bound[begin]]
         if len(twin_j):
             self.twin_2B += self._counts(score_CB[twin_j - begin])
 
@@ -79,7 +79,7 @@ class RankCounter:
             own_S = self.own_B[excluded.user_S]
             counted_2S = torch.stack([score_S > own_S, score_S == own_S]).long()
             item_2B = item_2B.index_add(1, excluded.user_S, counted_2S, alpha=-1)
-            counted_2S *= excluded.whole_groups(self.twins)
+            counted_2S *= excluded.whole_groups(self.groups)
             code_2B = code_2B.index_add(1, excluded.user_S, counted_2S, alpha=-1)
             lost_B = lost_B | excluded.holds(self.target_B)
         (above_B, ties_B), (code_above_B, code_ties_B) = item_2B, code_2B

@@ -26,11 +26,11 @@ class TopK(NamedTuple):
     """Their scores, -inf where there is no item."""
 
 
-class Decoder(Protocol):
+class Search(Protocol):
     """What every search declares."""
 
     Config: ClassVar[type[Section]]
-    """The ``[decoder]`` section."""
+    """The ``[search]`` section."""
     exact: ClassVar[bool]
     """Whether every item is scored, so that every target has a rank."""
     face: ClassVar[Any]

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from genrec_cli.data.engines import Engine
-from genrec_cli.data.spool import Spool
+from genrec_cli.data.ingest import Spool
 
 EVENT = ["user", "item", "time"]
 MOMENT = [*EVENT, "fraction"]

@@ -1,0 +1,89 @@
+"""The process group: which of the processes that work together this one is, and the collectives they call.
+
+Processes are started by torchrun. Each has a rank and a device of its own, and all hold the same model. They take
+shards of each batch and of the users, and add up what they found. Only rank 0, the main process, writes and prints.
+
+:func:`current_group` returns a :class:`ProcessGroup`: a single process, whose collectives do nothing, or the
+``TorchGroup`` of :mod:`genrec_cli.distributed`, which overrides every collective. No torch is imported here.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genrec_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ProcessGroup:
+    """This process among those that work together. All of them call the collectives in the same order."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    @property
+    def single(self) -> bool:
+        return self.world == 1
+
+    def seed(self, seed: int, *words: int) -> int:
+        """A seed for this rank's own random stream; the main process has that of a single process."""
+        if self.main and not words:
+            return seed
+        return int(np.random.SeedSequence([seed, self.rank, *words]).generate_state(1, np.uint64)[0])
+
+    def batch_size(self, size: int, rows: int) -> int:
+        """``size``, or less where a process would otherwise get no batch."""
+        if rows < self.world:
+            raise UsageError(f"{rows} users cannot be shared by {self.world} processes.", hint="Start fewer of them")
+        return size if -(-rows // size) >= self.world else rows // self.world
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Each flag, true if it is true in any process."""
+        return [value > 0 for value in self.all_reduce_max(*flags)]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.all_reduce_max(0.0)
+
+    # ---- collectives -------------------------------------------------------------------
+
+    def all_reduce_sum(self, tensor: "Tensor") -> "Tensor":
+        """The sum over all processes, in place."""
+        return tensor
+
+    def all_reduce_max(self, *values: float) -> list[float]:
+        """The largest of each value over all processes, by way of the host: no device synchronises."""
+        return list(values)
+
+    def weighted_mean(self, values: Mapping[str, float], weight: int) -> dict[str, float]:
+        """The weighted mean of each value over all processes."""
+        return dict(values)
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        """In the main process the arrays of all (first axes may differ); an empty list in the others."""
+        return [array]
+
+    def broadcast(self, tensors: "Iterable[Tensor]") -> None:
+        """Copy the main process's tensors to all."""
+
+
+_current = ProcessGroup()
+
+
+def current_group() -> ProcessGroup:
+    """The process group of this process."""
+    return _current
+
+
+def set_group(group: ProcessGroup) -> None:
+    """Make a group the current one."""
+    global _current
+    _current = group
