@@ -25,7 +25,7 @@ app = typer.Typer(
 COMMANDS = (
     "download preprocess import_tables tokenize train figures evaluate compare sweep recommend case_study run inspect"
 )
-for _module in (*COMMANDS.split(), "inspect"):
+for _module in COMMANDS.split():
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
 
 
