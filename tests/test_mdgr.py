@@ -187,7 +187,7 @@ def test_one_run_is_decoded_in_many_ways_and_drawn(root: Path, tmp_path: Path) -
     )
     (path := tmp_path / "ways.toml").write_text(
         '[sweep]\ntitle = "Ways"\ncolumns = ["Recall@10", "users_per_second", "valid_fraction"]\n'
-        f"[sweep.grid]\ndecoder.parallel = [1, 4]\ndecoder.warmup = [0, 2]\n{sizes}\n[search]\nbeams = 12\n"
+        f"[sweep.grid]\nsearch.parallel = [1, 4]\nsearch.warmup = [0, 2]\n{sizes}\n[search]\nbeams = 12\n"
     )
     answer = genrec(root, "sweep", path)
     rows = pq.read_table(answer.path / "runs.parquet").to_pylist()

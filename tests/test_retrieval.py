@@ -136,7 +136,7 @@ def test_no_array_of_users_times_items(kind, short_runs):
     items, users, digits = 4000, 300, 4
     catalog = catalog_of(items, digits, 8, 0, padded=False, shared=False)
     decoder = Exhaustive(catalog)
-    assert len(decoder.twins.twin_J) < items
+    assert len(decoder.groups.twin_J) < items
     scores = DotScores(torch.randn(items, 8), torch.randn(users, 8))
     if kind == "codes":
         scores = decoder.code_scored(torch.randn(users, digits, 8).log_softmax(-1))
@@ -205,7 +205,7 @@ def test_the_graph_makes_no_array_of_items_times_items_or_users(short_runs, monk
 @pytest.mark.parametrize("word", ["steps=1000000", "edges=100000", "beams=10000000", "beams=0"])
 def test_a_graph_search_that_would_never_end_is_refused(word):
     name, value = word.split("=")
-    with pytest.raises(ConfigError, match=f"decoder.{name}"):
+    with pytest.raises(ConfigError, match=f"search.{name}"):
         validate(GraphConfig, "search", {name: int(value)})
 
 

@@ -263,7 +263,7 @@ def test_recommend_takes_the_settings_of_the_runs_decoder(root, tmp_path):
     assert genrec(root, *exact, "--set", "search.beams=40").code == 2
 
 
-@pytest.mark.parametrize("word", ["decoder.nonsense=7", "noise.gamma=3"])
+@pytest.mark.parametrize("word", ["search.nonsense=7", "noise.gamma=3"])
 def test_a_section_that_the_model_does_not_read_cannot_be_set(root, word):
     answer = genrec(root, "train", "--model", "rpg", *TINY, "--epochs", "1", "--set", word)
     assert (

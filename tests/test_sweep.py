@@ -303,7 +303,7 @@ WRONG = [
     (3, GRID + "source.users = [3, 4]\n", [], "a sweep cannot set 'source'"),
     (3, GRID + "train.lrr = [1e-3]\n", [], "Did you mean 'lr'?"),
     (3, GRID + 'train.lr = ["fast"]\n', [], "given: 'fast'"),
-    (3, GRID + "evaluate.decoderr = [1]\n", [], "Did you mean 'decoder'?"),
+    (3, GRID + "evaluate.searchh = [1]\n", [], "Did you mean 'search'?"),
     (3, GRID + "train.lr = [1e-3, 1e-3]\n", [], "two rows are called 'lr 0.001'"),
     (3, GRID + 'model.name = ["rpg"]\n[sweep.on.synthetic.expected]\nrgp = [0.1]\n', [], "Did you mean 'rpg'?"),
     (3, GRID + 'model.name = ["rpg"]\n[sweep.on.synthetic.expected]\nrpg = [0.1]\n', [], "1 numbers for 4 columns"),

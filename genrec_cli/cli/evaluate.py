@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
-        decoder: Annotated[
+        search: Annotated[
             str | None, typer.Option(help="exhaustive (exact), graph, ...; default: the model's own.")
         ] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.stages import evaluate as stage
 
         cutoffs = whole_numbers(at, "--at", "5,10")
-        named = {"evaluate": {"search": decoder, "split": split, "at": cutoffs}}
+        named = {"evaluate": {"search": search, "split": split, "at": cutoffs}}
         ws = common.workspace()
         layers = common.layers("evaluate", named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)

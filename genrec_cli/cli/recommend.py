@@ -63,8 +63,8 @@ def register(app: typer.Typer) -> None:
             named = Names.read(ws.input(chosen, "data").path).user[:SHOWN]
             console.say(f"the first {len(named)} users; --users FILE chooses, --output FILE writes all")
         asked = {"users": named, "histories": given, "k": k, "exclude_seen": exclude_seen}
-        bar, decoder = console.user_bar("recommending"), layers.get("search")
-        found = stage.run(ws, chosen, **asked, device=device, bar=bar, decoder=decoder)
+        bar, search = console.user_bar("recommending"), layers.get("search")
+        found = stage.run(ws, chosen, **asked, device=device, bar=bar, search=search)
         if output:
             found.write(output)
             console.say(f"{len(found):,} recommendations written")

@@ -216,7 +216,7 @@ def invalid_codes(valid_fraction: float | None) -> Finding | None:
     return Finding(
         "invalid codes",
         f"Only {valid_fraction:.0%} of what the beams built is in the catalogue; the rest was left out of the lists.",
-        "--set decoder.constraint=true, or more beams (--set search.beams); were the codes of this very run used?",
+        "--set search.constraint=true, or more beams (--set search.beams); were the codes of this very run used?",
     )
 
 

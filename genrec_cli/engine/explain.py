@@ -39,7 +39,7 @@ class Why(NamedTuple):
 
 
 @torch.inference_mode()
-def explain(model: Mhl, decoder: Exhaustive, item_T: Tensor, target: int, list_k: Tensor, *, guesses: int = 3) -> Why:
+def explain(model: Mhl, search: Exhaustive, item_T: Tensor, target: int, list_k: Tensor, *, guesses: int = 3) -> Why:
     """Ask all three questions.
 
     Args:
@@ -52,13 +52,13 @@ def explain(model: Mhl, decoder: Exhaustive, item_T: Tensor, target: int, list_k
     batch = one_history(item_T)
     entropy_T = item_entropies(model, batch)
     hidden = int(entropy_T.argmax())
-    score_1I = reconstruction(model, decoder, batch, hidden)
-    hidden_rank = ranks(decoder, score_1I, item_T[hidden])
-    without_TI = without_each(model, decoder, item_T)
-    without_Tk = decoder.top(without_TI, len(list_k)).item_Bk
+    score_1I = reconstruction(model, search, batch, hidden)
+    hidden_rank = ranks(search, score_1I, item_T[hidden])
+    without_TI = without_each(model, search, item_T)
+    without_Tk = search.top(without_TI, len(list_k)).item_Bk
     kept_T = ((without_Tk[:, :, None] == list_k) & (list_k > 0)).any(1).sum(1)
-    rank_T = ranks(decoder, without_TI, torch.full_like(kept_T, target))
-    guess_k = decoder.top(score_1I, min(guesses, decoder.items)).item_Bk[0]
+    rank_T = ranks(search, without_TI, torch.full_like(kept_T, target))
+    guess_k = search.top(score_1I, min(guesses, search.items)).item_Bk[0]
     return Why(entropy_T, hidden, guess_k, int(hidden_rank), without_Tk, kept_T, rank_T)
 
 
@@ -73,16 +73,16 @@ def item_entropies(model: Mhl, batch: Batch) -> Tensor:
     return model.entropies(batch).mean(-1)
 
 
-def reconstruction(model: Mhl, decoder: Exhaustive, batch: Batch, at: int) -> Tensor:
+def reconstruction(model: Mhl, search: Exhaustive, batch: Batch, at: int) -> Tensor:
     """``score_1I``: mean log-probability of each item's codes at one packed place, all its digits hidden."""
     at_1 = torch.tensor([at], device=batch.item_N.device)
     mask_NK = torch.zeros(len(batch.item_N), model.digits, dtype=torch.bool, device=at_1.device)
     mask_NK[at] = model.maskable(batch)[at]
     h_1D = model.states(model.hide(model.tokens(batch), mask_NK, batch), batch, at_1)
-    return decoder.code_scores(model.logits(h_1D).log_softmax(-1).transpose(0, 1))
+    return search.code_scores(model.logits(h_1D).log_softmax(-1).transpose(0, 1))
 
 
-def without_each(model: Mhl, decoder: Exhaustive, item_T: Tensor) -> Tensor:
+def without_each(model: Mhl, search: Exhaustive, item_T: Tensor) -> Tensor:
     """``score_TI``: row t is the whole catalogue's score after the history without item t, as one packed batch.
 
     The other items stay as they are: no earlier item, beyond what the model reads, moves up. A history of one
@@ -90,16 +90,16 @@ def without_each(model: Mhl, decoder: Exhaustive, item_T: Tensor) -> Tensor:
     """
     length = len(item_T)
     if length < 2:
-        return torch.zeros(0, decoder.items, device=item_T.device)
+        return torch.zeros(0, search.items, device=item_T.device)
     step_T = torch.arange(length, device=item_T.device)
     rest_TR = step_T[:-1] + (step_T[:-1] >= step_T[:, None])
     packing = Packing.of(np.full(length, length - 1)).to(item_T.device)
-    return decoder.scores(model, Batch(item_T[rest_TR].flatten(), packing, torch.full_like(item_T, -1)))
+    return search.scores(model, Batch(item_T[rest_TR].flatten(), packing, torch.full_like(item_T, -1)))
 
 
-def ranks(decoder: Exhaustive, score_BI: Tensor, target_B: Tensor) -> Tensor:
+def ranks(search: Exhaustive, score_BI: Tensor, target_B: Tensor) -> Tensor:
     """Expected rank of each target from 1, ties counted half."""
-    found = decoder.rank(score_BI, target_B.expand(len(score_BI)))
+    found = search.rank(score_BI, target_B.expand(len(score_BI)))
     return found.above_B + (found.ties_B - 1) // 2 + 1
 
 

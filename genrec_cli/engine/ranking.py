@@ -50,18 +50,18 @@ class ExactRanker:
     """Scores every item of the catalogue."""
 
     def __init__(self, model: Model, catalog: Catalog) -> None:
-        self.model, self.decoder = model, Exhaustive(catalog)
+        self.model, self.search = model, Exhaustive(catalog)
         self.vector_ID: Tensor | None = None
 
     def begin(self) -> None:
         self.vector_ID = self.model.item_vectors() if isinstance(self.model, DotScorer) else None
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
-        scores = self.decoder.scored(self.model, batch, self.vector_ID)
-        return self.decoder.rank_targets(scores, target_B, k, excluded=excluded)
+        scores = self.search.scored(self.model, batch, self.vector_ID)
+        return self.search.rank_targets(scores, target_B, k, excluded=excluded)
 
     def lists(self, batch: Batch, k: int, *, excluded: Excluded | None = None) -> TopK:
-        return self.decoder.top(self.decoder.scored(self.model, batch, self.vector_ID), k, excluded=excluded)
+        return self.search.top(self.search.scored(self.model, batch, self.vector_ID), k, excluded=excluded)
 
 
 class ListRanker:

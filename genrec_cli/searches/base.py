@@ -33,7 +33,7 @@ class Search(Protocol):
     """The ``[search]`` section."""
     exact: ClassVar[bool]
     """Whether every item is scored, so that every target has a rank."""
-    face: ClassVar[Any]
+    interface: ClassVar[Any]
     """The scorer interface of the model, for example CodeScorer; one of several if it is a tuple."""
     suffix: ClassVar[str]
     """Added to the label of an evaluation by this search."""
@@ -59,7 +59,7 @@ class ListSearch:
     """
 
     Config: ClassVar[type[Section]]
-    face: ClassVar[Any]
+    interface: ClassVar[Any]
     suffix: ClassVar[str]
     exact: ClassVar[bool] = False
     shared_codes: ClassVar[bool] = False

@@ -29,7 +29,7 @@ class Beam(ListSearch):
     """The search for one trained model and its catalogue."""
 
     Config = BeamConfig
-    face = PrefixScorer
+    interface = PrefixScorer
     suffix = "-beam"
 
     def __init__(self, model: PrefixScorer, catalog: Catalog, config: BeamConfig) -> None:

@@ -73,7 +73,7 @@ class Diffusion(ListSearch):
     """The search for models that fill in masks."""
 
     Config = DiffusionConfig
-    face = MaskPredictor
+    interface = MaskPredictor
     suffix = "-diffusion"
 
     def __init__(self, model: MaskPredictor, catalog: Catalog, config: DiffusionConfig) -> None:

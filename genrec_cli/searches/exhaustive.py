@@ -45,7 +45,7 @@ class Exhaustive:
     exact = True
     suffix = ""
     shared_codes = True
-    face = (ItemScorer, CodeScorer, DigitScorer)
+    interface = (ItemScorer, CodeScorer, DigitScorer)
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog, self.items = catalog, catalog.items

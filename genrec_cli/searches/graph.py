@@ -49,7 +49,7 @@ class Graph(ListSearch):
     """
 
     Config = GraphConfig
-    face = CodeScorer
+    interface = CodeScorer
     suffix = "-graph"
     whole_codes = False
 

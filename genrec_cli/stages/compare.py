@@ -135,7 +135,7 @@ def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Bar) -> Arti
 
 
 def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -> Artifact:
-    """The evaluation of a run on the split by its own decoder, or the evaluation of that very name."""
+    """The evaluation of a run on the split by its own search, or the evaluation of that very name."""
     everything = ws.all(dataset, "eval")
     if any(name in (e.path.name, str(e.path), e.path.name.rpartition("-")[0]) for e in everything):
         return ws.find(dataset, "eval", name)

@@ -37,7 +37,7 @@ class EvaluateConfig(Section):
     """valid or test."""
     at: tuple[int, ...] = (5, 10)
     """Cutoffs of Recall, NDCG and MRR."""
-    decoder: str = "auto"
+    search: str = "auto"
     """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([search])."""
     users: int | None = Field(None, ge=1)
     """Measure on so many users, always the same ones; none: all."""
@@ -52,7 +52,7 @@ def plan(
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
     if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
-    search = None if config.decoder == "auto" else config.decoder
+    search = None if config.search == "auto" else config.search
     chosen = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("search"))
     chosen.refuse_longer(f"--at {max(config.at)}", max(config.at))
     config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "search": chosen.search_name})
@@ -72,14 +72,14 @@ def run(
     """
     where, process = resolve_device(device), current_group()
     layer = plan.config.get("search")
-    chosen = Run(ws, plan.inputs["runs"], where, search=config.decoder, layer=layer)
+    chosen = Run(ws, plan.inputs["runs"], where, search=config.search, layer=layer)
     user, at = chosen.histories.targets(config.split, sample=config.users)
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
     k, cutoffs = min(max(config.at), chosen.catalog.items), list(config.at)
     size = process.batch_size(config.batch_size, len(user))
     exact = None
-    if not chosen.search.exact and isinstance(chosen.model, Exhaustive.face):
+    if not chosen.search.exact and isinstance(chosen.model, Exhaustive.interface):
         exact = ExactRanker(chosen.model, chosen.catalog)
     making = ws.build(plan) if process.main else nullcontext(Draft(ws.path(plan)))
     with making as draft, bar(len(user) // process.world * (2 if exact else 1)) as progress:
@@ -97,7 +97,7 @@ def run(
 
         outcome, seconds = ranked(ranker), clock.seconds()
         draft.result |= {"model": chosen.model_name, "run": chosen.name, "split": config.split, "users": len(user)}
-        draft.result |= {"users_per_second": console.rate(len(user) / seconds), "search": config.decoder}
+        draft.result |= {"users_per_second": console.rate(len(user) / seconds), "search": config.search}
         draft.result |= {"metrics": means(outcome), "code_metrics": means(outcome, "code")}
         draft.result |= {name: float(value.mean()) for name, value in outcome.stats.items()}
         if not chosen.search.exact:

@@ -56,15 +56,15 @@ def with_codes(catalog: Catalog, codes: Artifact) -> Catalog:
 
 
 def matching_search(name: str, model: str, hint: str) -> Any:
-    """The class of a decoder that can decode a model, both by name.
+    """The class of a search that fits a model, both by name.
 
     Raises:
-        UsageError: the model lacks the face that the decoder asks for; ``hint`` says what to do about it.
+        UsageError: the model lacks the scorer interface that the search asks for; ``hint`` says what to do about it.
     """
-    decoder = registry.load("search", name)
-    if not issubclass(registry.load("model", model), decoder.face):
-        raise UsageError(f"The decoder '{name}' cannot decode the model '{model}'.", hint=hint)
-    return decoder
+    search = registry.load("search", name)
+    if not issubclass(registry.load("model", model), search.interface):
+        raise UsageError(f"The search '{name}' does not fit the model '{model}'.", hint=hint)
+    return search
 
 
 def refuse_longer(asked: str, cutoff: int, search: Any, settings: Section, *, hint: str | None = None) -> None:
@@ -76,6 +76,6 @@ def refuse_longer(asked: str, cutoff: int, search: Any, settings: Section, *, hi
     longest = search.longest(settings)
     if longest is not None and cutoff > longest:
         raise UsageError(
-            f"{asked} is more than these settings of the decoder can list, which is {longest}.",
+            f"{asked} is more than these settings of the search can list, which is {longest}.",
             hint=hint or f"--set search.beams={cutoff}",
         )

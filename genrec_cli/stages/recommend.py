@@ -83,19 +83,19 @@ def run(
     exclude_seen: bool,
     device: str,
     bar: Callable[[int], Any],
-    decoder: dict[str, Any] | None = None,
+    search: dict[str, Any] | None = None,
 ) -> Recommendations:
     """Recommend for known users (all, or those named) from their full histories, or for given histories.
 
     Args:
-        decoder: settings of the run's own search, in place of those that it was validated with.
+        search: settings of the run's own search, in place of those that it was validated with.
 
     Raises:
         DataError: for a user that the data does not know, or if no history holds a known item.
     """
     if k < 1:
         raise UsageError(f"--k takes 1 or more, not {k}.")
-    of = Run(ws, chosen, resolve_device(device), layer=decoder)
+    of = Run(ws, chosen, resolve_device(device), layer=search)
     names, k = of.names, min(k, of.catalog.items)
     of.refuse_longer(f"--k {k}", k)
     if histories is not None:

@@ -117,7 +117,7 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
             result = artifact.result
             run = chain.runs.get(result.get("run", ""))
             label = run.path.name.rpartition("-")[0] if run else artifact.path.name
-            approximate = "" if result.get("search") in (None, "exhaustive") else f", {result['decoder']}"
+            approximate = "" if result.get("search") in (None, "exhaustive") else f", {result['search']}"
             row = _row(label + approximate, protocols.flat(result), result.get("users"))
             trained = run.result if run else {}
             table.append(row | {"epochs": trained.get("epochs"), "train_seconds": trained.get("seconds")})

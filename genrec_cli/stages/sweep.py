@@ -200,15 +200,15 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
     train.check_masking(kind, _model(cell), validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
-    name = kind.search if config.decoder == "auto" else config.decoder
+    name = kind.search if config.search == "auto" else config.search
     own = f"'{cell.row}' sets it: leave evaluate.search out, as each model has its own"
-    decoder = matching_search(name, _model(cell), own)
-    settings = validate(decoder.Config, "search", layers.get("search", {}))
+    search = matching_search(name, _model(cell), own)
+    settings = validate(search.Config, "search", layers.get("search", {}))
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:
         raise UsageError(f"evaluate.at is {list(config.at)} in '{cell.row}': cutoffs are 1 or more.")
     hint = f"search.beams of {at[-1]} or more, or columns of fewer items"
-    refuse_longer(f"The cutoff {at[-1]} in '{cell.row}'", at[-1], decoder, settings, hint=hint)
+    refuse_longer(f"The cutoff {at[-1]} in '{cell.row}'", at[-1], search, settings, hint=hint)
 
 
 def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:

@@ -68,7 +68,7 @@ class SweepConfig(Section):
     columns: tuple[str, ...] = Field(("Recall@5", "NDCG@5", "Recall@10", "NDCG@10"), min_length=1)
     """Metrics (of codes: code_NDCG@10); costs: minutes, step_ms, epochs, best_epoch, peak_memory_mib, parameters;
     what quality.json says of the codes: colliding_fraction, mean_entropy, neighbours_kept_by_decoded, ...; and of the
-    decoder: users_per_second, valid_fraction, recall_against_exact."""
+    search: users_per_second, valid_fraction, recall_against_exact."""
     grid: dict[str, Any] = Field(default_factory=dict)
     """section.key -> values to try, in every combination."""
     run: tuple[RunRow, ...] = ()

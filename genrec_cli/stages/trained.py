@@ -59,7 +59,7 @@ class Run:
             return
         if self.codes.config["tokenizer"].get("shared"):
             raise UsageError(
-                f"The decoder '{self.search_name}' compares items digit by digit, which means nothing for text.",
+                f"The search '{self.search_name}' compares items digit by digit, which means nothing for text.",
                 hint="--search exhaustive",
             )
 
