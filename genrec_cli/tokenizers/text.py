@@ -56,7 +56,7 @@ class TextTokenizer:
         Raises:
             DataError: none of them has one.
         """
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, searches, trainers
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
         known = [title for title, train in zip(titles, train_I.tolist(), strict=True) if train and title]
         if not known:
@@ -67,7 +67,7 @@ class TextTokenizer:
         self.bpe = Tokenizer(models.BPE())
         self.bpe.normalizer = normalizers.NFKC()
         self.bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        self.bpe.decoder = searches.ByteLevel()
+        self.bpe.decoder = decoders.ByteLevel()
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         options = {"min_frequency": 2, "show_progress": False, "special_tokens": [UNTITLED]}
         trainer = trainers.BpeTrainer(vocab_size=self.config.codewords, initial_alphabet=alphabet, **options)
