@@ -67,8 +67,9 @@ def stages(folder: Path) -> dict[str, list[str]]:
     for name in registry.names("model"):
         model = registry.load("model", name)
         small = [f"--set=model.{key}={value}" for key, value in SMALL.items() if key in model.Config.model_fields]
-        codes = [f"--codes={CODES}"] if "codes" in model.needs else []
-        made[f"train {name}"] = ["train", f"--model={name}", *codes, *small, *(TRAIN if model.trainable else [])]
+        inputs = [f"--codes={CODES}"] if "codes" in model.needs else []
+        inputs += ["--vectors=lsa"] if "vectors" in model.needs else []
+        made[f"train {name}"] = ["train", f"--model={name}", *inputs, *small, *(TRAIN if model.trainable else [])]
     for name in registry.names("model"):
         made[f"evaluate {name}"] = ["evaluate", f"--run={name}-s0", "--device=cpu"]
     made["compare"] = ["compare", "sasrec-s0", "popular-s0"]
