@@ -1,4 +1,4 @@
-"""``python -m genrec_cli`` (what torchrun starts) is the ``genrec`` command."""
+"""``python -m genrec_cli``, which torchrun starts, is the ``genrec`` command."""
 
 from genrec_cli.cli import main
 

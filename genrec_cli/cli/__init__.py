@@ -1,4 +1,4 @@
-"""The command line: parses, calls a stage, prints. Imports typer and the standard library only."""
+"""The command line: parses the options, calls a stage, prints. Imports typer and the standard library only."""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from genrec_cli import __version__
-from genrec_cli.cli.common import fail, several
+from genrec_cli.cli.common import fail, in_process_group
 
 app = typer.Typer(
     name="genrec",
@@ -36,33 +36,31 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version)] = False,
-) -> None:
+def _root(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version)] = False) -> None:
     """Options of the program itself: ``--version`` shows the version."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the ``genrec`` command. Every way out has its exit code; see the README."""
+    """Entry point of the ``genrec`` command; the README lists the exit codes."""
     _open_streams()
     code: str | int | None = 0
     try:
-        with ExitStack() as silenced:
-            if several() and os.environ.get("RANK") != "0":  # what there is to say is said by the first process
-                nothing = silenced.enter_context(Path(os.devnull).open("w"))
-                silenced.enter_context(redirect_stdout(nothing))
-                silenced.enter_context(redirect_stderr(nothing))
+        with ExitStack() as stack:
+            if in_process_group() and os.environ.get("RANK") != "0":  # only the first process prints
+                devnull = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stdout(devnull))
+                stack.enter_context(redirect_stderr(devnull))
             _refuse_unprintable(sys.argv[1:] if arguments is None else arguments)
             app(args=arguments)
     except SystemExit as leaving:
         code = leaving.code
     except Exception as error:
         code = fail(error)
-    sys.exit(_delivered(code))
+    sys.exit(_flushed(code))
 
 
 def _open_streams() -> None:
-    """Replace streams that were closed before the start; let one that is not UTF-8 print other text as ``\\u20ac``."""
+    """Replace closed streams by the null device, and print characters that a stream cannot encode as ``\\u20ac``."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -71,22 +69,22 @@ def _open_streams() -> None:
 
 
 def _refuse_unprintable(arguments: list[str]) -> None:
-    """Arguments are text in UTF-8 without control characters, since errors and manifests repeat them."""
+    """Refuse arguments that are not UTF-8 or hold control characters, since errors and manifests repeat them."""
     from genrec_cli.console import printable
     from genrec_cli.errors import UsageError
 
     for text in (*arguments, *(value for name, value in os.environ.items() if name.startswith("GENREC_"))):
         if printable(text) != text:
-            hint = "In a configuration file such a character can stand as \\u001b"
+            hint = "In a configuration file such a character can be written as \\u001b"
             raise UsageError(f"The argument '{text}' holds a control character or is not UTF-8.", hint=hint)
 
 
-def _delivered(code: str | int | None) -> str | int | None:
-    """The exit code, once all that was printed has left. A reader that left early (``| head``) is no failure."""
+def _flushed(code: str | int | None) -> str | int | None:
+    """Flush the streams and return the exit code. A reader that ended early (``| head``) is no failure."""
     for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
         try:
             stream.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python complains about it when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python reports the error again at its exit
             code = 130 if isinstance(error, BrokenPipeError) else code or fail(error)
     return code

@@ -1,4 +1,4 @@
-"""Options that every stage shares, and the frame in which a command runs."""
+"""The options that all commands share, and how a command runs: set-up, errors, exit codes."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PANEL = "Common options"
 COMMANDS: dict[str, Callable[..., Any]] = {}
-"""Every command by its name, as a function of the shared options and its own; a stage's returns its artifact."""
+"""Command name -> function of the shared options and the command's options; for a stage it returns the artifact."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,24 @@ class Common:
     """The shared options of one call."""
 
     dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", envvar="GENREC_DATASET", help="Data set. Default: the only one there is."),
+        str | None, typer.Option(envvar="GENREC_DATASET", help="Data set. Default: the only one there is.")
     ] = None
-    root: Annotated[Path, typer.Option("--root", envvar="GENREC_ROOT", help="Where artifacts live.")] = Path(
-        "artifacts"
+    root: Annotated[Path, typer.Option(envvar="GENREC_ROOT", help="Folder of all artifacts.")] = Path("artifacts")
+    config: Annotated[list[Path] | None, typer.Option(help="TOML file of sections; repeatable, later files win.")] = (
+        None
     )
-    config: Annotated[
-        list[Path] | None,
-        typer.Option("--config", help="TOML file of sections; repeatable, later files win."),
-    ] = None
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="section.key=value, a TOML value; repeatable.", metavar="KEY=VALUE"),
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is up to date.")] = False
     allow_stale: Annotated[
-        bool, typer.Option("--allow-stale", help="Use inputs that changed since; marks every later number.")
+        bool, typer.Option("--allow-stale", help="Use inputs that have changed; marks every later number.")
     ] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and do nothing.")] = False
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False
 
     def workspace(self) -> "Workspace":
         from genrec_cli.artifacts import Workspace
@@ -55,7 +51,7 @@ class Common:
         return Workspace(self.root, allow_stale=self.allow_stale)
 
     def emit(self, facts: dict[str, Any], text: str | None = None) -> None:
-        """The result of the command on stdout."""
+        """Print the command's result on stdout."""
         from genrec_cli import console
 
         console.emit(facts, text=text)
@@ -66,7 +62,7 @@ class Common:
         """Merge ``--config`` files < ``--set`` < named options, for the sections that a command reads.
 
         Args:
-            sections: where these are not all sections that the command can read.
+            sections: the sections to read. Default: all that the command can read.
         """
         from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_foreign
 
@@ -77,76 +73,74 @@ class Common:
         return {name: values for name, values in merged.items() if name in sections}
 
 
+SHARED = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(Common, name), annotation=annotation)
+    for name, annotation in Common.__annotations__.items()
+]
+for _parameter in SHARED:
+    _parameter.annotation.__metadata__[0].rich_help_panel = PANEL
+
+
 class PlainHelp(typer.core.TyperCommand):
-    """A command whose help keeps words in square brackets: rich reads them as markup unless they are escaped."""
+    """A command that escapes square brackets in its help: rich would read them as markup."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        for parameter in self.params if self.rich_markup_mode == "rich" else ():
+        parameters: list[Any] = self.params if self.rich_markup_mode == "rich" else []
+        for parameter in parameters:
             parameter.help = re.sub(r"\[(?=[a-z/@#])", r"\\[", getattr(parameter, "help", None) or "")
         super().format_help(ctx, formatter)
 
 
-def several() -> bool:
+def in_process_group() -> bool:
     """Whether torchrun started this process as one of several."""
     return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def command(
-    app: typer.Typer, name: str, *, panel: str | None = None, distributed: bool = False
+    app: typer.Typer, name: str, *, distributed: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command whose function takes ``common`` first; the shared options are added to its own.
+    """Register a command whose function takes ``common`` first; the shared options are added to its options.
 
     Args:
-        distributed: whether several processes can share its work (torchrun).
+        distributed: whether the command can run as several processes (torchrun).
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        shared = {
-            field: inspect.Parameter(
-                field,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=getattr(Common, field),
-                annotation=_with_panel(annotation),
-            )
-            for field, annotation in Common.__annotations__.items()
-        }
-        own = [p for p in inspect.signature(function).parameters.values() if p.name != "common"]
-
-        def run(**given: Any) -> None:
-            common = Common(**{field: given.pop(field) for field in shared})
-            _prepare(common, given)
+        def run(**options: Any) -> None:
+            common = Common(**{parameter.name: options.pop(parameter.name) for parameter in SHARED})
+            _prepare(common, options)
             try:
-                with _together(name, common, distributed):
-                    function(common, **given)
-            except BrokenPipeError:  # nobody reads what is printed any more: this is no failure, so nothing is said
+                with _process_group(name, common, distributed):
+                    function(common, **options)
+            except BrokenPipeError:  # the reader of stdout has ended, which is no failure
                 raise typer.Exit(130) from None
-            except KeyboardInterrupt:  # a stage that can save something has said so by an error of its own
+            except KeyboardInterrupt:  # a stage that saves a checkpoint raises Interrupted by itself
                 from genrec_cli.errors import Interrupted
 
                 hint = f"the same 'genrec {name}' again; what was finished before is kept"
                 raise Interrupted(f"'genrec {name}' was stopped before it was done.", hint=hint) from None
 
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "common"]
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + list(shared.values())
-        )
-        app.command(name, cls=PlainHelp, rich_help_panel=panel, no_args_is_help=False)(run)
+        run.__signature__ = inspect.Signature(own + SHARED)  # type: ignore[attr-defined]
+        app.command(name, cls=PlainHelp)(run)
         COMMANDS[name] = function
         return function
 
     return register
 
 
-def _together(name: str, common: Common, distributed: bool) -> AbstractContextManager[None]:
-    """Joins the other processes, where torchrun started several."""
-    if not several():
+def _process_group(name: str, common: Common, distributed: bool) -> AbstractContextManager[None]:
+    """Joins the process group if torchrun started several processes."""
+    if not in_process_group():
         return nullcontext()
     from genrec_cli.distributed import joined
     from genrec_cli.errors import UsageError
 
     if not distributed or common.dry_run:
-        what = "A dry run" if distributed else f"'genrec {name}'"
-        raise UsageError(f"{what} is work for one process.", hint="Type it without torchrun")
+        subject = "A dry run" if distributed else f"'genrec {name}'"
+        raise UsageError(f"{subject} runs as one process.", hint="Type it without torchrun")
     return joined()
 
 
@@ -157,25 +151,23 @@ def make(
     *,
     forecast: Callable[[], dict[str, Any]] | None = None,
 ) -> "Artifact | None":
-    """Run a stage's work unless it is done already; print the artifact's path or its JSON.
+    """Run a stage unless its artifact is up to date; print the artifact's path or its JSON.
 
-    ``work`` gives None in a process that only lends a hand: another one makes the artifact.
-    ``forecast`` says what the work would take; a dry run asks it and adds its answer to the JSON.
+    ``work`` returns None in all processes but the first, which makes the artifact.
+    ``forecast`` estimates the cost of the work; a dry run adds the estimate to its JSON.
     """
     from genrec_cli import console
     from genrec_cli.stages.taint import WARNING
 
     ws = common.workspace()
-    stage = f"{plan.kind}/{plan.name}"
     done = None if common.force else ws.done(plan)
-    if common.dry_run:
+    if common.dry_run or done:
         state = "up to date" if done else "would be made"
-        console.say(f"{stage}: {state}")
-        told = {"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config}
-        console.emit(told | ({"forecast": forecast()} if forecast and not done else {}), text=str(ws.path(plan)))
+        console.say(f"{plan.kind}/{plan.name}: {state}")
+    if common.dry_run:
+        facts = {"schema": 1, "path": str(ws.path(plan)), "key": plan.key, "state": state, "config": plan.config}
+        console.emit(facts | ({"forecast": forecast()} if forecast and not done else {}), text=str(ws.path(plan)))
         return done
-    if done:
-        console.say(f"{stage}: up to date")
     artifact = done or work()
     if artifact is None:
         return None
@@ -187,33 +179,24 @@ def make(
     return artifact
 
 
-def _with_panel(annotation: Any) -> Any:
-    annotation.__metadata__[0].rich_help_panel = PANEL
-    return annotation
-
-
-def _prepare(common: Common, given: Mapping[str, Any]) -> None:
-    """Set up the console and refuse what no command can mean, before any work."""
+def _prepare(common: Common, options: Mapping[str, Any]) -> None:
+    """Configure the console and the signals, and refuse values that are wrong for every command."""
     from genrec_cli import console
     from genrec_cli.config import check_device
     from genrec_cli.errors import UsageError
 
     console.configure(verbosity=0 if common.quiet else 2 if common.verbose else 1, as_json=common.json)
-    check_device(given.get("device", "auto"))
-    for name, value in {**vars(common), **given}.items():
+    check_device(options.get("device", "auto"))
+    for name, value in {**vars(common), **options}.items():
         if value == "":
-            raise UsageError(f"'{name}' is given as an empty text.", hint=f"Leave --{name.replace('_', '-')} out")
+            raise UsageError(f"The value of '{name}' is an empty text.", hint=f"Leave --{name.replace('_', '-')} out")
     if re.search(r"[*?\[\]]|^[^/]*:", str(common.root)):
         raise UsageError(f"--root {common.root} reads like a pattern or an address.", hint="Leave out * ? [ ] and :")
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def fail(error: Exception) -> int:
-    """Print an error the way a person reads it, once for all processes, and return its exit code."""
+    """Print an error for people, from the first process only, and return its exit code."""
     import traceback
 
     from genrec_cli.console import printable
@@ -221,7 +204,7 @@ def fail(error: Exception) -> int:
 
     known = error if isinstance(error, GenrecError) else of_the_disk(error) or of_memory(error)
     code = known.exit_code if known else 1
-    if several():
+    if in_process_group():
         from genrec_cli.distributed import speaks
 
         if not speaks():
@@ -231,7 +214,7 @@ def fail(error: Exception) -> int:
         lines += [f"  try: {known.hint}"] if known.hint else []
     else:
         lines = [*traceback.format_exception(error), "error: this is a bug in genrec; please report the lines above."]
-    with suppress(OSError):  # nobody reads stderr any more
+    with suppress(OSError):  # the reader of stderr may have ended
         print(printable("\n".join(line.rstrip("\n") for line in lines)), file=sys.stderr, flush=True)
     return code
 
@@ -242,7 +225,7 @@ def environment_default(name: str, fallback: str) -> str:
 
 
 def whole_numbers(text: str | None, option: str, example: str) -> list[int] | None:
-    """The numbers of an option such as ``--at 5,10``."""
+    """The integers of an option such as ``--at 5,10``."""
     from genrec_cli.errors import UsageError
 
     try:

@@ -1,4 +1,4 @@
-"""``genrec list``, ``genrec status`` and ``genrec doctor``: what exists, what is fresh, what is ready."""
+"""``genrec list``, ``genrec status`` and ``genrec doctor``: lists names, artifacts and their states, and checks."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "list")
     def list_(common: Common, kind: Annotated[str, typer.Argument(help=HELP)]) -> None:
-        """List what there is of a kind."""
+        """List all names or artifacts of a kind."""
         from genrec_cli import console
 
         common.layers("list")
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "status")
     def status(common: Common) -> None:
-        """Show every artifact: from what it was made, whether it is fresh, and what to type if not."""
+        """Show every artifact: what it was made from, whether it is fresh, and what to type if it is not."""
         from genrec_cli import console
         from genrec_cli.stages.status import lines, survey
 
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
-    """Rows of one kind, named in the singular or the plural."""
+    """One row per name or artifact of a kind; the kind is in the singular or the plural."""
     from genrec_cli.artifacts import KINDS
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
@@ -95,7 +95,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
 
 
 def _shown(column: str, value: Any) -> Any:
-    """An entry's value for people: times in words, sizes with one digit."""
+    """A value for people: durations in words, sizes with one digit."""
     from genrec_cli.stages.run import duration
 
     if column == "seconds":
@@ -104,7 +104,7 @@ def _shown(column: str, value: Any) -> Any:
 
 
 def _summary(target: str | None) -> str:
-    """First line of a module's docstring. The module is not imported, since a model would import torch."""
+    """First line of a module's docstring, without an import of the module: a model imports torch."""
     import ast
     from importlib.util import find_spec
     from pathlib import Path
@@ -118,21 +118,17 @@ def _summary(target: str | None) -> str:
 
 
 def _artifacts(ws: "Workspace", dataset: str | None, kind: str) -> list[dict[str, Any]]:
-    """Rows of one kind of artifact, over all data sets or one."""
+    """One row per artifact of a kind, over all data sets or one."""
     from datetime import datetime
 
     from genrec_cli.stages.status import survey
 
-    def row(name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        path, started, size = facts["path"], facts["started"], facts["bytes"]
-        return {
-            "dataset": name,
-            "name": path.rpartition("/")[2],
-            "state": facts["state"],
-            "made": started and datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M"),
-            "seconds": facts["seconds"],
-            "MiB": size and round(size / 2**20, 1),
-        }
-
-    names = [ws.dataset(dataset)] if dataset else ws.datasets()
-    return [row(name, node.facts()) for name in names for node in survey(ws, name) if node.kind == kind]
+    rows = []
+    for name in [ws.dataset(dataset)] if dataset else ws.datasets():
+        for node in (node for node in survey(ws, name) if node.kind == kind):
+            facts = node.facts()
+            started, size = facts["started"], facts["bytes"]
+            made = started and datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M")
+            row = {"dataset": name, "name": node.path.name, "state": node.state, "made": made}
+            rows.append(row | {"seconds": facts["seconds"], "MiB": size and round(size / 2**20, 1)})
+    return rows

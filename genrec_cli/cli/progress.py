@@ -1,43 +1,40 @@
-"""The live line of a training run, one line an epoch, and the polite way to stop.
+"""The progress of a training: a live line in a terminal, one line per epoch, and a stop on request.
 
     ███▌   epoch 112/150 entropy 0.135 next 3.211 mask 2.871 masked 8.1% NDCG@10 0.0412 <1:02:13 left
 
-The live line is for a terminal of 100 columns or more; a narrower one cuts it. Elsewhere (a file, a pipe) there
-is only the line of each epoch.
+The live line needs 100 columns. A file or a pipe gets only the line of each epoch.
 """
 
 import signal
 import time
 from typing import Any, Self
 
-from genrec_cli.cli.common import several
+from genrec_cli.cli.common import in_process_group
 
 
 class TrainProgress:
-    """A progress bar fed by the training loop. SIGTERM and Ctrl-C ask it to stop after the present step."""
+    """A progress bar for the training loop. SIGTERM and Ctrl-C request a stop after the present step."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
         self.bar: Any = None
-        self.before: list[tuple[int, Any]] = []
 
     def __enter__(self) -> Self:
-        self.before = [(number, signal.signal(number, self._ask)) for number in (signal.SIGINT, signal.SIGTERM)]
+        self.handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self.before:
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
         if self.bar is not None:
             self.bar.close()
 
     def attach(self, loop: Any) -> Any:
-        """The :class:`~genrec_cli.engine.progress.Callbacks` that shows a loop's progress."""
+        """The :class:`~genrec_cli.engine.progress.Callbacks` that show a loop's progress."""
         from genrec_cli import console
         from genrec_cli.engine.progress import Callbacks
 
-        epochs, metric = loop.config.epochs, loop.config.metric
-        total = loop.steps
+        epochs, metric, total = loop.config.epochs, loop.config.metric, loop.steps
         self.bar = console.progress(total=total, unit="step", bar_format="{bar:6} {desc}")
         first: tuple[int, float] | None = None
 
@@ -57,16 +54,16 @@ class TrainProgress:
         def epoch(row: dict[str, Any]) -> None:
             console.say(epoch_line(row, epochs, metric))
 
-        return Callbacks(step=step, epoch=epoch, stop_requested=lambda: self.asked)
+        return Callbacks(step=step, epoch=epoch, stop_requested=lambda: self.stop_requested)
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked and not several():  # torchrun passes on a signal that may have come here too
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.stop_requested and not in_process_group():  # torchrun may send the same signal twice
             raise KeyboardInterrupt
-        self.asked = True
+        self.stop_requested = True
 
 
 def epoch_line(row: dict[str, Any], epochs: int, metric: str) -> str:
-    """A finished epoch in one line: where it stands, losses, validation, time, and what the curriculum changed."""
+    """A finished epoch in one line: phase, losses, validation, time, and what the curriculum changed."""
     losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
     best = ""
     if row["best"] is not None:
@@ -82,13 +79,12 @@ def shown_phase(name: str, ratio: float) -> str:
 
 
 def shown_losses(losses: dict[str, float], *, digits: int = 4) -> str:
-    """The losses by name, and the fraction of codes that was masked; fractions of each number are for the log."""
-    words = [
+    """The losses by name, and the fraction of codes that were masked. Fractions per mask count are only in the log."""
+    return " ".join(
         f"masked {value:.1%}" if name == "masked_fraction" else f"{name} {value:.{digits}f}"
         for name, value in losses.items()
         if name != "gradient_norm" and value is not None and not name.removeprefix("masked_").isdigit()
-    ]
-    return " ".join(words)
+    )
 
 
 def shown_metric(metric: str, row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""``genrec run RECIPE``: a chain of stages from one file."""
+"""``genrec run RECIPE``: run the stages that one file lists."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,9 @@ class StepOptions(Common):
     """The shared options of one step of a recipe."""
 
     argv: list[str] = field(default_factory=list)
-    """The command line that does the same; manifests record it."""
+    """The equivalent command line, which manifests record."""
     printed: list[dict[str, Any]] = field(default_factory=list)
-    """What the step printed, as JSON objects."""
+    """The output of the step, as JSON objects."""
 
     def workspace(self) -> "Workspace":
         from genrec_cli.artifacts import Workspace
@@ -33,7 +33,7 @@ class StepOptions(Common):
 
     def emit(self, facts: dict[str, Any], text: str | None = None) -> None:
         self.printed.append(facts)
-        if not self.json:  # stdout then belongs to the recipe's own JSON object
+        if not self.json:  # with --json the recipe prints the only object
             super().emit(facts, text)
 
 
@@ -46,8 +46,7 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         recipe: Annotated[str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")],
         from_dir: Annotated[
-            Path | None,
-            typer.Option("--from-dir", help="Take the raw files from here instead of downloading them."),
+            Path | None, typer.Option(help="Take the raw files from this folder instead of downloading them.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
@@ -63,45 +62,48 @@ def register(app: typer.Typer) -> None:
         chosen, assigned = read_recipe(recipe), common.set_ or []
         refuse_unread(chosen, assigned, from_dir)
         if getattr(context.get_parameter_source("dataset"), "name", "") != "COMMANDLINE":
-            common = replace(common, dataset=chosen.head.dataset)  # GENREC_DATASET is for stages
-        common = replace(common, config=[_near(chosen.path), *(common.config or [])])
-        place = typed(_place(common))
+            common = replace(common, dataset=chosen.head.dataset)  # GENREC_DATASET is for stages, not for recipes
+        here, path = Path.cwd(), chosen.path
+        path = path.relative_to(here) if path.is_relative_to(here) else path
+        common = replace(common, config=[path, *(common.config or [])])
+        default_root = common.root == Path(os.environ.get("GENREC_ROOT") or "artifacts")
+        place = typed({"dataset": common.dataset, "root": None if default_root else common.root})
 
         def options(step: "Step") -> dict[str, Any]:
-            """Options of the recipe that are options of the step's command too."""
-            given: dict[str, Any] = {"from_dir": from_dir} if step.stage == "download" else {}
-            given |= {"seed": seed} if step.stage == "train" else {}
-            given |= {"device": device} if step.stage in WITH_DEVICE and device != "auto" else {}
-            return {name: value for name, value in given.items() if value is not None}
+            """Options of the recipe that the step's command has too."""
+            values = {
+                "from_dir": from_dir if step.stage == "download" else None,
+                "seed": seed if step.stage == "train" else None,
+                "device": device if step.stage in WITH_DEVICE and device != "auto" else None,
+            }
+            return {name: value for name, value in values.items() if value is not None}
 
         def shared(step: "Step") -> list[str]:
-            words = {name: getattr(common, name) for name in ("config", "force", "allow_stale", "json")}
-            words |= {"verbose": common.verbose, "quiet": common.quiet, "set": chosen.assigned_to(step, assigned)}
-            return [*place, *typed(words | options(step))]
+            names = ("config", "force", "allow_stale", "json", "verbose", "quiet")
+            values = {name: getattr(common, name) for name in names} | {"set": chosen.assigned_to(step, assigned)}
+            return [*place, *typed(values | options(step))]
 
-        def do(step: "Step", line: list[str]) -> "tuple[Artifact | None, list[dict[str, Any]]]":
+        def do(step: "Step", argv: list[str]) -> "tuple[Artifact | None, list[dict[str, Any]]]":
             settings = [*step.assigned, *chosen.assigned_to(step, assigned)]
-            own = StepOptions(**vars(common) | {"set_": settings}, argv=line)
-            return COMMANDS[step.stage](own, **step.options, **options(step)), own.printed
+            step_options = StepOptions(**vars(common) | {"set_": settings}, argv=argv)
+            return COMMANDS[step.stage](step_options, **step.options, **options(step)), step_options.printed
 
-        console.say(f"{chosen.head.title}  ({chosen.head.dated})")
-        for source in chosen.head.cite:
-            console.say(f"  {source}")
-        every = [shared(step) for step in chosen.steps]
+        console.say("\n  ".join([f"{chosen.head.title}  ({chosen.head.dated})", *chosen.head.cite]))
+        words = [shared(step) for step in chosen.steps]
         if common.dry_run:
-            lines = [[*step.words, *words] for step, words in zip(chosen.steps, every, strict=True)]
+            lines = [[*step.words, *more] for step, more in zip(chosen.steps, words, strict=True)]
             text = "\n".join(f"genrec {shlex.join(line)}" for line in lines)
             console.emit({"schema": 1, "recipe": chosen.name, "steps": lines}, text=text)
             return
 
         started = time.monotonic()
-        code, chain = run_recipe(chosen, every, do, fail)
+        code, chain = run_recipe(chosen, words, do, fail)
         table = rows(chosen, chain)
         _show(f"{chosen.head.title} ({common.dataset})", table)
         if not code:
             console.say("")
             for cases in chain.of("cases"):
-                console.say(f"Single users, run beside run:  {cases.path / 'cases.md'}")
+                console.say(f"Recommendations for single users, two runs side by side:  {cases.path / 'cases.md'}")
             console.say(f"Done in {duration(time.monotonic() - started)}." + (" Next:" if chosen.head.next else ""))
             for line in aligned(_next(line, shlex.join(place), chain) for line in chosen.head.next):
                 console.say(f"  {line}")
@@ -110,19 +112,8 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(code)
 
 
-def _place(common: Common) -> dict[str, Any]:
-    """The options that say where a step works. A root that the step takes by itself is left out."""
-    usual = Path(os.environ.get("GENREC_ROOT") or "artifacts")
-    return {"dataset": common.dataset, "root": None if common.root == usual else common.root}
-
-
-def _near(path: Path) -> Path:
-    """A path below the working directory in its short form."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def _next(line: str, place: str, chain: "Chain") -> str:
-    """A command for the reader, with the labels that the runs have: another seed gives others."""
+    """A command to type next, with the labels of the runs that were made, which depend on the seed."""
     labels = {name: run.path.name.rpartition("-")[0] for name, run in chain.runs.items()}
     return " ".join(labels.get(word, word) for word in line.split(" ")).replace("{at}", place)
 

@@ -1,13 +1,10 @@
-"""genrec sweep"""
+"""``genrec sweep``: train and evaluate the rows of a sweep, and show the table."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from genrec_cli.cli.common import Common, command, environment_default, make, whole_numbers
-
-if TYPE_CHECKING:
-    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -17,18 +14,20 @@ def register(app: typer.Typer) -> None:
     def sweep(
         common: Common,
         recipe: Annotated[str, typer.Argument(help="mhl-table2, mhl-table6, ... or a FILE.toml with a [sweep].")],
-        seeds: Annotated[str | None, typer.Option(help="For example 0,1,2. Default: the sweep's own.")] = None,
+        seeds: Annotated[str | None, typer.Option(help="For example 0,1,2. Default: those of the sweep.")] = None,
         split: Annotated[str, typer.Option(help="valid, to choose by; test, to report what was chosen.")] = "valid",
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
-        codes: Annotated[str | None, typer.Option(help="Codes for all runs. Default: what the sweep asks for.")] = None,
+        codes: Annotated[str | None, typer.Option(help="Codes of all runs. Default: what the sweep asks for.")] = None,
     ) -> None:
         """Train and evaluate every row of a sweep with every seed, and show the table. Finished runs are kept."""
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
+        from genrec_cli.cli.train import show_diagnosis
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import sweep as stage
         from genrec_cli.stages.sweep_recipe import read_sweep
+        from genrec_cli.stages.sweep_table import shown
 
         if split not in ("valid", "test"):
             raise UsageError(f"There is no split '{split}'.", hint="--split valid or --split test")
@@ -38,32 +37,23 @@ def register(app: typer.Typer) -> None:
         chosen = read_sweep(recipe, layers, dataset)
         encoder = environment_default("GENREC_ENCODER", "sentence-transformers")
         given = stage.inputs(ws, chosen, dataset, data=data, codes=codes, encoder=encoder)
-        console.say(stage.title(chosen, dataset, split))
+        title = stage.title(chosen, dataset, split)
+        console.say(title)
 
         if common.dry_run:
-            cells = stage.survey(ws, chosen, given)
             columns = ["row", "seed", "state", "run"]
-            rows = [[cell.row, cell.seed, state, path and path.name] for cell, state, path in cells]
+            rows = [[c.row, c.seed, state, path and path.name] for c, state, path in stage.survey(ws, chosen, given)]
             console.table("", columns, rows)
             facts = [dict(zip(columns, row, strict=True)) for row in rows]
             console.emit({"schema": 1, "sweep": chosen.name, "split": split, "cells": facts})
             return
 
-        work: dict[str, Any] = {"device": device, "force": common.force, "progress": TrainProgress}
-        done, diverged = stage.run(ws, chosen, given, split, **work)
+        options: dict[str, Any] = {"device": device, "force": common.force, "progress": TrainProgress}
+        done, diverged = stage.run(ws, chosen, given, split, **options)
         artifact = make(common, *stage.table_stage(ws, chosen, dataset, split, done, diverged))
         if artifact is not None:
-            show(artifact, stage.title(chosen, dataset, split), stage.notes(chosen, split, diverged))
-
-
-def show(artifact: "Artifact", title: str, notes: list[str]) -> None:
-    """The table, and what to know of it."""
-    from genrec_cli import console
-    from genrec_cli.cli.train import show_diagnosis
-    from genrec_cli.stages.sweep_table import shown
-
-    console.table(title, *shown(artifact.result["rows"], artifact.result["columns"]))
-    show_diagnosis(artifact)
-    for line in notes:
-        console.say(line)
-    console.say(f"as files: {artifact.path / 'table.md'}, table.parquet, runs.parquet")
+            console.table(title, *shown(artifact.result["rows"], artifact.result["columns"]))
+            show_diagnosis(artifact)
+            for line in stage.notes(chosen, split, diverged):
+                console.say(line)
+            console.say(f"as files: {artifact.path / 'table.md'}, table.parquet, runs.parquet")
