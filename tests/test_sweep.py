@@ -18,7 +18,7 @@ from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, DivergedError, UsageError
 from genrec_cli.stages.experiment import SWEEPS, names
 from genrec_cli.stages.recipe import read_recipe
-from genrec_cli.stages.sweep_recipe import MOST_CELLS, Sweep, SweepConfig, read_sweep
+from genrec_cli.stages.sweep_recipe import MAX_CELLS, Sweep, SweepConfig, read_sweep
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 
 HEAD = '[sweep]\ntitle = "T"\n'
@@ -309,7 +309,7 @@ WRONG = [
     (3, GRID + 'model.name = ["rpg"]\n[sweep.on.synthetic.expected]\nrpg = [0.1]\n', [], "1 numbers for 4 columns"),
     (3, GRID + "train.lr = [1e-3]\n", ["--set", "sweep.columns=['minute']"], "Did you mean 'minutes'?"),
     (3, GRID + "train.lr = [1e-3]\n", ["--set", "train.epochs=0"], "train.epochs"),
-    (3, GRID + "train.lr = [1e-3]\n", ["--seeds", "1,1"], "a seed stands twice"),
+    (3, GRID + "train.lr = [1e-3]\n", ["--seeds", "1,1"], "has a seed twice"),
     (2, GRID + "train.lr = [1e-3]\n", ["--seeds", "one"], "--seeds 0,1,2"),
     (2, GRID + "train.lr = [1e-3]\n", ["--split", "train"], "--split valid"),
     (2, GRID + "train.lr = [1e-3]\n", ["--set", "train.lr=1e-2"], "train.lr is what this sweep varies"),
@@ -341,7 +341,7 @@ def test_a_sweep_of_too_many_cells_is_counted_and_not_built(tmp_path):
         many = {"sweep": {"seeds": list(range(1_000_000))}}
         read_sweep(str(write(tmp_path, GRID + grid)), many, "synthetic")
     path = write(tmp_path, GRID + grid)
-    assert len(read_sweep(str(path), {}, "synthetic").cells) == MOST_CELLS == 10_000
+    assert len(read_sweep(str(path), {}, "synthetic").cells) == MAX_CELLS == 10_000
     with pytest.raises(ConfigError, match="20,000 cells"):
         read_sweep(str(path), {"sweep": {"seeds": [0, 1]}}, "synthetic")
     rows = "".join(f'[[sweep.run]]\nname = "{name}"\n' for name in "ab")
@@ -351,7 +351,7 @@ def test_a_sweep_of_too_many_cells_is_counted_and_not_built(tmp_path):
 
 def test_a_sweep_whose_name_fits_no_folder_is_refused_before_any_work(tmp_path):
     (path := tmp_path / f"{'é' * 120}.toml").write_text(GRID + "train.lr = [1e-3]\n")
-    with pytest.raises(UsageError, match="has 240 bytes; a sweep's has at most 200"):
+    with pytest.raises(UsageError, match="has 240 bytes; the name of a sweep has at most 200"):
         read_sweep(str(path), {}, "synthetic")
 
 

@@ -1,4 +1,4 @@
-"""Is this machine ready? Each check gives a fact and, where something is amiss, what to type."""
+"""Checks of the machine. Each check has a result and, if something is wrong, the command that repairs it."""
 
 import os
 import platform
@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
-DISTRIBUTION = "genrec-cli"
 DEFAULT_ENCODER = "sentence-transformers/sentence-t5-base"
 GIB = 2**30
 
 
 class Check(NamedTuple):
-    """One finding. ``problem``: genrec cannot work; ``note``: something is slower or absent."""
+    """One result. ``problem``: genrec cannot work; ``note``: something is slower or missing."""
 
     name: str
     state: str
@@ -29,29 +28,24 @@ class Check(NamedTuple):
 
 
 def examine(root: Path) -> list[Check]:
-    """Every check, cheapest first. Nothing is installed, fetched or left behind."""
-    return [_python(), *_packages(), *_torch(), _memory(), *_disk(root), _encoder()]
-
-
-def _python() -> Check:
-    return Check("Python", OK, f"{platform.python_version()}, {sys.executable}")  # pip refuses an older one
+    """Every check, cheapest first. Nothing is installed or downloaded, and no file stays."""
+    python = Check("Python", OK, f"{platform.python_version()}, {sys.executable}")  # pip refuses an older one
+    return [python, *_packages(), *_torch(), _memory(), *_disk(root), _encoder()]
 
 
 def _packages() -> Iterator[Check]:
-    """Installed versions against the lower bounds that the package itself declares."""
+    """Installed versions against the lower bounds in the metadata of the package."""
     try:
-        requirements = metadata.requires(DISTRIBUTION) or []
+        requirements = [text for text in metadata.requires("genrec-cli") or [] if "extra ==" not in text]
     except metadata.PackageNotFoundError:
         yield Check("genrec", NOTE, "run from its source folder, not installed", "pip install -e .")
         return
     for requirement in requirements:
-        if "extra ==" in requirement:
-            continue
         name = re.match(r"[\w.-]+", requirement)[0]  # type: ignore[index]
-        least = re.search(r">=\s*([\d.]+)", requirement)
+        lower = re.search(r">=\s*([\d.]+)", requirement)
         try:
             version = metadata.version(name)
-            wrong = f"{version}, older than {least[1]}" if least and _numbers(version) < _numbers(least[1]) else None
+            wrong = f"{version}, older than {lower[1]}" if lower and _numbers(version) < _numbers(lower[1]) else None
         except metadata.PackageNotFoundError:
             wrong = "not installed"
         yield Check(name, PROBLEM, wrong, f"pip install '{requirement}'") if wrong else Check(name, OK, version)
@@ -62,7 +56,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _torch() -> Iterator[Check]:
-    """The build, the device it can use, and whether bf16 is fast there."""
+    """The build of torch, the device, and whether bf16 is fast on it."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -73,9 +67,8 @@ def _torch() -> Iterator[Check]:
     if usable or not _nvidia_visible():
         yield Check("torch build", OK, build)
     elif build == "CPU":
-        what = "CPU; a GPU is visible, but torch is built for CPU only"
         remedy = "pip install --force-reinstall torch    (or: uv pip install --torch-backend=auto torch)"
-        yield Check("torch build", NOTE, what, remedy)
+        yield Check("torch build", NOTE, "CPU; a GPU is visible, but torch is built for CPU only", remedy)
     else:
         remedy = "update the NVIDIA driver, or install a torch build for its CUDA version"
         yield Check("torch build", NOTE, f"{build}; the GPU cannot be used", remedy)
@@ -89,10 +82,8 @@ def _torch() -> Iterator[Check]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         yield Check("device", OK, f"cpu: {cores} cores, torch uses {torch.get_num_threads()} threads")
         fast = bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
-    if fast:
-        yield Check("bf16", OK, "fast on this device: --set train.precision=bf16")
-    else:
-        yield Check("bf16", NOTE, "only emulated on this device, hence slow", "keep fp32, the default")
+    slow = Check("bf16", NOTE, "only emulated on this device, so it is slow", "keep fp32, the default")
+    yield Check("bf16", OK, "fast on this device: --set train.precision=bf16") if fast else slow
 
 
 def _nvidia_visible() -> bool:
@@ -100,22 +91,21 @@ def _nvidia_visible() -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    try:
+    with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return set()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return set(found[1].split()) if found else set()
+        if flags := re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE):
+            return set(flags[1].split())
+    return set()
 
 
 def _memory() -> Check:
-    """What is free, within the limit of a container if there is one."""
+    """Free memory, within the limit of a container if there is one."""
     try:
         facts = Path("/proc/meminfo").read_text(encoding="utf-8")
     except OSError:
         return Check("memory", NOTE, "unknown on this system")
     free = int(re.search(r"MemAvailable:\s+(\d+)", facts)[1]) * 1024  # type: ignore[index]
-    with suppress(OSError, ValueError):  # without a container there is no limit
+    with suppress(OSError, ValueError):  # no container, or no limit
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
         free = min(free, limit - used)
     if free < 2 * GIB:
@@ -124,11 +114,10 @@ def _memory() -> Check:
 
 
 def _disk(root: Path) -> Iterator[Check]:
-    """Whether artifacts can be written, tried with a file that vanishes at once."""
+    """Whether the root can be written, tested with a temporary file, and the free space."""
     folder = next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         yield Check("root", PROBLEM, f"{root} cannot be written: {error.strerror}", "choose another: --root DIR")
         return
@@ -141,7 +130,7 @@ def _disk(root: Path) -> Iterator[Check]:
 
 
 def _encoder() -> Check:
-    """Whether the default text encoder works without a network."""
+    """Whether the default text encoder is on disk."""
     name = os.environ.get("GENREC_ENCODER") or DEFAULT_ENCODER
     if name == "lsa":
         return Check("encoder", OK, "lsa (offline)")
@@ -150,4 +139,4 @@ def _encoder() -> Check:
     if Path(name).is_dir() or (cache / f"models--{name.replace('/', '--')}" / "snapshots").is_dir():
         return Check("encoder", OK, f"{name} (on disk)")
     remedy = "without a network: genrec tokenize --encoder lsa    or    GENREC_ENCODER=lsa"
-    return Check("encoder", NOTE, f"{name} is not on disk; its first use fetches it", remedy)
+    return Check("encoder", NOTE, f"{name} is not on disk; it is downloaded at its first use", remedy)

@@ -1,4 +1,4 @@
-"""What the files of ``genrec run`` and ``genrec sweep`` share: they are found by name or path, and set settings."""
+"""What the files of ``genrec run`` and ``genrec sweep`` have in common: lookup by name or path, and settings."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,16 +12,15 @@ SWEEPS = RECIPES / "sweeps"
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the files that come with the package."""
+    """Names of the TOML files in a folder of the package."""
     return sorted(path.stem for path in folder.glob("*.toml"))
 
 
 def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """The path and the sections of a file, by its name in ``folder`` or its path, which ends in .toml.
+    """The path and the sections of a file, by its name in ``folder`` or by its path, which ends in .toml.
 
-    Raises:
-        UsageError: there is no such file.
-        ConfigError: it is no TOML file of sections, or it lacks the table ``[recipe]`` or ``[sweep]``.
+    Raises UsageError if there is no such file, ConfigError if it is not valid or lacks the table ``[recipe]`` or
+    ``[sweep]``.
     """
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not name.endswith(".toml") and name not in (known := names(folder)):
@@ -37,8 +36,7 @@ def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict
 def layer_of(settings: Mapping[str, Any], allowed: Collection[str], where: str) -> dict[str, dict[str, Any]]:
     """Settings as section -> key -> value: ``{"train.lr": x}`` and ``{"train": {"lr": x}}`` are the same.
 
-    Raises:
-        ConfigError: a name is no section.key, or its section is none of ``allowed``.
+    Raises ConfigError for a name without a section, or with a section that is not in ``allowed``.
     """
     layer: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():

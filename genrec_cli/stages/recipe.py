@@ -1,11 +1,8 @@
-"""Recipes as data: ``[recipe]`` of a TOML file lists steps; the other sections are settings of all steps.
+"""Recipes: ``[recipe]`` of a TOML file lists steps; the other sections are settings of all steps.
 
-    steps = [
-      { stage = "train", model = "rpg", set = { train.lr = 2e-3 } },
-      { stage = "evaluate", run = "rpg-s0" },
-    ]
+    steps = [{ stage = "train", model = "rpg", set = { train.lr = 2e-3 } }, { stage = "evaluate", run = "rpg-s0" }]
 
-A step's own settings win over the sections of the file, and ``--set`` wins over both.
+The settings of a step win over the sections of the file, and ``--set`` wins over both.
 """
 
 import json
@@ -31,21 +28,21 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "recommend": ("run", "k", "output"),
     "case-study": ("runs",),
 }
-"""Stage -> what its step can name beside ``set``: options of the command, without the dashes."""
+"""Stage -> the options of its command that a step can have beside ``set``."""
 
 
-def _fits(name: str | Path) -> str | Path:
+def _check_length(name: str | Path) -> str | Path:
     if (size := max(len(os.fsencode(part)) for part in str(name).split("/"))) > 255:
         raise ValueError(f"a file name has at most 255 bytes, this one has {size}")
     return name
 
 
-Name = Annotated[str, Field(min_length=1), AfterValidator(_fits)]
-File = Annotated[Path, AfterValidator(_fits)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_check_length)]
+File = Annotated[Path, AfterValidator(_check_length)]
 
 
 class Step(Section):
-    """One of ``[[recipe.steps]]``: a stage, its options, and its own settings."""
+    """One of ``[[recipe.steps]]``: a stage, its options, and settings of this step alone."""
 
     stage: str
     model: Name | None = None
@@ -62,22 +59,21 @@ class Step(Section):
     k: Count | None = None
     output: File | None = None
     set: dict[str, Any] = Field(default_factory=dict)
-    """Settings of this step alone: ``{ train.lr = 2e-3 }``."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """Its options, as keyword arguments of the command."""
+        """The options, as keyword arguments of the command."""
         return {name: value for name in TAKES[self.stage] if (value := getattr(self, name))}
 
     @property
     def assigned(self) -> list[str]:
-        """Its settings as ``--set`` takes them."""
+        """The settings in the form of ``--set``."""
         layer = layer_of(self.set, READS[self.stage], f"the stage '{self.stage}'")
         return [_assignment(section, key, value) for section, keys in layer.items() for key, value in keys.items()]
 
     @property
     def words(self) -> list[str]:
-        """The command line of the step alone, without the word ``genrec``."""
+        """The command line of the step alone, without ``genrec``."""
         options = {name: value for name, value in self.options.items() if name != "runs"}
         return [self.stage, *self.runs, *typed(options), *typed({"set": self.assigned})]
 
@@ -87,59 +83,59 @@ class RecipeHead(Section):
 
     title: str
     dataset: Name
-    """The data set it is written for; ``--dataset`` runs it on another."""
+    """The default of ``--dataset``."""
     dated: str
-    """The day on which the published facts were read, as 2026-11-22."""
+    """The day on which the published numbers were read, for example 2026-11-22."""
     cite: tuple[str, ...] = ()
-    """Where the settings and the expected numbers come from."""
+    """Sources of the settings and of the published numbers."""
     expected: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Model -> metric -> the published number."""
     steps: tuple[dict[str, Any], ...]
-    """What to do, in this order: tables, each a :class:`Step`."""
+    """Tables, each a :class:`Step`, in the order in which they run."""
     next: tuple[str, ...] = ()
-    """Command lines to show at the end, for the reader; ``{at}`` becomes the data set's options."""
+    """Command lines to show at the end; ``{at}`` is replaced by the options of the data set."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that was read and checked."""
+    """A recipe file, read and checked."""
 
     name: str
     path: Path
     head: RecipeHead
     steps: tuple[Step, ...]
     sections: Mapping[str, Mapping[str, Any]]
-    """The other sections of its file."""
+    """The other sections of the file."""
 
     def settings(self, step: Step) -> tuple[str | None, int]:
-        """The model and the seed that the recipe alone gives a train step."""
-        given = merge({"model": {}, "train": {}}, self.sections, parse_set(step.assigned))
-        return step.model or given["model"].get("name"), given["train"].get("seed", 0)
+        """The model and the seed of a train step, without options of ``genrec run``."""
+        settings = merge({"model": {}, "train": {}}, self.sections, parse_set(step.assigned))
+        return step.model or settings["model"].get("name"), settings["train"].get("seed", 0)
 
     def label(self, step: Step) -> str:
-        """What later steps call the run of a train step: the label that the recipe alone gives it.
+        """The name by which later steps refer to the run of a train step.
 
-        With another seed (``--set train.seed=1`` or ``GENREC_SEED=1``) the run has another label.
+        With another seed (``--set train.seed=1`` or ``GENREC_SEED=1``) the run itself has another label.
         """
         model, seed = self.settings(step)
         return step.label or f"{model or 'mhl'}-s{seed}"
 
     def reads(self, step: Step) -> tuple[str, ...]:
-        """The sections that a step reads: ``source`` with your own files only, and for training those of the model."""
+        """The sections that a step reads: ``source`` only with ``interactions``, and in training those of the model."""
         if step.stage == "train" and (model := self.settings(step)[0]):
             from genrec_cli.stages.train import sections_of
 
             return tuple(sections_of(model))
-        own_files = step.stage != "preprocess" or step.interactions
-        return tuple(section for section in READS[step.stage] if section != "source" or own_files)
+        source = step.stage != "preprocess" or step.interactions
+        return tuple(section for section in READS[step.stage] if section != "source" or source)
 
     def assigned_to(self, step: Step, assigned: Iterable[str]) -> list[str]:
-        """Those of the recipe's ``--set`` that a step reads."""
+        """The ``--set`` values of ``genrec run`` that a step reads."""
         return [text for text in assigned if next(iter(parse_set([text]))) in self.reads(step)]
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe by name or path, checked before anything runs. Errors name the file and the step."""
+    """A recipe by name or path, checked as a whole. Errors name the file and the step."""
     path, content = read_file(name, RECIPES, "recipe")
     try:
         head = validate(RecipeHead, "recipe", content.pop("recipe"))
@@ -150,7 +146,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def refuse_unread(recipe: Recipe, assigned: Iterable[str], from_dir: Path | None) -> None:
-    """Refuse options of the whole recipe that none of its steps reads."""
+    """Refuse options of ``genrec run`` that no step reads."""
     for text in assigned:
         if not any(recipe.assigned_to(step, [text]) for step in recipe.steps):
             section = next(iter(parse_set([text])))
@@ -160,12 +156,12 @@ def refuse_unread(recipe: Recipe, assigned: Iterable[str], from_dir: Path | None
 
 
 def typed(options: Mapping[str, Any]) -> list[str]:
-    """Options as the words of a command line; what is None, False or empty is left out."""
+    """Options as the words of a command line; None, False and empty lists are left out."""
     words: list[str] = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, list) else [value]:
-            words += [option] if one is True else [] if one is None or one is False else [option, str(one)]
+        for entry in value if isinstance(value, list) else [value]:
+            words += [option] if entry is True else [] if entry is None or entry is False else [option, str(entry)]
     return words
 
 
@@ -185,13 +181,13 @@ def _step(where: str, table: Mapping[str, Any]) -> Step:
 
 
 def _assignment(section: str, key: str, value: Any) -> str:
-    """``section.key=value``, with a plain word as it is."""
+    """``section.key=value``; a plain word needs no quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"(?!(true|false|inf|nan)$)[A-Za-z_][\w./+-]*", value)
     return f"{section}.{key}={value if plain else _toml(value)}"
 
 
 def _toml(value: Any) -> str:
-    """A value of JSON as TOML writes it."""
+    """A JSON value in TOML syntax."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
     return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""Runs the steps of a recipe one after the other, and fills its closing table.
+"""Runs the steps of a recipe in order and makes its closing table.
 
-A recipe adds nothing to what the stages do: the line that is shown before a step makes the same artifact when it is
-typed alone, and a second run finds every artifact up to date.
+The command line that is printed before each step makes the same artifact when it is typed alone, and a second run of
+the recipe finds every artifact up to date.
 """
 
 import itertools
@@ -26,39 +26,39 @@ class Chain:
 
     made: list[Artifact] = field(default_factory=list)
     runs: dict[str, Artifact] = field(default_factory=dict)
-    """Runs by their folder, by their label, and by the label that the recipe alone gives them."""
+    """Runs by folder name, by label, and by the label that the recipe gives without other options."""
     outputs: list[dict[str, Any]] = field(default_factory=list)
-    """What the steps printed, as JSON objects."""
+    """The output of the steps, as JSON objects."""
 
     def of(self, kind: str) -> list[Artifact]:
         """The artifacts of a kind, in the order in which they were made."""
         return [artifact for artifact in self.made if artifact.kind == kind]
 
     def add(self, artifact: Artifact, label: str) -> None:
-        """Remember an artifact, so that later steps use this very one even if others lie beside it."""
+        """Record an artifact, so that later steps use this one although others may fit too."""
         self.made.append(artifact)
         if artifact.kind == "runs":
             name = artifact.path.name
             self.runs |= dict.fromkeys((name, name.rpartition("-")[0], label), artifact)
 
     def named(self, step: Step) -> Step:
-        """The step with its runs named in full: a recipe uses what it made, whatever else lies there."""
+        """The step with its runs named by folder, so that they are those of this chain."""
         full = {name: run.path.name for name, run in self.runs.items()}
         update: dict[str, Any] = {"runs": tuple(full.get(name, name) for name in step.runs)}
         update |= {name: full.get(value, value) for name in ("run", "init_from") if (value := getattr(step, name))}
         return step.model_copy(update=update)
 
     def inputs(self, step: Step) -> dict[str, str]:
-        """Inputs that a step does not name and that earlier steps made, such as the vectors behind the last codes.
+        """Inputs that a step does not name and that earlier steps made, such as the vectors of the last codes.
 
-        Your own files need no raw ones, and codes that a step names come with their vectors.
+        A step with ``interactions`` needs none, and codes that a step names have vectors of their own.
         """
         last = {"run" if artifact.kind == "runs" else artifact.kind: artifact.path.name for artifact in self.made}
         for codes in [] if step.codes else self.of("codes"):
             if facts := codes.manifest["inputs"].get("vectors"):
                 last["vectors"] = Path(facts["path"]).name
-        wanted = () if step.interactions else TAKES[step.stage]
-        return {name: last[name] for name in wanted if name in last and getattr(step, name) is None}
+        names = () if step.interactions else TAKES[step.stage]
+        return {name: last[name] for name in names if name in last and getattr(step, name) is None}
 
 
 def run_recipe(
@@ -70,9 +70,8 @@ def run_recipe(
     """Run the steps in order; stop at the first that fails.
 
     Args:
-        shared: for each step the options that the whole recipe was given, as words.
-        do: runs a step whose inputs are named in full, and gives its artifact and what it printed as JSON objects;
-            it also takes the command line that does the same.
+        shared: for each step the options of the whole recipe, as words.
+        do: runs a step, given with all inputs and its command line; returns its artifact and its output.
         fail: prints an error and returns its exit code.
 
     Returns: the exit code of the last step that ran, and what was made.
@@ -81,10 +80,10 @@ def run_recipe(
     for number, (step, options) in enumerate(zip(recipe.steps, shared, strict=True), 1):
         own = chain.named(step)
         inputs = chain.inputs(own)
-        given = [*options, *typed(inputs)]
-        console.say(f"\n[{number}/{count}] {folded(own.words, given)}")
+        more = [*options, *typed(inputs)]
+        console.say(f"\n[{number}/{count}] {folded(own.words, more)}")
         try:
-            artifact, printed = do(own.model_copy(update=inputs), [*own.words, *given])
+            artifact, printed = do(own.model_copy(update=inputs), [*own.words, *more])
         except (Exception, KeyboardInterrupt) as error:
             stopped = Interrupted(f"'genrec {step.stage}' was stopped before it was done.")
             code = fail(error if isinstance(error, Exception) else stopped)
@@ -100,16 +99,16 @@ def run_recipe(
     return 0, chain
 
 
-def folded(words: Sequence[str], given: Sequence[str]) -> str:
-    """A command line to read and to copy: the words of the step, and below them what every step is given."""
+def folded(words: Sequence[str], more: Sequence[str]) -> str:
+    """A command line in two lines: the words of the step, then the words that all steps share."""
     first = f"genrec {shlex.join(words)}"
-    return f"{first} \\\n        {shlex.join(given)}" if given else first
+    return f"{first} \\\n        {shlex.join(more)}" if more else first
 
 
 def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
-    """The closing table: one row per evaluation; below those of a model what was published on this data set.
+    """The closing table: one row per evaluation; after the rows of a model its published numbers on this data set.
 
-    Beside the metrics a row has ``users`` measured, and ``epochs`` and ``train_seconds`` of the run.
+    A row has the metrics, the count of ``users``, and ``epochs`` and ``train_seconds`` of the run.
     """
     table: list[dict[str, Any]] = []
     for (model, dataset), group in itertools.groupby(chain.of("eval"), lambda e: (e.result.get("model"), e.dataset)):
@@ -119,8 +118,8 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
             label = run.path.name.rpartition("-")[0] if run else artifact.path.name
             approximate = "" if result.get("search") in (None, "exhaustive") else f", {result['search']}"
             row = _row(label + approximate, protocols.flat(result), result.get("users"))
-            trained = run.result if run else {}
-            table.append(row | {"epochs": trained.get("epochs"), "train_seconds": trained.get("seconds")})
+            cost = {"epochs": run.result.get("epochs"), "train_seconds": run.result.get("seconds")} if run else {}
+            table.append(row | cost)
         if model in recipe.head.expected and dataset == recipe.head.dataset:
             table.append(_row(f"{model}, published", recipe.head.expected[model]))
     return table
@@ -132,7 +131,7 @@ def _row(model: str, metrics: Mapping[str, float], users: int | None = None) -> 
 
 
 def duration(seconds: float | None) -> str:
-    """``45 s``, ``2 min 05 s`` or ``3 h 07 min``; a dash where there is none."""
+    """``45 s``, ``2 min 05 s`` or ``3 h 07 min``; a dash for None."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -142,7 +141,7 @@ def duration(seconds: float | None) -> str:
 
 
 def aligned(lines: Iterable[str]) -> list[str]:
-    """Command lines with their ``# comments`` one below the other."""
+    """Command lines with their ``# comments`` in one column."""
     parts = [line.partition(" #") for line in lines]
     width = max((len(words.rstrip()) for words, _, _ in parts), default=0)
     return [f"{words.rstrip():<{width}}   #{comment}" if mark else words for words, mark, comment in parts]

@@ -1,8 +1,8 @@
-"""Items that share digits of their codes, with titles, so that a reader can judge what a digit means.
+"""Items that share digits of their codes, with titles, which show the attribute that a digit stands for.
 
-MDGR, arXiv 2601.19501, assumes that parallel digits are independent attributes. The mutual information between digits
-(quality.json) measures the independence. The titles show the attributes: if digit k is one attribute, then the items
-with the same code at digit k have that attribute in common.
+MDGR, arXiv 2601.19501, assumes that parallel digits are independent attributes. ``quality.json`` measures the
+independence by the mutual information between digits. If digit k is one attribute, then the items with the same code
+at digit k have this attribute in common.
 """
 
 from genrec_cli.data.catalog import Catalog
@@ -10,37 +10,35 @@ from genrec_cli.data.names import Names
 
 EXAMPLES = 3
 """Examples shown per digit."""
-MOST_DIGITS = 8
+MAX_DIGITS = 8
 """Digits shown per item."""
 
 
 def sharing(catalog: Catalog, item: int, examples: int = EXAMPLES) -> list[tuple[int, int, list[int]]]:
-    """For each digit of an item: its code, the number of other items with that code, and examples of them.
+    """For each digit of an item: its code, the count of other items with this code, and examples of them.
 
-    The examples share as few other digits as possible. Among equals, more training interactions come first.
+    The examples share as few other digits as possible; among equals, more training interactions come first.
     """
-    codes_IK = catalog.codes_IK.cpu()
+    assert catalog.codes_IK is not None
+    codes_IK, count_I = catalog.codes_IK.cpu(), catalog.train_count_I.cpu()
     same_IK = codes_IK == codes_IK[item - 1]
     same_IK[item - 1] = False
-    count_I = catalog.train_count_I.cpu()
-    # Sharing counts before popularity: one digit more weighs more than any number of interactions.
+    # One shared digit weighs more than any count of interactions.
     order_I = (same_IK.sum(1) * (int(count_I.max()) + 1) - count_I).argsort(stable=True)
-    found = []
-    for k in range(catalog.digits):
-        others = order_I[same_IK[order_I, k]]
-        found.append((int(codes_IK[item - 1, k]), len(others), (others[:examples] + 1).tolist()))
-    return found
+    columns = [order_I[same_IK[order_I, k]] + 1 for k in range(catalog.digits)]
+    codes = codes_IK[item - 1].tolist()
+    return [(code, len(others), others[:examples].tolist()) for code, others in zip(codes, columns, strict=True)]
 
 
 def described(catalog: Catalog, names: Names, items: list[int]) -> str:
-    """The same of some items as Markdown; an empty text if digits are shared or padded."""
+    """The digits of items as Markdown; an empty text if digits share one table or are padded."""
     if catalog.codes_IK is None or catalog.shared or catalog.padded:
         return ""
     lines = ["## Items that share digits", ""]
     for item in dict.fromkeys(items):
         lines += [f"**{names.shown(item)}**", ""]
-        for digit, (code, number, others) in enumerate(sharing(catalog, item)[:MOST_DIGITS], 1):
+        for digit, (code, count, others) in enumerate(sharing(catalog, item)[:MAX_DIGITS], 1):
             shown = "; ".join(names.shown(other) for other in others) or "none"
-            lines.append(f"- digit {digit}, code {code}, {number} others: {shown}")
+            lines.append(f"- digit {digit}, code {code}, {count} others: {shown}")
         lines.append("")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What lies under the root and whether it can be used: the lineage of every data set.
+"""The artifacts under a root, their states and their lineage.
 
-Only manifests are read, and the bytes of files whose time stamp has changed. A damaged manifest is reported like any
-other fault and does not stop the survey.
+Only manifests are read, and files whose time stamp has changed. A damaged manifest is one of the states and not an
+error.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,26 +23,24 @@ class Node:
     """``fresh``, ``stale``, ``partial`` (begun, not finished) or ``damaged``."""
     why: str | None = None
     command: str | None = None
-    """What to type to mend it."""
+    """The command that repairs it."""
     artifact: Artifact | None = None
     """None if it is partial or damaged."""
     parent: "Node | None" = None
-    """The latest of its inputs in the pipeline."""
+    """The input that is last in the pipeline."""
     children: list["Node"] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """All but the tree, for ``--json``; ``inputs`` are paths relative to the root, ``bytes`` the size of all files.
 
-        What only the manifest of a finished artifact tells is None for others.
+        Fields of the manifest are None for an unfinished artifact.
         """
         manifest = self.artifact.manifest if self.artifact else {}
-        known: dict[str, Any] = {name: getattr(self, name) for name in ("kind", "state", "why", "command")}
-        known |= {name: manifest.get(name) for name in ("key", "digest", "tainted", "started", "seconds")}
-        return known | {
-            "path": str(self.path),
-            "bytes": sum(facts["bytes"] for facts in manifest["files"].values()) if manifest else None,
-            "inputs": [facts["path"] for facts in manifest.get("inputs", {}).values()],
-        }
+        facts: dict[str, Any] = {name: getattr(self, name) for name in ("kind", "state", "why", "command")}
+        facts |= {name: manifest.get(name) for name in ("key", "digest", "tainted", "started", "seconds")}
+        size = sum(file["bytes"] for file in manifest["files"].values()) if manifest else None
+        inputs = [source["path"] for source in manifest.get("inputs", {}).values()]
+        return facts | {"path": str(self.path), "bytes": size, "inputs": inputs}
 
 
 def survey(ws: Workspace, dataset: str) -> list[Node]:
@@ -52,19 +50,18 @@ def survey(ws: Workspace, dataset: str) -> list[Node]:
         for path in sorted((ws.root / dataset / kind).glob("*/")):
             node = _node(ws, dataset, kind, path)
             parents = [nodes[name] for name in node.facts()["inputs"] if name in nodes]
-            parents.sort(key=lambda parent: KINDS.index(parent.kind))
-            if parents:
-                node.parent = parents[-1]
-                node.parent.children.append(node)
-            for parent in parents:
-                if parent.state != "fresh":  # to mend the parent may be enough
+            for parent in sorted(parents, key=lambda parent: KINDS.index(parent.kind)):
+                node.parent = parent
+                if parent.state != "fresh":  # the repair of the parent may be enough
                     node.why, node.command = f"{parent.kind}/{parent.path.name} is {parent.state}", None
+            if node.parent:
+                node.parent.children.append(node)
             nodes[path.relative_to(ws.root).as_posix()] = node
     return list(nodes.values())
 
 
 def lines(nodes: Iterable[Node], parent: Node | None = None, depth: int = 1) -> Iterator[str]:
-    """The tree below a node as indented lines: kind, name, state; below a node with a fault, what to type."""
+    """The tree below a node as indented lines: kind, name, state, and below it the command that repairs it."""
     for node in nodes:
         if node.parent is parent:
             tainted = node.state == "fresh" and node.artifact and node.artifact.tainted

@@ -1,9 +1,10 @@
 """sweep: tokenizes, trains and evaluates every cell of a sweep, then makes one table.
 
-A cell is the run and the evaluation that ``genrec train`` and ``genrec evaluate`` make of the same settings. A run that
-is finished is used, whatever its label; a run that was begun is resumed.
+A cell is the same run and evaluation that ``genrec train`` and ``genrec evaluate`` make from its settings. Finished
+runs are used, whatever their label; unfinished runs are resumed.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -29,42 +30,38 @@ from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row,
 from genrec_cli.stages.taint import mark
 
 VERSION = 1
-DEFAULT_MODEL = "mhl"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every cell is made from."""
+    """The inputs of all cells."""
 
     data: Artifact
     codes: Artifact | None
-    """The codes of all cells, if they were named. Otherwise each cell has those of its settings, or the only ones."""
+    """The codes that ``--codes`` names. None: each cell has those of its settings, or the only ones."""
     encoder: str
-    """The encoder where the settings name none."""
+    """The default encoder."""
 
 
 def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes: str | None, encoder: str) -> Inputs:
-    """Resolve what the cells share, and refuse settings that no cell could be trained with."""
+    """Find the inputs of all cells. Raises the errors of their settings before any work: encoding can take hours."""
     columns = check_columns(sweep.config.columns)
     for cell in sweep.cells:
         _validate(cell, columns)
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
     found = ws.find(dataset, "codes", codes)
-    for cell in sweep.cells:
-        for section in ("encoder", "tokenizer"):
-            for key, value in cell.layers.get(section, {}).items():
-                recorded = found.config.get(section, {}).get(key)
-                if recorded != value:
-                    raise UsageError(
-                        f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}.",
-                        hint="Leave --codes out: the sweep makes the codes it needs",
-                    )
+    for cell, section in itertools.product(sweep.cells, ("encoder", "tokenizer")):
+        for key, value in cell.layers.get(section, {}).items():
+            recorded = found.config.get(section, {}).get(key)
+            if recorded != value:
+                message = f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}."
+                raise UsageError(message, hint="Leave --codes out: the sweep makes the codes it needs")
     return Inputs(ws.input(found, "data"), found, encoder)
 
 
 def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, Path | None]]:
-    """The state of every cell and the folder of its run. Makes nothing."""
+    """The state of every cell and the folder of its run, without any work."""
     states: list[tuple[Cell, str, Path | None]] = []
     for cell in sweep.cells:
         codes = _codes(ws, cell, given, make=False)
@@ -72,8 +69,8 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
             states.append((cell, "codes would be made first", None))
             continue
         plan = _train_plan(ws, sweep, cell, given, codes).plan
-        begun = "would go on" if ws.path(plan).is_dir() else "would be made"
-        states.append((cell, "up to date" if ws.done(plan) else begun, ws.path(plan)))
+        state = "up to date" if ws.done(plan) else "would go on" if ws.path(plan).is_dir() else "would be made"
+        states.append((cell, state, ws.path(plan)))
     return states
 
 
@@ -87,10 +84,10 @@ def run(
     force: bool,
     progress: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[list[Done], list[str]]:
-    """Train and evaluate all cells. A run that diverges does not end the others.
+    """Train and evaluate all cells. After a run that diverges the others go on.
 
     Args:
-        progress: shows a training; ``attach`` of what it gives makes the reports of a training loop.
+        progress: makes a context whose ``attach`` returns the callbacks of a training loop.
 
     Returns: the finished cells, and the names of those that diverged.
     """
@@ -105,9 +102,9 @@ def run(
         console.say(f"{head}: up to date" if finished else head)
         try:
             if finished is None:
-                with progress() as shown_by:
-                    finished = train.train(ws, plan, device=device, force=force, callbacks_for=shown_by.attach)
-                assert finished is not None  # a sweep is the work of one process
+                with progress() as bar:
+                    finished = train.train(ws, plan, device=device, force=force, callbacks_for=bar.attach)
+            assert finished is not None  # a sweep runs as one process
             made[plan.plan.key] = finished
         except DivergedError as error:
             console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
@@ -117,14 +114,12 @@ def run(
         settings = merge(cell.layers, {"evaluate": {"at": at, "split": split}})
         measure, config = evaluate.plan(ws, finished.dataset, settings, run=str(finished.path))
         evaluation = None if force else ws.done(measure)
-        if evaluation is None:
-            bar = console.user_bar("scoring")
-            evaluation = evaluate.run(ws, measure, config, device=device, bar=bar)
-            assert evaluation is not None
+        evaluation = evaluation or evaluate.run(ws, measure, config, device=device, bar=console.user_bar("scoring"))
+        assert evaluation is not None
         codes = ws.input(finished, "codes") if "codes" in finished.manifest["inputs"] else None
         done.append(Done(cell.row, cell.seed, finished, evaluation, codes))
     if not done:
-        raise DivergedError("Every run of the sweep diverged.", hint="Lower the rate: --set train.lr=...")
+        raise DivergedError("Every run of the sweep diverged.", hint="Lower the learning rate: --set train.lr=...")
     return done, diverged
 
 
@@ -134,11 +129,11 @@ def table_stage(
     """The table of finished cells, as an artifact."""
     columns = check_columns(sweep.config.columns)
     expected = {row: list(numbers) for row, numbers in sweep.expected.items()}
-    cells = [[cell.row, cell.seed] for cell in done]
     settings = sweep.config.model_dump(mode="json", exclude={"on"})
-    settings |= {"split": split, "expected": expected, "diverged": diverged, "cells": cells}
-    made_from = {f"eval{number}": cell.evaluation for number, cell in enumerate(done)}
-    plan = Plan(dataset, "sweeps", f"{sweep.name}-{split}", VERSION, {"sweep": settings}, made_from)
+    settings |= {"split": split, "expected": expected, "diverged": diverged}
+    settings["cells"] = [[cell.row, cell.seed] for cell in done]
+    evaluations = {f"eval{number}": cell.evaluation for number, cell in enumerate(done)}
+    plan = Plan(dataset, "sweeps", f"{sweep.name}-{split}", VERSION, {"sweep": settings}, evaluations)
 
     def work() -> Artifact:
         table = per_row(sweep.rows, done, columns, sweep.expected)
@@ -159,17 +154,17 @@ def table_stage(
 
 
 def title(sweep: Sweep, dataset: str, split: str) -> str:
-    """The heading of the table; it always names the split."""
+    """The heading of the table."""
     return f"{sweep.config.title}: {dataset}, {split} split, seeds {', '.join(map(str, sweep.config.seeds))}"
 
 
 def notes(sweep: Sweep, split: str, diverged: list[str]) -> list[str]:
-    """What a reader must know of the numbers."""
+    """How to read the numbers of the table."""
     lines = ["Mean ± standard deviation over n seeds."]
     if sweep.expected:
         lines.append("'paper' is printed for the test split.")
-    if sweep.expected and split == "valid":
-        lines.append("These are validation numbers: compare rows with rows, not with the paper.")
+        if split == "valid":
+            lines.append("These are validation numbers: compare rows with rows, not with the paper.")
     if split == "test":
         lines.append("Test numbers: to report what was chosen before, not to choose by.")
     lines += [f"diverged and left out: {name}" for name in diverged]
@@ -179,12 +174,8 @@ def notes(sweep: Sweep, split: str, diverged: list[str]) -> list[str]:
 # ---- one cell --------------------------------------------------------------------------------------
 
 
-def _model(cell: Cell) -> str:
-    return str(cell.layers.get("model", {}).get("name") or DEFAULT_MODEL)
-
-
 def _needs_codes(cell: Cell) -> bool:
-    return "codes" in registry.load("model", _model(cell)).needs
+    return "codes" in registry.load("model", cell.model).needs
 
 
 def _evaluation(cell: Cell) -> evaluate.EvaluateConfig:
@@ -192,17 +183,17 @@ def _evaluation(cell: Cell) -> evaluate.EvaluateConfig:
 
 
 def _validate(cell: Cell, columns: Sequence[str]) -> None:
-    """Raise the user's errors before any work: encoding alone can take hours."""
-    kind = registry.load("model", _model(cell))
+    """Raise UsageError or ConfigError if the settings of a cell are wrong."""
+    kind = registry.load("model", cell.model)
     layers = merge(kind.defaults, cell.layers)
     model = validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
     kind.check(model, validate(TrainConfig, "train", layers["train"]))
-    train.check_masking(kind, _model(cell), validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
+    train.check_masking(kind, cell.model, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
     name = kind.search if config.search == "auto" else config.search
     own = f"'{cell.row}' sets it: leave evaluate.search out, as each model has its own"
-    search = matching_search(name, _model(cell), own)
+    search = matching_search(name, cell.model, own)
     settings = validate(search.Config, "search", layers.get("search", {}))
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:
@@ -212,49 +203,44 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
 
 
 def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:
-    """The best value that each tokenizer reached, where that is what the sweep compares."""
-    if not metric or ("tokenizer", "name") not in sweep.varied:
-        return {}
-    name_of = {cell.row: cell.layers.get("tokenizer", {}).get("name") for cell in sweep.cells}
+    """The best value of each tokenizer in a sweep over tokenizers."""
     best: dict[str, float] = {}
-    for cell in done:
-        if name := name_of[cell.row]:
+    if metric and ("tokenizer", "name") in sweep.varied:
+        name_of = {cell.row: cell.layers.get("tokenizer", {}).get("name") for cell in sweep.cells}
+        for name, cell in ((name_of[cell.row], cell) for cell in done if name_of[cell.row]):
             best[name] = max(float(cell.value(metric) or 0.0), best.get(name, 0.0))
     return best
 
 
 def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
-    """The plan of a cell. It has the label of a run that is there under the same key, if there is one.
+    """The plan of a cell, with the label of an existing run of the same key.
 
-    Rows that differ in ``[search]`` only share one run; it is validated with the settings that they share.
+    Rows that differ only in ``[search]`` share one run; it is validated with the settings that they share.
     """
-    layers = {name: dict(section) for name, section in cell.layers.items()}
-    for section, key in sweep.varied:
-        if section == "search":
-            layers["search"].pop(key, None)
-    paths = train.Inputs(str(given.data.path), codes and str(codes.path))
-    made = train.plan(ws, given.data.dataset, _model(cell), layers, inputs=paths)
-    plan = made.plan
-    there = sorted(ws.path(plan).parent.glob(f"[!.]*-{plan.key[:8]}"))
-    if there and not ws.path(plan).is_dir():
-        return replace(made, plan=replace(plan, label=there[0].name[:-9]))
+    search = {key: v for key, v in cell.layers.get("search", {}).items() if ("search", key) not in sweep.varied}
+    paths = train.Inputs(str(given.data.path), str(codes.path) if codes else None)
+    made = train.plan(ws, given.data.dataset, cell.model, cell.layers | {"search": search}, inputs=paths)
+    folder = ws.path(made.plan)
+    existing = sorted(folder.parent.glob(f"[!.]*-{made.plan.key[:8]}"))
+    if existing and not folder.is_dir():
+        return replace(made, plan=replace(made.plan, label=existing[0].name[:-9]))
     return made
 
 
 def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
-    """The codes of a cell, made if ``make`` is set; without [encoder] and [tokenizer] the only codes there are."""
+    """The codes of a cell, made if ``make`` is set; without [encoder] and [tokenizer] the only codes of the data."""
     if given.codes or not _needs_codes(cell):
         return given.codes
-    data, encoding, wanted = given.data, cell.layers.get("encoder", {}), cell.layers.get("tokenizer", {})
-    if not encoding and not wanted:
+
+    def artifact(plan: Plan, work: Callable[[], Artifact | None]) -> Artifact | None:
+        return ws.done(plan) or (work() if make else None)
+
+    data, encoding, tokenizer = given.data, cell.layers.get("encoder", {}), cell.layers.get("tokenizer", {})
+    if not encoding and not tokenizer:
         return ws.find(data.dataset, "codes", made_from=data)
-    config = codes_of.tokenizer_config(wanted, data)
-    if "vectors" not in codes_of.needs(wanted):
-        return _made(ws, *codes_of.codes_stage(ws, data, config), make=make)
+    config = codes_of.tokenizer_config(tokenizer, data)
+    if "vectors" not in codes_of.needs(tokenizer):
+        return artifact(*codes_of.codes_stage(ws, data, config))
     encoder = vectors.make_encoder(vectors.encoder_values(encoding, None, given.encoder))
-    vectors_of = _made(ws, *vectors.vectors_stage(ws, data, encoder), make=make)
-    return vectors_of and _made(ws, *codes_of.codes_stage(ws, data, config, vectors_of), make=make)
-
-
-def _made(ws: Workspace, plan: Plan, work: Callable[[], Artifact | None], *, make: bool) -> Artifact | None:
-    return ws.done(plan) or (work() if make else None)
+    vectors_of = artifact(*vectors.vectors_stage(ws, data, encoder))
+    return vectors_of and artifact(*codes_of.codes_stage(ws, data, config, vectors_of))

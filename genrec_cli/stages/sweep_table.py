@@ -1,4 +1,4 @@
-"""The table of a sweep: for each row mean and standard deviation over seeds, beside the published numbers."""
+"""The table of a sweep: per row mean and standard deviation over seeds, and the published numbers."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,10 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "peak_memory_mib": lambda run: run.get("peak_memory_mib"),
     "parameters": lambda run: run.get("parameters"),
 }
-"""What a run cost, from its result. Seconds include the validations; memory is known on CUDA only."""
+"""Costs from the result of a run. Seconds include the validations; memory is measured on CUDA only."""
 SPEED = "users_per_second"
-DECODING = (SPEED, "valid_fraction", "recall_against_exact")
-"""What an evaluation says of its search."""
-
+SEARCH = (SPEED, "valid_fraction", "recall_against_exact")
+"""Stats of the search, from the result of an evaluation."""
 QUALITY = (
     "colliding_fraction",
     "largest_group",
@@ -35,7 +34,7 @@ QUALITY = (
     "neighbours_kept_by_digits",
     "reconstruction_error",
 )
-"""What ``quality.json`` says of a run's codes; a dash for models without codes."""
+"""Quality of the codes, from ``quality.json``; a dash for models without codes."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ class Done:
     run: Artifact
     evaluation: Artifact
     codes: Artifact | None = None
-    """The codes that the model reads, if it reads any."""
+    """The codes of the model; None for a model without codes."""
 
     def value(self, column: str) -> float | None:
-        """One number of the table."""
-        if column in DECODING:
+        """The value of a column."""
+        if column in SEARCH:
             return self.evaluation.result.get(column)
         if column in COSTS:
             return COSTS[column](self.run.result)
@@ -61,39 +60,36 @@ class Done:
 
 
 def with_protocols(columns: Sequence[str]) -> list[str]:
-    """The columns, and beside each metric the same with seen items left out."""
+    """The columns, with each metric followed by the same metric with seen items left out."""
     left_out = {name: protocols.column(name, "left_out") for name in columns if "@" in name}
     return [column for name in columns for column in (name, left_out.get(name)) if column]
 
 
 def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns in their standard spelling. Raises ConfigError for a name that is no column."""
-    return tuple(_spelled(column) for column in columns)
+    """The columns in standard spelling. Raises ConfigError for a name that is no column."""
+    known = [*COSTS, *SEARCH, *QUALITY]
+    for column in columns:
+        if column not in known and "@" not in column:
+            hint = f"Metrics such as NDCG@10, the same of codes as {CODE_LEVEL}NDCG@10, or: {', '.join(known)}"
+            raise ConfigError(f"sweep.columns: there is no '{column}'.{did_you_mean(column, known)}", hint=hint)
+    return tuple(column if column in known else _standard(column) for column in columns)
 
 
-def _spelled(column: str) -> str:
-    known = [*COSTS, *DECODING, *QUALITY]
-    if column in known:
-        return column
-    if "@" not in column:
-        hint = f"Metrics such as NDCG@10, the same of codes as {CODE_LEVEL}NDCG@10, or: {', '.join(known)}"
-        raise ConfigError(f"sweep.columns: there is no '{column}'.{did_you_mean(column, known)}", hint=hint)
+def _standard(column: str) -> str:
     level = CODE_LEVEL if column.startswith(CODE_LEVEL) else ""
     return level + "{}@{}".format(*metrics.parse(column.removeprefix(CODE_LEVEL)))
 
 
 def cutoffs(columns: Sequence[str], at: Sequence[int]) -> list[int]:
-    """Cutoffs of an evaluation, sorted: those of the settings and those of the columns."""
-    measured = [column.removeprefix(CODE_LEVEL) for column in columns if "@" in column]
-    return sorted({*at} | {metrics.parse(column)[1] for column in measured})
+    """The cutoffs of the settings and of the columns, sorted."""
+    return sorted({*at} | {metrics.parse(name.removeprefix(CODE_LEVEL))[1] for name in columns if "@" in name})
 
 
 def per_run(done: Sequence[Done], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per finished cell: its name, its folders, its numbers."""
-    wanted = dict.fromkeys([*with_protocols(columns), *COSTS])
+    """One row per finished cell: its name, its folders, its values."""
     return [
         {"row": cell.row, "seed": cell.seed, "run": cell.run.path.name, "evaluation": cell.evaluation.path.name}
-        | {column: cell.value(column) for column in wanted}
+        | {column: cell.value(column) for column in (*with_protocols(columns), *COSTS)}
         for cell in done
     ]
 
@@ -102,47 +98,40 @@ def per_row(
     rows: Sequence[str], done: Sequence[Done], columns: Sequence[str], expected: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
     """One row per row of the sweep: ``n`` seeds, and for each column mean, ``sd`` (n > 1) and ``paper``."""
-
-    def published(name: str, column: str) -> float | None:
-        known = dict(zip(columns, expected.get(name, ()), strict=False))
-        return float(known[column]) if column in known else None
-
     table = []
     for name in rows:
+        published = dict(zip(columns, map(float, expected.get(name, ())), strict=False))
         cells = [cell for cell in done if cell.row == name]
         line: dict[str, Any] = {"row": name, "n": len(cells)}
         for column in with_protocols(columns):
             values = [float(v) for cell in cells if (v := cell.value(column)) is not None]
             line[column] = statistics.fmean(values) if values else None
             line[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else None
-            line[f"{column} paper"] = published(name, column)
+            line[f"{column} paper"] = published.get(column)
         line["runs"] = ",".join(cell.run.path.name for cell in cells)
         table.append(line)
     return table
 
 
 def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows for people: ``0.0431 ± 0.0012`` and, where it is known, what the paper prints."""
-    # For people only the left-out metrics of items: those of codes are in the files.
+    """Columns and rows for people: ``0.0431 ± 0.0012``, and the published number where there is one.
+
+    Code-level metrics with seen items left out are only in the files.
+    """
     columns = [c for c in with_protocols(columns) if c in columns or not c.startswith(CODE_LEVEL)]
-    published = [column for column in columns if any(line[f"{column} paper"] is not None for line in table)]
-    head = ["row", "n"]
+    published = {column for column in columns if any(line[f"{column} paper"] is not None for line in table)}
+    head, body = ["row", "n"], [[line["row"], line["n"]] for line in table]
     for column in columns:
         head += [column, "paper"] if column in published else [column]
-    body = []
-    for line in table:
-        cells = [line["row"], line["n"]]
-        for column in columns:
-            mean, std = line[column], line[f"{column} sd"]
-            error = "" if std is None else f" ± {_number(column, std)}"
-            cells.append(None if mean is None else f"{_number(column, mean)}{error}")
-            if column in published:
-                paper = line[f"{column} paper"]
-                cells.append(None if paper is None else _number(column, paper))
-        body.append(cells)
+        for line, cells in zip(table, body, strict=True):
+            mean, std, paper = (_number(column, line[name]) for name in (column, f"{column} sd", f"{column} paper"))
+            cells.append(f"{mean} ± {std}" if std else mean)
+            cells += [paper] if column in published else []
     return head, body
 
 
-def _number(column: str, value: float) -> str:
+def _number(column: str, value: float | None) -> str | None:
     """A metric with four digits; a cost or speed as a whole number or with three significant digits."""
+    if value is None:
+        return None
     return f"{console.rate(value):,}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)
