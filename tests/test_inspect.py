@@ -13,7 +13,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import KINDS, MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.cli import inspect as cli_inspect
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
-from genrec_cli.registry import TABLE, load, names
+from genrec_cli.registry import TABLE, load, names, plural
 from genrec_cli.stages import doctor
 from genrec_cli.stages.status import lines, survey
 
@@ -88,7 +88,7 @@ def test_the_remedy_is_the_line_that_was_typed(
 ) -> None:
     typed = ["train", "--model", "rpg", "--set", "train.lr=1e-3", "--label", "two words"]
     monkeypatch.setattr(sys, "argv", ["genrec", *typed])
-    run = build(ws, "runs", "rpg-s1", data=pipeline["data"])
+    run = build(Workspace(ws.root), "runs", "rpg-s1", data=pipeline["data"])
     (run.path / "file.txt").unlink()
     node = next(node for node in survey(ws, "shop") if node.path == run.path)
     assert node.command == "genrec train --model rpg --set train.lr=1e-3 --label 'two words' --dataset shop --force"
@@ -135,11 +135,11 @@ def test_nothing_yet_is_no_error(ws: Workspace, capsys: pytest.CaptureFixture[st
 # ---- list ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [*TABLE, *(f"{kind}s" for kind in TABLE)])
+@pytest.mark.parametrize("kind", [*TABLE, *map(plural, TABLE)])
 def test_every_registered_name_is_listed(ws: Workspace, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     assert call(ws, "list", kind, "--json") == 0
     entries = json.loads(capsys.readouterr().out)["entries"]
-    assert [entry["name"] for entry in entries] == list(TABLE[kind.removesuffix("s")])
+    assert [entry["name"] for entry in entries] == list(TABLE[next(name for name in TABLE if kind in (name, plural(name)))])
     assert all(entry["what"] and entry["what"] != "its file is missing" for entry in entries)
 
 

@@ -147,6 +147,13 @@ def test_every_section_of_a_recipe_is_read_by_a_step(name: str) -> None:
     assert set(read_toml(recipe.path)) - {"recipe"} <= read
 
 
+@pytest.mark.parametrize("name", ["quickstart", "beauty"])
+def test_the_models_without_training_are_the_first_rows_of_the_table(name: str) -> None:
+    evaluated = [step.run for step in read_recipe(name).steps if step.stage == "evaluate"]
+    order = ("popular", "transitions", "neighbours", "sasrec", "rpg", "mhl")
+    assert evaluated == [f"{model}-s0" for model in order]
+
+
 MDGR = ["sports-mdgr", "toys-mdgr", "sweeps/mdgr-codes", "sweeps/mdgr-decoding", "sweeps/mdgr-noise"]
 
 
@@ -468,7 +475,8 @@ def test_the_table_sets_the_published_number_beside_ours(tmp_path: Path, ws: Wor
     table = rows(recipe, made)
     assert [row["model"] for row in table] == ["popular-s0", "rpg-s0", "rpg, published"]
     assert [row["Recall@10"] for row in table] == [0.5, 0.5, 0.0745]
-    assert rows(recipe, Chain()) == [] and table[1]["MRR@10"] is None and table[2]["NDCG@10"] is None
+    assert rows(recipe, Chain()) == [] and table[1]["NDCG@5"] is None and table[2]["NDCG@10"] is None
+    assert [row["NDCG@10, seen left out"] for row in table] == [0.3, 0.3, None]
     assert [(row["users"], row["epochs"], row["train_seconds"]) for row in table[1:]] == [(3, 7, 65.0), (None,) * 3]
 
 

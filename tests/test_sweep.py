@@ -381,6 +381,7 @@ SIZES = {
     "mdgr-noise": 6,
     "mdgr-decoding": 16,
     "mdgr-codes": 3,
+    "counts": 14,
 }
 
 

@@ -25,9 +25,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {}
 class Common:
     """The shared options of one call."""
 
-    dataset: Annotated[
-        str | None, typer.Option(envvar="GENREC_DATASET", help="Data set. Default: the only one there is.")
-    ] = None
+    dataset: Annotated[str | None, typer.Option(envvar="GENREC_DATASET", help="Data set. Default: the only one.")] = (
+        None
+    )
     root: Annotated[Path, typer.Option(envvar="GENREC_ROOT", help="Folder of all artifacts.")] = Path("artifacts")
     config: Annotated[list[Path] | None, typer.Option(help="TOML file of sections; repeatable, later files win.")] = (
         None
@@ -37,9 +37,7 @@ class Common:
         typer.Option("--set", help="section.key=value, a TOML value; repeatable.", metavar="KEY=VALUE"),
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is up to date.")] = False
-    allow_stale: Annotated[
-        bool, typer.Option("--allow-stale", help="Use inputs that have changed; marks every later number.")
-    ] = False
+    allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Use changed inputs; marks all results.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and do nothing.")] = False
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more.")] = False
@@ -120,8 +118,8 @@ def command(
                 hint = f"the same 'genrec {name}' again; what was finished before is kept"
                 raise Interrupted(f"'genrec {name}' was stopped before it was done.", hint=hint) from None
 
-        own = [p for p in inspect.signature(function).parameters.values() if p.name != "common"]
-        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        _, *own = inspect.signature(function).parameters.values()
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature(own + SHARED)  # type: ignore[attr-defined]
         app.command(name, cls=PlainHelp)(run)
@@ -145,16 +143,12 @@ def _process_group(name: str, common: Common, distributed: bool) -> AbstractCont
 
 
 def make(
-    common: Common,
-    plan: "Plan",
-    work: Callable[[], "Artifact | None"],
-    *,
-    forecast: Callable[[], dict[str, Any]] | None = None,
+    common: Common, plan: "Plan", work: Callable[[], "Artifact | None"], *, forecast: Callable[[], Any] | None = None
 ) -> "Artifact | None":
     """Run a stage unless its artifact is up to date; print the artifact's path or its JSON.
 
-    ``work`` returns None in all processes but the first, which makes the artifact.
-    ``forecast`` estimates the cost of the work; a dry run adds the estimate to its JSON.
+    Only the first process makes the artifact; in the others ``work`` returns None. A dry run adds the estimate of
+    ``forecast`` to its JSON.
     """
     from genrec_cli import console
     from genrec_cli.stages.taint import WARNING

@@ -65,9 +65,8 @@ class TrainProgress:
 def epoch_line(row: dict[str, Any], epochs: int, metric: str) -> str:
     """A finished epoch in one line: phase, losses, validation, time, and what the curriculum changed."""
     losses = {name.removeprefix("loss/"): value for name, value in row.items() if name.startswith("loss/")}
-    best = ""
-    if row["best"] is not None:
-        best = " (best)" if row.get(f"valid/{metric}") == row["best"] else f" (best {row['best']:.4f})"
+    best = "" if row["best"] is None else f" (best {row['best']:.4f})"
+    best = " (best)" if best and row.get(f"valid/{metric}") == row["best"] else best
     words = [f"epoch {row['epoch']}/{epochs}", shown_phase(row["phase"], row["ratio"]), shown_losses(losses)]
     words += [shown_metric(metric, row) + best, clock(row["seconds"]), f"[{row['change']}]" if row["change"] else ""]
     return "  ".join(word for word in words if word)

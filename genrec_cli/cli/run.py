@@ -45,9 +45,7 @@ def register(app: typer.Typer) -> None:
         common: Common,
         context: typer.Context,
         recipe: Annotated[str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")],
-        from_dir: Annotated[
-            Path | None, typer.Option(help="Take the raw files from this folder instead of downloading them.")
-        ] = None,
+        from_dir: Annotated[Path | None, typer.Option(help="Folder of raw files, in place of a download.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
     ) -> None:

@@ -17,6 +17,8 @@ from genrec_cli.engine import protocols
 from genrec_cli.errors import Interrupted
 from genrec_cli.stages.recipe import TAKES, Recipe, Step, typed
 
+Do = Callable[[Step, list[str]], tuple[Artifact | None, list[dict[str, Any]]]]
+"""Runs a step, given with all inputs and its command line; returns its artifact and its output as JSON objects."""
 COLUMNS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10", protocols.column("NDCG@10", "left_out"))
 
 
@@ -62,19 +64,13 @@ class Chain:
 
 
 def run_recipe(
-    recipe: Recipe,
-    shared: Sequence[Sequence[str]],
-    do: Callable[[Step, list[str]], tuple[Artifact | None, list[dict[str, Any]]]],
-    fail: Callable[[Exception], int],
+    recipe: Recipe, shared: Sequence[Sequence[str]], do: Do, fail: Callable[[Exception], int]
 ) -> tuple[int, Chain]:
-    """Run the steps in order; stop at the first that fails.
+    """Run the steps in order; stop at the first that fails. Returns the last exit code and what was made.
 
     Args:
         shared: for each step the options of the whole recipe, as words.
-        do: runs a step, given with all inputs and its command line; returns its artifact and its output.
         fail: prints an error and returns its exit code.
-
-    Returns: the exit code of the last step that ran, and what was made.
     """
     chain, count = Chain(), len(recipe.steps)
     for number, (step, options) in enumerate(zip(recipe.steps, shared, strict=True), 1):

@@ -75,8 +75,8 @@ def lines(nodes: Iterable[Node], parent: Node | None = None, depth: int = 1) -> 
 def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
     stage = f"genrec {STAGE_OF[kind]} --dataset {dataset}"
     if path.name.startswith("."):
-        why = "left by a process that was killed or still runs"
-        return Node(kind, path, "partial", why, f"{stage}    begins it again and clears this away")
+        reason = "left by a process that was killed or still runs"
+        return Node(kind, path, "partial", reason, f"{stage}    starts again and removes this folder")
     model, found, seed = path.name.rpartition("-")[0].rpartition("-s")
     named = f"{stage} --model {model} --seed {seed}" if kind == "runs" and found and seed.isdigit() else stage
     try:

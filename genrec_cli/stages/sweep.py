@@ -30,6 +30,7 @@ from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row,
 from genrec_cli.stages.taint import mark
 
 VERSION = 1
+Progress = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,7 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
 
 
 def run(
-    ws: Workspace,
-    sweep: Sweep,
-    given: Inputs,
-    split: str,
-    *,
-    device: str,
-    force: bool,
-    progress: Callable[[], AbstractContextManager[Any]],
+    ws: Workspace, sweep: Sweep, given: Inputs, split: str, *, device: str, force: bool, progress: Progress
 ) -> tuple[list[Done], list[str]]:
     """Train and evaluate all cells. After a run that diverges the others go on.
 
@@ -206,8 +200,8 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
     """The best value of each tokenizer in a sweep over tokenizers."""
     best: dict[str, float] = {}
     if metric and ("tokenizer", "name") in sweep.varied:
-        name_of = {cell.row: cell.layers.get("tokenizer", {}).get("name") for cell in sweep.cells}
-        for name, cell in ((name_of[cell.row], cell) for cell in done if name_of[cell.row]):
+        names = {cell.row: str(cell.layers.get("tokenizer", {}).get("name", "")) for cell in sweep.cells}
+        for name, cell in ((names[cell.row], cell) for cell in done if names[cell.row]):
             best[name] = max(float(cell.value(metric) or 0.0), best.get(name, 0.0))
     return best
 

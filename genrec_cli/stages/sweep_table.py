@@ -25,15 +25,9 @@ SPEED = "users_per_second"
 SEARCH = (SPEED, "valid_fraction", "recall_against_exact")
 """Stats of the search, from the result of an evaluation."""
 QUALITY = (
-    "colliding_fraction",
-    "largest_group",
-    "mean_entropy",
-    "least_used_fraction",
-    "mutual_information_adjusted",
-    "neighbours_kept_by_decoded",
-    "neighbours_kept_by_digits",
-    "reconstruction_error",
-)
+    "colliding_fraction largest_group mean_entropy least_used_fraction mutual_information_adjusted "
+    "neighbours_kept_by_decoded neighbours_kept_by_digits reconstruction_error"
+).split()
 """Quality of the codes, from ``quality.json``; a dash for models without codes."""
 
 
