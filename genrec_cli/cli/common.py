@@ -57,11 +57,7 @@ class Common:
     def layers(
         self, command: str, named: dict[str, dict[str, Any]] | None = None, sections: Sequence[str] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Merge ``--config`` files < ``--set`` < named options, for the sections that a command reads.
-
-        Args:
-            sections: the sections to read. Default: all that the command can read.
-        """
+        """Merge ``--config`` files < ``--set`` < named options; ``sections`` default to all that the command reads."""
         from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_foreign
 
         sections = READS.get(command, ()) if sections is None else sections
@@ -99,8 +95,7 @@ def command(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command whose function takes ``common`` first; the shared options are added to its options.
 
-    Args:
-        distributed: whether the command can run as several processes (torchrun).
+    A ``distributed`` command can run as several processes (torchrun).
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:

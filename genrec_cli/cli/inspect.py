@@ -1,5 +1,6 @@
 """``genrec list``, ``genrec status`` and ``genrec doctor``: lists names, artifacts and their states, and checks."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,8 +28,7 @@ def register(app: typer.Typer) -> None:
         entries = _entries(common, kind)
         console.emit({"schema": 1, "kind": kind, "entries": entries})
         if entries:
-            columns = list(entries[0])
-            console.table("", columns, ([_shown(c, entry[c]) for c in columns] for entry in entries), to_stdout=True)
+            console.table("", list(entries[0]), (_shown(entry) for entry in entries), to_stdout=True)
         else:
             console.say(f"There are no {kind} under {common.root} yet.")
 
@@ -40,12 +40,11 @@ def register(app: typer.Typer) -> None:
 
         common.layers("status")
         ws = common.workspace()
-        names = [ws.dataset(common.dataset)] if common.dataset else ws.datasets()
-        trees = {name: survey(ws, name) for name in names}
+        trees = {name: survey(ws, name) for name in ([ws.dataset(common.dataset)] if common.dataset else ws.datasets())}
         text = [line for name, nodes in trees.items() for line in (name, *lines(nodes))]
         facts = [{"dataset": name, "artifacts": [n.facts() for n in nodes]} for name, nodes in trees.items()]
         console.emit({"schema": 1, "root": str(ws.root), "datasets": facts}, text="\n".join(text) if text else None)
-        if not names:
+        if not trees:
             console.say(f"There is nothing under {ws.root} yet. Start with: genrec run quickstart")
 
     @command(app, "doctor")
@@ -94,20 +93,10 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     return [{"name": name, "what": _summary(TABLE[kind].get(name))} for name in names(kind)]
 
 
-def _shown(column: str, value: Any) -> Any:
-    """A value for people: durations in words, sizes with one digit."""
-    from genrec_cli.stages.run import duration
-
-    if column == "seconds":
-        return duration(value)
-    return f"{value:.1f}" if column == "MiB" and value is not None else value
-
-
 def _summary(target: str | None) -> str:
     """First line of a module's docstring, without an import of the module: a model imports torch."""
     import ast
     from importlib.util import find_spec
-    from pathlib import Path
 
     if target is None:
         return "from another package"
@@ -125,10 +114,19 @@ def _artifacts(ws: "Workspace", dataset: str | None, kind: str) -> list[dict[str
 
     rows = []
     for name in [ws.dataset(dataset)] if dataset else ws.datasets():
-        for node in (node for node in survey(ws, name) if node.kind == kind):
-            facts = node.facts()
+        for facts in (node.facts() for node in survey(ws, name) if node.kind == kind):
             started, size = facts["started"], facts["bytes"]
-            made = started and datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M")
-            row = {"dataset": name, "name": node.path.name, "state": node.state, "made": made}
+            row = {"dataset": name, "name": Path(facts["path"]).name, "state": facts["state"]}
+            row["made"] = started and datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M")
             rows.append(row | {"seconds": facts["seconds"], "MiB": size and round(size / 2**20, 1)})
     return rows
+
+
+def _shown(entry: dict[str, Any]) -> list[Any]:
+    """The values of a row for people: durations in words, sizes with one digit."""
+    from genrec_cli.stages.run import duration
+
+    if "seconds" in entry:
+        size = entry["MiB"]
+        entry = entry | {"seconds": duration(entry["seconds"]), "MiB": None if size is None else f"{size:.1f}"}
+    return list(entry.values())

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from genrec_cli.stages.recipe import Step
     from genrec_cli.stages.run import Chain
 
-WITH_DEVICE = ("train", "evaluate", "recommend", "case-study")
+OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study")}
+OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"]}
+"""Stage -> the options of ``genrec run`` that its command has too."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,8 @@ def register(app: typer.Typer) -> None:
         place = typed({"dataset": common.dataset, "root": None if default_root else common.root})
 
         def options(step: "Step") -> dict[str, Any]:
-            """Options of the recipe that the step's command has too."""
-            values = {
-                "from_dir": from_dir if step.stage == "download" else None,
-                "seed": seed if step.stage == "train" else None,
-                "device": device if step.stage in WITH_DEVICE and device != "auto" else None,
-            }
-            return {name: value for name, value in values.items() if value is not None}
+            values = {"from_dir": from_dir, "seed": seed, "device": None if device == "auto" else device}
+            return {name: values[name] for name in OPTIONS.get(step.stage, []) if values[name] is not None}
 
         def shared(step: "Step") -> list[str]:
             names = ("config", "force", "allow_stale", "json", "verbose", "quiet")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-
 DEFAULT_ENCODER = "sentence-transformers/sentence-t5-base"
 GIB = 2**30
 
@@ -63,8 +62,7 @@ def _torch() -> Iterator[Check]:
         yield Check("torch build", PROBLEM, f"cannot be imported: {error}", "pip install --force-reinstall torch")
         return
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
-    usable = torch.cuda.is_available()
-    if usable or not _nvidia_visible():
+    if torch.cuda.is_available() or not _nvidia_visible():
         yield Check("torch build", OK, build)
     elif build == "CPU":
         remedy = "pip install --force-reinstall torch    (or: uv pip install --torch-backend=auto torch)"
@@ -72,7 +70,7 @@ def _torch() -> Iterator[Check]:
     else:
         remedy = "update the NVIDIA driver, or install a torch build for its CUDA version"
         yield Check("torch build", NOTE, f"{build}; the GPU cannot be used", remedy)
-    if usable:
+    if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield Check("device", OK, f"cuda: {names}")
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -122,11 +120,9 @@ def _disk(root: Path) -> Iterator[Check]:
         yield Check("root", PROBLEM, f"{root} cannot be written: {error.strerror}", "choose another: --root DIR")
         return
     yield Check("root", OK, f"{root} can be written")
-    free = shutil.disk_usage(folder).free
-    if free < GIB:
-        yield Check("disk", NOTE, f"{free / GIB:.1f} GiB free under {folder}", "make room, or choose --root elsewhere")
-    else:
-        yield Check("disk", OK, f"{free / GIB:.1f} GiB free")
+    free = shutil.disk_usage(folder).free / GIB
+    full = Check("disk", NOTE, f"{free:.1f} GiB free under {folder}", "make room, or choose --root elsewhere")
+    yield full if free < 1 else Check("disk", OK, f"{free:.1f} GiB free")
 
 
 def _encoder() -> Check:

@@ -17,10 +17,9 @@ def names(folder: Path) -> list[str]:
 
 
 def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """The path and the sections of a file, by its name in ``folder`` or by its path, which ends in .toml.
+    """The path and the sections of a file with a ``table``, by its name in ``folder`` or by its path.
 
-    Raises UsageError if there is no such file, ConfigError if it is not valid or lacks the table ``[recipe]`` or
-    ``[sweep]``.
+    Raises UsageError if there is no such file, ConfigError if it is not valid TOML or lacks the table.
     """
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not name.endswith(".toml") and name not in (known := names(folder)):
@@ -34,7 +33,7 @@ def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict
 
 
 def layer_of(settings: Mapping[str, Any], allowed: Collection[str], where: str) -> dict[str, dict[str, Any]]:
-    """Settings as section -> key -> value: ``{"train.lr": x}`` and ``{"train": {"lr": x}}`` are the same.
+    """Settings as section -> key -> value, from ``{"train.lr": x}`` or ``{"train": {"lr": x}}``.
 
     Raises ConfigError for a name without a section, or with a section that is not in ``allowed``.
     """

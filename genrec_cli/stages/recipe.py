@@ -113,10 +113,7 @@ class Recipe:
         return step.model or settings["model"].get("name"), settings["train"].get("seed", 0)
 
     def label(self, step: Step) -> str:
-        """The name by which later steps refer to the run of a train step.
-
-        With another seed (``--set train.seed=1`` or ``GENREC_SEED=1``) the run itself has another label.
-        """
+        """The name of the run of a train step in later steps. With ``--seed`` the run itself has another label."""
         model, seed = self.settings(step)
         return step.label or f"{model or 'mhl'}-s{seed}"
 

@@ -1,7 +1,6 @@
 """Runs the steps of a recipe in order and makes its closing table.
 
-The command line that is printed before each step makes the same artifact when it is typed alone, and a second run of
-the recipe finds every artifact up to date.
+The command line that is printed before each step makes the same artifact when it is typed alone.
 """
 
 import itertools
@@ -36,13 +35,6 @@ class Chain:
         """The artifacts of a kind, in the order in which they were made."""
         return [artifact for artifact in self.made if artifact.kind == kind]
 
-    def add(self, artifact: Artifact, label: str) -> None:
-        """Record an artifact, so that later steps use this one although others may fit too."""
-        self.made.append(artifact)
-        if artifact.kind == "runs":
-            name = artifact.path.name
-            self.runs |= dict.fromkeys((name, name.rpartition("-")[0], label), artifact)
-
     def named(self, step: Step) -> Step:
         """The step with its runs named by folder, so that they are those of this chain."""
         full = {name: run.path.name for name, run in self.runs.items()}
@@ -51,10 +43,7 @@ class Chain:
         return step.model_copy(update=update)
 
     def inputs(self, step: Step) -> dict[str, str]:
-        """Inputs that a step does not name and that earlier steps made, such as the vectors of the last codes.
-
-        A step with ``interactions`` needs none, and codes that a step names have vectors of their own.
-        """
+        """Inputs that a step does not name and that earlier steps made. The vectors are those of the last codes."""
         last = {"run" if artifact.kind == "runs" else artifact.kind: artifact.path.name for artifact in self.made}
         for codes in [] if step.codes else self.of("codes"):
             if facts := codes.manifest["inputs"].get("vectors"):
@@ -68,18 +57,16 @@ def run_recipe(
 ) -> tuple[int, Chain]:
     """Run the steps in order; stop at the first that fails. Returns the last exit code and what was made.
 
-    Args:
-        shared: for each step the options of the whole recipe, as words.
-        fail: prints an error and returns its exit code.
+    ``shared`` are for each step the options of the whole recipe, as words; ``fail`` prints an error.
     """
     chain, count = Chain(), len(recipe.steps)
     for number, (step, options) in enumerate(zip(recipe.steps, shared, strict=True), 1):
-        own = chain.named(step)
-        inputs = chain.inputs(own)
+        named = chain.named(step)
+        inputs = chain.inputs(named)
         more = [*options, *typed(inputs)]
-        console.say(f"\n[{number}/{count}] {folded(own.words, more)}")
+        console.say(f"\n[{number}/{count}] {folded(named.words, more)}")
         try:
-            artifact, printed = do(own.model_copy(update=inputs), [*own.words, *more])
+            artifact, printed = do(named.model_copy(update=inputs), [*named.words, *more])
         except (Exception, KeyboardInterrupt) as error:
             stopped = Interrupted(f"'genrec {step.stage}' was stopped before it was done.")
             code = fail(error if isinstance(error, Exception) else stopped)
@@ -90,8 +77,10 @@ def run_recipe(
                 console.warn(f"{where} failed with exit code {code}; once mended, the same 'genrec run' goes on there")
             return code, chain
         chain.outputs += [{"command": step.stage, **facts} for facts in printed]
-        if artifact is not None:
-            chain.add(artifact, recipe.label(step) if step.stage == "train" else "")
+        chain.made += [artifact] if artifact else []
+        if artifact and step.stage == "train":
+            name = artifact.path.name
+            chain.runs |= dict.fromkeys((name, name.rpartition("-")[0], recipe.label(step)), artifact)
     return 0, chain
 
 
@@ -102,10 +91,7 @@ def folded(words: Sequence[str], more: Sequence[str]) -> str:
 
 
 def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
-    """The closing table: one row per evaluation; after the rows of a model its published numbers on this data set.
-
-    A row has the metrics, the count of ``users``, and ``epochs`` and ``train_seconds`` of the run.
-    """
+    """The closing table: one row per evaluation; after the rows of a model its published numbers on this data set."""
     table: list[dict[str, Any]] = []
     for (model, dataset), group in itertools.groupby(chain.of("eval"), lambda e: (e.result.get("model"), e.dataset)):
         for artifact in group:

@@ -1,8 +1,4 @@
-"""The artifacts under a root, their states and their lineage.
-
-Only manifests are read, and files whose time stamp has changed. A damaged manifest is one of the states and not an
-error.
-"""
+"""The artifacts under a root, their states and their lineage. Reads manifests and files whose time stamp changed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,10 +27,7 @@ class Node:
     children: list["Node"] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        """All but the tree, for ``--json``; ``inputs`` are paths relative to the root, ``bytes`` the size of all files.
-
-        Fields of the manifest are None for an unfinished artifact.
-        """
+        """All but the tree, for ``--json``; ``inputs`` are paths relative to the root. Unknown values are None."""
         manifest = self.artifact.manifest if self.artifact else {}
         facts: dict[str, Any] = {name: getattr(self, name) for name in ("kind", "state", "why", "command")}
         facts |= {name: manifest.get(name) for name in ("key", "digest", "tainted", "started", "seconds")}

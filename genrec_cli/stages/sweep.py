@@ -31,6 +31,7 @@ from genrec_cli.stages.taint import mark
 
 VERSION = 1
 Progress = Callable[[], AbstractContextManager[Any]]
+"""Makes a context whose ``attach`` returns the callbacks of a training loop."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +64,30 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
 
 def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, Path | None]]:
     """The state of every cell and the folder of its run, without any work."""
-    states: list[tuple[Cell, str, Path | None]] = []
-    for cell in sweep.cells:
+
+    def state(cell: Cell) -> tuple[Cell, str, Path | None]:
         codes = _codes(ws, cell, given, make=False)
         if codes is None and _needs_codes(cell):
-            states.append((cell, "codes would be made first", None))
-            continue
+            return cell, "codes would be made first", None
         plan = _train_plan(ws, sweep, cell, given, codes).plan
-        state = "up to date" if ws.done(plan) else "would go on" if ws.path(plan).is_dir() else "would be made"
-        states.append((cell, state, ws.path(plan)))
-    return states
+        path, unfinished = ws.path(plan), "would go on" if ws.path(plan).is_dir() else "would be made"
+        return cell, "up to date" if ws.done(plan) else unfinished, path
+
+    return [state(cell) for cell in sweep.cells]
 
 
 def run(
     ws: Workspace, sweep: Sweep, given: Inputs, split: str, *, device: str, force: bool, progress: Progress
 ) -> tuple[list[Done], list[str]]:
-    """Train and evaluate all cells. After a run that diverges the others go on.
-
-    Args:
-        progress: makes a context whose ``attach`` returns the callbacks of a training loop.
-
-    Returns: the finished cells, and the names of those that diverged.
-    """
+    """Train and evaluate all cells. Returns the finished cells, and the names of those that diverged."""
     plans = [(cell, _train_plan(ws, sweep, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
     columns = check_columns(sweep.config.columns)
     done: list[Done] = []
     diverged: list[str] = []
     made: dict[str, Artifact] = {}
     for number, (cell, plan) in enumerate(plans, 1):
-        head = f"[{number}/{len(plans)}] {cell.row}, seed {cell.seed}: runs/{plan.plan.name}"
+        name = f"{cell.row}, seed {cell.seed}"
+        head = f"[{number}/{len(plans)}] {name}: runs/{plan.plan.name}"
         finished = made.get(plan.plan.key) or (None if force else ws.done(plan.plan))
         console.say(f"{head}: up to date" if finished else head)
         try:
@@ -101,8 +97,8 @@ def run(
             assert finished is not None  # a sweep runs as one process
             made[plan.plan.key] = finished
         except DivergedError as error:
-            console.warn(f"{cell.row}, seed {cell.seed} diverged: {error.message}")
-            diverged.append(f"{cell.row}, seed {cell.seed}")
+            console.warn(f"{name} diverged: {error.message}")
+            diverged.append(name)
             continue
         at = cutoffs(columns, _evaluation(cell).at)
         settings = merge(cell.layers, {"evaluate": {"at": at, "split": split}})
@@ -198,19 +194,16 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
 
 def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, float]:
     """The best value of each tokenizer in a sweep over tokenizers."""
-    best: dict[str, float] = {}
-    if metric and ("tokenizer", "name") in sweep.varied:
-        names = {cell.row: str(cell.layers.get("tokenizer", {}).get("name", "")) for cell in sweep.cells}
-        for name, cell in ((names[cell.row], cell) for cell in done if names[cell.row]):
-            best[name] = max(float(cell.value(metric) or 0.0), best.get(name, 0.0))
-    return best
+    if not metric or ("tokenizer", "name") not in sweep.varied:
+        return {}
+    names = {cell.row: cell.layers.get("tokenizer", {}).get("name") for cell in sweep.cells}
+    values = sorted((float(cell.value(metric) or 0.0), str(names[cell.row])) for cell in done if names[cell.row])
+    return {name: value for value, name in values}  # the last value of a name is its largest
 
 
 def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
-    """The plan of a cell, with the label of an existing run of the same key.
-
-    Rows that differ only in ``[search]`` share one run; it is validated with the settings that they share.
-    """
+    """The plan of a cell, with the label of an existing run of the same key."""
+    # Rows that differ only in [search] share one run, which is validated with the settings that they share.
     search = {key: v for key, v in cell.layers.get("search", {}).items() if ("search", key) not in sweep.varied}
     paths = train.Inputs(str(given.data.path), str(codes.path) if codes else None)
     made = train.plan(ws, given.data.dataset, cell.model, cell.layers | {"search": search}, inputs=paths)

@@ -8,6 +8,7 @@ example). The other sections of the file are settings of all cells. Settings win
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,16 +109,15 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     varied = frozenset((section, key) for _, layer in own for section in layer for key in layer[section])
     _refuse(given, varied, shared)
     base = {section: shared[section] for section in SECTIONS if section in shared}
-    cells = tuple(
-        Cell(row, seed, merge(base, layer, {"train": {"seed": seed}})) for row, layer in own for seed in config.seeds
-    )
+    runs = itertools.product(own, config.seeds)
+    cells = tuple(Cell(row, seed, merge(base, layer, {"train": {"seed": seed}})) for (row, layer), seed in runs)
     return Sweep(path.stem, config, place.expected, tuple(row for row, _ in own), cells, varied)
 
 
 def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     """Names and settings of all rows: each run with each point of the grid, in the order of the file."""
-    layer = _layer(grid, "sweep.grid")
-    axes = {f"{section}.{key}": values for section, keys in layer.items() for key, values in keys.items()}
+    sections = _layer(grid, "sweep.grid").items()
+    axes = {f"{section}.{key}": values for section, keys in sections for key, values in keys.items()}
     for axis, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"sweep.grid: {axis} must be a list of values to try, not {values!r}.")
@@ -140,9 +140,8 @@ def _layer(settings: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]
 def _check(config: SweepConfig, place: Place, rows: list[str]) -> None:
     if not rows or rows == [""]:
         raise ConfigError("a sweep needs [[sweep.run]] rows or a [sweep.grid].")
-    if len(set(rows)) < len(rows):
-        double = next(row for row in rows if rows.count(row) > 1)
-        raise ConfigError(f"two rows are called '{double}'.")
+    if doubled := [row for row, count in Counter(rows).items() if count > 1]:
+        raise ConfigError(f"two rows are called '{doubled[0]}'.")
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"sweep.seeds has a seed twice: {list(config.seeds)}.")
     for row, numbers in place.expected.items():

@@ -24,10 +24,9 @@ COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 SPEED = "users_per_second"
 SEARCH = (SPEED, "valid_fraction", "recall_against_exact")
 """Stats of the search, from the result of an evaluation."""
-QUALITY = (
-    "colliding_fraction largest_group mean_entropy least_used_fraction mutual_information_adjusted "
-    "neighbours_kept_by_decoded neighbours_kept_by_digits reconstruction_error"
-).split()
+QUALITY: tuple[str, ...] = ("colliding_fraction", "largest_group", "mean_entropy", "least_used_fraction")
+QUALITY += ("mutual_information_adjusted", "neighbours_kept_by_decoded", "neighbours_kept_by_digits")
+QUALITY += ("reconstruction_error",)
 """Quality of the codes, from ``quality.json``; a dash for models without codes."""
 
 
@@ -70,8 +69,8 @@ def check_columns(columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _standard(column: str) -> str:
-    level = CODE_LEVEL if column.startswith(CODE_LEVEL) else ""
-    return level + "{}@{}".format(*metrics.parse(column.removeprefix(CODE_LEVEL)))
+    name, cutoff = metrics.parse(column.removeprefix(CODE_LEVEL))
+    return f"{CODE_LEVEL if column.startswith(CODE_LEVEL) else ''}{name}@{cutoff}"
 
 
 def cutoffs(columns: Sequence[str], at: Sequence[int]) -> list[int]:
@@ -108,10 +107,8 @@ def per_row(
 
 
 def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows for people: ``0.0431 ± 0.0012``, and the published number where there is one.
-
-    Code-level metrics with seen items left out are only in the files.
-    """
+    """Columns and rows for people, with means as ``0.0431 ± 0.0012`` and published numbers."""
+    # Code-level metrics with seen items left out are only in the files.
     columns = [c for c in with_protocols(columns) if c in columns or not c.startswith(CODE_LEVEL)]
     published = {column for column in columns if any(line[f"{column} paper"] is not None for line in table)}
     head, body = ["row", "n"], [[line["row"], line["n"]] for line in table]
@@ -126,6 +123,6 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
 
 def _number(column: str, value: float | None) -> str | None:
     """A metric with four digits; a cost or speed as a whole number or with three significant digits."""
-    if value is None:
-        return None
-    return f"{console.rate(value):,}".removesuffix(".0") if column in (*COSTS, SPEED) else console.cell(value)
+    if value is None or column not in (*COSTS, SPEED):
+        return None if value is None else console.cell(value)
+    return f"{console.rate(value):,}".removesuffix(".0")
