@@ -106,9 +106,9 @@ def test_a_dry_run_names_what_it_would_make_and_makes_nothing(walk, name):
 @pytest.mark.parametrize("name", PIPELINE)
 def test_json_is_one_object_and_nothing_else(walk, name, capfd):
     answer = genrec(walk.root, *PIPELINE[name], "--json", "--quiet")
-    told = json.loads(answer.out)
-    assert told["path"] == walk.steps[name].first.out.strip()
-    assert told["state"] == "up to date" and told["schema"] == 1 and "result" in told
+    output = json.loads(answer.out)
+    assert output["path"] == walk.steps[name].first.out.strip()
+    assert output["state"] == "up to date" and output["schema"] == 1 and "result" in output
     assert answer.err == ""
     assert capfd.readouterr() == ("", ""), "nothing may go around sys.stdout and sys.stderr"
 
@@ -141,9 +141,9 @@ def test_help_loads_nothing_heavy():
         "heavy = {'torch', 'pydantic', 'numpy', 'polars', 'pyarrow', 'sklearn', 'faiss', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "recommend" in told
-    assert told.splitlines()[-1] == "[]"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "recommend" in output
+    assert output.splitlines()[-1] == "[]"
 
 
 # ---- recommend -------------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def test_the_formats_hold_the_same(walk, tmp_path):
         with path.open(newline="") as stream:
             found = list(csv.DictReader(stream, delimiter=delimiter))
         assert found == [{name: str(value) for name, value in row.items()} for row in rows]
-    told = json.loads(genrec(walk.root, "recommend", "--run", "sasrec-s0", "--users", users, "--json").out)
-    assert told["recommendations"] == rows
+    output = json.loads(genrec(walk.root, "recommend", "--run", "sasrec-s0", "--users", users, "--json").out)
+    assert output["recommendations"] == rows
 
 
 def test_a_file_of_columns_makes_no_rows(walk, tmp_path, monkeypatch):
@@ -201,11 +201,17 @@ def test_histories_never_seen_may_hold_unknown_items(walk, tmp_path):
 BAD_HISTORIES = {
     "h.csv": ["", "a,b\n1,2\n", "user,item\nu\n", "user,item\nu,NEVER\n", '"' + "x" * 140_000],
     "h.jsonl": [
-        "[1]\n", "{\n", '{"user": "u"}\n', '{"user": null, "items": ["x"]}\n', '{"user": "u", "items": "x"}\n',
-        '{"user": "\\ud800", "items": ["x"]}\n', '{"user": 1, "items": [' + "9" * 5000 + "]}\n",
-        '{"user": "u", "items": []}\n', "[" * 100_000,
+        "[1]\n",
+        "{\n",
+        '{"user": "u"}\n',
+        '{"user": null, "items": ["x"]}\n',
+        '{"user": "u", "items": "x"}\n',
+        '{"user": "\\ud800", "items": ["x"]}\n',
+        '{"user": 1, "items": [' + "9" * 5000 + "]}\n",
+        '{"user": "u", "items": []}\n',
+        "[" * 100_000,
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name, content", [(name, c) for name, many in BAD_HISTORIES.items() for c in many])
@@ -264,7 +270,7 @@ WRONG = [
     (4, ["evaluate", "--run", "rpg-s9"], "No runs 'rpg-s9'"),
     (4, ["evaluate", "--dataset", "synthetik"], "Did you mean 'synthetic'?"),
     (4, ["train", "--codes", "opq9"], "opq9"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("code, words, said", WRONG, ids=[" ".join(words[-3:]) for _, words, _ in WRONG])
@@ -324,13 +330,13 @@ def test_a_changed_byte_is_found_named_and_never_forgotten(copy):
     assert genrec(copy, *PIPELINE["evaluate sasrec"]).code == 0, "it has nothing to do with codes"
     anyway = genrec(copy, *PIPELINE["evaluate rpg"], "--allow-stale")
     assert anyway.manifest["tainted"] is True
-    told = "made from stale inputs (--allow-stale): do not report these numbers"
-    assert anyway.err.count(told) == 1
+    warning = "made from stale inputs (--allow-stale): do not report these numbers"
+    assert anyway.err.count(warning) == 1
     cases = genrec(copy, *PIPELINE["case-study"], "--allow-stale")
     compared = genrec(copy, "compare", "rpg-s0", "--allow-stale")
     for answer, page in ((cases, "cases.md"), (compared, "table.md")):
-        assert answer.manifest["tainted"] is True and f"warning: {told}" in answer.err
-        assert f"**M{told[1:]}.**" in (answer.path / page).read_text()
+        assert answer.manifest["tainted"] is True and f"warning: {warning}" in answer.err
+        assert f"**M{warning[1:]}.**" in (answer.path / page).read_text()
     assert "stale" in genrec(copy, "recommend", "--run", "rpg-s0", "--allow-stale").err
     assert genrec(copy, "case-study", "--users", "1").manifest["result"]["runs"] == ["popular-s0", "sasrec-s0"]
 
@@ -459,9 +465,11 @@ def test_a_run_killed_in_the_middle_ends_with_the_bits_of_an_unbroken_one(
     partial = copy / whole.relative_to(other)
     environment = os.environ | {"GENREC_ROOT": str(copy), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "genrec_cli", *words], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-m", "genrec_cli", *words],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 60
     while not (partial / LAST).exists() and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -486,8 +486,8 @@ def test_comments_stand_below_each_other() -> None:
 
 
 def test_durations_read_well() -> None:
-    told = ["-", "0 s", "1 min 00 s", "2 min 05 s", "3 h 07 min"]
-    assert [duration(s) for s in (None, 0.4, 59.7, 125, 11_225)] == told
+    output = ["-", "0 s", "1 min 00 s", "2 min 05 s", "3 h 07 min"]
+    assert [duration(s) for s in (None, 0.4, 59.7, 125, 11_225)] == output
 
 
 def test_published_numbers_of_another_data_set_are_left_out(tmp_path: Path, ws: Workspace) -> None:
@@ -606,14 +606,14 @@ def test_each_printed_line_typed_alone_finds_its_artifact_up_to_date(made) -> No
 def test_with_json_stdout_is_one_object(made) -> None:
     root, path, first = made
     again = genrec(root, "run", path, *SMALL, "--json")
-    told = json.loads(again.out)
-    assert (again.code, told["recipe"], told["exit"]) == (0, "mine", 0)
-    assert [step["command"] for step in told["steps"]] == [*STAGES[:2], "train", "evaluate", "recommend"]
-    assert [step.get("state") for step in told["steps"]] == ["up to date"] * 4 + [None]
-    assert all(step["path"] in first.out for step in told["steps"][:4])
-    assert len(told["steps"][4]["recommendations"]) == 2 * told["steps"][1]["result"]["users"]
-    (row,) = told["table"]
-    assert row["model"] == "popular-s0" and row["users"] == told["steps"][3]["result"]["users"]
+    output = json.loads(again.out)
+    assert (again.code, output["recipe"], output["exit"]) == (0, "mine", 0)
+    assert [step["command"] for step in output["steps"]] == [*STAGES[:2], "train", "evaluate", "recommend"]
+    assert [step.get("state") for step in output["steps"]] == ["up to date"] * 4 + [None]
+    assert all(step["path"] in first.out for step in output["steps"][:4])
+    assert len(output["steps"][4]["recommendations"]) == 2 * output["steps"][1]["result"]["users"]
+    (row,) = output["table"]
+    assert row["model"] == "popular-s0" and row["users"] == output["steps"][3]["result"]["users"]
 
 
 def test_a_set_of_the_whole_recipe_wins_over_a_step(tmp_path: Path, made) -> None:
@@ -623,8 +623,8 @@ def test_a_set_of_the_whole_recipe_wins_over_a_step(tmp_path: Path, made) -> Non
     path.write_text(path.read_text().replace('"shop"', '"synthetic"') + "[train]\nlr = 2e-3\nepochs = 4\n")
     answer = genrec(root, "run", path, *TINY, "--set", "train.epochs=1", "--seed", "4", "--dry-run")
     assert answer.out.count("--set train.epochs=") == 2
-    told = json.loads(genrec(root, *shlex.split(answer.out)[1:], "--json", "--dry-run").out)
-    assert {name: told["config"]["train"][name] for name in ("epochs", "lr", "seed")} == {
+    output = json.loads(genrec(root, *shlex.split(answer.out)[1:], "--json", "--dry-run").out)
+    assert {name: output["config"]["train"][name] for name in ("epochs", "lr", "seed")} == {
         "epochs": 1,
         "lr": 1e-3,
         "seed": 4,
@@ -636,6 +636,6 @@ def test_a_failure_in_a_step_is_the_exit_code_of_the_command(tmp_path: Path, mad
     path = write(tmp_path, 'stage = "train", model = "popular"', 'stage = "evaluate", set = { evaluate.users = 0 }')
     path.write_text(path.read_text().replace('"shop"', '"synthetic"'))
     answer = genrec(root, "run", path, "--json")
-    told = json.loads(answer.out)
-    assert answer.code == told["exit"] == 3 and "evaluate.users" in answer.err and "step 2 of 2" in answer.err
-    assert [step["command"] for step in told["steps"]] == ["train"]
+    output = json.loads(answer.out)
+    assert answer.code == output["exit"] == 3 and "evaluate.users" in answer.err and "step 2 of 2" in answer.err
+    assert [step["command"] for step in output["steps"]] == ["train"]

@@ -324,11 +324,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("code", "content", "words", "told"), WRONG)
-def test_a_wrong_sweep_is_one_clear_error_before_any_work(shop, tmp_path, code, content, words, told):
+@pytest.mark.parametrize(("code", "content", "words", "message"), WRONG)
+def test_a_wrong_sweep_is_one_clear_error_before_any_work(shop, tmp_path, code, content, words, message):
     answer = genrec(shop / "root", "sweep", write(tmp_path, content), *words)
     assert (answer.code, answer.out) == (code, ""), answer.err
-    assert told in answer.err and "bug" not in answer.err
+    assert message in answer.err and "bug" not in answer.err
     assert not list((shop / "root" / "synthetic").glob("[cr][ou][dn]*s/*")), "nothing was made"
 
 
@@ -475,7 +475,7 @@ def test_sweeps_are_no_recipes_of_steps():
 
 
 @pytest.mark.parametrize(
-    "value, told",
+    "value, text",
     [
         (7.0838, "7.08"),
         (0.04123, "0.0412"),
@@ -485,9 +485,9 @@ def test_sweeps_are_no_recipes_of_steps():
         (13_612_345, "13,612,345"),
     ],
 )
-def test_speeds_and_costs_keep_three_digits(value, told):
+def test_speeds_and_costs_keep_three_digits(value, text):
     line = {"row": "a", "n": 1, "users_per_second": value, "users_per_second sd": None, "users_per_second paper": None}
-    assert shown([line], ["users_per_second"])[1] == [["a", 1, told]]
+    assert shown([line], ["users_per_second"])[1] == [["a", 1, text]]
 
 
 def test_columns_and_cutoffs():
@@ -559,8 +559,11 @@ def test_data_without_times_have_no_days(tmp_path):
     lines = [f"u{user},i{(user + step) % 7}" for user in range(30) for step in range(5)]
     (tmp_path / "log.csv").write_text("user_id,item_id\n" + "\n".join(lines) + "\n")
     root = tmp_path / "root"
-    for words in (["preprocess", "--dataset", "own", "--interactions", tmp_path / "log.csv", "--k-core", "1"],
-                  ["train", "--model", "popular"], ["evaluate"]):  # fmt: skip
+    for words in (
+        ["preprocess", "--dataset", "own", "--interactions", tmp_path / "log.csv", "--k-core", "1"],
+        ["train", "--model", "popular"],
+        ["evaluate"],
+    ):
         answer = genrec(root, *words)
         assert answer.code == 0, answer.err
     answer = genrec(root, "compare", "popular-s0", "--by", "day")
@@ -605,11 +608,11 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("code", "words", "told"), REFUSED)
-def test_what_cannot_be_compared_is_refused(swept, code, words, told):
+@pytest.mark.parametrize(("code", "words", "message"), REFUSED)
+def test_what_cannot_be_compared_is_refused(swept, code, words, message):
     names = sides(swept)[1].split(",")
     answer = genrec(swept[0], "compare", *(word.format(a=names[0], b=names[1]) for word in words))
-    assert answer.code == code and told in answer.err, answer.err
+    assert answer.code == code and message in answer.err, answer.err
 
 
 def test_evaluations_in_several_ways_must_be_named(swept, tmp_path):

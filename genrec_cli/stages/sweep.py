@@ -182,8 +182,8 @@ def _validate(cell: Cell, columns: Sequence[str]) -> None:
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
     name = kind.search if config.search == "auto" else config.search
-    own = f"'{cell.row}' sets it: leave evaluate.search out, as each model has its own"
-    search = matching_search(name, cell.model, own)
+    hint = f"'{cell.row}' sets it: leave evaluate.search out, then each model uses its default search"
+    search = matching_search(name, cell.model, hint)
     settings = validate(search.Config, "search", layers.get("search", {}))
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:

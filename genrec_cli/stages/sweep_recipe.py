@@ -101,17 +101,17 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
         head = merge(content, given)["sweep"]
         config = validate(SweepConfig, "sweep", head)
         place = config.on.get(dataset, Place())
-        own = [(row, _layer(settings, f"the row '{row}'")) for row, settings in _rows(config, head.get("grid", {}))]
+        rows = list(_rows(config, head.get("grid", {})))
         shared = merge(content, _layer(place.set, f"sweep.on.{dataset}"), given)
-        _check(config, place, [row for row, _ in own])
+        _check(config, place, [name for name, _ in rows])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
-    varied = frozenset((section, key) for _, layer in own for section in layer for key in layer[section])
+    varied = frozenset((section, key) for _, layer in rows for section in layer for key in layer[section])
     _refuse(given, varied, shared)
     base = {section: shared[section] for section in SECTIONS if section in shared}
-    runs = itertools.product(own, config.seeds)
+    runs = itertools.product(rows, config.seeds)
     cells = tuple(Cell(row, seed, merge(base, layer, {"train": {"seed": seed}})) for (row, layer), seed in runs)
-    return Sweep(path.stem, config, place.expected, tuple(row for row, _ in own), cells, varied)
+    return Sweep(path.stem, config, place.expected, tuple(name for name, _ in rows), cells, varied)
 
 
 def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:

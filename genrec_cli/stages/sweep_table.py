@@ -1,7 +1,7 @@
 """The table of a sweep: per row mean and standard deviation over seeds, and the published numbers."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,7 @@ from genrec_cli.engine import metrics, protocols
 from genrec_cli.engine.protocols import CODE_LEVEL
 from genrec_cli.errors import ConfigError
 
-COSTS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "minutes": lambda run: run["seconds"] / 60 if "seconds" in run else None,
-    "step_ms": lambda run: 1000 * run["seconds"] / run["steps"] if run.get("steps") else None,
-    "epochs": lambda run: run.get("epochs"),
-    "best_epoch": lambda run: run.get("best_epoch"),
-    "peak_memory_mib": lambda run: run.get("peak_memory_mib"),
-    "parameters": lambda run: run.get("parameters"),
-}
+COSTS = ("minutes", "step_ms", "epochs", "best_epoch", "peak_memory_mib", "parameters")
 """Costs from the result of a run. Seconds include the validations; memory is measured on CUDA only."""
 SPEED = "users_per_second"
 SEARCH = (SPEED, "valid_fraction", "recall_against_exact")
@@ -42,14 +35,15 @@ class Done:
     """The codes of the model; None for a model without codes."""
 
     def value(self, column: str) -> float | None:
-        """The value of a column."""
-        if column in SEARCH:
-            return self.evaluation.result.get(column)
-        if column in COSTS:
-            return COSTS[column](self.run.result)
-        if column in QUALITY:
-            return self.codes.result.get(column) if self.codes else None
-        return protocols.flat(self.evaluation.result).get(column)
+        """The value of a column; None if it is unknown."""
+        run, evaluation = self.run.result, self.evaluation.result
+        if column == "minutes":
+            return run["seconds"] / 60 if "seconds" in run else None
+        if column == "step_ms":
+            return 1000 * run["seconds"] / run["steps"] if run.get("steps") else None
+        codes = self.codes.result if self.codes else {}
+        sources = dict.fromkeys(COSTS, run) | dict.fromkeys(SEARCH, evaluation) | dict.fromkeys(QUALITY, codes)
+        return sources.get(column, protocols.flat(evaluation)).get(column)
 
 
 def with_protocols(columns: Sequence[str]) -> list[str]:
