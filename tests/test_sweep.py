@@ -16,8 +16,7 @@ from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, DivergedError, UsageError
-from genrec_cli.stages.experiment import SWEEPS, names
-from genrec_cli.stages.recipe import read_recipe
+from genrec_cli.stages.recipe import SWEEPS, names, read_recipe
 from genrec_cli.stages.sweep_recipe import MAX_CELLS, Sweep, SweepConfig, read_sweep
 from genrec_cli.stages.sweep_table import check_columns, cutoffs, shown
 

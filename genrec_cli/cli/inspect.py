@@ -73,8 +73,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     from genrec_cli.config import did_you_mean
     from genrec_cli.errors import UsageError
     from genrec_cli.registry import TABLE, names, plural
-    from genrec_cli.stages import experiment
-    from genrec_cli.stages.recipe import read_recipe
+    from genrec_cli.stages import recipe
 
     ws = common.workspace()
     singular = {plural(name): name for name in TABLE}
@@ -83,7 +82,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
     if kind not in known:
         raise UsageError(f"There is no kind '{kind}'.{did_you_mean(kind, known)}", hint=f"Kinds: {', '.join(known)}")
     if kind == "recipes":
-        heads = [(name, read_recipe(name).head) for name in experiment.names(experiment.RECIPES)]
+        heads = [(name, recipe.read_recipe(name).head) for name in recipe.names(recipe.RECIPES)]
         return [{"name": name, "dataset": head.dataset, "what": head.title} for name, head in heads]
     if kind == "datasets":
         return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]

@@ -8,17 +8,18 @@ The settings of a step win over the sections of the file, and ``--set`` wins ove
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from genrec_cli.config import READS, Count, Section, did_you_mean, merge, parse_set, validate
+from genrec_cli.config import READS, SECTIONS, Count, Section, did_you_mean, merge, parse_set, read_toml, validate
 from genrec_cli.errors import ConfigError, UsageError
-from genrec_cli.stages.experiment import RECIPES, layer_of, read_file
 
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+SWEEPS = RECIPES / "sweeps"
 TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
     "preprocess": ("raw", "interactions", "items"),
@@ -140,6 +141,44 @@ def read_recipe(name: str) -> Recipe:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
     return Recipe(path.stem, path, head, steps, content)
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the TOML files in a folder of the package."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The path and the sections of a file with a ``table``, by its name in ``folder`` or by its path.
+
+    Raises UsageError if there is no such file, ConfigError if it is not valid TOML or lacks the table.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not name.endswith(".toml") and name not in (known := names(folder)):
+        message = f"There is no {table} '{name}'.{did_you_mean(name, known)}"
+        raise UsageError(message, hint=f"There are: {', '.join(known)}; or give a FILE.toml")
+    content = read_toml(path)
+    if table not in content:
+        hint = "genrec run takes a [recipe], genrec sweep a [sweep], and --config FILE.toml any settings"
+        raise ConfigError(f"{path} has no [{table}] table.", hint=hint)
+    return path, content
+
+
+def layer_of(settings: Mapping[str, Any], allowed: Collection[str], where: str) -> dict[str, dict[str, Any]]:
+    """Settings as section -> key -> value, from ``{"train.lr": x}`` or ``{"train": {"lr": x}}``.
+
+    Raises ConfigError for a name without a section, or with a section that is not in ``allowed``.
+    """
+    layer: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        section, dot, key = name.partition(".")
+        if not dot and not isinstance(value, dict):
+            raise ConfigError(f"{where}: write section.key, not '{name}'.", hint="For example: { train.lr = 5e-4 }")
+        if section not in allowed:
+            hint = f"Sections: {', '.join(allowed) or 'none'}"
+            raise ConfigError(f"{where} cannot set '{section}'.{did_you_mean(section, SECTIONS)}", hint=hint)
+        layer.setdefault(section, {}).update({key: value} if dot else value)
+    return layer
 
 
 def refuse_unread(recipe: Recipe, assigned: Iterable[str], from_dir: Path | None) -> None:
