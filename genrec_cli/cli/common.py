@@ -25,16 +25,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {}
 class Common:
     """The shared options of one call."""
 
-    dataset: Annotated[str | None, typer.Option(envvar="GENREC_DATASET", help="Data set. Default: the only one.")] = (
-        None
-    )
+    dataset: Annotated[str | None, typer.Option(envvar="GENREC_DATASET", help="Default: the only data set.")] = None
     root: Annotated[Path, typer.Option(envvar="GENREC_ROOT", help="Folder of all artifacts.")] = Path("artifacts")
-    config: Annotated[list[Path] | None, typer.Option(help="TOML file of sections; repeatable, later files win.")] = (
-        None
-    )
+    config: Annotated[list[Path] | None, typer.Option(help="TOML file; repeatable, later files win.")] = None
     set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value, a TOML value; repeatable.", metavar="KEY=VALUE"),
+        list[str] | None, typer.Option("--set", help="VALUE is in TOML. Repeatable.", metavar="SECTION.KEY=VALUE")
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is up to date.")] = False
     allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Use changed inputs; marks all results.")] = False

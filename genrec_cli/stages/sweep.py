@@ -229,5 +229,5 @@ def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact 
     if "vectors" not in codes_of.needs(tokenizer):
         return artifact(*codes_of.codes_stage(ws, data, config))
     encoder = vectors.make_encoder(vectors.encoder_values(encoding, None, given.encoder))
-    vectors_of = artifact(*vectors.vectors_stage(ws, data, encoder))
-    return vectors_of and artifact(*codes_of.codes_stage(ws, data, config, vectors_of))
+    item_vectors = artifact(*vectors.vectors_stage(ws, data, encoder))
+    return item_vectors and artifact(*codes_of.codes_stage(ws, data, config, item_vectors))
