@@ -64,11 +64,17 @@ def comparisons(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         ours = next((side for side in file["sides"].values() if side["times_ours"] == 1), None)
         for other, side in file["sides"].items():
             if ours is not None and side is not ours:
-                lines.append({
-                    "what": f"parsing {name}", "other": other, "ours_seconds": ours["seconds"],
-                    "other_seconds": side["seconds"], "ratio": side["times_ours"],
-                    "ours_peak_mib": ours["peak_mib"], "other_peak_mib": side["peak_mib"],
-                })  # fmt: skip
+                lines.append(
+                    {
+                        "what": f"parsing {name}",
+                        "other": other,
+                        "ours_seconds": ours["seconds"],
+                        "other_seconds": side["seconds"],
+                        "ratio": side["times_ours"],
+                        "ours_peak_mib": ours["peak_mib"],
+                        "other_peak_mib": side["peak_mib"],
+                    }
+                )
     return lines
 
 
@@ -104,8 +110,13 @@ def figure(lines: list[dict[str, Any]], path: Path) -> None:
         FigureCanvasSVG(drawn)
         axes = drawn.add_subplot()
         ratios = [line["ratio"] for line in lines]
-        axes.barh(range(len(lines)), [r - 1 for r in ratios], left=1,
-                  color=[BLUE if r >= 1 else ORANGE for r in ratios], height=0.62)  # fmt: skip
+        axes.barh(
+            range(len(lines)),
+            [r - 1 for r in ratios],
+            left=1,
+            color=[BLUE if r >= 1 else ORANGE for r in ratios],
+            height=0.62,
+        )
         axes.set_yticks(range(len(lines)), [f"{line['what']}\n{line['other']}" for line in lines], fontsize=7)
         axes.set_xscale("log")
         axes.invert_yaxis()

@@ -1,9 +1,9 @@
-"""What the codes of a large catalogue cost in memory: read from a file, under a model, under exact decoding.
+"""The memory of the codes of a large catalogue: read from a file, under a model, under exhaustive search.
 
     python bench/codes.py [--items 1000000] [--digits 32]
 
-Prints the MiB that the process holds beyond what it held before (resident, not mapped from files) after each step, and
-its peak. The model is narrow, so that its parameters do not count.
+Prints the additional resident memory of the process in MiB (not mapped from files) after each step, and its peak. The
+model is narrow, so that its parameters are small.
 """
 
 import argparse
@@ -28,13 +28,13 @@ V = 256
 
 
 def held() -> float:
-    """MiB of this process that are mapped from no file."""
+    """MiB of this process that are not mapped from files."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
 
 
 def write(folder: Path, items: int, digits: int) -> None:
-    """Random codes and the counts of their items, as the stages write them."""
+    """Random codes and the counts of their items, in the files of the stages."""
     codes_IK = np.random.default_rng(0).integers(V, size=(items, digits), dtype="uint16")
     CodesTable(codes_IK, V).write(folder)
     pq.write_table(USERS.empty_table(), folder / "users.parquet")
@@ -47,7 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--digits", type=int, default=32)
-    parser.add_argument("--folder", type=Path, help="where the two files are, or are made; default: a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="the files are read from here, or written; default: a temporary one"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
@@ -60,9 +62,9 @@ def main() -> None:
         row["catalogue"] = held() - before
         model = Rpg(RpgConfig(width=8, heads=2, inner=8, layers=1), catalog, max_length=10).to(device)
         row["and_model"] = held() - before
-        decoder = Exhaustive(catalog)
-        row["and_exact_decoding"] = held() - before
-        assert len(decoder.twins.twin_J) < catalog.items == decoder.items and model.digits == catalog.digits
+        search = Exhaustive(catalog)
+        row["and_exhaustive_search"] = held() - before
+        assert len(search.groups.later_J) < catalog.items == search.items and model.digits == catalog.digits
         row["and_ranks_of_codes"] = held() - before
     row["peak_of_process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({name: round(value) for name, value in row.items()}))

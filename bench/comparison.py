@@ -57,10 +57,13 @@ def machine() -> dict[str, Any]:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "CPU": names[0] if names else platform.CPU(), "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
+        "CPU": names[0] if names else platform.CPU(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
         "load": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+    }
 
 
 def report(comparisons: Sequence[Comparison], **more: Any) -> dict[str, Any]:

@@ -177,8 +177,14 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
                     full = name == "exact_ms" or row["enough"]
                     axes.plot(row["items"], row[name], "o", color=colour, markerfacecolor=colour if full else "white")
                     if name == "graph_ms":
-                        axes.annotate(f"{row['recall']:.2f}", (row["items"], row[name]), fontsize=7,
-                                      xytext=(0, 5), textcoords="offset points", ha="center")  # fmt: skip
+                        axes.annotate(
+                            f"{row['recall']:.2f}",
+                            (row["items"], row[name]),
+                            fontsize=7,
+                            xytext=(0, 5),
+                            textcoords="offset points",
+                            ha="center",
+                        )
             axes.set(xscale="log", yscale="log", xlabel="items", title=f"{kind} codes, {users} user(s) at once")
             axes.set_ylabel("milliseconds" if number == 1 else "")
             axes.legend()
@@ -217,8 +223,10 @@ def main() -> None:
                 )
     last = rows[-1]
     print(floor(options.digits, last["users"], last["items"], last["exact_ms"]))
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     if options.json == "-":
         print(json.dumps({"rows": rows}))
     if options.output:

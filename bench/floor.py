@@ -1,10 +1,10 @@
-"""How near the training step is to what this machine can do: multiplications and bytes against measured peaks.
+"""The training step relative to the machine's limits: multiplications and bytes against measured peaks.
 
     python bench/floor.py [--data ARTIFACT] [--digits 32] [--precision fp32 bf16] [--json]
 
-The floor of a step is its multiplications at the rate of one large matrix product in the same precision, plus
-the bytes of the optimiser (AdamW reads weight, gradient and two moments and writes three of them) at the rate of
-one large copy. Exact decoding is additions over look-ups: its floor is the bytes looked up at the rate of a copy.
+The lower bound of a step is its multiplications at the rate of one large matrix product in the same precision, plus the
+bytes of the optimiser (AdamW reads weight, gradient and two moments and writes three of them) at the rate of one large
+copy. The lower bound of the exhaustive search is the bytes of its look-ups at the rate of a copy.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from genrec_cli.searches.exhaustive import Exhaustive
 
 MASKS = {"rpg": None, "mhl random": "random", "mhl entropy": "entropy"}
 ADAMW_BYTES = 7 * 4
-"""A parameter: four numbers read and three written, in fp32."""
+"""Per parameter: four values read and three written, in fp32."""
 
 
 def best(work: Callable[[], object], device: torch.device, rounds: int = 7) -> float:
-    """The shortest of some runs: a peak is what the machine can do, not what it does on average."""
+    """The shortest of several runs."""
     return min(timed(work, device) for _ in range(rounds + 1))
 
 
@@ -53,7 +53,7 @@ def peaks(device: torch.device, precisions: list[str]) -> dict[str, float]:
 
 
 def operators(work: Callable[[], object], top: int = 8) -> list[tuple[str, float]]:
-    """Where the time goes: share of each operator's own time."""
+    """The fraction of the time of each operator, without the operators that it calls."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         work()
     events = sorted(seen.key_averages(), key=lambda e: -e.self_cpu_time_total)
@@ -62,10 +62,14 @@ def operators(work: Callable[[], object], top: int = 8) -> list[tuple[str, float
 
 
 def step_floor(
-    step: Callable[[Batch], None], batches: list[Batch], parameters: int, peak: dict[str, float], precision: str,
+    step: Callable[[Batch], None],
+    batches: list[Batch],
+    parameters: int,
+    peak: dict[str, float],
+    precision: str,
     device: torch.device,
-) -> dict[str, Any]:  # fmt: skip
-    """One model's step over the same batches: its operations, time, and share of the floor."""
+) -> dict[str, Any]:
+    """One model's step over the same batches: its operations, its time, and the lower bound as a fraction of it."""
     step(batches[0])
     with FlopCounterMode(display=False) as counter:
         for batch in batches:
@@ -74,23 +78,28 @@ def step_floor(
     seconds = statistics.median(timed(lambda b=b: step(b), device) for b in batches)
     products, update = flops / peak[precision], parameters * ADAMW_BYTES / peak["copy"]
     return {
-        "seconds": seconds, "gflop": flops / 1e9, "gflop_per_second": flops / seconds / 1e9,
-        "share_of_peak": flops / seconds / peak[precision], "floor_seconds": products + update,
+        "seconds": seconds,
+        "gflop": flops / 1e9,
+        "gflop_per_second": flops / seconds / 1e9,
+        "fraction_of_peak": flops / seconds / peak[precision],
+        "floor_seconds": products + update,
         "floor_fraction": (products + update) / seconds,
         "operators": operators(lambda: [step(b) for b in batches[:3]]) if device.type == "cpu" else [],
-    }  # fmt: skip
+    }
 
 
 def decode_floor(catalog: Catalog, peak: dict[str, float], device: torch.device, users: int = 32) -> dict[str, float]:
     """Look-ups and the top 10 of one batch."""
-    decoder = Exhaustive(catalog)
+    search = Exhaustive(catalog)
     logp = torch.randn(users, catalog.digits, catalog.codewords, device=device).log_softmax(-1)
-    seconds = statistics.median(timed(lambda: decoder.top(decoder.code_scored(logp), 10), device) for _ in range(20))
+    seconds = statistics.median(timed(lambda: search.top(search.code_scored(logp), 10), device) for _ in range(20))
     looked_up = 4.0 * users * catalog.items * catalog.digits
     return {
-        "seconds": seconds, "looked_up_mb": looked_up / 1e6, "gb_per_second": looked_up / seconds / 1e9,
-        "share_of_copy": looked_up / seconds / peak["copy"],
-    }  # fmt: skip
+        "seconds": seconds,
+        "looked_up_mb": looked_up / 1e6,
+        "gb_per_second": looked_up / seconds / 1e9,
+        "fraction_of_copy": looked_up / seconds / peak["copy"],
+    }
 
 
 def main() -> None:
@@ -128,14 +137,16 @@ def main() -> None:
     print("peaks: " + ", ".join(f"{name} {value / 1e9:.0f} G/s" for name, value in peak.items()))
     for name, row in found.items():
         if name == "decode":
-            print(f"decode: {row['seconds'] * 1e3:.2f} ms, {row['looked_up_mb']:.0f} MB looked up, "
-                  f"{row['gb_per_second']:.0f} GB/s, {row['share_of_copy']:.1f} of a copy's rate")  # fmt: skip
+            print(
+                f"decode: {row['seconds'] * 1e3:.2f} ms, {row['looked_up_mb']:.0f} MB looked up, "
+                f"{row['gb_per_second']:.0f} GB/s, {row['fraction_of_copy']:.1f} of a copy's rate"
+            )
             continue
         print(
-            f"{name:18} {row['seconds'] * 1e3:7.1f} ms  {row['gflop']:5.1f} GFLOP  {row['share_of_peak']:.0%} of peak  "
-            f"floor {row['floor_seconds'] * 1e3:6.1f} ms ({row['floor_fraction']:.0%})"
+            f"{name:18} {row['seconds'] * 1e3:7.1f} ms {row['gflop']:5.1f} GFLOP {row['fraction_of_peak']:.0%} of peak"
+            f"  floor {row['floor_seconds'] * 1e3:6.1f} ms ({row['floor_fraction']:.0%})"
         )
-        print("    " + ", ".join(f"{operator} {share:.0%}" for operator, share in row["operators"]))
+        print("    " + ", ".join(f"{operator} {fraction:.0%}" for operator, fraction in row["operators"]))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ CODEWORDS = 256
 
 
 class Uncached:
-    """TIGER's prefixes, and every beam computed from its codes alone."""
+    """TIGER's prefixes without a KV cache: every beam is computed from its codes."""
 
     def __init__(self, model: Tiger, batch: Batch) -> None:
         self.model, self.batch = model, batch
@@ -62,7 +62,7 @@ class Uncached:
 
 
 class UncachedTiger:
-    """The face of a model around a model."""
+    """A PrefixScorer without a KV cache."""
 
     def __init__(self, model: Tiger) -> None:
         self.model = model
@@ -78,15 +78,15 @@ def tiger(items: int, beams: int, device: torch.device) -> dict[str, Callable[[B
     catalog = Catalog.of(torch.ones(items, dtype=torch.long).to(device), codes.to(device), CODEWORDS)
     model = Tiger(TigerConfig(), catalog, max_length=20).to(device).eval()
     searches = {"tiger, beam": model, "tiger, beam, uncached": UncachedTiger(model)}
-    return {name: decode(Beam(face, catalog, BeamConfig(beams=beams))) for name, face in searches.items()}
+    return {name: decode(Beam(scorer, catalog, BeamConfig(beams=beams))) for name, scorer in searches.items()}
 
 
-def decode(decoder: Beam) -> Callable[[Batch], object]:
-    return lambda batch: decoder.decode(batch, 10)
+def decode(search: Beam) -> Callable[[Batch], object]:
+    return lambda batch: search.decode(batch, 10)
 
 
 SIDES = [tiger, mdgr]
-"""Each gives searches by name; the first row is what the others are compared with."""
+"""Each gives searches by name; the others are compared with the first row."""
 
 
 @torch.inference_mode()
@@ -105,9 +105,7 @@ def main() -> None:
     sides = {name: work for side in SIDES for name, work in side(items, options.beams, device).items()}
     user, at = histories.targets("test")
     chosen = np.random.default_rng(0).permutation(len(user))[: options.users]
-    batches = list(
-        eval_batches(histories, user[chosen], at[chosen], max_length=20, batch_size=options.batch_size)
-    )  # fmt: skip
+    batches = list(eval_batches(histories, user[chosen], at[chosen], max_length=20, batch_size=options.batch_size))
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for number, known in enumerate([batches[0], *batches]):
         batch = known.batch.to(device)

@@ -1,6 +1,6 @@
-"""MDGR's rows of ``bench/generate.py``: one for each R_warm and m_par.
+"""MDGR's rows of ``bench/generate.py``: one per R_warm and m_par.
 
-Random codes of 8 x 300 and random weights, which do the work of trained ones: no search here stops early.
+Random codes of 8 x 300 and random weights: the time of a search does not depend on them.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ WAYS = [(4, 2), (4, 4), (2, 2), (0, 2), (0, 4), (8, 1)]
 
 
 def mdgr(items: int, beams: int, device: torch.device) -> dict[str, Callable[[Batch], object]]:
-    """Decoders by name, as ``bench/generate.py`` takes them."""
+    """Searches by name, for ``bench/generate.py``."""
     codes = torch.randint(0, CODEWORDS, (items, DIGITS), generator=torch.Generator().manual_seed(0))
     catalog = Catalog.of(torch.ones(items, dtype=torch.long).to(device), codes.to(device), CODEWORDS)
     model = Mdgr(MdgrConfig(), catalog, max_length=20).to(device).eval()
     sides: dict[str, Callable[[Batch], object]] = {}
     for warmup, parallel in WAYS:
         config = DiffusionConfig(warmup=warmup, parallel=parallel, beams=beams)
-        decoder = Diffusion(model, catalog, config)
-        name = f"mdgr, R_warm {warmup}, m_par {parallel}, {len(decoder.steps)} passes"
-        sides[name] = lambda batch, decoder=decoder: decoder.decode(batch, 10)
+        search = Diffusion(model, catalog, config)
+        name = f"mdgr, R_warm {warmup}, m_par {parallel}, {len(search.steps)} passes"
+        sides[name] = lambda batch, search=search: search.decode(batch, 10)
     return sides

@@ -26,8 +26,18 @@ STAGES = ("preprocess", "tokenize", "train", "evaluate")
 WIDTH = 128
 """Of the vectors, and what the papers' text encoders give after PCA."""
 STEPS, USERS = 200, 1_000
-TRAIN = ["--model", "rpg", "--set", f"train.max_steps={STEPS}", "--set", f"train.valid_users={USERS}",
-         "--set", "train.max_length=50", "--batch-size", "64"]  # fmt: skip
+TRAIN = [
+    "--model",
+    "rpg",
+    "--set",
+    f"train.max_steps={STEPS}",
+    "--set",
+    f"train.valid_users={USERS}",
+    "--set",
+    "train.max_length=50",
+    "--batch-size",
+    "64",
+]
 POLL = 0.05
 
 

@@ -1,10 +1,10 @@
-"""What MDGR's decoder makes of digits that it knows, early in training: with codes times sqrt(D), and without.
+"""The use that MDGR's decoder makes of known digits, early in training.
 
     python bench/known_digits.py --data ARTIFACT --codes ARTIFACT [--steps 400] [--width 128]
 
-Every 100 steps: the validation loss of targets with all digits masked, and of the masked half where the other half is
-known. A decoder that makes nothing of known digits has the same of both. Small sizes; nearly all digits are masked in
-training (the end of the curriculum). One JSON object a line.
+Every 100 steps: the validation loss of targets with all digits masked, and of a masked half where the other half is
+known. A decoder that ignores known digits has the same loss in both cases. Small sizes; nearly all digits are masked in
+training (the end of the curriculum). One JSON object per line.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from genrec_cli.artifacts import MANIFEST, Artifact
-from genrec_cli.curriculum.target_masks import Noise, NoiseConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig, TargetMasks
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
@@ -32,11 +32,11 @@ def validated(model: Mdgr, histories: Histories) -> dict[str, float]:
     model.eval()
     for known in eval_batches(histories, user, at, max_length=50, batch_size=500):
         code_BK = model.codes_of(known.target_B)
-        hidden = {"all_masked": torch.ones_like(code_BK, dtype=torch.bool)}
-        hidden["half_known"] = torch.rand(code_BK.shape, generator=generator).argsort(1) < model.digits // 2
+        masks = {"all_masked": torch.ones_like(code_BK, dtype=torch.bool)}
+        masks["half_known"] = torch.rand(code_BK.shape, generator=generator).argsort(1) < model.digits // 2
         with autocast(CPU, "bf16"):
             memory = model.read(known.batch)
-            for name, mask_BK in hidden.items():
+            for name, mask_BK in masks.items():
                 logp_BKV = model.fill(memory, code_BK.masked_fill(mask_BK, -1)[:, None])[:, 0]
                 found[name].append(-logp_BKV.gather(2, code_BK[..., None])[..., 0][mask_BK])
     model.train()
@@ -56,25 +56,25 @@ def main() -> None:
     catalog = load_catalog(dict(zip(("data", "codes"), read, strict=True)))
     config = TrainConfig(lr=2e-3, warmup_steps=100, weight_decay=0.01)
     rows = Rows.of(histories, max_length=50, windows="sliding", stride=25)
-    for scaled in (False, True):
-        torch.manual_seed(0)
-        sizes = MdgrConfig(width=options.width, layers=2, inner=4 * options.width, temperature=0.03, scaled=scaled)
-        model = Mdgr(sizes, catalog, max_length=50).train()
-        optimizer = make_optimizer(model, config)
-        hide = Noise(NoiseConfig(preset="curriculum"), model.digits, torch.Generator().manual_seed(0)).at(1.0)
-        order = rows.order(0, 0)
-        for step in range(options.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, 5 * options.steps, config)
-            chosen = order[step * options.batch_size % (len(rows) - options.batch_size) :][: options.batch_size]
-            optimizer.zero_grad()
-            with autocast(CPU, "bf16"):
-                loss = model.losses(rows.batch(histories, chosen), hide)["next"]
-            (loss.sum / loss.count).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            if (step + 1) % 100 == 0 or step + 1 == options.steps:
-                print(json.dumps({"scaled": scaled, "step": step + 1, **validated(model, histories)}), flush=True)
+    torch.manual_seed(0)
+    sizes = MdgrConfig(width=options.width, layers=2, inner=4 * options.width, temperature=0.03)
+    model = Mdgr(sizes, catalog, max_length=50).train()
+    optimizer = make_optimizer(model, config)
+    sampler = TargetMasks(NoiseConfig(preset="curriculum"), model.digits, torch.Generator().manual_seed(0)).at(1.0)
+    order = rows.order(0, 0)
+    for step in range(options.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 5 * options.steps, config)
+        first = step * options.batch_size % max(len(rows) - options.batch_size, 1)
+        batch = rows.batch(histories, order[first:][: options.batch_size])
+        optimizer.zero_grad()
+        with autocast(CPU, "bf16"):
+            loss = model.losses(batch, sampler(model, batch))["next"]
+        (loss.sum / loss.count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        if (step + 1) % 100 == 0 or step + 1 == options.steps:
+            print(json.dumps({"step": step + 1, **validated(model, histories)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What masked history learning costs over RPG: training steps of both, in alternating runs.
+"""The time of MHL's training step relative to RPG's, in alternating runs.
 
     python bench/mhl_step.py [--data ARTIFACT] [--digits 16 32] [--stride 25] [--device cpu]
 
-The same batches, codes and sizes; the paper's own overhead is 1.86 (its Table 13).
+Both have the same batches, codes and sizes; the paper's overhead is 1.86 (its Table 13).
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from comparison import report
 from rpg_step import MAX_LENGTH, Side, alternating, made_up, random_codes, training
 
-from genrec_cli.curriculum.history_masks import Masker
+from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.optim import TrainConfig
@@ -24,10 +24,11 @@ from genrec_cli.models.rpg import Rpg, RpgConfig
 
 
 def masked_training(model: Rpg, mask: str | None, *, histories: Histories, rows: Rows, precision: str) -> Side:
-    """A training step of a model, on its device, under a mask policy at token level, ratio .15."""
+    """A training step of a model, on its device, under a mask policy at token level with ratio .15."""
     device = next(model.parameters()).device
-    choose = Masker(mask, "token", 0.15, "printed", torch.Generator(device).manual_seed(0)) if mask else None
-    return training(model, histories, rows, precision, graphs=False, choose=choose)
+    generator = torch.Generator(device).manual_seed(0)
+    sampler = HistoryMasks(mask, "token", 0.15, "printed", generator) if mask else None
+    return training(model, histories, rows, precision, graphs=False, sampler=sampler)
 
 
 def main() -> None:

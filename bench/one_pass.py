@@ -1,10 +1,10 @@
-"""All targets of a history in one pass against a row for each of them: targets a second of models of one size.
+"""All targets of a history in one pass against a row per target: targets per second of models of one size.
 
     python bench/one_pass.py --data ARTIFACT [--models tiger mdgr] [--batch-size 256] [--stride 10] [--device cuda]
 
-A row for each target has an encoder that sees the whole history, one pass one whose items see no later ones. Both
-sides learn about as many targets a step; the rows of one pass are fewer by that factor. Codes are random, as a
-step costs the same whatever they mean. Histories are made up without ``--data``. One JSON object a line.
+With a row per target the encoder is bidirectional; in one pass it is causal. Both sides learn about the same number of
+targets per step, so a step of one pass has fewer rows. Codes are random: the time of a step does not depend on them.
+Without ``--data`` the histories are random. One JSON object per line.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from rpg_step import made_up, random_codes, timed, training
-from steps import CODES, chooser
+from steps import CODES, mask_sampler
 
 from genrec_cli import registry
 from genrec_cli.data.sequences import Histories, Rows
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--models", nargs="+", choices=("tiger", "mdgr"), default=["tiger", "mdgr"])
-    parser.add_argument("--batch-size", type=int, default=256, help="targets a step, about")
+    parser.add_argument("--batch-size", type=int, default=256, help="targets per step, about")
     parser.add_argument("--stride", type=int, nargs="+", default=[1, 10], help="train.stride of the rows of one pass")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--steps", type=int, default=10)
@@ -45,7 +45,8 @@ def main() -> None:
             targets = int((histories.train_end - 1).clip(0).sum())
             size = max(options.batch_size * len(rows) // targets, 1)
             graphs = device.type == "cuda" and name == "tiger"
-            side = training(model, histories, rows, options.precision, graphs=graphs, choose=chooser(name, device))
+            sampler = mask_sampler(name, device)
+            side = training(model, histories, rows, options.precision, graphs=graphs, sampler=sampler)
             sides[windows, stride], found[windows, stride] = (side, rows, size), [0.0, 0]
         warm_up = 40 if graphs else 2
         for step in range(options.steps + warm_up):
@@ -61,7 +62,7 @@ def main() -> None:
             speed = learned / seconds
             first = first or speed
             result = {"model": name, "windows": windows, "stride": stride, "rows": len(sides[windows, stride][1])}
-            result |= {"targets_a_second": round(speed, 1), "times": round(speed / first, 2)}
+            result |= {"targets_per_second": round(speed, 1), "times": round(speed / first, 2)}
             print(json.dumps(result), flush=True)
 
 

@@ -49,9 +49,13 @@ def review_lines(count: int, items: int, mean: int, rng: np.random.Generator) ->
         size = min(AT_A_TIME, count - first)
         long = np.minimum(rng.gamma(1.3, mean / 1.3, size), 5_000).astype(int) if mean else np.zeros(size, int)
         columns = (
-            rng.integers(0, max(count // 9, 1), size), rng.integers(0, items, size), rng.integers(1, 6, size),
-            rng.integers(12_000, 16_000, size), rng.integers(0, len(text) - 6_000, size), long,
-        )  # fmt: skip
+            rng.integers(0, max(count // 9, 1), size),
+            rng.integers(0, items, size),
+            rng.integers(1, 6, size),
+            rng.integers(12_000, 16_000, size),
+            rng.integers(0, len(text) - 6_000, size),
+            long,
+        )
         for user, item, stars, day, at, length in zip(*(column.tolist() for column in columns), strict=True):
             head = f'{{"reviewerID": "A{user:013d}", "asin": "B{item:09d}", '
             tail = f'"overall": {stars}.0, "unixReviewTime": {day * 86_400}'
@@ -163,14 +167,18 @@ def inflate(path: Path) -> int:
 
 SIDES: dict[str, dict[str, tuple]] = {
     REVIEWS: {
-        "ours": (ours_reviews,), "loop of eval": (reviews_by, evaluated),
-        "loop of json.loads": (reviews_by, json.loads), "inflate": (inflate,),
+        "ours": (ours_reviews,),
+        "loop of eval": (reviews_by, evaluated),
+        "loop of json.loads": (reviews_by, json.loads),
+        "inflate": (inflate,),
     },
     METADATA: {
-        "ours": (ours_metadata,), "loop of eval": (metadata_by, evaluated),
-        "loop of ast.literal_eval": (metadata_by, literal), "inflate": (inflate,),
+        "ours": (ours_metadata,),
+        "loop of eval": (metadata_by, evaluated),
+        "loop of ast.literal_eval": (metadata_by, literal),
+        "inflate": (inflate,),
     },
-}  # fmt: skip
+}
 
 
 def run(side: tuple, path: Path) -> tuple[int, float, float, int]:

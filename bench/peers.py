@@ -30,21 +30,55 @@ TORCH = "torch==2.13.0"
 PINS = {"cornac": ["cornac==3.0.1", "transformers==4.57.1"], "rectools": ["rectools[torch]==0.19.0"]}
 PEERS = {
     "rpg": {
-        "library": "cornac", "script": "cornac_models.py",
-        "settings": {"width": 448, "layers": 2, "heads": 4, "inner": 1024, "dropout": 0.3, "lr": 5e-4,
-                     "temperature": 0.07, "max_length": 50, "windows": "sliding", "stride": 25},
+        "library": "cornac",
+        "script": "cornac_models.py",
+        "settings": {
+            "width": 448,
+            "layers": 2,
+            "heads": 4,
+            "inner": 1024,
+            "dropout": 0.3,
+            "lr": 5e-4,
+            "temperature": 0.07,
+            "max_length": 50,
+            "windows": "sliding",
+            "stride": 25,
+        },
     },
     "sasrec": {
-        "library": "rectools", "script": "rectools_sasrec.py",
-        "settings": {"width": 128, "layers": 2, "heads": 2, "inner": 128, "dropout": 0.2, "lr": 1e-3,
-                     "max_length": 50, "windows": "recent", "stride": 25},
+        "library": "rectools",
+        "script": "rectools_sasrec.py",
+        "settings": {
+            "width": 128,
+            "layers": 2,
+            "heads": 2,
+            "inner": 128,
+            "dropout": 0.2,
+            "lr": 1e-3,
+            "max_length": 50,
+            "windows": "recent",
+            "stride": 25,
+        },
     },
     "tiger": {
-        "library": "cornac", "script": "cornac_models.py",
-        "settings": {"width": 128, "layers": 4, "heads": 6, "head_width": 64, "inner": 1024, "dropout": 0.1, "lr": 1e-3,
-                     "max_length": 20, "windows": "each", "stride": 1, "causal": False, "beams": 20},
+        "library": "cornac",
+        "script": "cornac_models.py",
+        "settings": {
+            "width": 128,
+            "layers": 4,
+            "heads": 6,
+            "head_width": 64,
+            "inner": 1024,
+            "dropout": 0.1,
+            "lr": 1e-3,
+            "max_length": 20,
+            "windows": "each",
+            "stride": 1,
+            "causal": False,
+            "beams": 20,
+        },
     },
-}  # fmt: skip
+}
 """By model. Their validation is of ten users where it takes a search."""
 
 
@@ -131,16 +165,22 @@ def main() -> None:
             items = subset(histories, np.stack(table.to_numpy()).astype("int64"), options.users, data)
             peer = PEERS[name]
             settings = peer["settings"] | {
-                "model": name, "epochs": options.epochs, "batch_size": options.batch_size, "warmup_steps": 20,
-                "precision": "fp32", "valid_users": 10 if "beams" in peer["settings"] else None,
-            }  # fmt: skip
+                "model": name,
+                "epochs": options.epochs,
+                "batch_size": options.batch_size,
+                "warmup_steps": 20,
+                "precision": "fp32",
+                "valid_users": 10 if "beams" in peer["settings"] else None,
+            }
             rounds = []
             for number in range(options.rounds):
                 asked = settings | {"seed": number}
-                rounds.append({
-                    "ours": contend(Path(sys.executable), "ours.py", data, asked, options.threads),
-                    "other": contend(python, peer["script"], data, asked, options.threads),
-                })  # fmt: skip
+                rounds.append(
+                    {
+                        "ours": contend(Path(sys.executable), "ours.py", data, asked, options.threads),
+                        "other": contend(python, peer["script"], data, asked, options.threads),
+                    }
+                )
                 print(f"{name}, round {number}: {json.dumps(rounds[-1])}", file=sys.stderr, flush=True)
             runs[name] = rounds
             comparisons += compared(name, rounds)

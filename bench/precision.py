@@ -46,9 +46,12 @@ def trained(histories: Histories, catalog: Catalog, config: TrainConfig, width: 
     best = max(rows, key=lambda row: row["valid/NDCG@10"])
     found: dict[str, Any] = {"precision": config.precision, "seed": config.seed, "epoch": best["epoch"]}
     return found | {
-        "NDCG@10": best["valid/NDCG@10"], "Recall@10": best["valid/Recall@10"],
-        "loss": best["loss/next"], "valid_loss": best["valid/loss"], "cpu_seconds": time.process_time() - began,
-    }  # fmt: skip
+        "NDCG@10": best["valid/NDCG@10"],
+        "Recall@10": best["valid/Recall@10"],
+        "loss": best["loss/next"],
+        "valid_loss": best["valid/loss"],
+        "cpu_seconds": time.process_time() - began,
+    }
 
 
 def main() -> None:
@@ -81,8 +84,10 @@ def main() -> None:
     if options.json:
         print(json.dumps(report([], runs=runs, summary=summary)))
         return
-    print(f"validation NDCG@10: fp32 {summary['fp32']:.5f}, bf16 {summary['bf16']:.5f}; difference "
-          f"{summary['difference']:+.5f}, one seed's deviation {summary['deviation']:.5f}")  # fmt: skip
+    print(
+        f"validation NDCG@10: fp32 {summary['fp32']:.5f}, bf16 {summary['bf16']:.5f}; difference "
+        f"{summary['difference']:+.5f}, one seed's deviation {summary['deviation']:.5f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Our RPG training step and exact decoding against the authors' implementation, in alternating runs.
+"""RPG's training step and exhaustive search against the authors' implementation, in alternating runs.
 
     python bench/rpg_step.py --reference PATH/TO/RPG_KDD2025 [--data ARTIFACT] [--digits 32] [--device cpu]
 
-The same batch, histories, codes and sizes on both sides. Without ``--reference`` (a checkout of
-facebookresearch/RPG_KDD2025, whose licence forbids commercial use, so it is not part of this project) only
-ours is timed. Without ``--data`` histories of random items with a long-tailed length are used.
+Both sides have the same batches, histories, codes and sizes. ``--reference`` is a checkout of
+facebookresearch/RPG_KDD2025; its licence forbids commercial use, so it is not part of this project. Without it only our
+side is timed. Without ``--data`` the histories have random items and long-tailed lengths.
 """
 
 import argparse
@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from comparison import Comparison, report
 
+from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.graphs import FlatBatch, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, make_optimizer
+from genrec_cli.engine.step import MaskSampler
 from genrec_cli.models.base import Model
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.nn.losses import Loss
@@ -48,7 +50,7 @@ def made_up(users: int = 22_363, items: int = 12_101) -> Histories:
 def random_codes(
     histories: Histories, digits: int, device: torch.device, codewords: int = 256, *, text: bool = False
 ) -> Catalog:
-    """The histories' items with random codes, as a step costs the same whatever they mean; text has 8 to K an item."""
+    """The histories' items with random codes: the time of a step does not depend on them; text has 8 to K per item."""
     items, generator = int(histories.item.max()), torch.Generator().manual_seed(0)
     codes = torch.randint(0, codewords, (items, digits), generator=generator)
     if text:
@@ -61,7 +63,7 @@ def random_codes(
 def reference_model(checkout: Path, catalog: Catalog, device: torch.device):
     """The authors' model class on our catalogue, with MHL's dropout."""
     sys.path.insert(0, str(checkout))
-    import transformers.modeling_utils  # noqa: F401  (before the stand-ins below, which it would ask about)
+    import transformers.modeling_utils  # noqa: F401  (before the mocks below, which it would import)
 
     for absent in ("datasets", "accelerate", "accelerate.utils"):  # imported by the checkout, unused by its model
         sys.modules.setdefault(absent, mock.MagicMock())
@@ -69,24 +71,42 @@ def reference_model(checkout: Path, catalog: Catalog, device: torch.device):
 
     digits, codewords = catalog.digits, catalog.codewords
     config = {
-        "device": device, "n_embd": 448, "n_layer": 2, "n_head": 4, "n_inner": 1024, "activation_function": "gelu_new",
-        "resid_pdrop": 0.0, "embd_pdrop": 0.3, "attn_pdrop": 0.3, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
-        "temperature": 0.07, "codebook_size": codewords, "chunk_size": 1024, "num_beams": 50, "n_edges": 50,
+        "device": device,
+        "n_embd": 448,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_inner": 1024,
+        "activation_function": "gelu_new",
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.3,
+        "attn_pdrop": 0.3,
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "temperature": 0.07,
+        "codebook_size": codewords,
+        "chunk_size": 1024,
+        "num_beams": 50,
+        "n_edges": 50,
         "propagation_steps": 3,
-    }  # fmt: skip
+    }
     tokens = catalog.codes_IK.cpu() + torch.arange(digits) * codewords + 1
     names = [str(i) for i in range(catalog.items + 1)]
     dataset = SimpleNamespace(n_items=catalog.items + 1, item2id={name: i for i, name in enumerate(names)})
     tokenizer = SimpleNamespace(
-        vocab_size=digits * codewords + 2, max_token_seq_len=MAX_LENGTH, eos_token=digits * codewords + 1,
-        ignored_label=-100, n_digit=digits, codebook_size=codewords, log=print,
+        vocab_size=digits * codewords + 2,
+        max_token_seq_len=MAX_LENGTH,
+        eos_token=digits * codewords + 1,
+        ignored_label=-100,
+        n_digit=digits,
+        codebook_size=codewords,
+        log=print,
         item2tokens={names[i + 1]: tuple(row) for i, row in enumerate(tokens.tolist())},
-    )  # fmt: skip
+    )
     return RPG(config, dataset, tokenizer).to(device)
 
 
 def padded(batch) -> dict[str, torch.Tensor]:
-    """Our packed batch as the authors' loader pads it: to the full length, on the right."""
+    """Our packed batch with the padding of the authors' loader: to the full length, on the right."""
     packing, size = batch.packing, batch.packing.sequences
     where = (packing.sequence_N, packing.position_N)
     item = torch.zeros(size, MAX_LENGTH, dtype=torch.long).index_put_(where, batch.item_N)
@@ -105,36 +125,35 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 
 
 class Side(NamedTuple):
-    """One of those compared."""
+    """One of the implementations that are compared."""
 
     prepare: Callable[[np.ndarray], object]
-    """Some rows to a batch on the host, as its loader does while the device works: not timed."""
+    """Rows to a batch on the host, which is not timed."""
     step: Callable[[Any], None]
 
 
 def training(
-    model: Model, histories: Histories, rows: Rows, precision: str, *, graphs: bool, choose: Any = None
+    model: Model, histories: Histories, rows: Rows, precision: str, *, graphs: bool, sampler: MaskSampler | None = None
 ) -> Side:
-    """Our step as the loop takes it: launched kernel by kernel, or recorded as CUDA graphs."""
+    """Our training step, launched kernel by kernel or, without a mask sampler, captured as CUDA graphs."""
     config, device = TrainConfig(), next(model.parameters()).device
     model.train()
     optimizer = make_optimizer(model, config)
 
-    def compute(batch, choose) -> dict[str, Loss]:
+    def compute(batch: Batch) -> dict[str, Loss]:
         with autocast(device, precision):
-            losses = model.losses(batch, choose)
+            losses = model.losses(batch, sampler(model, batch) if sampler else None)
         sum(loss.weight * loss.sum / loss.count for loss in losses.values() if loss.weight).backward()
         return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
 
-    generator = choose.generator if choose else torch.Generator(device)
-    recorded = Graphs(compute, model.parameters(), generator, choose) if graphs else None
+    captured = Graphs(compute, model.parameters(), device) if graphs else None
 
     def step(batch) -> None:
         optimizer.zero_grad(set_to_none=True)
-        if recorded:
-            recorded(batch)
+        if captured:
+            captured(batch)
         else:
-            compute(batch.to(device), choose)
+            compute(batch.to(device))
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 
@@ -146,7 +165,7 @@ def training(
 
 
 def alternating(sides: dict[str, Side], rows: Rows, batch_size: int, steps: int, device) -> dict[str, list[float]]:
-    """Seconds of each side's steps over the same rows, taken in turn, after enough others to have met most shapes."""
+    """Seconds of each side's steps over the same rows, alternating, after a warm-up with most shapes."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     order, warm_up = rows.order(0, 0), 40 if device.type == "cuda" else 2
     for number in range(steps + warm_up):
@@ -160,7 +179,7 @@ def alternating(sides: dict[str, Side], rows: Rows, batch_size: int, steps: int,
 
 
 def peak_mib(side: Side, rows: Rows, batch_size: int, before: tuple[int, int]) -> dict[str, float]:
-    """CUDA memory that training takes alone, weights and optimiser included: of its tensors, and of the device."""
+    """CUDA memory of training, with weights and optimiser: of its tensors, and of the device."""
     order = rows.order(0, 1)
     for number in range(20):
         side.step(side.prepare(order[number * batch_size :][:batch_size]))
@@ -218,7 +237,7 @@ def main() -> None:
     if options.reference:
         wanted["reference fp32"] = reference
     else:
-        print("no --reference given: timing ours alone", file=sys.stderr)
+        print("no --reference: only our side is timed", file=sys.stderr)
 
     sides: dict[str, Side] = {}
     memory: dict[str, dict[str, float]] = {}
@@ -234,20 +253,20 @@ def main() -> None:
     times = alternating(sides, rows, options.batch_size, options.steps, device)
     result = {name: statistics.median(values) for name, values in times.items()}
 
-    decoder = Exhaustive(catalog)
+    search = Exhaustive(catalog)
     logp = torch.randn(32, options.digits, 256, device=device).log_softmax(-1)
     token = catalog.codes_IK + torch.arange(options.digits, device=device) * 256
     flat = logp.flatten(1)
 
-    def gather() -> None:  # what the authors validate with
+    def gather() -> None:  # the authors' validation
         chosen = flat[:, None].expand(-1, catalog.items, -1).gather(-1, token[None].expand(32, -1, -1))
         chosen.mean(-1).topk(10)
 
     searches: dict[str, Callable[[], object]] = {
-        "ours": lambda: decoder.top(decoder.code_scored(logp), 10),
+        "ours": lambda: search.top(search.code_scored(logp), 10),
         "gather": gather,
     }
-    if authors is not None:  # what they recommend with; what it costs does not depend on which items are neighbours
+    if authors is not None:  # the authors' recommendations; random neighbours take the same time
         authors.adjacency = torch.randint(1, catalog.items, (catalog.items + 1, authors.n_edges), device=device)
         searches["walk"] = lambda: authors.graph_propagation(flat, 10)
     spent = {name: [] for name in searches}
@@ -259,10 +278,15 @@ def main() -> None:
     decode = {name: statistics.median(values) for name, values in spent.items()}
 
     comparisons = [
-        Comparison.of(f"RPG step, {name.removeprefix('ours ')}, K {options.digits}, batch {options.batch_size}",
-                      "reference (fp32)", times[name], times["reference fp32"])
-        for name in times if options.reference and name.startswith("ours")
-    ]  # fmt: skip
+        Comparison.of(
+            f"RPG step, {name.removeprefix('ours ')}, K {options.digits}, batch {options.batch_size}",
+            "reference (fp32)",
+            times[name],
+            times["reference fp32"],
+        )
+        for name in times
+        if options.reference and name.startswith("ours")
+    ]
     what = f"decode, 32 users x {catalog.items:,} items, top 10"
     comparisons.append(Comparison.of(what, "gather and top-k", spent["ours"], spent["gather"]))
     if authors is not None:

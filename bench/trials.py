@@ -32,11 +32,15 @@ def outcome(root: Path, dataset: str, name: str) -> dict:
     valid = [row for row in rows if row.get("valid/NDCG@10") is not None]
     best = max(valid, key=lambda row: row["valid/NDCG@10"], default={})
     return {
-        "name": name, "epochs": len(rows), "best_epoch": best.get("epoch"), "valid_NDCG@10": best.get("valid/NDCG@10"),
-        "valid_Recall@10": best.get("valid/Recall@10"), "seconds": rows[-1]["seconds"],
+        "name": name,
+        "epochs": len(rows),
+        "best_epoch": best.get("epoch"),
+        "valid_NDCG@10": best.get("valid/NDCG@10"),
+        "valid_Recall@10": best.get("valid/Recall@10"),
+        "seconds": rows[-1]["seconds"],
         "finished": (found[-1].parent / "manifest.json").exists(),
         "curve": [round(row["valid/NDCG@10"], 5) for row in valid],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

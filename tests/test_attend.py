@@ -98,8 +98,10 @@ def test_heads_are_laid_out_as_by_padding(lengths: list[int]) -> None:
     for part_BHTd, part_BTD in zip(grid.sides(x_ND, 2, 3), grid.pad(x_ND).chunk(3, dim=-1), strict=True):
         torch.testing.assert_close(part_BHTd, by_head(part_BTD, 2))
         weight = torch.randn_like(part_BHTd) * real_BT[:, None, :, None]  # nothing real reads padding
-        one, other = (torch.autograd.grad((x * weight).sum(), x_ND, retain_graph=True)[0]
-                      for x in (part_BHTd, by_head(part_BTD, 2)))  # fmt: skip
+        one, other = (
+            torch.autograd.grad((x * weight).sum(), x_ND, retain_graph=True)[0]
+            for x in (part_BHTd, by_head(part_BTD, 2))
+        )
         torch.testing.assert_close(one, other)
         assert torch.equal(grid.join(part_BHTd), grid.pack(part_BTD))
     x_NKD = x_ND.view(-1, 3, 6)

@@ -21,9 +21,10 @@ def some_batch(users: int = 6) -> Batch:
     lengths = np.arange(users) % 5 + 1
     random = torch.Generator().manual_seed(3)
     return Batch(
-        torch.randint(1, ITEMS + 1, (int(lengths.sum()),), generator=random), Packing.of(np.sort(lengths)),
+        torch.randint(1, ITEMS + 1, (int(lengths.sum()),), generator=random),
+        Packing.of(np.sort(lengths)),
         torch.arange(users),
-    )  # fmt: skip
+    )
 
 
 class Table:

@@ -74,6 +74,6 @@ def test_no_index_of_a_decoder_makes_codes_of_eight_bytes(index, catalog, monkey
 def test_lists_by_code_hold_each_item_under_each_of_its_codes(catalog):
     lists = InvertedLists(catalog)
     for digit, code in ((0, 0), (3, 5), (K - 1, V - 1)):
-        start, number = lists.start_C[digit * V + code], lists.number_C[digit * V + code]
+        start, number = lists.start_C[digit * V + code], lists.count_C[digit * V + code]
         own = (catalog.codes_IK[:, digit] == code).nonzero()[:, 0]
         assert torch.equal(lists.item_X[start : start + number].long(), own)

@@ -126,14 +126,14 @@ def test_a_run_sees_its_own_digits_alone():
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.none() | st.integers(1, 200))
 def test_runs_of_digits_waste_at_most_a_quarter(number, most):
-    chunks, first = even_chunks(number, most=most), 0
+    chunks, first = even_chunks(number, max_pairs=most), 0
     assert sum(chunks) == len(number) and min(chunks) >= 1
     for size in chunks:
         part, first = number[first : first + size], first + size
         assert 0.75 * size * max(part) <= sum(part)
         assert most is None or size == 1 or size * max(part) <= most
     assert even_chunks([7] * 16) == [16], "even digits are one product"
-    assert even_chunks([7] * 16, most=30) == [4] * 4
+    assert even_chunks([7] * 16, max_pairs=30) == [4] * 4
 
 
 def test_widths_have_few_values_and_waste_little():

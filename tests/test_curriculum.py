@@ -221,9 +221,9 @@ def test_mask_ids_name_position_and_digit(model):
     batch = batch_of([2, 3])
     token = model.tokens(batch)
     everything = torch.ones(5, 4, dtype=torch.bool)
-    hidden = model.hide(token, everything, batch)
+    hidden = model.apply_mask(token, everything, batch)
     assert hidden.tolist() == [[32 + t * 4 + k for k in range(4)] for t in (0, 1, 0, 1, 2)]
-    assert torch.equal(model.hide(token, ~everything, batch), token)
+    assert torch.equal(model.apply_mask(token, ~everything, batch), token)
     assert model.codes.table.num_embeddings == 4 * 8 + 4 * 8
 
 
@@ -249,7 +249,7 @@ def test_reconstruction_at_pairs_equals_a_loop(model, share_K):
     draw = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(3))
     mask = draw < torch.tensor(share_K)
     loss = model.losses(batch, mask)["mask"]
-    h = model.states(model.hide(model.tokens(batch), mask, batch), batch)
+    h = model.states(model.apply_mask(model.tokens(batch), mask, batch), batch)
     logits = model.logits(h).log_softmax(-1)
     codes = model.codes_of(batch.item_N)
     expected = -sum((logits[k, n, codes[n, k]] for n, k in mask.nonzero().tolist()), torch.zeros(()))

@@ -130,7 +130,7 @@ def reconstruction(ws: Workspace, run: Artifact) -> torch.Tensor:
         token_NK = model.tokens(batch)
         mask_NK = torch.zeros_like(token_NK, dtype=torch.bool)
         mask_NK[last_B] = True
-        logp_KBV = model.logits(model.states(model.hide(token_NK, mask_NK, batch), batch, last_B)).log_softmax(-1)
+        logp_KBV = model.logits(model.states(model.apply_mask(token_NK, mask_NK, batch), batch, last_B)).log_softmax(-1)
         code_KB1 = model.codes_of(batch.item_N[last_B]).t()[..., None]
         found[batch.user_B] = logp_KBV.gather(2, code_KB1)[..., 0].mean(0)
     return found[torch.from_numpy(user)]

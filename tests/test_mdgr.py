@@ -97,10 +97,10 @@ def test_a_masked_code_has_no_influence_and_a_known_one_has() -> None:
 def test_a_target_sees_no_history_behind_it_and_no_other_target() -> None:
     """By gradients: of the states that cross-attention reads, and of the digits of the other targets."""
     model, batch = build(), batch_of(make_histories([9, 7], ITEMS))
-    h_ND = model.encode(model.codes_of(batch.item_N), batch).detach().requires_grad_()
+    h_ND = model.encode(batch).detach().requires_grad_()
     target_MK = model.codes_of(batch.target_N[batch.learn_M])
     x_MKD = model.embed(target_MK, torch.ones_like(target_MK).bool()).detach().requires_grad_()
-    state_MKD = model.decoder.past(x_MKD, h_ND, batch.packing, batch.learn_M)
+    state_MKD = model.decoder.causal(x_MKD, h_ND, batch.packing, batch.learn_M)
     chosen = 6
     at = int(batch.learn_M[chosen])
     state_MKD[chosen].square().sum().backward()
@@ -213,9 +213,18 @@ def test_order_is_learned(tmp_path: Path) -> None:
         ["train", "--model", "popular"],
     ):
         assert genrec(tmp_path, *words).code == 0
-    sizes = {"model.width": 32, "model.heads": 2, "model.inner": 64, "model.layers": 1, "model.decoder_layers": 1,
-             "model.dropout": 0.1, "model.attention_dropout": 0.0, "train.lr": 0.005, "train.warmup_steps": 20,
-             "train.eval_every": 5}  # fmt: skip
+    sizes = {
+        "model.width": 32,
+        "model.heads": 2,
+        "model.inner": 64,
+        "model.layers": 1,
+        "model.decoder_layers": 1,
+        "model.dropout": 0.1,
+        "model.attention_dropout": 0.0,
+        "train.lr": 0.005,
+        "train.warmup_steps": 20,
+        "train.eval_every": 5,
+    }
     words = [word for key, value in sizes.items() for word in ("--set", f"{key}={value}")]
     assert genrec(tmp_path, "train", "--model", "mdgr", "--epochs", "10", *words).code == 0
     found = {

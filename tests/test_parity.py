@@ -29,9 +29,19 @@ def test_blocks_equal_gpt2():
     from transformers import GPT2Config, GPT2Model
 
     theirs = GPT2Model(
-        GPT2Config(vocab_size=2, n_positions=9, n_embd=16, n_layer=2, n_head=4, n_inner=40,
-                   activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    ).eval()  # fmt: skip
+        GPT2Config(
+            vocab_size=2,
+            n_positions=9,
+            n_embd=16,
+            n_layer=2,
+            n_head=4,
+            n_inner=40,
+            activation_function="gelu_new",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    ).eval()
     sizes = RpgConfig(width=16, layers=2, heads=4, inner=40, dropout=0.0, attention_dropout=0.0)
     ours = Transformer(sizes, 9)
     with torch.no_grad():
@@ -40,10 +50,13 @@ def test_blocks_equal_gpt2():
         ours.position.weight.copy_(theirs.wpe.weight)
         for block, twin in zip(ours.blocks, theirs.h, strict=True):
             pairs = [
-                (block.norm_attention, twin.ln_1, False), (block.attention.qkv, twin.attn.c_attn, True),
-                (block.attention.output, twin.attn.c_proj, True), (block.norm_mlp, twin.ln_2, False),
-                (block.mlp[0], twin.mlp.c_fc, True), (block.mlp[2], twin.mlp.c_proj, True),
-            ]  # fmt: skip
+                (block.norm_attention, twin.ln_1, False),
+                (block.attention.qkv, twin.attn.c_attn, True),
+                (block.attention.output, twin.attn.c_proj, True),
+                (block.norm_mlp, twin.ln_2, False),
+                (block.mlp[0], twin.mlp.c_fc, True),
+                (block.mlp[2], twin.mlp.c_proj, True),
+            ]
             for mine, other, transposed in pairs:
                 mine.weight.copy_(other.weight.t() if transposed else other.weight)
                 mine.bias.copy_(other.bias)
@@ -127,9 +140,12 @@ def test_cosine_logits_and_their_gradients_equal_the_formula(shared, precision, 
     weight_KNV = torch.randn(3, 5, 7)
     with autocast(torch.device("cpu"), precision):
         found_KNV = cosine_logits(state_NKD.transpose(0, 1), vectors, 0.07)
-    expected_KNV = torch.nn.functional.cosine_similarity(
-        state_NKD.transpose(0, 1)[:, :, None], vectors.expand(3, 7, 64)[:, None], dim=-1
-    ) / 0.07  # fmt: skip
+    expected_KNV = (
+        torch.nn.functional.cosine_similarity(
+            state_NKD.transpose(0, 1)[:, :, None], vectors.expand(3, 7, 64)[:, None], dim=-1
+        )
+        / 0.07
+    )
     assert found_KNV.dtype == torch.float32
     torch.testing.assert_close(found_KNV, expected_KNV, atol=tolerance, rtol=tolerance)
     for one, other in zip(
@@ -175,11 +191,12 @@ def test_sasrec_sampled_losses_are_finite_and_learn(kind):
     config = SasRecConfig(width=16, heads=2, inner=16, loss=kind, negatives=5, dropout=0.0, attention_dropout=0.0)
     model = SasRec(config, catalog, max_length=8)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.arange(8))
+    generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     values = []
     for _ in range(60):
         optimizer.zero_grad()
-        loss = model.losses(batch)["next"]
+        loss = model.losses(batch.with_negatives(model.negatives, 30, generator))["next"]
         (loss.sum / loss.count).backward()
         optimizer.step()
         values.append(float(loss.sum.detach() / loss.count))
@@ -194,10 +211,9 @@ def test_sasrec_sampled_losses_equal_loops_and_spare_the_target(kind):
     model = SasRec(config, make_catalog(items), max_length=8)
     torch.nn.init.normal_(model.item.weight)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.arange(6))
-    torch.manual_seed(3)
-    loss = model.losses(batch)["next"]
-    torch.manual_seed(3)
-    drawn_MS = torch.randint(items, (len(batch.learn_M), negatives))
+    batch = batch.with_negatives(model.negatives, items, torch.Generator().manual_seed(3))
+    loss, drawn_MS = model.losses(batch)["next"], batch.negative_MS - 1
+    assert drawn_MS.shape == (len(batch.learn_M), negatives)
     column_M = batch.target_N[batch.learn_M] - 1
     assert 0.1 < (drawn_MS == column_M[:, None]).float().mean() < 0.6
     h_MD, total = model.states(batch, batch.learn_M), 0.0

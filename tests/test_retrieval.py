@@ -136,7 +136,7 @@ def test_no_array_of_users_times_items(kind, short_runs):
     items, users, digits = 4000, 300, 4
     catalog = catalog_of(items, digits, 8, 0, padded=False, shared=False)
     decoder = Exhaustive(catalog)
-    assert len(decoder.groups.twin_J) < items
+    assert len(decoder.groups.later_J) < items
     scores = DotScores(torch.randn(items, 8), torch.randn(users, 8))
     if kind == "codes":
         scores = decoder.code_scored(torch.randn(users, digits, 8).log_softmax(-1))

@@ -57,9 +57,20 @@ def theirs():
     from transformers import T5Config, T5ForConditionalGeneration
 
     model = T5ForConditionalGeneration(
-        T5Config(vocab_size=4 * 8 + 1 + 5, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_decoder_layers=2, num_heads=3,
-                 dropout_rate=0.0, feed_forward_proj="relu", decoder_start_token_id=32, pad_token_id=0)
-    ).eval()  # fmt: skip
+        T5Config(
+            vocab_size=4 * 8 + 1 + 5,
+            d_model=16,
+            d_kv=4,
+            d_ff=24,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=3,
+            dropout_rate=0.0,
+            feed_forward_proj="relu",
+            decoder_start_token_id=32,
+            pad_token_id=0,
+        )
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
@@ -69,13 +80,13 @@ def theirs():
 @torch.no_grad()
 def copy_weights(ours: Tiger, twin) -> None:
     ours.codes.table.weight.copy_(twin.shared.weight)
-    for stack, other in ((ours.encoder, twin.encoder), (ours.writer, twin.decoder)):
+    for stack, other in ((ours.encoder, twin.encoder), (ours.decoder, twin.decoder)):
         table = other.block[0].layer[0].SelfAttention.relative_attention_bias
         stack.bias.table.weight.copy_(table.weight)
         stack.norm.weight.copy_(other.final_layer_norm.weight)
         for block, parts in zip(stack.blocks, other.block, strict=True):
             attentions = [(block.self_attention, block.norm_self, parts.layer[0], "SelfAttention")]
-            if stack is ours.writer:
+            if stack is ours.decoder:
                 attentions.append((block.cross_attention, block.norm_cross, parts.layer[1], "EncDecAttention"))
             for attention, norm, layer, name in attentions:
                 source = getattr(layer, name)
@@ -110,8 +121,9 @@ def test_the_stacks_equal_t5(batch, user_tokens):
     seen = {}
     ours.encoder.register_forward_hook(lambda module, given, found: seen.update(encoder=found, packing=given[1]))
     with torch.no_grad():
-        expected = twin(input_ids=padded, attention_mask=real.long(), decoder_input_ids=begin_BK,
-                        output_hidden_states=True)  # fmt: skip
+        expected = twin(
+            input_ids=padded, attention_mask=real.long(), decoder_input_ids=begin_BK, output_hidden_states=True
+        )
         h_BKD = ours.states(ours.remember(batch), target_BK)
         logit_KBV = ours.logits(h_BKD)
     close = {"atol": 1e-5, "rtol": 1e-5}

@@ -44,24 +44,50 @@ class GivenTIGER(Given, TIGER):
 def build(asked: dict, codes_IK: np.ndarray) -> Given:
     """The model with the settings asked for."""
     alike = {
-        "max_len": asked["max_length"], "n_epochs": asked["epochs"], "learning_rate": asked["lr"],
-        "batch_size": asked["batch_size"], "lr_schedule": "cosine", "warmup_steps": asked["warmup_steps"],
-        "val_eval_every": asked["epochs"], "model_selection": "best", "val_sample": asked["valid_users"],
-        "device": "cpu", "seed": asked["seed"],
-    }  # fmt: skip
+        "max_len": asked["max_length"],
+        "n_epochs": asked["epochs"],
+        "learning_rate": asked["lr"],
+        "batch_size": asked["batch_size"],
+        "lr_schedule": "cosine",
+        "warmup_steps": asked["warmup_steps"],
+        "val_eval_every": asked["epochs"],
+        "model_selection": "best",
+        "val_sample": asked["valid_users"],
+        "device": "cpu",
+        "seed": asked["seed"],
+    }
     if asked["model"] == "tiger":
         model = GivenTIGER(
-            rqvae_num_levels=codes_IK.shape[1] - 1, rqvae_codebook_size=256, d_model=asked["width"],
-            d_ff=asked["inner"], num_heads=asked["heads"], d_kv=asked["head_width"], num_enc_layers=asked["layers"],
-            num_dec_layers=asked["layers"], dropout=asked["dropout"], weight_decay=0.0, n_beams=asked["beams"], **alike,
-        )  # fmt: skip
+            rqvae_num_levels=codes_IK.shape[1] - 1,
+            rqvae_codebook_size=256,
+            d_model=asked["width"],
+            d_ff=asked["inner"],
+            num_heads=asked["heads"],
+            d_kv=asked["head_width"],
+            num_enc_layers=asked["layers"],
+            num_dec_layers=asked["layers"],
+            dropout=asked["dropout"],
+            weight_decay=0.0,
+            n_beams=asked["beams"],
+            **alike,
+        )
     else:
         model = GivenRPG(
-            n_codebook=codes_IK.shape[1], codebook_size=256, pca_dim=0, d_model=asked["width"],
-            n_layer=asked["layers"], n_head=asked["heads"], n_inner=asked["inner"], embd_dropout=asked["dropout"],
-            attn_dropout=asked["dropout"], layer_norm_eps=1e-5, temperature=asked["temperature"], scoring="exact",
-            val_batch_size=64, **alike,
-        )  # fmt: skip
+            n_codebook=codes_IK.shape[1],
+            codebook_size=256,
+            pca_dim=0,
+            d_model=asked["width"],
+            n_layer=asked["layers"],
+            n_head=asked["heads"],
+            n_inner=asked["inner"],
+            embd_dropout=asked["dropout"],
+            attn_dropout=asked["dropout"],
+            layer_norm_eps=1e-5,
+            temperature=asked["temperature"],
+            scoring="exact",
+            val_batch_size=64,
+            **alike,
+        )
     model.given_IK = codes_IK
     return model
 
@@ -75,24 +101,39 @@ def main() -> None:
         split["valid"] += row[:-1]
         split["test"] += row
     method = NextItemEvaluation.from_splits(
-        train_data=split["train"], val_data=split["valid"], test_data=split["test"], fmt="USIT", mode="last",
-        exclude_unknowns=False, seed=asked["seed"],
-    )  # fmt: skip
+        train_data=split["train"],
+        val_data=split["valid"],
+        test_data=split["test"],
+        fmt="USIT",
+        mode="last",
+        exclude_unknowns=False,
+        seed=asked["seed"],
+    )
     model = build(asked, data["codes"])
     began = time.perf_counter()
     model.fit(method.train_set, method.val_set)
     trained = time.perf_counter()
     result = NextItemEvaluation.eval(
-        model, method.train_set, method.test_set, exclude_unknowns=False,
-        ranking_metrics=[NDCG(k=10), Recall(k=10)], mode="last",
-    )  # fmt: skip
+        model,
+        method.train_set,
+        method.test_set,
+        exclude_unknowns=False,
+        ranking_metrics=[NDCG(k=10), Recall(k=10)],
+        mode="last",
+    )
     ended = time.perf_counter()
     found = result.metric_avg_results
-    print(json.dumps({
-        "train": trained - began, "evaluate": ended - trained, "NDCG@10": float(found["NDCG@10"]),
-        "Recall@10": float(found["Recall@10"]),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "train": trained - began,
+                "evaluate": ended - trained,
+                "NDCG@10": float(found["NDCG@10"]),
+                "Recall@10": float(found["Recall@10"]),
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

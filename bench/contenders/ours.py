@@ -15,7 +15,7 @@ from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, eval_batches
 from genrec_cli.engine.evaluation import evaluate
-from genrec_cli.engine.loop import Loop, Report
+from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -28,8 +28,14 @@ def main() -> None:
     length = data["length"]
     histories = Histories(data["item"], data["offset"], length, length - 2, length - 2, length - 1)
     items, codes_IK = int(histories.item.max()), torch.from_numpy(data["codes"])
-    shape = {"width": asked["width"], "layers": asked["layers"], "heads": asked["heads"], "inner": asked["inner"],
-             "dropout": asked["dropout"], "attention_dropout": asked["dropout"]}  # fmt: skip
+    shape = {
+        "width": asked["width"],
+        "layers": asked["layers"],
+        "heads": asked["heads"],
+        "inner": asked["inner"],
+        "dropout": asked["dropout"],
+        "attention_dropout": asked["dropout"],
+    }
     torch.manual_seed(asked["seed"])
     train_count_I = torch.ones(items, dtype=torch.long)
     catalog = Catalog(items, train_count_I) if asked["model"] == "sasrec" else Catalog.of(train_count_I, codes_IK, 256)
@@ -41,29 +47,43 @@ def main() -> None:
     else:
         model = SasRec(SasRecConfig(**shape, activation="relu"), catalog, max_length=asked["max_length"])
     config = TrainConfig(
-        epochs=asked["epochs"], batch_size=asked["batch_size"], lr=asked["lr"], warmup_steps=asked["warmup_steps"],
-        seed=asked["seed"], max_length=asked["max_length"], eval_every=asked["epochs"],
-        valid_users=asked["valid_users"], windows=asked["windows"], stride=asked["stride"],
+        epochs=asked["epochs"],
+        batch_size=asked["batch_size"],
+        lr=asked["lr"],
+        warmup_steps=asked["warmup_steps"],
+        seed=asked["seed"],
+        max_length=asked["max_length"],
+        eval_every=asked["epochs"],
+        valid_users=asked["valid_users"],
+        windows=asked["windows"],
+        stride=asked["stride"],
         precision=asked["precision"],
-    )  # fmt: skip
-    decoder = registry.load("search", model.decoder)
-    search = decoder.Config(beams=asked["beams"]) if "beams" in asked else decoder.Config()
-    ranker = make_ranker(model, catalog, decoder, search)
+    )
+    search = registry.load("search", model.search)
+    settings = search.Config(beams=asked["beams"]) if "beams" in asked else search.Config()
+    ranker = make_ranker(model, catalog, search, settings)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         curriculum = CurriculumConfig(preset="inf")
-        Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), Path(folder), report=Report(),
-             make_ranker=lambda: ranker).run()  # fmt: skip
+        cpu, folder = torch.device("cpu"), Path(folder)
+        Loop(model, catalog, histories, config, curriculum, cpu, folder, make_ranker=lambda: ranker).run()
         trained = time.perf_counter()
         user, at = histories.targets("test")
         batches = eval_batches(histories, user, at, max_length=asked["max_length"], batch_size=256)
         outcome = evaluate(ranker, batches, torch.device("cpu"), k=10)
         ended = time.perf_counter()
     found = outcome.means([10])
-    print(json.dumps({
-        "train": trained - began, "evaluate": ended - trained, "NDCG@10": found["NDCG@10"],
-        "Recall@10": found["Recall@10"], "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "train": trained - began,
+                "evaluate": ended - trained,
+                "NDCG@10": found["NDCG@10"],
+                "Recall@10": found["Recall@10"],
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -19,17 +19,27 @@ def main() -> None:
     user = np.repeat(np.arange(len(length)), length)
     step = np.arange(len(item)) - np.repeat(data["offset"], length)
     left = np.repeat(length, length) - step  # 1: the test item, 2: the validation item
-    table = pd.DataFrame({
-        Columns.User: user, Columns.Item: item, Columns.Weight: 1.0,
-        Columns.Datetime: pd.Timestamp("2020-01-01") + pd.to_timedelta(step, unit="D"),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            Columns.User: user,
+            Columns.Item: item,
+            Columns.Weight: 1.0,
+            Columns.Datetime: pd.Timestamp("2020-01-01") + pd.to_timedelta(step, unit="D"),
+        }
+    )
     target_U = item[left == 1]
     lightning.seed_everything(asked["seed"])
     model = SASRecModel(
-        n_blocks=asked["layers"], n_heads=asked["heads"], n_factors=asked["width"], dropout_rate=asked["dropout"],
-        session_max_len=asked["max_length"], loss="softmax", lr=asked["lr"], batch_size=asked["batch_size"],
+        n_blocks=asked["layers"],
+        n_heads=asked["heads"],
+        n_factors=asked["width"],
+        dropout_rate=asked["dropout"],
+        session_max_len=asked["max_length"],
+        loss="softmax",
+        lr=asked["lr"],
+        batch_size=asked["batch_size"],
         epochs=asked["epochs"],
-    )  # fmt: skip
+    )
     began = time.perf_counter()
     model.fit(Dataset.construct(table[left > 2]))
     trained = time.perf_counter()
@@ -39,11 +49,17 @@ def main() -> None:
     hit = lists[lists[Columns.Item].to_numpy() == target_U[lists[Columns.User].to_numpy()]]
     rank = hit[Columns.Rank].to_numpy()
     ended = time.perf_counter()
-    print(json.dumps({
-        "train": trained - began, "evaluate": ended - trained,
-        "NDCG@10": float((1 / np.log2(rank + 1)).sum() / len(users)), "Recall@10": len(rank) / len(users),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "train": trained - began,
+                "evaluate": ended - trained,
+                "NDCG@10": float((1 / np.log2(rank + 1)).sum() / len(users)),
+                "Recall@10": len(rank) / len(users),
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Item models: a state per position, scored against item vectors by dot product.
 
-SASRec, GRU4Rec, BERT4Rec and their relatives differ in how a history becomes a state. They write
-:meth:`ItemModel.states`; losses, queries and scores are here.
+Subclasses such as SASRec, GRU4Rec and BERT4Rec implement :meth:`ItemModel.states`; losses, queries and scores are here.
 
-Legend: B histories, N packed items, M positions with a target, I items, S sampled items, D width.
+Legend: M positions with a target, I items, S sampled items, D width.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from genrec_cli.config import Count, Fraction, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import Model
+from genrec_cli.models.base import Model, targets
 from genrec_cli.nn import losses
 from genrec_cli.nn.losses import Loss
 
@@ -35,13 +34,9 @@ class ItemConfig(Section):
 
 
 class ItemModel(Model):
-    """Interface: DotScorer.
+    """Interface: DotScorer. The item table has ``extra`` more rows, for special tokens such as [MASK]."""
 
-    Args:
-        extra: rows of the item table behind the I items, for tokens such as [MASK].
-    """
-
-    Config = ItemConfig
+    Config: ClassVar[type[Section]] = ItemConfig
 
     def __init__(self, config: Any, catalog: Catalog, *, max_length: int, extra: int = 0) -> None:
         super().__init__(config, catalog, max_length=max_length)
@@ -51,27 +46,28 @@ class ItemModel(Model):
         self.item = nn.Embedding(catalog.items + extra, config.width)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
-        """``h_MD`` at positions ``at_M`` of the packed items, each from the items up to its own."""
+        """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
         raise NotImplementedError
 
     def item_vectors(self) -> Tensor:
-        """``E_ID``."""
         return self.item.weight if len(self.item.weight) == self.items else self.item.weight[: self.items]
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
-        h_MD = self.states(batch, batch.learn_M)
-        return {"next": self.item_loss(h_MD, batch.target_N[batch.learn_M], batch.negative_MS)}
+        at_M, target_M = targets(batch)
+        return {"next": self.item_loss(self.states(batch, at_M), target_M, batch.negative_MS)}
 
     def item_loss(self, h_MD: Tensor, target_M: Tensor, negative_MS: Tensor | None = None) -> Loss:
-        """The loss of the target items (ids from 1; 0 is none), by the setting ``loss``."""
+        """The loss of the target items (ids from 1; 0: padding), by the setting ``loss``."""
         vectors_ID, column_M = self.item_vectors(), target_M - 1
         if self.config.loss == "ce":
             return losses.item_cross_entropy(h_MD @ vectors_ID.t(), column_M)
+        if negative_MS is None:
+            raise ValueError(f"the loss {self.config.loss} needs sampled items: see Batch.with_negatives")
         column_MS = negative_MS - 1
-        # A look-up, not an index: only its gradient adds up repeated rows in a fixed order.
+        # A look-up, not an index: only its gradient sums repeated rows in a fixed order.
         positive_M = (h_MD * F.embedding(column_M, vectors_ID)).sum(-1)
         score_MS = torch.einsum("md,msd->ms", h_MD, F.embedding(column_MS, vectors_ID))
-        score_MS = score_MS.masked_fill(column_MS == column_M[:, None], -torch.inf)  # no loss and no gradient
+        score_MS = score_MS.masked_fill(column_MS == column_M[:, None], -torch.inf)
         if self.config.loss == "gbce":
             return losses.generalised_bce(positive_M, score_MS, items=self.items, t=self.config.gbce_t)
         kinds = {"bce": losses.binary_cross_entropy, "bpr": losses.bpr, "sampled": losses.sampled_cross_entropy}

@@ -1,32 +1,27 @@
 """MDGR: masked diffusion generative recommendation (arXiv 2601.19501).
 
-An item is K codes of independent subspaces. An encoder reads the history; a bidirectional decoder fills in the
-masked digits of the next item, in any order, told by a difficulty embedding how many are missing. Training hides
-digits of each target (``curriculum/target_masks.py``); the decoder ``diffusion`` starts from nothing but masks.
+An item is K codes of independent subspaces. An encoder reads the history. A bidirectional decoder predicts the masked
+digits of the next item in any order; a difficulty embedding gives it the number of masked digits. Training masks digits
+of each target (``curriculum/target_masks.py``); the search ``diffusion`` starts from fully masked codes.
 
 Legend: B histories, N packed items, M targets or candidates, K digits, V codewords, D width.
 
-Known of the paper (a summary is all that is at hand): K 8, V 300, OPQ codes, D 256, a 6-layer encoder, a
-bidirectional decoder with cross-attention and difficulty embedding, the ideas of the noise, the two stages of
-decoding. **Our readings** of the rest:
+Only a summary of the paper is available. It gives K 8, V 300, OPQ codes, D 256, a 6-layer encoder, a bidirectional
+decoder with cross-attention and difficulty embedding, the noise schedule, the two stages of the search. Our readings:
 
-* an item of the history is the mean of its code embeddings, as in RPG and MHL; encoder, decoder and classifier
-  share one table, and each digit has a mask embedding of its own;
-* ``decoder_layers`` 2: a layer of the decoder works on K digits for each item that a layer of the encoder reads,
-  so two of them cost already more than the whole encoder;
-* ``last_state``: the digits of a target start from the state of the history's last item, on top of which
-  cross-attention works. All-masked digits look alike at every position, so cross-attention alone finds out slowly
-  which item is the last: on the ordered synthetic shop twelve epochs end at a loss of 1.90 with it, 2.50 without;
-* known-code embeddings start about 50 times smaller than the state they are added to, so early in training the
-  decoder ignores them. Scaling them by sqrt(D) makes the decoder use them early, but all-masked digits learn no better
-  (docs/results.md), so they are not scaled;
-* the difficulty embedding is a table over the number of masked digits, added to every digit of the decoder; at
-  inference that is the number still masked;
-* digits are classified by cosine similarity at a temperature, as in RPG, so that the two differ in how they
-  generate and not in how they classify;
-* the loss is the mean cross-entropy over masked digits;
-* the encoder is causal, so that one pass learns every position of a row, as RPG and MHL do. ``causal = false``
-  lets items of the history see each other; then every target needs a row of its own (``train.windows = "each"``).
+* an item of the history is the mean of its code embeddings, as in RPG and MHL; encoder, decoder and classifier share
+  one table, and each digit has its own mask embedding;
+* ``decoder_layers`` 2: a decoder layer reads K digits per item of an encoder layer, so two cost more than the encoder;
+* ``last_state``: the encoder state of the last item is added to every digit. All-masked digits are equal at every
+  position, so cross-attention alone learns slowly which item is the last: on the ordered synthetic shop, twelve epochs
+  end at a loss of 1.90 with it and 2.50 without;
+* known-code embeddings start about 50 times smaller than the state, so early in training the decoder ignores them. A
+  factor of sqrt(D) does not help the all-masked digits (docs/results.md), so they are not scaled;
+* the difficulty embedding is a table over the number of masked digits, added to every digit, in training and inference;
+* digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked
+  digits;
+* the encoder is causal, so that one pass learns every position of a row. ``causal = false`` is bidirectional; then
+  every target needs its own row (``train.windows = "each"``).
 
 Recipes: beauty-mdgr, sports-mdgr, toys-mdgr.
 """
@@ -41,7 +36,7 @@ from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
-from genrec_cli.models.base import Masking, Model, Need
+from genrec_cli.models.base import Masking, Model, Need, targets
 from genrec_cli.nn.codes import CodeEmbedding, cosine_logits
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -57,7 +52,7 @@ class MdgrConfig(Section):
     layers: Count = 6
     """Blocks of the encoder."""
     decoder_layers: Count = 2
-    """Blocks of the decoder; each works on K digits a target."""
+    """Blocks of the decoder; each reads K digits per target."""
     heads: Count = 4
     """Attention heads; must divide the width."""
     inner: Count = 1024
@@ -71,9 +66,9 @@ class MdgrConfig(Section):
     temperature: Positive = 0.07
     """tau of the cosine classifier."""
     last_state: bool = True
-    """Whether digits start from the state of the last item (ours), or know the history by cross-attention alone."""
+    """Whether the state of the last item is added to every digit (ours), besides cross-attention."""
     causal: bool = True
-    """Whether an item of the history sees only what stands before it; false needs train.windows = "each"."""
+    """Whether an item of the history sees only earlier items; false needs train.windows = "each"."""
 
 
 class Mdgr(Model):
@@ -87,7 +82,7 @@ class Mdgr(Model):
     def __init__(self, config: MdgrConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.causal, self.digits = config, config.causal, catalog.digits
-        # The free rows are the mask embeddings, one a digit.
+        # The special tokens are the mask embeddings, one per digit.
         self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=catalog.digits)
         self.difficulty = nn.Embedding(catalog.digits, config.width)
         self.encoder = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
@@ -98,26 +93,25 @@ class Mdgr(Model):
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
         if catalog is not None and (catalog.shared or catalog.padded):
-            raise ConfigError(
-                "mdgr predicts K digits with a codebook each, and the codes of text have none.",
-                hint="--codes NAME    takes other codes; genrec tokenize --tokenizer opq    makes some",
+            problem = (
+                "mdgr needs K digits with a codebook each; codes of text have one vocabulary and fewer than K tokens."
             )
-
-    # ---- training ------------------------------------------------------------------------------------
+            hint = "--codes NAME    takes other codes; genrec tokenize --tokenizer opq    makes some"
+            raise ConfigError(problem, hint=hint)
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         """Without a mask every digit of every target is masked."""
-        target_MK = self.codes_of(batch.target_N[batch.learn_M])
+        at_M, target_M = targets(batch)
+        target_MK = self.codes_of(target_M)
         mask_MK = torch.ones_like(target_MK, dtype=torch.bool) if mask is None else mask
-        h_ND = self.encode(self.codes_of(batch.item_N), batch)
-        x_MKD = self.embed(target_MK, mask_MK) + self.start(h_ND, batch.learn_M)[:, None]
+        h_ND = self.encode(batch)
+        x_MKD = self.embed(target_MK, mask_MK) + self.start(h_ND, at_M)[:, None]
         if self.causal:
-            state_MKD = self.decoder.past(x_MKD, h_ND, batch.packing, batch.learn_M)
+            state_MKD = self.decoder.causal(x_MKD, h_ND, batch.packing, at_M)
         else:
-            state_MKD = self.decoder.whole(x_MKD, self.decoder.remember(h_ND, batch.packing))
-        masked_MK = target_MK.masked_fill(~mask_MK, -1)
-        told = {} if mask is None else self._statistics(mask_MK)
-        return {"next": code_cross_entropy(self.logits(state_MKD), masked_MK), **told}
+            state_MKD = self.decoder.cached(x_MKD, self.decoder.remember(h_ND, batch.packing))
+        loss = code_cross_entropy(self.logits(state_MKD), target_MK.masked_fill(~mask_MK, -1))
+        return {"next": loss} if mask is None else {"next": loss, **self._statistics(mask_MK)}
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
         return super().counts(batch) if mask is None else {"next": mask.sum()}
@@ -125,44 +119,37 @@ class Mdgr(Model):
     def _statistics(self, mask_MK: Tensor) -> dict[str, Loss]:
         """For the log: the mean number of masked digits, and the fraction of targets with each number."""
         count_M = mask_MK.sum(1)
-        each_K = (count_M[:, None] == torch.arange(1, self.digits + 1, device=mask_MK.device)).sum(0)
-        targets = each_K.sum()
-        fractions = {f"masked_{k}": Loss(each_K[k - 1], targets, weight=0.0) for k in range(1, self.digits + 1)}
-        return {"masked_digits": Loss(count_M.sum(), targets, weight=0.0), **fractions}
+        targets_K = (count_M[:, None] == torch.arange(1, self.digits + 1, device=mask_MK.device)).sum(0)
+        total = targets_K.sum()
+        fractions = {f"masked_{k}": Loss(count, total, weight=0.0) for k, count in enumerate(targets_K, start=1)}
+        return {"masked_digits": Loss(count_M.sum(), total, weight=0.0), **fractions}
 
-    def encode(self, codes_NK: Tensor, batch: Batch) -> Tensor:
-        """States ``h_ND`` of the histories."""
-        return self.encoder(self.codes(self.codes.tokens(codes_NK)), batch.packing)
+    def encode(self, batch: Batch) -> Tensor:
+        return self.encoder(self.codes(self.codes.tokens(self.codes_of(batch.item_N))), batch.packing)
 
     def embed(self, codes_MK: Tensor, mask_MK: Tensor) -> Tensor:
-        """``x_MKD``: each known code or its digit's mask embedding, plus the difficulty. Masked codes are not read."""
-        digit_K = torch.arange(self.digits, device=codes_MK.device)
-        token_MK = torch.where(mask_MK, self.codes.free + digit_K, codes_MK + self.codes.offset_K)
-        difficulty_MD = self.difficulty(mask_MK.sum(1) - 1)
-        x_MKD = F.embedding(token_MK, self.codes.table.weight)
-        return x_MKD + difficulty_MD[:, None]
+        """``x_MKD``: the embedding of each known code or the mask embedding of its digit, plus the difficulty."""
+        mask_token_K = self.codes.free + torch.arange(self.digits, device=codes_MK.device)
+        token_MK = torch.where(mask_MK, mask_token_K, codes_MK + self.codes.offset_K)
+        return F.embedding(token_MK, self.codes.table.weight) + self.difficulty(mask_MK.sum(1) - 1)[:, None]
 
     def start(self, h_ND: Tensor, at_M: Tensor) -> Tensor:
-        """``start_MD``: what all digits of a target have in common from the beginning; see ``last_state``."""
+        """``start_MD``, added to all digits of a target; see ``last_state``."""
         return take(h_ND, at_M) if self.config.last_state else h_ND.new_zeros(1, h_ND.shape[-1])
 
     def logits(self, state_MKD: Tensor) -> Tensor:
-        """``logit_KMV``"""
         return cosine_logits(state_MKD.transpose(0, 1), self.codes.vectors(), self.config.temperature)
 
-    # ---- the interface ------------------------------------------------------------------------------------
-
     def read(self, batch: Batch) -> tuple[Memory, Tensor]:
-        h_ND = self.encode(self.codes_of(batch.item_N), batch)
+        h_ND = self.encode(batch)
         return self.decoder.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B)
 
     def fill(self, memory: tuple[Memory, Tensor], codes_BMK: Tensor) -> Tensor:
         history, start_BD = memory
         codes_XK = codes_BMK.flatten(0, 1)
         x_BMKD = self.embed(codes_XK, codes_XK < 0).unflatten(0, codes_BMK.shape[:2]) + start_BD[:, None, None]
-        state_XKD = self.decoder.whole(x_BMKD.flatten(0, 1), history)
-        logp_KXV = self.logits(state_XKD).log_softmax(-1)
-        return logp_KXV.transpose(0, 1).unflatten(0, codes_BMK.shape[:2])
+        state_XKD = self.decoder.cached(x_BMKD.flatten(0, 1), history)
+        return self.logits(state_XKD).log_softmax(-1).transpose(0, 1).unflatten(0, codes_BMK.shape[:2])
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         code_BK = self.codes_of(target_B)

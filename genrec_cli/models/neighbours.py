@@ -1,12 +1,11 @@
-"""Neighbours: transitions, and for each item those of the nearest vectors. No gradient is used.
+"""Neighbours: transitions, and similarities to the items with the nearest vectors. No gradient is used.
 
-``weight[a, b] = transitions[a, b] + weight * max(cosine(a, b), 0) ** power`` for the ``neighbours`` items b of the
-largest cosines with a (item-based nearest neighbours with content vectors: Lops, de Gemmis and Semeraro, Content-based
-recommender systems: state of the art and trends, 2011). A history scores as in :mod:`genrec_cli.models.transitions`.
+``weight[a, b] = transitions[a, b] + weight * max(cosine(a, b), 0) ** power`` for the ``neighbours`` items b with the
+largest cosines (content-based nearest neighbours: Lops, de Gemmis and Semeraro, Content-based recommender systems:
+state of the art and trends, 2011). A history scores as in :mod:`genrec_cli.models.transitions`.
 
-Small catalogues are searched exactly, by matrix products. Above ``exact_items``, items are clustered by k-means (an
-inverted file, as FAISS's IVF, in plain torch), and the items of a cluster are compared with those of the ``probes``
-clusters nearest to it; some neighbours are then missed.
+Up to ``exact_items`` the search is exhaustive. Larger catalogues use an inverted file (k-means clusters, as in FAISS's
+IVF): the items of a cluster are compared with those of the ``probes`` nearest clusters, and some neighbours are missed.
 
 Legend: I items, R = I + 1, D width, L clusters, M items of one cluster, C candidates, k neighbours.
 """
@@ -27,13 +26,13 @@ from genrec_cli.nn.sparse_scores import ItemWeights
 CELLS = 1 << 24
 """Cosines that exist at a time."""
 ROUNDS = 5
-"""Rounds of k-means. Further ones move the borders of clusters, which the probes cross anyway."""
+"""Rounds of k-means."""
 SAMPLE = 64
-"""Items per cluster from which the centroids are learned."""
+"""Items per cluster that k-means learns from."""
 
 
 class NeighboursConfig(TransitionsConfig):
-    """Those of transitions, and how vectors are compared."""
+    """The settings of transitions, and of the comparison of vectors."""
 
     neighbours: Count = 100
     """Nearest items by cosine, per item."""
@@ -42,9 +41,9 @@ class NeighboursConfig(TransitionsConfig):
     weight: NonNegative = 0.6
     """Factor of the powers of cosines when they are added to the transitions."""
     exact_items: Count = 100_000
-    """Largest catalogue whose neighbours are searched exactly; the time of that grows with the square of its size."""
+    """Largest catalogue that is searched exhaustively; the time is quadratic in the number of items."""
     probes: Count = 32
-    """Above: the clusters in which an item's neighbours are searched, of twice the square root of the catalogue."""
+    """Clusters that are searched per item in larger catalogues, of 2 sqrt(I)."""
 
 
 class Neighbours(Transitions):
@@ -61,50 +60,46 @@ class Neighbours(Transitions):
     def fit(self, catalog: Catalog, histories: Any) -> None:
         super().fit(catalog, histories)
         assert catalog.vector_RE is not None
-        number = min(self.config.neighbours, self.items - 1)
+        count = min(self.config.neighbours, self.items - 1)
         probes = self.config.probes if self.items > self.config.exact_items else None
-        item_Ik, cosine_Ik = nearest(catalog.vector_RE[1:], number, probes=probes)
+        item_Ik, cosine_Ik = nearest(catalog.vector_RE[1:], count, probes=probes)
         weight_Ik = self.config.weight * cosine_Ik.clamp_min(0) ** self.config.power
-        count_I = torch.full((self.items,), number, device=item_Ik.device)
+        count_I = torch.full((self.items,), count, device=item_Ik.device)
         self.similar.fill(count_I, item_Ik.flatten(), weight_Ik.flatten())
 
     def tables(self) -> list[ItemWeights]:
         return [self.transitions, self.similar]
 
 
-def nearest(vec_ID: Tensor, number: int, *, probes: int | None) -> tuple[Tensor, Tensor]:
-    """``item_Ik`` (ids from 1, int32) and ``cosine_Ik`` of the items nearest to each item, without itself.
+def nearest(vec_ID: Tensor, count: int, *, probes: int | None) -> tuple[Tensor, Tensor]:
+    """``item_Ik`` (ids from 1, int32) and ``cosine_Ik`` of the ``count`` items nearest to each item, without itself.
 
-    Args:
-        probes: clusters that are searched; None: all items. Where they hold fewer than ``number`` other items, the
-            last places have a cosine of -inf.
+    ``probes`` clusters are searched; None: all items. If these have too few items, the last places have the cosine
+    -inf.
     """
     vec_ID = F.normalize(vec_ID.float(), dim=1)
     items, device = len(vec_ID), vec_ID.device
-    item_Ik = torch.ones(items, number, dtype=torch.int32, device=device)
-    cosine_Ik = torch.full((items, number), -torch.inf, device=device)
-    every_I = torch.arange(items, device=device)
-    for row_M, candidate_C in [(every_I, every_I)] if probes is None else _clusters(vec_ID, probes):
+    item_Ik = torch.ones(items, count, dtype=torch.int32, device=device)
+    cosine_Ik = torch.full((items, count), -torch.inf, device=device)
+    all_I = torch.arange(items, device=device)
+    for row_M, candidate_C in [(all_I, all_I)] if probes is None else _clusters(vec_ID, probes):
         vec_CD = vec_ID if probes is None else vec_ID[candidate_C]
-        k = min(number, len(candidate_C))
+        k = min(count, len(candidate_C))
         for row_m in row_M.split(max(CELLS // len(candidate_C), 1)):
             cosine_mC = vec_ID[row_m] @ vec_CD.t()
-            own_m = torch.searchsorted(candidate_C, row_m)
-            cosine_mC[torch.arange(len(row_m), device=device), own_m] = -torch.inf
+            cosine_mC[torch.arange(len(row_m), device=device), torch.searchsorted(candidate_C, row_m)] = -torch.inf
             cosine_mk, place_mk = cosine_mC.topk(k, dim=1)
             item_Ik[row_m, :k], cosine_Ik[row_m, :k] = candidate_C[place_mk].int() + 1, cosine_mk
     return item_Ik, cosine_Ik
 
 
 def _clusters(vec_ID: Tensor, probes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """``row_M`` of each cluster (items from 0) and ``candidate_C``, the items of the clusters nearest to it, ascending.
-
-    K-means with cosines (spherical), from items at equal distances in the catalogue, so that nothing is drawn.
-    """
+    """``row_M`` of each cluster (items from 0) and ``candidate_C``, the items of the nearest clusters, ascending. The
+    spherical k-means starts from items at equal distances in the catalogue, without random draws."""
     items = len(vec_ID)
     clusters = min(round(2 * math.sqrt(items)), items)
-    spread = torch.arange(min(SAMPLE * clusters, items), device=vec_ID.device) * items
-    vec_SD = vec_ID[spread // min(SAMPLE * clusters, items)]
+    sample = min(SAMPLE * clusters, items)
+    vec_SD = vec_ID[torch.arange(sample, device=vec_ID.device) * items // sample]
     centroid_LD = vec_SD[torch.arange(clusters, device=vec_ID.device) * len(vec_SD) // clusters]
     for _ in range(ROUNDS):
         total_LD = torch.zeros_like(centroid_LD).index_add_(0, _closest(vec_SD, centroid_LD), vec_SD)
@@ -121,6 +116,6 @@ def _clusters(vec_ID: Tensor, probes: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _closest(vec_ID: Tensor, centroid_LD: Tensor) -> Tensor:
-    """``cluster_I``: the centroid of the largest cosine."""
+    """``cluster_I``: the centroid with the largest cosine."""
     parts = vec_ID.split(max(CELLS // len(centroid_LD), 1))
     return torch.cat([(vec_CD @ centroid_LD.t()).argmax(1) for vec_CD in parts])

@@ -1,7 +1,4 @@
-"""Popularity: every user gets the items with the most training interactions.
-
-Not a model to beat but a floor to stand on: what a table's other rows are worth without any personalisation.
-"""
+"""Popularity, the baseline without personalisation: every user gets the items with the most training interactions."""
 
 from typing import Any, ClassVar
 
@@ -14,17 +11,14 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model
 
 
-class PopularConfig(Section):
-    """Popularity has no settings."""
-
-
 class Popular(Model):
     """Interface: ItemScorer."""
 
-    Config: ClassVar[type[Section]] = PopularConfig
+    Config: ClassVar[type[Section]] = Section
     trainable: ClassVar[bool] = False
+    score_I: Tensor
 
-    def __init__(self, config: PopularConfig, catalog: Catalog, *, max_length: int) -> None:
+    def __init__(self, config: Section, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.register_buffer("score_I", torch.zeros(catalog.items))
 

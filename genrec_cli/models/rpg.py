@@ -1,19 +1,18 @@
 """RPG: generating long semantic IDs in parallel (Hou et al., KDD 2025, arXiv 2506.05781).
 
-An item is the mean of its K code embeddings; a causal Transformer reads the history; K residual heads
-give K digit states; digit k is classified by cosine similarity with E^k at a temperature. All K digits of
-the next item are predicted at once, at every position. MHL's "direct inference" row is this model.
+An item is the mean of its K code embeddings; a causal Transformer reads the history; K residual heads give K digit
+states; digit k is classified by cosine similarity with E^k at a temperature. All K digits of the next item are
+predicted at once, at every position. It is MHL's row "direct inference".
 
 Legend: N packed items, M positions with a target, K digits, V codewords, D width.
 
-Deviations from the authors' code: packed batches (the same sums without padding); the padding and
-end-of-sequence rows of the vocabulary do not exist, since no history is ever padded; dropout .3 (MHL's
-appendix I) in place of .5; GPT-2's unused end token is left out. At the start, projections into the residual stream
-spread by .02, where GPT-2 has .02 / sqrt(2 layers), and biases of heads are zero, where theirs are nn.Linear's uniform
-draw. Recipes: beauty-rpg, toys-rpg, sports-rpg.
+Deviations from the authors' code: packed batches (the same sums without padding), so no padding and end-of-sequence
+rows in the vocabulary, and no unused end token of GPT-2; dropout .3 (MHL's appendix I) in place of .5; projections into
+the residual stream start with the standard deviation .02, not .02 / sqrt(2 layers), and biases of heads with zero, not
+with nn.Linear's uniform draw. Recipes: beauty-rpg, toys-rpg, sports-rpg.
 
-Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table.
-What pads an item is neither pooled nor predicted nor counted. Recipe: beauty-text-rpg.
+Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table. The padding
+of an item is not pooled, predicted or counted. Recipe: beauty-text-rpg.
 """
 
 from typing import ClassVar
@@ -23,7 +22,7 @@ from torch import Tensor
 from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import Model, Need
+from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
 from genrec_cli.nn.losses import Loss
@@ -59,49 +58,41 @@ class Rpg(Model):
 
     def __init__(self, config: RpgConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
-        self.config = config
-        self.digits = catalog.digits
-        self.padded = catalog.padded
-        # Losses of text skip its padding codes, and how many these are, a captured step could not ask.
+        self.config, self.digits, self.padded = config, catalog.digits, catalog.padded
+        # The loss of text synchronises: it reads the number of real codes.
         self.graph_capturable = not self.padded
-        extra = self.extra_tokens(max_length)
-        self.codes = CodeEmbedding(
-            catalog.digits, catalog.codewords, config.width, extra=extra, shared=catalog.shared, padded=self.padded
-        )
-        self.backbone = Transformer(config, max_length)
-        self.heads = CodeHeads(catalog.digits, config.width)
+        sizes, extra = (catalog.digits, catalog.codewords, config.width), self.extra_tokens(max_length)
+        self.codes = CodeEmbedding(*sizes, extra=extra, shared=catalog.shared, padded=self.padded)
+        self.backbone, self.heads = Transformer(config, max_length), CodeHeads(catalog.digits, config.width)
         initialise(self)
         self.heads.reset()
 
     def extra_tokens(self, max_length: int) -> int:
-        """Rows of the vocabulary beyond the codes; RPG needs none."""
+        """Number of special tokens in the vocabulary."""
         return 0
 
     def tokens(self, batch: Batch) -> Tensor:
-        """Vocabulary rows of the histories' codes, ``token_NK``."""
         return self.codes.tokens(self.codes_of(batch.item_N))
 
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
-        """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at some positions."""
+        """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at positions ``at_M``."""
         return self.backbone(self.codes(token_NK), batch.packing, at_M)
 
     @property
     def classifier(self) -> CodeClassifier:
-        """Heads, cosine classifier and their losses."""
         return CodeClassifier(self.heads, self.codes.vectors(), self.config.temperature)
 
     def logits(self, h_MD: Tensor) -> Tensor:
-        """``logit_KMV`` at the given states."""
         return self.classifier.logits(h_MD)
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
-        return {"next": self.next_loss(self.states(self.tokens(batch), batch, batch.learn_M), batch, batch.learn_M)}
+        at_M = targets(batch)[0]
+        return {"next": self.next_loss(self.states(self.tokens(batch), batch, at_M), batch, at_M)}
 
     def next_loss(self, h_MD: Tensor, batch: Batch, at_M: Tensor) -> Loss:
         """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and their real codes."""
-        target_MK = self.target_codes(batch, at_M)
+        classifier, target_MK = self.classifier, self.target_codes(batch, at_M)
         real_MK = target_MK >= 0
-        classifier = self.classifier
         total = classifier.loss_at(h_MD, target_MK, real_MK) if self.padded else classifier.loss(h_MD, target_MK)
         return Loss(total, real_MK.sum().to(total.dtype))
 

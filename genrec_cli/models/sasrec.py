@@ -1,15 +1,12 @@
 """SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018, arXiv 1808.09781).
 
-A causal Transformer over item embeddings; items are scored by the dot product of the last state with
-their embedding (equation 6).
+A causal Transformer over item embeddings; an item's score is the dot product of the last state with its embedding
+(equation 6).
 
-Legend: N packed items, M positions with a target, I items, S sampled items, D width.
-
-Deviations from the authors' code: the loss is by default the softmax cross-entropy over the whole
-catalogue, which later work found to be what the model was missing (Klenitskiy and Vasilev, RecSys 2023);
-``loss = "bce"`` is the paper's; pre-norm blocks, so the residual stream itself is not normalised; GELU
-inside the MLP, which is wider than D. Sampled items may be of the user's own history, where theirs are drawn outside of
-it; a draw of the position's own target has no loss. Recipe: beauty-sasrec.
+Deviations from the authors' code: softmax cross-entropy over the whole catalogue by default, which is better
+(Klenitskiy and Vasilev, RecSys 2023); ``loss = "bce"`` is the paper's. Pre-norm blocks. GELU in an MLP wider than D.
+Negatives are drawn from all items, also those of the user's history; a draw of the target itself has no loss. Recipe:
+beauty-sasrec.
 """
 
 from typing import Any, ClassVar

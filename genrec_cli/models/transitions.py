@@ -1,21 +1,20 @@
-"""Transitions: which items stand near each other in the training histories, counted. No gradient is used.
+"""Transitions: counts of item pairs that are near each other in the training histories. No gradient is used.
 
-Sequential rules of Ludewig and Jannach, Evaluation of session-based recommendation algorithms (2018, arXiv 1803.09587,
+Sequential rules (Ludewig and Jannach, Evaluation of session-based recommendation algorithms, 2018, arXiv 1803.09587,
 section 2.1.1 SR), with five changes:
 
-1. a pair (a, b), b standing d = 1..window items behind a, weighs ``decay ** (d - 1)`` in place of 1/d;
-2. a user of n training items weighs ``1 / log2(n + 2) ** length_power``, so that long histories do not decide alone;
+1. a pair (a, b), b following d = 1..window items after a, has the weight ``decay ** (d - 1)`` in place of 1/d;
+2. the pairs of a user with n training items are multiplied by ``1 / log2(n + 2) ** length_power``;
 3. the backward pair (b, a) is counted with a fraction of the weight;
 4. ``weight[a, b]`` is the sum divided by ``rowsum[a] ** row_power * columnsum[b] ** column_power``;
-5. a history scores by all of its items, ``score[i] = sum over items a of age_decay ** age * weight[a, i]``,
-   age 0 being the last item, and not by the last one alone.
+5. all items of a history score: ``score[i] = sum over items a of age_decay ** age * weight[a, i]``, age 0 is the last
+   item.
 
-The constants were chosen on the validation part of Amazon 2014 Beauty (recipes/sweeps/counts.toml).
+The constants were chosen on the validation split of Amazon 2014 Beauty (recipes/sweeps/counts.toml). Items without a
+pair have score 0 and tie.
 
-Items that no pair leads to have score 0 and tie. Users do not matter, only their histories.
-
-Legend: T training items of all users, F the same with padding, I items, G items of a group, E pairs before they are
-summed, X steps from an item to the others of its pairs, P stored pairs.
+Legend: T training items of all users, F the same with padding, I items, G items of a group, E pairs before summation, X
+offsets of the other items of a pair, P stored pairs.
 """
 
 from collections.abc import Iterator
@@ -31,31 +30,32 @@ from genrec_cli.config import Count, Fraction, NonNegative, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model
+from genrec_cli.nn.packing import positions
 from genrec_cli.nn.sparse_scores import ItemWeights, sparse_scores, stable_sort, sum_equal
 
 CHUNK = 1 << 17
-"""Training items whose pairs are counted at a time; an item that occurs more often is counted in several parts."""
+"""Training items whose pairs are counted at a time."""
 
 
 class TransitionsConfig(Section):
-    """How pairs are counted and summed up."""
+    """The counting and weighting of pairs."""
 
     window: int = Field(10, ge=1, le=1000)
-    """Largest distance between the two items of a pair; 1: neighbours only."""
+    """Largest distance between the two items of a pair; 1: adjacent items only."""
     decay: Fraction = 0.8
-    """Factor of a pair's weight for each further item between the two."""
+    """Factor of a pair's weight per item between the two."""
     backward: NonNegative = 0.15
     """Weight of the backward pair, as a fraction of the forward pair's."""
     length_power: NonNegative = 0.5
     """Power of log2(n + 2) by which a user's pairs are divided, n being the number of training items."""
     row_power: NonNegative = 0.1
-    """Power of the sum of a row (all pairs from an item) by which its weights are divided."""
+    """Power of a row sum (all pairs from an item) by which its weights are divided."""
     column_power: NonNegative = 0.15
-    """Power of the sum of a column (all pairs to an item) by which its weights are divided."""
+    """Power of a column sum (all pairs to an item) by which its weights are divided."""
     age_decay: Fraction = 0.45
-    """Factor of an item's weight in a history for each later item."""
+    """Factor of an item's weight in a history per later item."""
     pairs: Count = 100
-    """Pairs stored per item, those of the largest weights. It bounds the memory."""
+    """Pairs stored per item, those with the largest weights; the memory is proportional to it."""
 
 
 class Transitions(Model):
@@ -74,7 +74,6 @@ class Transitions(Model):
         self.transitions.fill(*count_transitions(histories, self.items, self.config))
 
     def tables(self) -> list[ItemWeights]:
-        """The weights that are added up."""
         return [self.transitions]
 
     def sparse_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -84,23 +83,21 @@ class Transitions(Model):
         return sparse_scores(self.tables(), batch.item_N, packing, weight_N)
 
     def item_scores(self, batch: Batch) -> Tensor:
-        users = batch.packing.sequences
-        cell_S, score_S = self.sparse_scores(batch)
+        users, (cell_S, score_S) = batch.packing.sequences, self.sparse_scores(batch)
         score_X = torch.zeros(self.items * users, device=score_S.device).index_copy_(0, cell_S, score_S)
         return score_X.view(self.items, users).t()
 
 
 def count_transitions(histories: Any, items: int, config: TransitionsConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """``count_I``, ``item_P`` and ``weight_P`` for :meth:`ItemWeights.fill`, from the training parts alone.
+    """``count_I``, ``item_P`` and ``weight_P`` for :meth:`ItemWeights.fill`, from the training parts.
 
-    An inverted index lists the positions of each item; a group of items at a time gathers what stands around its
-    positions, sorts these pairs, sums equal ones, divides and keeps the largest. Memory is linear: about 40 bytes per
-    training item while the index is sorted, 8 per zero of padding, 16 per stored pair, and the pairs of one group.
+    Per group of items, an inverted index gives their positions; the pairs around these are sorted, summed, divided and
+    reduced to the largest. Memory is linear: about 40 bytes per training item, 8 per zero of padding, 16 per stored
+    pair.
     """
-    padded = Padded.of(histories, config)
+    padded, counts, others, weights = Padded.of(histories, config), [], [], []
     rowsum_R, columnsum_R = padded.sums(items, config)
     row_factor_R, column_factor_R = rowsum_R**-config.row_power, columnsum_R**-config.column_power
-    counts, others, weights = [], [], []
     for first, last, position_G in padded.groups(items):
         key_E, sum_E = padded.pairs(position_G, first, items, config)
         row_E, other_E = key_E // (items + 1), key_E % (items + 1)
@@ -113,8 +110,8 @@ def count_transitions(histories: Any, items: int, config: TransitionsConfig) -> 
 
 
 class Padded(NamedTuple):
-    """Training items of all users in one row, ``window`` zeros before, between and after them, so that what stands
-    ``window`` places from an item is of the same user or 0."""
+    """Training items of all users in one array with ``window`` zeros before, between and after users, so that all items
+    within ``window`` places are of the same user or 0."""
 
     item_F: Tensor
     """int32"""
@@ -124,8 +121,8 @@ class Padded(NamedTuple):
     @classmethod
     def of(cls, histories: Any, config: TransitionsConfig) -> "Padded":
         window = config.window
-        users, size = len(histories.offset), int(histories.train_end.sum(dtype=np.int64))
-        size += (users + 1) * window
+        users = len(histories.offset)
+        size = int(histories.train_end.sum(dtype=np.int64)) + (users + 1) * window
         item_F, weight_F = np.zeros(size, np.int32), np.zeros(size, np.float32)
         place = window
         for at in range(0, users, CHUNK):
@@ -140,7 +137,7 @@ class Padded(NamedTuple):
         return cls(torch.from_numpy(item_F), torch.from_numpy(weight_F))
 
     def sums(self, items: int, config: TransitionsConfig) -> tuple[Tensor, Tensor]:
-        """``rowsum_R`` and ``columnsum_R`` of all pairs (float64, row 0 belongs to padding), without listing them."""
+        """``rowsum_R`` and ``columnsum_R`` of all pairs (float64, row 0 is padding), without an array of pairs."""
         rowsum_R, columnsum_R = (torch.zeros(items + 1, dtype=torch.float64) for _ in range(2))
         window = config.window
         for begin in range(window, len(self.item_F) - window, CHUNK):
@@ -155,47 +152,40 @@ class Padded(NamedTuple):
         return rowsum_R, columnsum_R
 
     def groups(self, items: int) -> Iterator[tuple[int, int, Tensor]]:
-        """Neighbouring items with about ``CHUNK`` positions in all: the first, one behind the last, ``position_G``."""
+        """Consecutive items with about ``CHUNK`` positions: the first, one after the last, ``position_G``."""
         count_R = torch.bincount(self.item_F, minlength=items + 1)
         count_R[0] = 0
         begin_R = F.pad(count_R.cumsum(0), (1, 0))
         position_T = self.item_F.nonzero()[:, 0]
         position_T = position_T[stable_sort(self.item_F[position_T].long())[1]]
-        group_I = begin_R[1:-1] // CHUNK
-        size_g = torch.unique_consecutive(group_I, return_counts=True)[1]
         first = 1
-        for size in size_g.tolist():
+        for size in torch.unique_consecutive(begin_R[1:-1] // CHUNK, return_counts=True)[1].tolist():
             yield first, first + size, position_T[begin_R[first] : begin_R[first + size]]
             first += size
 
     def pairs(self, position_G: Tensor, first: int, items: int, config: TransitionsConfig) -> tuple[Tensor, Tensor]:
-        """The distinct pairs that start at some positions: ``key_E = (item - first) * (I + 1) + other item``, sorted,
-        and the sum of their weights."""
+        """The distinct pairs from the given positions: ``key_E = (item - first) * (I + 1) + other item``, sorted, and
+        their total weights."""
         distance_W = torch.arange(1, config.window + 1)
         step_X = torch.cat([distance_W, -distance_W])
         ahead_W = torch.tensor(config.decay, dtype=torch.float64) ** (distance_W - 1)
         factor_X = torch.cat([ahead_W, ahead_W * config.backward])
         step_X, factor_X = step_X[factor_X > 0], factor_X[factor_X > 0]
-        found = []
+        sums = []
         for position_C in position_G.split(CHUNK):
             other_CX = self.item_F[position_C[:, None] + step_X]
             key_CX = (self.item_F[position_C].long() - first)[:, None] * (items + 1) + other_CX
             weight_CX = self.weight_F[position_C][:, None] * factor_X
             real_CX = other_CX > 0
-            found.append(sum_equal(key_CX[real_CX], weight_CX[real_CX]))
-        if len(found) == 1:
-            return found[0]
-        return sum_equal(torch.cat([key for key, _ in found]), torch.cat([total for _, total in found]))
+            sums.append(sum_equal(key_CX[real_CX], weight_CX[real_CX]))
+        return sums[0] if len(sums) == 1 else sum_equal(*map(torch.cat, zip(*sums, strict=True)))
 
 
-def _largest(row_E: Tensor, weight_E: Tensor, most: int) -> Tensor:
-    """``kept_E``: the indices of the ``most`` largest weights in each row (rows ascending), in their old order."""
+def _largest(row_E: Tensor, weight_E: Tensor, limit: int) -> Tensor:
+    """The indices of the ``limit`` largest weights of each row (rows ascending), ascending."""
     count_G = torch.bincount(row_E)
-    if not len(count_G) or int(count_G.max()) <= most:
+    if not len(count_G) or int(count_G.max()) <= limit:
         return torch.arange(len(row_E))
     order_E = stable_sort(torch.iinfo(torch.int32).max - weight_E.view(torch.int32).long())[1]  # bits order floats >= 0
     order_E = order_E[stable_sort(row_E[order_E])[1]]
-    begin_G = count_G.cumsum(0) - count_G
-    kept_E = torch.zeros(len(row_E), dtype=torch.bool)
-    kept_E[order_E[torch.arange(len(row_E)) - begin_G[row_E] < most]] = True
-    return kept_E.nonzero()[:, 0]
+    return order_E[positions(count_G)[0] < limit].sort().values

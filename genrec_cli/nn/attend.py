@@ -1,8 +1,7 @@
-"""The attention product: ``softmax(scale q k + mask) v``, with dropout of the weights.
+"""Scaled dot-product attention: ``softmax(scale q k + mask) v``, with dropout of the weights.
 
-``torch``'s own wherever it is fused. It is not on a CPU that trains with dropout: there it multiplies in
-fp32 whatever the precision, and draws dropout's masks cell by cell. Written out, that product and its gradient
-take .7 of the time in fp32 and .5 in bf16 (2 cores with AVX-512, torch 2.13: T 12 to 81, 64 wide heads).
+PyTorch's fused kernel is used, except on a CPU that trains with dropout. There PyTorch multiplies in fp32 whatever the
+precision and draws the dropout mask cell by cell; the explicit product takes 0.7 of its time in fp32 and 0.5 in bf16.
 """
 
 import torch
@@ -13,16 +12,19 @@ from genrec_cli.nn.dropout import dropout
 
 
 def attend(
-    q_BHQd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None, *, dropout_p: float = 0.0,
-    causal: bool = False, scale: float | None = None,
-) -> Tensor:  # fmt: skip
+    q_BHQd: Tensor,
+    k_BHTd: Tensor,
+    v_BHTd: Tensor,
+    mask: Tensor | None = None,
+    *,
+    dropout_p: float = 0.0,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
     """``mixed_BHQd``.
 
-    Args:
-        mask: bool, what a query sees, or numbers that are added; broadcast to (B, H, Q, T). No row may see nothing.
-        dropout_p: of the weights that are dropped; 0 when not training.
-        causal: place t sees places up to t (Q = T); instead of a mask.
-        scale: default ``d ** -0.5``.
+    ``mask``, broadcast to (B, H, Q, T), is bool (True: visible; at least one key per query) or is added to the logits.
+    ``causal`` (Q = T) replaces a mask. ``dropout_p`` is 0 outside training. ``scale`` is ``d ** -0.5`` by default.
     """
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q_BHQd.dtype)

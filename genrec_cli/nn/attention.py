@@ -1,47 +1,59 @@
-"""Multi-head self-attention over packed sequences (GPT-2's layout: one projection to q, k, v).
+"""Multi-head attention, and self-attention over packed sequences (GPT-2's layout: one projection to q, k, v).
 
-The linear layers see N packed tokens. Only the attention product itself is laid out as grids of B x T,
-padded to their own longest sequence. Padding stands on the right, so under a causal mask a real query never
-sees it and no padding mask is needed at all.
+Linear layers work on N packed tokens. Only the attention product uses padded grids of B x T. Padding is on the right,
+so a real query under a causal mask never sees it and needs no padding mask.
 """
 
-import torch
 from torch import Tensor, nn
 
 from genrec_cli.nn.attend import attend
 from genrec_cli.nn.dropout import Dropout
-from genrec_cli.nn.packing import Grid, Packing, take
+from genrec_cli.nn.packing import Packing, by_head, concatenate, take
 
 
-class SelfAttention(nn.Module):
-    """``x_ND -> x_ND``, or ``x_MD`` at the wanted tokens only.
+class MultiHead(nn.Module):
+    """What all attention layers share: H heads, which must divide the inner width, and the dropout of their weights."""
 
-    Args:
-        width: D.
-        heads: H, must divide D.
-        dropout: of attention weights and, apart, of the output.
-        causal: whether a token sees only itself and what stands before it.
-    """
+    scale: float | None = None
+    """Factor of the logits; None: ``d ** -0.5``."""
+
+    def __init__(self, inner: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if inner % heads:
+            raise ValueError(f"the number of heads ({heads}) must divide the width ({inner})")
+        self.heads, self.dropout = heads, dropout
+
+    def split(self, x_BLD: Tensor) -> Tensor:
+        return by_head(x_BLD, self.heads)
+
+    def join(self, mixed_BHLd: Tensor) -> Tensor:
+        return mixed_BHLd.transpose(1, 2).flatten(2)
+
+    def mix(
+        self, q_BHLd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor | None = None, *, causal: bool = False
+    ) -> Tensor:
+        """``mixed_BHLd``: the attention product; see :func:`attend` for ``mask`` and ``causal``."""
+        dropout_p = self.dropout if self.training else 0.0
+        return attend(q_BHLd, k_BHTd, v_BHTd, mask, dropout_p=dropout_p, causal=causal, scale=self.scale)
+
+
+class SelfAttention(MultiHead):
+    """``x_ND -> x_ND``, or ``x_MD`` at positions ``at_M`` only; ``dropout`` is that of the attention weights."""
 
     def __init__(
         self, width: int, heads: int, *, dropout: float = 0.0, output_dropout: float = 0.0, causal: bool = True
     ) -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"the number of heads ({heads}) must divide the width ({width})")
-        self.heads, self.dropout, self.causal = heads, dropout, causal
+        super().__init__(width, heads, dropout)
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.output_dropout = Dropout(output_dropout)
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
-        qkv_ND = self.qkv(x_ND)
-        mixed = [self._mix(qkv_ND, part) for part in packing.parts]
-        mixed_ND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        qkv_ND, mixed = self.qkv(x_ND), []
+        for grid in packing.parts:
+            q_BHTd, k_BHTd, v_BHTd = grid.sides(qkv_ND, self.heads, 3)
+            mask = None if self.causal else grid.padding_mask()
+            mixed.append(grid.join(self.mix(q_BHTd, k_BHTd, v_BHTd, mask, causal=self.causal)))
+        mixed_ND = concatenate(mixed)
         return self.output_dropout(self.output(mixed_ND if at_M is None else take(mixed_ND, at_M)))
-
-    def _mix(self, qkv_ND: Tensor, grid: Grid) -> Tensor:
-        """Attention within each row of one grid, packed."""
-        seen_B11T = None if self.causal or grid.full else grid.real_BT()[:, None, None]
-        share = self.dropout if self.training else 0.0
-        return grid.join(attend(*grid.sides(qkv_ND, self.heads, 3), seen_B11T, dropout_p=share, causal=self.causal))

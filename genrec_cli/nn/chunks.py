@@ -1,6 +1,7 @@
-"""Chunked loss: a sum over digits, some digits at a time.
+"""Chunked loss: a sum over digits, a chunk of digits at a time.
 
-The gradient of a chunk is taken right after its loss. So the logits of one chunk exist at a time and stay in the cache.
+The gradient of a chunk is computed right after its loss, so only the logits of one chunk exist and they fit into a
+cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,24 +11,19 @@ import torch
 from torch import Tensor
 
 
-def even_chunks(number: Sequence[int], *, most: int | None = None) -> list[int]:
-    """Lengths of chunks of neighbouring digits whose numbers of pairs are about equal.
-
-    A chunk is one matrix product, padded to its most-masked digit; at most a quarter of it is padding.
-
-    Args:
-        most: pairs of a chunk, the empty ones included, if it has more than one digit.
-    """
+def even_chunks(pairs: Sequence[int], *, max_pairs: int | None = None) -> list[int]:
+    """The number of neighbouring digits per chunk. A chunk is one matrix product, padded to the most-masked digit; at
+    most a quarter of it is padding, and ``max_pairs`` limits a chunk of several digits, padding included."""
     chunks: list[int] = []
-    pairs = widest = 0
-    for count in number:
-        pairs, widest = pairs + count, max(widest, count)
+    total = widest = 0
+    for count in pairs:
+        total, widest = total + count, max(widest, count)
         size = (chunks[-1] + 1) * widest if chunks else 0
-        if chunks and 0.75 * size <= pairs and (most is None or size <= most):
+        if chunks and 0.75 * size <= total and (max_pairs is None or size <= max_pairs):
             chunks[-1] += 1
         else:
             chunks.append(1)
-            pairs = widest = count
+            total = widest = count
     return chunks
 
 
@@ -37,48 +33,46 @@ ChunkLoss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
 def sum_over_chunks(
     loss: ChunkLoss, chunks: Sequence[int], shared: Sequence[Tensor], split: Sequence[Tensor]
 ) -> Tensor:
-    """``sum of loss(chunk, shared, parts)``, with ``parts`` the chunk's digits of the tensors ``split``.
+    """The sum of ``loss(chunk, shared, parts)``; ``parts`` are the chunk's digits of the tensors ``split``.
 
-    With several chunks each gradient is taken right after the chunk's loss, but not in fp16: there gradients need the
-    scale of the GradScaler, which is known only in the backward pass.
+    In fp16 the gradients are not computed early: they need the scale of the GradScaler, known only in the backward
+    pass.
     """
     if len(chunks) == 1:
         return loss(0, shared, split)
-    if torch.is_grad_enabled() and not _half(shared[0].device.type):
-        return _SumOverChunks.apply(loss, chunks, len(shared), *shared, *split)  # type: ignore[no-any-return]
+    kind = shared[0].device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    if torch.is_grad_enabled() and not half:
+        return _SumOverChunks.apply(loss, chunks, len(shared), *shared, *split)
     parts = zip(*(x.split(list(chunks)) for x in split), strict=True)
-    return torch.stack([loss(chunk, shared, own) for chunk, own in enumerate(parts)]).sum()
-
-
-def _half(kind: str) -> bool:
-    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return torch.stack([loss(chunk, shared, part) for chunk, part in enumerate(parts)]).sum()
 
 
 class _SumOverChunks(torch.autograd.Function):
-    """Keeps gradients in place of what they are made from. The loss is a scalar: its gradient is a factor."""
+    """Saves the gradients of the inputs for the backward pass; there they are multiplied by the scalar gradient."""
 
     @staticmethod
-    def forward(ctx: Any, loss: ChunkLoss, chunks: Sequence[int], number: int, *tensors: Tensor) -> Tensor:
-        wanted = any(ctx.needs_input_grad)
-        shared = [x.detach().requires_grad_(wanted) for x in tensors[:number]]
-        split = tensors[number:]
-        gradient_of_shared = [torch.zeros_like(x) for x in shared]
-        gradient_of_split = [torch.empty_like(x) for x in split]
+    def forward(ctx: Any, loss: ChunkLoss, chunks: Sequence[int], shared_count: int, *tensors: Tensor) -> Tensor:
+        needs_grad = any(ctx.needs_input_grad)
+        shared = [x.detach().requires_grad_(needs_grad) for x in tensors[:shared_count]]
+        split = tensors[shared_count:]
+        shared_grads = [torch.zeros_like(x) for x in shared]
+        split_grads = [torch.empty_like(x) for x in split]
         total, first = torch.zeros((), device=tensors[0].device), 0
         for chunk, size in enumerate(chunks):
-            here = slice(first, first := first + size)
-            parts = [x[here].detach().requires_grad_(wanted) for x in split]
-            with torch.set_grad_enabled(wanted):
+            digits = slice(first, first := first + size)
+            parts = [x[digits].detach().requires_grad_(needs_grad) for x in split]
+            with torch.set_grad_enabled(needs_grad):
                 value = loss(chunk, shared, parts)
             total += value.detach()
             if value.requires_grad:
-                found = torch.autograd.grad(value, [*shared, *parts])
-            else:  # no pair at all
-                found = tuple(torch.zeros_like(x) for x in (*shared, *parts))
-            torch._foreach_add_(gradient_of_shared, found[:number])
-            for gradient, part in zip(gradient_of_split, found[number:], strict=True):
-                gradient[here] = part
-        ctx.save_for_backward(*gradient_of_shared, *gradient_of_split)
+                grads = torch.autograd.grad(value, [*shared, *parts])
+            else:  # a chunk without pairs
+                grads = tuple(torch.zeros_like(x) for x in (*shared, *parts))
+            torch._foreach_add_(shared_grads, grads[:shared_count])
+            for split_grad, grad in zip(split_grads, grads[shared_count:], strict=True):
+                split_grad[digits] = grad
+        ctx.save_for_backward(*shared_grads, *split_grads)
         return total
 
     @staticmethod

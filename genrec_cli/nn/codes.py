@@ -13,15 +13,12 @@ from torch import Tensor, nn
 class CodeEmbedding(nn.Module):
     """``H = mean over k of E[w^k]`` (MHL, equations 10 and 11; RPG, section 3.2).
 
-    Row ``k * V + code`` of the table is E^k's row of that code. Rows from ``free`` = K * V on are free for a
-    model's own tokens (mask ids).
-
-    Args:
-        extra: how many free rows.
-        shared: one E for all digits; its row is ``code``, and ``free`` is V.
-        padded: some codes are negative, which stands for none: the mean is over the others. A last row, never
-            read, takes their place.
+    Row ``k * V + code`` of the table is E^k's row of that code; ``shared``: all digits use row ``code``. Then follow
+    ``extra`` special tokens from row ``free`` on. ``padded``: negative codes are padding, ignored by the mean, and map
+    to the last row.
     """
+
+    offset_K: Tensor
 
     def __init__(
         self, digits: int, codewords: int, width: int, *, extra: int = 0, shared: bool = False, padded: bool = False
@@ -34,18 +31,17 @@ class CodeEmbedding(nn.Module):
         self.register_buffer("offset_K", torch.arange(digits) * (0 if shared else codewords), persistent=False)
 
     def tokens(self, codes_NK: Tensor) -> Tensor:
-        """Codes to rows of the table, ``token_NK``."""
+        """Rows of the table of codes, ``token_NK``."""
         token_NK = codes_NK + self.offset_K
         return token_NK if self.padding is None else token_NK.masked_fill(codes_NK < 0, self.padding)
 
     def forward(self, token_NK: Tensor) -> Tensor:
-        """Rows of the table, averaged over the digits: ``x_ND``."""
         return F.embedding_bag(token_NK, self.table.weight, mode="mean", padding_idx=self.padding)
 
     def vectors(self) -> Tensor:
-        """``E_KVD``, or ``E_VD`` where it is shared: a view of the table."""
-        table = self.table.weight  # a slice, even of all of it, would cost a copy in its gradient
-        codes = table if len(table) == self.free else table[: self.free]
+        """``E_KVD``, or ``E_VD`` if it is shared: a view of the table."""
+        table = self.table.weight
+        codes = table if len(table) == self.free else table[: self.free]  # the gradient of a slice is a copy
         return codes if self.shared else codes.view(self.digits, self.codewords, -1)
 
 
@@ -54,39 +50,38 @@ class CodeHeads(nn.Module):
 
     def __init__(self, digits: int, width: int) -> None:
         super().__init__()
-        self.digits = digits
-        self.linear = nn.Linear(width, digits * width)
+        self.digits, self.linear = digits, nn.Linear(width, digits * width)
 
     def reset(self) -> None:
-        """Start every head as the identity."""
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, h_ND: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """The states of each position for all K digits, or those from ``first`` to before ``last``: ``state_KND``."""
-        weight, bias, width = self.linear.weight, self.linear.bias, h_ND.shape[-1]
+        """``state_KND``, for all K digits or for those from ``first`` to before ``last``."""
+        weight: Tensor = self.linear.weight
+        bias: Tensor = self.linear.bias
+        width = h_ND.shape[-1]
         if first or last is not None:
             rows = slice(first * width, None if last is None else last * width)
             weight, bias = weight[rows], bias[rows]
         return (h_ND[:, None] + F.silu(F.linear(h_ND, weight, bias)).unflatten(-1, (-1, width))).transpose(0, 1)
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias with a row a digit, ``weight_KDD`` and ``bias_K1D``: see :func:`residual_heads`."""
-        linear = self.linear
-        return linear.weight.unflatten(0, (self.digits, -1)), linear.bias.unflatten(0, (self.digits, 1, -1))
+        """``weight_KDD`` and ``bias_K1D``, for :func:`residual_heads`."""
+        return self.linear.weight.unflatten(0, (self.digits, -1)), self.linear.bias.unflatten(0, (self.digits, 1, -1))
 
 
 def residual_heads(weight_kDD: Tensor, bias_k1D: Tensor, h_kPD: Tensor) -> Tensor:
-    """The heads of some digits, each on states of its own: ``state_kPD``."""
+    """The heads of k digits, each applied to its P states: ``state_kPD``."""
     return h_kPD + F.silu(torch.baddbmm(bias_k1D, h_kPD, weight_kDD.transpose(1, 2)))
 
 
 class _Cosine(torch.autograd.Function):
-    """``cos(state, vector) / temperature`` of all pairs of a digit, with its gradient written out.
+    """``cos(state, vector) / temperature`` of all pairs per digit, with an explicit gradient.
 
-    Lengths are divided out after the product, on V columns rather than on D, and the gradient of
-    ``cos(a, b)``, ``(b / |b| - cos(a, b) a / |a|) / |a|``, is the product's own and one multiple of ``a``:
-    autograd would pass over the K x V x D and K x N x D numbers ten times more, and keep copies of them.
+    The logits are divided by the norms after the product. The gradient of ``cos(a, b)`` is ``(b / |b| - cos(a, b) a /
+    |a|) / |a|``: one product and one multiple of ``a``. Autograd would make ten more passes over arrays of K x V x D
+    and K x N x D, and save copies of them.
     """
 
     @staticmethod
@@ -115,16 +110,14 @@ class _Cosine(torch.autograd.Function):
 
 
 def _length(x_XYD: Tensor) -> Tensor:
-    """Euclidean lengths in fp32, never zero."""
+    """Euclidean norms in fp32, at least 1e-12."""
     return torch.linalg.vector_norm(x_XYD, dim=-1, dtype=torch.float32).clamp_min_(1e-12)
 
 
 def cosine_logits(state_KND: Tensor, vectors_KVD: Tensor, temperature: float) -> Tensor:
-    """``cos(state^k, E^k_v) / temperature`` as ``logit_KNV`` in fp32 (MHL, equations 14 and 15).
-
-    ``E_VD`` in place of ``E_KVD`` is shared by all digits.
-    """
+    """``logit_KNV = cos(state^k, E^k_v) / temperature`` in fp32 (MHL, equations 14 and 15), or with a shared
+    ``E_VD``."""
     if vectors_KVD.dim() == 3:
-        return _Cosine.apply(state_KND, vectors_KVD, temperature)  # type: ignore[no-any-return]
+        return _Cosine.apply(state_KND, vectors_KVD, temperature)
     logit_1XV = _Cosine.apply(state_KND.flatten(0, 1)[None], vectors_KVD[None], temperature)
-    return logit_1XV[0].unflatten(0, state_KND.shape[:2])  # type: ignore[no-any-return]
+    return logit_1XV[0].unflatten(0, state_KND.shape[:2])

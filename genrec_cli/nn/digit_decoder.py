@@ -1,139 +1,109 @@
 """A bidirectional Transformer decoder over the K digits of an item, with cross-attention to packed histories.
 
-In training all targets of a history are decoded in one pass (``nn/causal_cross_attention.py``).
-
-At inference the keys and values of a history are computed once and kept (:class:`Memory`); M candidates of each
-history then ask as M x K queries.
+Training uses causal cross-attention for all targets of a history at once; inference uses cached keys and values.
 
 Legend: B histories, N packed items, T longest history, M targets or candidates, K digits, D width, H heads.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from genrec_cli.nn.attend import attend
+from genrec_cli.nn.attention import MultiHead
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention
 from genrec_cli.nn.dropout import Dropout
-from genrec_cli.nn.packing import Packing, by_head
-from genrec_cli.nn.transformer import Sizes, activation
+from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.transformer import Sizes, mlp
 
 
 class Memory(NamedTuple):
-    """Histories as a decoder reads them."""
+    """Cached keys and values of whole histories."""
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: list[tuple[Tensor, ...]]
     """``k_BHTd`` and ``v_BHTd`` of each layer."""
-    seen_B11T: Tensor | None
-    """Which of them are no padding; None: all."""
+    real_B11T: Tensor | None
+    """False at padding; None: there is no padding."""
 
 
-class Heads(nn.Module):
-    """The product that both attentions share: ``softmax(q k) v`` with H heads, then the output's linear layer."""
+class DigitAttention(MultiHead):
+    """Bidirectional self-attention of the digits of a target: ``x_MKD -> x_MKD``."""
 
-    def __init__(self, width: int, heads: int, dropout: float, output_dropout: float) -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"the number of heads ({heads}) must divide the width ({width})")
-        self.heads, self.dropout = heads, dropout
-        self.output = nn.Linear(width, width)
-        self.output_dropout = Dropout(output_dropout)
-
-    def split(self, x_BQD: Tensor) -> Tensor:
-        """``x_BHQd``"""
-        return by_head(x_BQD, self.heads)
-
-    def mix(self, q_BHQd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, seen: Tensor | None = None) -> Tensor:
-        """``mixed_BHQd``, before the output's linear layer."""
-        return attend(q_BHQd, k_BHTd, v_BHTd, seen, dropout_p=self.dropout if self.training else 0.0)
-
-    def close(self, mixed: Tensor) -> Tensor:
-        return self.output_dropout(self.output(mixed))
-
-    def close_whole(self, mixed_BHQd: Tensor) -> Tensor:
-        return self.close(mixed_BHQd.transpose(1, 2).flatten(2))
-
-
-class DigitAttention(Heads):
-    """Every digit of a target sees all digits of it: ``x_MKD -> x_MKD``."""
-
-    def __init__(self, width: int, heads: int, dropout: float, output_dropout: float) -> None:
-        super().__init__(width, heads, dropout, output_dropout)
-        self.qkv = nn.Linear(width, 3 * width)
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes.width, sizes.heads, sizes.attention_dropout)
+        self.output, self.output_dropout = nn.Linear(sizes.width, sizes.width), Dropout(sizes.dropout)
+        self.qkv = nn.Linear(sizes.width, 3 * sizes.width)
 
     def forward(self, x_MKD: Tensor) -> Tensor:
-        return self.close_whole(self.mix(*(self.split(part) for part in self.qkv(x_MKD).chunk(3, dim=-1))))
+        q_MHKd, k_MHKd, v_MHKd = (self.split(part) for part in self.qkv(x_MKD).chunk(3, dim=-1))
+        return self.output_dropout(self.output(self.join(self.mix(q_MHKd, k_MHKd, v_MHKd))))
 
 
-class CrossAttention(Heads):
-    """Digits look at histories."""
+class CrossAttention(MultiHead):
+    """Attention of digits to encoder states: ``x_MKD -> x_MKD``."""
 
-    def __init__(self, width: int, heads: int, dropout: float, output_dropout: float) -> None:
-        super().__init__(width, heads, dropout, output_dropout)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes.width, sizes.heads, sizes.attention_dropout)
+        self.output, self.output_dropout = nn.Linear(sizes.width, sizes.width), Dropout(sizes.dropout)
+        self.query, self.key_value = nn.Linear(sizes.width, sizes.width), nn.Linear(sizes.width, 2 * sizes.width)
 
-    def remember(self, h_ND: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """Keys and values of whole histories, ``k_BHTd`` and ``v_BHTd``."""
-        k_BHTd, v_BHTd = packing.grid.sides(self.key_value(h_ND), self.heads, 2)
-        return k_BHTd, v_BHTd
+    def keys(self, h_ND: Tensor, packing: Packing) -> tuple[Tensor, ...]:
+        return packing.grid.sides(self.key_value(h_ND), self.heads, 2)
 
-    def whole(self, x_MKD: Tensor, memory: tuple[Tensor, Tensor], seen_B11T: Tensor | None) -> Tensor:
-        """Each history's M / B targets see all of it."""
-        x_BQD = x_MKD.reshape(len(memory[0]), -1, x_MKD.shape[-1])
-        return self.close_whole(self.mix(self.split(self.query(x_BQD)), *memory, seen_B11T)).view_as(x_MKD)
+    def cached(self, x_MKD: Tensor, keys: tuple[Tensor, ...], real_B11T: Tensor | None) -> Tensor:
+        """The M / B targets of each history attend to the whole history."""
+        q_BQD = self.query(x_MKD.reshape(len(keys[0]), -1, x_MKD.shape[-1]))
+        k_BHTd, v_BHTd = keys
+        mixed_BQD = self.join(self.mix(self.split(q_BQD), k_BHTd, v_BHTd, real_B11T))
+        return self.output_dropout(self.output(mixed_BQD)).view_as(x_MKD)
 
-    def past(self, x_MKD: Tensor, h_ND: Tensor, past: CausalCrossAttention) -> Tensor:
-        """Each target sees its history up to the item that it follows."""
-        return self.close(past.mix(self.query(x_MKD), self.key_value(h_ND), self.heads, self.mix))
+    def causal(self, x_MKD: Tensor, h_ND: Tensor, targets: CausalCrossAttention) -> Tensor:
+        """Each target attends to its history up to the item that it follows."""
+        mixed_MKD = targets.mix(self.query(x_MKD), self.key_value(h_ND), self.heads, self.mix)
+        return self.output_dropout(self.output(mixed_MKD))
 
 
 class DigitDecoderBlock(nn.Module):
-    """Digits among themselves, digits to the history, MLP; each after a LayerNorm, with a residual."""
+    """Self-attention of digits, cross-attention, MLP; each after a LayerNorm, with a residual."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        width, dropout = sizes.width, sizes.dropout
-        self.norm_digits, self.norm_cross, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
-        self.digits = DigitAttention(width, sizes.heads, sizes.attention_dropout, dropout)
-        self.cross = CrossAttention(width, sizes.heads, sizes.attention_dropout, dropout)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, sizes.inner),
-            activation(sizes.activation),
-            nn.Linear(sizes.inner, width),
-            Dropout(dropout),
-        )
+        self.norm_digits, self.norm_cross, self.norm_mlp = (nn.LayerNorm(sizes.width) for _ in range(3))
+        self.digits, self.cross = DigitAttention(sizes), CrossAttention(sizes)
+        self.mlp = mlp(sizes, sizes.dropout)
 
 
 class DigitDecoder(nn.Module):
     """Digit vectors in, digit states out: ``x_MKD -> state_MKD``."""
 
+    blocks: Sequence[DigitDecoderBlock]
+
     def __init__(self, sizes: Sizes, layers: int) -> None:
         super().__init__()
         self.dropout = Dropout(sizes.dropout)
-        self.blocks = nn.ModuleList(DigitDecoderBlock(sizes) for _ in range(layers))
+        self.blocks = nn.ModuleList(DigitDecoderBlock(sizes) for _ in range(layers))  # type: ignore[assignment]
         self.norm = nn.LayerNorm(sizes.width)
 
     def remember(self, h_ND: Tensor, packing: Packing) -> Memory:
-        """Whole histories, read once for any number of candidates."""
-        seen_B11T = None if packing.grid.full else packing.grid.real_BT()[:, None, None]
-        return Memory(tuple(block.cross.remember(h_ND, packing) for block in self.blocks), seen_B11T)
+        """Cached keys and values of whole histories."""
+        return Memory([block.cross.keys(h_ND, packing) for block in self.blocks], packing.grid.padding_mask())
 
-    def whole(self, x_MKD: Tensor, memory: Memory) -> Tensor:
-        """Targets of whole histories, the same number of each, in their order."""
-        x = self.dropout(x_MKD)
-        for block, kept in zip(self.blocks, memory.layers, strict=True):
-            x = x + block.digits(block.norm_digits(x))
-            x = x + block.cross.whole(block.norm_cross(x), kept, memory.seen_B11T)
-            x = x + block.mlp(block.norm_mlp(x))
-        return self.norm(x)
+    def cached(self, x_MKD: Tensor, memory: Memory) -> Tensor:
+        """Targets that see their whole history; every history has the same number of them, one after the other."""
+        layers = zip(self.blocks, memory.layers, strict=True)
+        cross = (partial(block.cross.cached, keys=keys, real_B11T=memory.real_B11T) for block, keys in layers)
+        return self._blocks(x_MKD, cross)
 
-    def past(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
-        """Targets anywhere in the histories; each sees what stands up to its item, ``at_M``."""
-        past = CausalCrossAttention(packing, at_M, x_MKD.shape[1])
+    def causal(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
+        """Targets after any items ``at_M``; each sees its history up to that item."""
+        targets = CausalCrossAttention(packing, at_M, x_MKD.shape[1])
+        return self._blocks(x_MKD, (partial(block.cross.causal, h_ND=h_ND, targets=targets) for block in self.blocks))
+
+    def _blocks(self, x_MKD: Tensor, cross: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
         x = self.dropout(x_MKD)
-        for block in self.blocks:
+        for block, attend_history in zip(self.blocks, cross, strict=True):
             x = x + block.digits(block.norm_digits(x))
-            x = x + block.cross.past(block.norm_cross(x), h_ND, past)
+            x = x + attend_history(block.norm_cross(x))
             x = x + block.mlp(block.norm_mlp(x))
         return self.norm(x)

@@ -1,8 +1,7 @@
-"""Scores of items as sums over digits of table entries, computed as an embedding-bag.
+"""Scores of items as sums (or means) over digits of table entries, computed as an embedding-bag.
 
-Item i has the codes c_1 .. c_K and the score ``sum over k of score_BKV[b, k, c_k]``, or the mean. The table has one
-column per user, so that each look-up of an item reads the numbers of many users from one cache line. A score has the
-same bits in whatever chunk of items it is computed.
+The table has a column per user, so that one look-up reads the entries of many users from one cache line. A score has
+the same bits in every chunk of items.
 
 Legend: B users, I items, C items of a chunk, K digits, V codewords.
 """
@@ -11,23 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec_cli.nn.packing import concatenate
+
 TABLE = 1 << 20
-"""Bytes of one embedding-bag's table on a CPU: what stays in a core's second-level cache. With twice the users in one
-table a pass takes four times as long (1M items). On an accelerator one table is best."""
+"""Bytes of one embedding-bag's table on a CPU: they fit into a core's second-level cache. With a table of twice the
+users a pass takes four times as long (1M items). On an accelerator one table is fastest."""
 
 
 class DigitTable:
-    """The look-ups of all items of a catalogue.
-
-    Args:
-        codes_IK: 0-based in each digit; -1 pads an item that has fewer than K codes.
-        codewords: V.
-    """
+    """The look-ups of all items: ``codes_IK`` are 0-based in each digit; -1 pads an item of fewer than K codes."""
 
     def __init__(self, codes_IK: Tensor, codewords: int) -> None:
         digits = codes_IK.shape[1]
         self.bag_IK = codes_IK + torch.arange(digits, device=codes_IK.device, dtype=torch.int32) * codewords
-        """Rows of the flattened table (int32); K x V stands for a missing code."""
+        """Rows of the flattened table (int32); K x V is padding."""
         self.count_I: Tensor | None = None
         """Codes per item, if some items have fewer than K."""
         real_IK = codes_IK >= 0
@@ -37,12 +33,7 @@ class DigitTable:
 
 
 class DigitScores:
-    """The scores of all items for B users; see ``Scores`` in ``searches/scores.py``.
-
-    Args:
-        mean: the mean over an item's own digits, in place of the sum.
-        logprobs: whether the scores are log-probabilities, so that a loss needs no sum over the catalogue.
-    """
+    """The scores of all items for B users (``Scores`` in ``searches/scores.py``), the sum or ``mean`` over digits."""
 
     def __init__(self, table: DigitTable, score_BKV: Tensor, *, mean: bool, logprobs: bool) -> None:
         self.bag_IK, self.count_I, self.logprobs = table.bag_IK, table.count_I if mean else None, logprobs
@@ -55,20 +46,15 @@ class DigitScores:
         size = self.users
         if self.device.type == "cpu":
             size = max(TABLE // (table_BX.element_size() * table_BX.shape[1]) // 16 * 16, 16)
-        # A clone, for the strides: embedding_bag takes those of one user's transposed row for a slow case.
+        # A clone, for the strides: embedding_bag is slow with the strides of one user's transposed row.
         self.tables = [part_bX.t().clone(memory_format=torch.contiguous_format) for part_bX in table_BX.split(size)]
 
     def chunk(self, begin: int, end: int) -> Tensor:
-        """``score_CB`` of the items begin (from 0) to end."""
-        return self._bags(self.bag_IK[begin:end], None if self.count_I is None else self.count_I[begin:end])
+        return self._bags(slice(begin, end))
 
     def of(self, item_B: Tensor) -> Tensor:
-        """``score_B``: each user's score of one item, ids from 1."""
-        row_B = item_B - 1
-        count_B = None if self.count_I is None else self.count_I[row_B]
-        return self._bags(self.bag_IK[row_B], count_B).diagonal().clone()
+        return self._bags(item_B - 1).diagonal().clone()
 
-    def _bags(self, bag_CK: Tensor, count_C: Tensor | None) -> Tensor:
-        found = [F.embedding_bag(bag_CK, table, mode="sum") for table in self.tables]
-        score_CB = found[0] if len(found) == 1 else torch.cat(found, 1)
-        return score_CB if count_C is None else score_CB / count_C[:, None]
+    def _bags(self, rows: slice | Tensor) -> Tensor:
+        score_CB = concatenate([F.embedding_bag(self.bag_IK[rows], table, mode="sum") for table in self.tables], 1)
+        return score_CB if self.count_I is None else score_CB / self.count_I[rows, None]

@@ -1,10 +1,10 @@
-"""Packed sequences: one flat row of tokens, so that no linear layer or head works on padding.
+"""Packed sequences: one flat array of tokens, so that linear layers and heads do no work on padding.
 
 Legend: B sequences, N tokens in all, T longest length, C = B x T cells of a padded grid, D width.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 SPLIT_BELOW = 0.6
-"""Attention is laid out as two grids, short and long sequences, if that leaves so few of the cells."""
+"""Attention uses two grids, of short and of long sequences, if they have at most this fraction of the cells of one."""
 
 
 class _Gather(torch.autograd.Function):
-    """``x[there]`` whose gradient is ``g[back]``: a gather both ways, where autograd would add up one by one.
-
-    Right only if the two index tensors invert each other on the cells that matter and no gradient reaches
-    the rest; padding never gets one, since nothing real reads it.
-    """
+    """``x[there]`` with the gradient ``g[back]``: a gather in both directions, in place of autograd's scatter-add. The
+    indices invert each other on real cells; padding cells get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
@@ -29,12 +26,11 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        (back,) = ctx.saved_tensors
-        return g.index_select(0, back), None, None
+        return g.index_select(0, *ctx.saved_tensors), None, None
 
 
 class _Scatter(torch.autograd.Function):
-    """The transpose of :class:`_Gather` for taking tokens out of a grid: padding cells get gradient zero."""
+    """``x[there]`` whose gradient is copied to the rows ``there``; it is zero elsewhere."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Tensor) -> Tensor:
@@ -49,8 +45,13 @@ class _Scatter(torch.autograd.Function):
 
 
 def take(x_ND: Tensor, index_M: Tensor) -> Tensor:
-    """``x_ND[index_M]`` for indices without repetition, with a gradient that is a copy instead of a sum."""
-    return _Scatter.apply(x_ND, index_M)  # type: ignore[no-any-return]
+    """``x_ND[index_M]`` for indices without repetition; the gradient is a copy in place of a sum."""
+    return _Scatter.apply(x_ND, index_M)
+
+
+def concatenate(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """``torch.cat`` without a copy of a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 def by_head(x_BTD: Tensor, heads: int) -> Tensor:
@@ -58,14 +59,17 @@ def by_head(x_BTD: Tensor, heads: int) -> Tensor:
     return x_BTD.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _rows(x: Tensor, rows: int) -> Tensor:
-    """Every token as so many rows."""
-    return x.reshape(len(x) * rows, -1)
+def positions(length_B: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """``position_N`` and ``sequence_N`` of the tokens of consecutive sequences. Without their number ``size`` there is
+    a host-device synchronisation."""
+    sequence_N = torch.arange(len(length_B), device=length_B.device).repeat_interleave(length_B, output_size=size)
+    start_B = length_B.cumsum(0) - length_B
+    return torch.arange(len(sequence_N), device=length_B.device) - start_B[sequence_N], sequence_N
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Some neighbouring sequences of a packed batch and their padded layout, padding on the right."""
+    """Neighbouring sequences of a packed batch and their padded layout, padding on the right."""
 
     begin: int
     """First token."""
@@ -77,77 +81,61 @@ class Grid:
     cell_N: Tensor
     """Cell of each token."""
     token_C: Tensor
-    """Token of each cell, counted from ``begin``; a padding cell names the first."""
+    """Token of each cell, from ``begin``; 0 in a padding cell."""
     full: bool
-    """Whether there is no padding at all."""
+    """Whether there is no padding."""
     layouts: dict[tuple[int, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
-    """What :meth:`_layout` has made: the blocks of a model ask for the same."""
+    """Cache of :meth:`_layout`: all blocks of a model use the same."""
 
     @classmethod
-    def of(cls, lengths: np.ndarray, begin: int, longest: int | None = None) -> "Grid":
-        """``longest`` may be more than any of the lengths; then the grid counts as padded in any case."""
-        total, wider = int(lengths.sum()), longest is not None
-        longest = longest or int(lengths.max())
-        starts = np.cumsum(lengths) - lengths
-        steps = np.arange(longest)
-        token = np.where(steps < lengths[:, None], starts[:, None] + steps, 0)
-        sequence = np.repeat(np.arange(len(lengths)), lengths)
-        cell = sequence * longest + np.arange(total) - starts[sequence]
-        return cls(
-            begin, begin + total, longest, torch.from_numpy(lengths), torch.from_numpy(cell),
-            torch.from_numpy(token.ravel()), len(cell) == token.size and not wider,
-        )  # fmt: skip
-
-    def expand(self, rows_before: int, digits: int, extra: int) -> "Grid":
-        """This grid where every token becomes ``digits`` tokens and each sequence has ``extra`` tokens more."""
-        length_B = self.length_B * digits + extra
-        longest, rows = self.longest * digits + extra, len(length_B)
-        begin = self.begin * digits + extra * rows_before
-        end = self.end * digits + extra * (rows_before + rows)
+    def of(cls, length_B: Tensor, begin: int, size: int, longest: int, *, full: bool) -> "Grid":
+        """From lengths on any device; their sum ``size`` and maximum ``longest`` come from the host: no
+        synchronisation."""
+        position_N, sequence_N = positions(length_B, size)
         start_B1 = (length_B.cumsum(0) - length_B)[:, None]
         step_T = torch.arange(longest, device=length_B.device)
         token_C = torch.where(step_T < length_B[:, None], start_B1 + step_T, 0).flatten()
-        row_N = torch.arange(rows, device=length_B.device).repeat_interleave(length_B, output_size=end - begin)
-        cell_N = torch.arange(end - begin, device=length_B.device) + (row_N * longest - start_B1[row_N, 0])
-        return Grid(begin, end, longest, length_B, cell_N, token_C, self.full)
+        return cls(begin, begin + size, longest, length_B, sequence_N * longest + position_N, token_C, full)
+
+    def expand(self, rows_before: int, digits: int, extra: int) -> "Grid":
+        """This grid with ``digits`` tokens in place of each token, and ``extra`` more tokens per sequence."""
+        size = (self.end - self.begin) * digits + extra * len(self.length_B)
+        length_B, longest = self.length_B * digits + extra, self.longest * digits + extra
+        return Grid.of(length_B, self.begin * digits + extra * rows_before, size, longest, full=self.full)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Grid":
         """The same grid with every tensor changed."""
-        changed = map(change, (self.length_B, self.cell_N, self.token_C))
-        return Grid(self.begin, self.end, self.longest, *changed, self.full)
+        length_B, cell_N, token_C = change(self.length_B), change(self.cell_N), change(self.token_C)
+        return replace(self, length_B=length_B, cell_N=cell_N, token_C=token_C, layouts={})
 
     def pad(self, x_ND: Tensor) -> Tensor:
-        """This grid's tokens of a packed ``x_ND`` as ``x_BTD``; padding cells hold copies: never read them."""
-        own = x_ND[self.begin : self.end]
-        cells = own if self.full else _Gather.apply(own, self.token_C, self.cell_N)
-        return cells.unflatten(0, (-1, self.longest))  # type: ignore[no-any-return]
+        """This grid's tokens of a packed ``x_ND`` as ``x_BTD``; the values of padding cells have no meaning."""
+        tokens = x_ND[self.begin : self.end]
+        cells = tokens if self.full else _Gather.apply(tokens, self.token_C, self.cell_N)
+        return cells.unflatten(0, (-1, self.longest))
 
     def pack(self, x_BTD: Tensor) -> Tensor:
         """Padded ``x_BTD`` to this grid's packed tokens."""
         cells = x_BTD.flatten(0, 1)
         return cells if self.full else take(cells, self.cell_N)
 
-    # ---- heads: packed tokens to (B, H, T, d) and back -------------------------------------------
-
     def sides(self, x_ND: Tensor, heads: int, sides: int) -> tuple[Tensor, ...]:
-        """``sides`` tensors ``x_BHTd``, such as queries, keys and values, that lie side by side in ``x_ND``."""
-        if x_ND.device.type != "cpu":  # attention reads views there; indices of heads would be launches
+        """``sides`` tensors ``x_BHTd``, such as queries, keys and values, from a packed ``x_ND`` that holds them side
+        by side."""
+        if x_ND.device.type != "cpu":  # views take fewer kernel launches there
             return tuple(by_head(x_BTD, heads) for x_BTD in self.pad(x_ND).chunk(sides, dim=-1))
-        there, back = self._layout(sides, heads, (2, 0, 3, 1))
-        cells = _Gather.apply(_rows(x_ND[self.begin : self.end], sides * heads), there, back)
-        return cells.view(sides, -1, heads, self.longest, cells.shape[1]).unbind()  # type: ignore[no-any-return]
+        cells = self._gather(x_ND, sides, heads, (2, 0, 3, 1))
+        return cells.view(sides, -1, heads, self.longest, cells.shape[1]).unbind()
 
     def digits(self, x_NKD: Tensor, heads: int) -> Tensor:
-        """``x_BHQd``: the K vectors of each token as places of their own, Q = T x K."""
+        """``x_BHQd``: the K vectors of each token as K positions, Q = T x K."""
         if x_NKD.device.type != "cpu":
             return by_head(self.pad(x_NKD).flatten(1, 2), heads)
-        digits = x_NKD.shape[1]
-        there, back = self._layout(digits, heads, (0, 3, 1, 2))
-        cells = _Gather.apply(_rows(x_NKD[self.begin : self.end], digits * heads), there, back)
-        return cells.view(-1, heads, self.longest * digits, cells.shape[1])  # type: ignore[no-any-return]
+        cells = self._gather(x_NKD, x_NKD.shape[1], heads, (0, 3, 1, 2))
+        return cells.view(-1, heads, self.longest * x_NKD.shape[1], cells.shape[1])
 
     def join(self, x_BHQd: Tensor, digits: int = 1) -> Tensor:
-        """The inverse of :meth:`digits`, ``x_NKD``, or ``x_ND`` where there is one place a token."""
+        """The inverse of :meth:`digits`: ``x_NKD``, or ``x_ND`` for one position per token."""
         heads = x_BHQd.shape[1]
         if x_BHQd.device.type != "cpu":
             x_BQD = x_BHQd.transpose(1, 2).flatten(2)
@@ -156,30 +144,35 @@ class Grid:
         x_ND = take(x_BHQd.reshape(-1, x_BHQd.shape[-1]), back).view(len(self.cell_N), digits, -1)
         return x_ND[:, 0] if digits == 1 else x_ND
 
+    def _gather(self, x: Tensor, parts: int, heads: int, order: tuple[int, ...]) -> Tensor:
+        there, back = self._layout(parts, heads, order)
+        tokens = x[self.begin : self.end]
+        return _Gather.apply(tokens.reshape(len(tokens) * parts * heads, -1), there, back)
+
     def _layout(self, parts: int, heads: int, order: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Indices between rows (N, parts, H) and cells (B, T, parts, H) in the given order of their axes."""
+        """Indices between rows (N, parts, H) and cells (B, T, parts, H), whose axes are in the given order."""
         key = parts, heads, *order
         if key not in self.layouts:
             row_PH = torch.arange(parts * heads).view(parts, heads)
             there = (self.token_C.view(-1, self.longest, 1, 1) * (parts * heads) + row_PH).permute(order).contiguous()
-            inverse = [order.index(axis) for axis in range(4)]
-            place_BTPH = torch.arange(there.numel()).view(there.shape).permute(inverse)
+            place_BTPH = torch.arange(there.numel()).view(there.shape).permute([order.index(axis) for axis in range(4)])
             back = place_BTPH.reshape(-1, parts * heads)[self.cell_N]
             self.layouts[key] = there.flatten(), back.flatten()
         return self.layouts[key]
 
     def real_BT(self) -> Tensor:
         """Which cells hold a token."""
-        steps_T = torch.arange(self.longest, device=self.length_B.device)
-        return steps_T < self.length_B[:, None]
+        return torch.arange(self.longest, device=self.length_B.device) < self.length_B[:, None]
+
+    def padding_mask(self) -> Tensor | None:
+        """``real_B11T``, the mask of keys for attention; None without padding."""
+        return None if self.full else self.real_BT()[:, None, None]
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How N packed tokens lie in B sequences, one sequence after the other.
-
-    All index tensors are made on the host, once a batch, so that a device is never asked for a size.
-    """
+    """The layout of N packed tokens in B sequences, one sequence after the other. The host makes the index tensors once
+    per batch: no host-device synchronisation."""
 
     length_B: Tensor
     """Length of each sequence, at least 1."""
@@ -192,56 +185,48 @@ class Packing:
     grid: Grid
     """All sequences as one grid."""
     parts: tuple[Grid, ...]
-    """The same as one grid, or as two of less padding: what attention works on."""
+    """The grids of attention: the same grid, or two with less padding."""
 
     @classmethod
     def of(cls, lengths: np.ndarray, longest: int | None = None) -> "Packing":
-        """From lengths (B), on the host; sorted lengths pad least. Raises ValueError for an empty sequence.
+        """From lengths (B) on the host; sorted lengths need least padding. ``longest`` pads the one grid to this
+        length, so that no shape depends on the lengths.
 
-        With ``longest``, how the tokens lie on the grid decides about no shape: there is one grid, so wide.
+        Raises:
+            ValueError: for an empty sequence.
         """
         lengths = np.asarray(lengths, dtype=np.int64)
         if lengths.size == 0 or lengths.min() < 1:
             raise ValueError("a packed batch needs sequences of length 1 or more")
-        starts = np.cumsum(lengths) - lengths
-        sequence = np.repeat(np.arange(lengths.size), lengths)
-        grid = Grid.of(lengths, 0, longest)
-        return cls(
-            torch.from_numpy(lengths),
-            torch.from_numpy(np.arange(int(lengths.sum())) - starts[sequence]),
-            torch.from_numpy(sequence),
-            torch.from_numpy(starts + lengths - 1),
-            grid,
-            (grid,) if longest else _parts(lengths, grid),
-        )
+        length_B, size, maximum = torch.from_numpy(lengths), int(lengths.sum()), int(lengths.max())
+        full = longest is None and bool((lengths == maximum).all())
+        grid = Grid.of(length_B, 0, size, longest or maximum, full=full)
+        return cls._of(grid, (grid,) if longest else _parts(lengths, grid))
+
+    @classmethod
+    def _of(cls, grid: Grid, parts: tuple[Grid, ...]) -> "Packing":
+        position_N, sequence_N = positions(grid.length_B, grid.end)
+        return cls(grid.length_B, position_N, sequence_N, grid.length_B.cumsum(0) - 1, grid, parts)
 
     def to(self, device: torch.device) -> "Packing":
-        """The same packing with its index tensors on a device."""
         return self.mapped(lambda x: x.to(device, non_blocking=True))
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Packing":
         """The same packing with every tensor changed."""
-        changed = [change(x) for x in (self.length_B, self.position_N, self.sequence_N, self.last_B)]
-        grid = self.grid.mapped(change)
+        length_B, position_N, sequence_N = change(self.length_B), change(self.position_N), change(self.sequence_N)
+        last_B, grid = change(self.last_B), self.grid.mapped(change)
         parts = (grid,) if len(self.parts) == 1 else tuple(part.mapped(change) for part in self.parts)
-        return Packing(*changed, grid, parts)
+        return Packing(length_B, position_N, sequence_N, last_B, grid, parts)
 
     def expand(self, digits: int = 1, *, prefix: int = 0, suffix: int = 0) -> "Packing":
-        """The packing of the same sequences with more tokens: every item becomes ``digits`` tokens, one after the
-        other, between ``prefix`` tokens before and ``suffix`` tokens behind each sequence. Made on the device of this
-        packing without synchronisation: all sizes follow from those that the host knows."""
-        extra = prefix + suffix
-        rows, parts = 0, []
+        """The packing of the same sequences with ``digits`` tokens in place of each token, and ``prefix`` tokens before
+        and ``suffix`` tokens after each sequence. No host-device synchronisation."""
+        extra, rows, parts = prefix + suffix, 0, []
         for part in self.parts:
             parts.append(part.expand(rows, digits, extra))
             rows += len(part.length_B)
         grid = parts[0] if len(parts) == 1 else self.grid.expand(0, digits, extra)
-        length_B = grid.length_B
-        sequence_B = torch.arange(len(length_B), device=length_B.device)
-        sequence_N = sequence_B.repeat_interleave(length_B, output_size=grid.end)
-        end_B = length_B.cumsum(0)
-        position_N = torch.arange(grid.end, device=length_B.device) - (end_B - length_B)[sequence_N]
-        return Packing(length_B, position_N, sequence_N, end_B - 1, grid, tuple(parts))
+        return Packing._of(grid, tuple(parts))
 
     @property
     def sequences(self) -> int:
@@ -250,13 +235,18 @@ class Packing:
 
 
 def _parts(lengths: np.ndarray, grid: Grid) -> tuple[Grid, ...]:
-    """The best cut into short and long sequences, if the lengths are sorted and it saves enough."""
+    """The best split into short and long sequences, if the lengths are sorted and it saves enough cells."""
     if grid.full or (np.diff(lengths) < 0).any():
         return (grid,)
     cut = np.arange(1, len(lengths))
     cells = cut * lengths[cut - 1] + (len(lengths) - cut) * lengths[-1]
-    best = int(cells.argmin())
-    if cells[best] > SPLIT_BELOW * len(lengths) * lengths[-1]:
+    best = int(cells.argmin()) + 1
+    if cells[best - 1] > SPLIT_BELOW * len(lengths) * lengths[-1]:
         return (grid,)
-    short, long = lengths[: best + 1], lengths[best + 1 :]
-    return Grid.of(short, 0), Grid.of(long, int(short.sum()))
+    parts, begin = [], 0
+    for part in (lengths[:best], lengths[best:]):
+        parts.append(
+            Grid.of(torch.from_numpy(part), begin, int(part.sum()), int(part[-1]), full=bool(part[0] == part[-1]))
+        )
+        begin = parts[-1].end
+    return tuple(parts)

@@ -1,7 +1,6 @@
-"""Sparse item-to-item weights, and the scores that they give to histories.
+"""Sparse item-to-item weights (CSR, compressed sparse rows), and the scores of items for histories.
 
-The weights are stored in compressed sparse rows (CSR): memory is linear in the stored pairs, and scores exist only
-for the items that some item of a history points to.
+Memory is linear in the stored pairs. Scores exist only for items that have a pair with an item of the history.
 
 Legend: B histories, N packed items, I items, P stored pairs, E entries before they are summed, S distinct cells.
 """
@@ -13,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.packing import Packing, positions
 
 
 class ItemWeights(nn.Module):
-    """A sparse matrix ``weight[a, b]`` of I x I item pairs as buffers, whose sizes are known only after ``fill``."""
+    """A sparse matrix ``weight[a, b]`` of I x I item pairs as buffers; :meth:`fill` sets their sizes."""
 
     begin_I: Tensor
-    """Where each row begins in the next two, and their length (I + 1 numbers); row a - 1 belongs to item a."""
+    """The first pair of each row, and P (I + 1 entries); row a - 1 belongs to item a."""
     item_P: Tensor
-    """Items b of the pairs (ids from 1, int32)."""
+    """The column b of each pair (ids from 1, int32)."""
     weight_P: Tensor
 
     def __init__(self, items: int) -> None:
@@ -33,22 +32,20 @@ class ItemWeights(nn.Module):
         self.register_load_state_dict_pre_hook(_resize)
 
     def fill(self, count_I: Tensor, item_P: Tensor, weight_P: Tensor) -> None:
-        """Store the pairs of all rows, one row after the other; ``count_I``: pairs of each row."""
+        """Store the pairs of all rows, one row after the other; ``count_I``: pairs per row."""
         device = self.begin_I.device
         self.begin_I[1:] = count_I.cumsum(0)
         self.item_P, self.weight_P = item_P.to(device, torch.int32), weight_P.to(device, torch.float32)
 
     def entries(self, item_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All pairs in the rows of some items: ``n_E`` (index into ``item_N``), ``item_E`` (from 1), ``weight_E``."""
-        begin_N, end_N = self.begin_I[item_N - 1], self.begin_I[item_N]
-        count_N = end_N - begin_N
-        n_E = torch.repeat_interleave(count_N)
-        place_E = torch.arange(len(n_E), device=n_E.device) + (end_N - count_N.cumsum(0))[n_E]
-        return n_E, self.item_P[place_E].long(), self.weight_P[place_E]
+        """The pairs of the rows of some items: ``n_E`` (index into ``item_N``), ``item_E`` (from 1), ``weight_E``."""
+        begin_N = self.begin_I[item_N - 1]
+        place_E, n_E = positions(self.begin_I[item_N] - begin_N)
+        at_E = begin_N[n_E] + place_E
+        return n_E, self.item_P[at_E].long(), self.weight_P[at_E]
 
 
 def _resize(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before loading: give the buffers the sizes that they have in the file."""
     for name in ("item_P", "weight_P"):
         if (stored := state.get(prefix + name)) is not None:
             setattr(module, name, getattr(module, name).new_zeros(stored.shape))
@@ -57,25 +54,20 @@ def _resize(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
 def sparse_scores(
     tables: Iterable[ItemWeights], item_N: Tensor, packing: Packing, weight_N: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``score[b, i]``: the sum of ``weight_N[n] * table[item n, i]`` over the history's items and over all tables.
-
-    Returns:
-        ``cell_S`` and ``score_S`` as :class:`genrec_cli.models.base.SparseScorer` describes them.
-    """
-    users, cells, values = packing.sequences, [], []
+    """``score[b, i]``: the sum of ``weight_N[n] * table[item n, i]`` over the history's items and over all tables, as
+    ``cell_S`` and ``score_S`` of :class:`genrec_cli.models.base.SparseScorer`."""
+    cells, values = [], []
     for table in tables:
         n_E, item_E, weight_E = table.entries(item_N)
-        cells.append((item_E - 1) * users + packing.sequence_N[n_E])
+        cells.append((item_E - 1) * packing.sequences + packing.sequence_N[n_E])
         values.append(weight_N[n_E] * weight_E)
     cell_S, score_S = sum_equal(torch.cat(cells), torch.cat(values))
     return cell_S, score_S.float()
 
 
 def sum_equal(key_E: Tensor, value_E: Tensor) -> tuple[Tensor, Tensor]:
-    """The sorted distinct keys, and the sum of the values of each in float64.
-
-    The sort is stable, so on a CPU the order of additions depends on nothing else than the entries of the key.
-    """
+    """The sorted distinct keys, and the float64 sum of the values per key. The sort is stable, so that on a CPU the
+    order of additions depends on the entries of the key alone."""
     key_E, order_E = stable_sort(key_E)
     key_S, s_E = torch.unique_consecutive(key_E, return_inverse=True)
     sum_S = torch.zeros(len(key_S), dtype=torch.float64, device=key_E.device)
@@ -83,8 +75,8 @@ def sum_equal(key_E: Tensor, value_E: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stable_sort(key_E: Tensor) -> tuple[Tensor, Tensor]:
-    """The sorted keys (at least 0) and their indices. On a CPU, key and index are sorted as one integer if they fit:
-    NumPy sorts integers with vector instructions, six times as fast as any sort that moves indices."""
+    """The sorted keys (at least 0) and their indices. On a CPU, key and index are sorted as one integer if 63 bits are
+    enough: NumPy sorts integers with vector instructions, six times as fast as an argsort."""
     bits = len(key_E).bit_length()
     if key_E.device.type != "cpu" or not bits or int(key_E.max()) >> (63 - bits):
         return key_E.sort(stable=True)

@@ -1,8 +1,9 @@
 """A pre-norm Transformer over packed items, with the blocks of GPT-2.
 
-Parity with ``transformers.GPT2Model`` is tested weight for weight. The start differs: see :func:`initialise`.
+Parity with ``transformers.GPT2Model`` is tested weight for weight; the initialisation differs: :func:`initialise`.
 """
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -15,42 +16,41 @@ from genrec_cli.nn.packing import Packing, take
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
 
-def activation(name: Activation) -> nn.Module:
-    """The named activation; ``gelu_tanh`` is GPT-2's approximation."""
-    return {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}[name]
-
-
-class Sizes(Protocol):
-    """What a Transformer asks of a model's settings."""
+class StackSizes(Protocol):
+    """The settings that any stack of blocks reads; ``inner`` is the width inside an MLP."""
 
     width: int
     layers: int
     heads: int
     inner: int
-    """Width inside the MLP."""
     dropout: float
-    """Of the sum of item and position embedding."""
     attention_dropout: float
+
+
+class Sizes(StackSizes, Protocol):
+    """The settings that a Transformer reads; ``dropout`` is that of the sum of item and position embedding."""
+
     activation: Activation
 
 
+def mlp(sizes: Sizes, dropout: float) -> nn.Sequential:
+    """The MLP of a block; ``gelu_tanh`` is GPT-2's approximation."""
+    activations = {"gelu": nn.GELU(), "gelu_tanh": nn.GELU(approximate="tanh"), "relu": nn.ReLU()}
+    inward, outward = nn.Linear(sizes.width, sizes.inner), nn.Linear(sizes.inner, sizes.width)
+    return nn.Sequential(inward, activations[sizes.activation], outward, Dropout(dropout))
+
+
 class Block(nn.Module):
-    """LayerNorm, attention, residual; LayerNorm, two linear layers, residual."""
+    """LayerNorm, attention, residual; LayerNorm, MLP, residual."""
 
     def __init__(self, sizes: Sizes, residual_dropout: float, causal: bool, epsilon: float) -> None:
         super().__init__()
-        width = sizes.width
-        self.norm_attention = nn.LayerNorm(width, eps=epsilon)
+        self.norm_attention = nn.LayerNorm(sizes.width, eps=epsilon)
         self.attention = SelfAttention(
-            width, sizes.heads, dropout=sizes.attention_dropout, output_dropout=residual_dropout, causal=causal
+            sizes.width, sizes.heads, dropout=sizes.attention_dropout, output_dropout=residual_dropout, causal=causal
         )
-        self.norm_mlp = nn.LayerNorm(width, eps=epsilon)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, sizes.inner),
-            activation(sizes.activation),
-            nn.Linear(sizes.inner, width),
-            Dropout(residual_dropout),
-        )
+        self.norm_mlp = nn.LayerNorm(sizes.width, eps=epsilon)
+        self.mlp = mlp(sizes, residual_dropout)
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
         mixed = self.attention(self.norm_attention(x_ND), packing, at_M)
@@ -59,12 +59,13 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_MD`` at the wanted items only.
+    """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_MD`` at positions ``at_M`` only.
 
-    Args:
-        positions: T_max; a longer sequence is an error of the caller.
-        residual_dropout: of the outputs of attention and MLP, as in GPT-2.
+    ``positions`` is the longest sequence; ``residual_dropout`` is that of the outputs of attention and MLP, as in
+    GPT-2.
     """
+
+    blocks: Sequence[Block]
 
     def __init__(
         self, sizes: Sizes, positions: int, *, residual_dropout: float = 0.0, causal: bool = True, epsilon: float = 1e-5
@@ -72,11 +73,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.position = nn.Embedding(positions, sizes.width)
         self.dropout = Dropout(sizes.dropout)
-        self.blocks = nn.ModuleList(Block(sizes, residual_dropout, causal, epsilon) for _ in range(sizes.layers))
+        blocks = (Block(sizes, residual_dropout, causal, epsilon) for _ in range(sizes.layers))
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(sizes.width, eps=epsilon)
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
-        """``at_M``, items without repetition, skips all of the last block's work that their states do not need."""
+        """``at_M`` has no repetition; the last block computes only what the states at ``at_M`` need."""
         h = self.dropout(x_ND + self.position(packing.position_N))
         final = len(self.blocks) - 1
         for depth, block in enumerate(self.blocks):
@@ -85,10 +87,8 @@ class Transformer(nn.Module):
 
 
 def initialise(module: nn.Module, *, std: float = 0.02) -> None:
-    """Normal weights of the given standard deviation, zero biases, identity norms.
-
-    GPT-2's start but for one thing: its projections into the residual stream are smaller by sqrt(2 layers).
-    """
+    """GPT-2's initialisation: normal weights, zero biases, identity norms; but GPT-2 divides the projections into the
+    residual stream by sqrt(2 layers)."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             torch.nn.init.normal_(part.weight, std=std)

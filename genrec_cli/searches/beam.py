@@ -1,10 +1,10 @@
-"""Beam search inside the catalogue, for models that write codes digit after digit (TIGER, arXiv 2305.05065).
+"""Beam search in the catalogue's trie, for models that generate codes digit by digit (TIGER, arXiv 2305.05065).
 
-A beam is a node of the catalogue's trie. It can only be extended by codes that lead to an item, so that every list is
-full and every code valid. Two beams are never the same prefix, since a node has one parent. Log-probabilities of digits
-are added. With as many beams as the catalogue has codes no prefix is dropped and the search is exact.
+A beam is a node of the trie, and is extended only by codes that lead to an item: every list is full and every code
+valid. A score is the sum of the log-probabilities of the digits. With as many beams as the catalogue has codes it is
+exact.
 
-Legend: B users, M beams, W children of the widest node, V codewords, k length of a list.
+Legend: B users, M beams, W children of the widest node, X = M x W extensions, V codewords, k length of a list.
 """
 
 import torch
@@ -26,7 +26,7 @@ class BeamConfig(Section):
 
 
 class Beam(ListSearch):
-    """The search for one trained model and its catalogue."""
+    """Beam search for one trained model and its catalogue."""
 
     Config = BeamConfig
     interface = PrefixScorer
@@ -38,9 +38,8 @@ class Beam(ListSearch):
 
     @torch.no_grad()
     def search(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The k best items found for each history: the items of the best code by id, then those of the next. A score
-        is the log-probability of an item's codes. The stat ``codes`` counts the complete codes that were scored.
-        """
+        """The k best items per history; the items of a code are in the order of their ids. The stat ``codes`` is the
+        number of complete codes that were scored."""
         prefixes = self.model.prefixes(batch)
         logp_BMV = prefixes.first()
         score_BM = torch.zeros_like(logp_BMV[..., 0])
@@ -55,8 +54,8 @@ class Beam(ListSearch):
             if digit + 1 < len(self.trie.levels):
                 logp_BMV = prefixes.extend(at_BM // level.widest, code_BMW.flatten(1).gather(1, at_BM))
         scored_B = (score_BX > -torch.inf).sum(1)
-        node_BM, order_BM = node_BM.sort(dim=1)  # then equal scores come in the order of codes
-        score_BM, again_BM = score_BM.gather(1, order_BM).sort(dim=1, descending=True, stable=True)
-        item_Bk, beam_Bk = self.trie.items(node_BM.gather(1, again_BM), score_BM > -torch.inf, k)
+        node_BM, order_BM = node_BM.sort(dim=1)  # equal scores are listed in the order of codes
+        score_BM, best_BM = score_BM.gather(1, order_BM).sort(dim=1, descending=True, stable=True)
+        item_Bk, beam_Bk = self.trie.items(node_BM.gather(1, best_BM), score_BM > -torch.inf, k)
         score_Bk = torch.where(item_Bk > 0, score_BM.gather(1, beam_Bk), -torch.inf)
         return TopK(item_Bk, score_Bk), {"codes": scored_B}

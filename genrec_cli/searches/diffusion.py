@@ -1,21 +1,18 @@
 """Search by masked diffusion (MDGR, arXiv 2601.19501): from fully masked codes to items, in any order of digits.
 
-Two stages. Each of the first ``warmup`` steps fills one digit; after that each step fills ``parallel`` digits, so that
-K = 8 digits take 6 passes with the paper's 4 and 2. The beams are kept throughout. Only a summary of the paper is at
-hand; where it is open, this file reads it so:
+Each of the first ``warmup`` steps fills one digit, each later step ``parallel`` digits: 6 passes for K = 8 digits with
+the paper's 4 and 2. Only a summary of the paper is available; our readings:
 
-* a warm-up step: each beam fills the digit at which it is most confident, so that no two beams can set_group the same;
-* a parallel step: each beam takes its most confident open digits (the highest log-probability of any code), and all
-  combinations of their codes compete;
-* a score is the sum of the log-probabilities at the moments of choice;
-* equal assignments reached in different orders are one candidate with the better score;
-* under the ``constraint`` a beam takes only codes that some item of the catalogue still has beside those it took.
+* in a warm-up step each beam fills its most confident digit (the highest log-probability of any code);
+* in a parallel step each beam fills its most confident digits, with all combinations of their codes;
+* a score is the sum of the log-probabilities of the codes at the steps that filled them;
+* equal assignments that were reached in different orders are one candidate with the best score;
+* under the ``constraint`` a beam takes only codes of catalogue items that match its digits so far.
 
-No loop over users, beams or items. What competes is exact: a step keeps the best of all combinations, not of the
-best few codes of each digit. As many candidates are ranked before equal ones are merged as can be equal: an
-assignment of n digits has at most C(n, m) parents when m were filled. Only the beams make the search approximate.
+A step keeps the best of all combinations without a loop over users, beams or items; only the number of beams makes the
+search approximate. Before equal candidates are merged, the top-k has room for all C(n, m) parents of an assignment.
 
-Legend: B users, M beams, C candidates, K digits, V codewords, I items, m digits filled in a step, k length of a list.
+Legend: B users, M beams, C candidates, K digits, V codewords, I items, m digits of a step, k length of a list.
 """
 
 from math import comb
@@ -29,39 +26,40 @@ from genrec_cli.config import Count, Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import MaskPredictor
+from genrec_cli.nn.packing import positions
 from genrec_cli.searches import base
 from genrec_cli.searches.base import ListSearch, TopK
 from genrec_cli.searches.inverted_index import InvertedLists, Pairs
 
 OPEN = -1
-"""A digit that is still to be filled."""
+"""A digit that is still masked."""
 
 
 class DiffusionConfig(Section):
     """The steps and the width of the search."""
 
     warmup: Natural = 4
-    """R_warm: the first so many digits are filled one by one, each beam's most confident digit first."""
+    """R_warm: the first digits are filled one by one, each beam's most confident digit first."""
     parallel: Count = 2
     """m_par: digits filled in each step after that."""
     beams: base.Beams = 50
     """Partial items kept after each step."""
     constraint: bool = True
-    """Whether only items of the catalogue are built. Off: codes of no item are left out at the end."""
+    """Whether only items of the catalogue are built; false: codes of no item are dropped at the end."""
 
 
 class Beams(NamedTuple):
-    """The partial items of each user, best first; a score of -inf marks a place that is empty."""
+    """The partial items of each user, best first; empty places have the score -inf."""
 
     score_BM: Tensor
     codes_BMK: Tensor
     key_BM: Tensor
     pairs: Pairs | None
-    """Items that each beam may still set_group; None: nothing is filled yet, or there is no constraint."""
+    """The items that match each beam; None: no digit is filled, or there is no constraint."""
 
 
 class Candidates(NamedTuple):
-    """What competes for the next beams; those at -inf do not."""
+    """Candidates for the next beams; empty places have the score -inf."""
 
     score_BC: Tensor
     parent_BC: Tensor
@@ -70,7 +68,7 @@ class Candidates(NamedTuple):
 
 
 class Diffusion(ListSearch):
-    """The search for models that fill in masks."""
+    """The search for models that predict masked codes."""
 
     Config = DiffusionConfig
     interface = MaskPredictor
@@ -82,67 +80,55 @@ class Diffusion(ListSearch):
 
     @property
     def steps(self) -> list[int]:
-        """How many digits each step fills."""
+        """The number of digits that each step fills."""
         warmup, parallel = min(self.config.warmup, self.digits), self.config.parallel
         return [1] * warmup + [min(parallel, self.digits - n) for n in range(warmup, self.digits, parallel)]
 
     @torch.no_grad()
     def search(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The items found for each history, k or more. The stat ``valid_fraction`` is the fraction of each user's beams
-        that are items."""
-        memory, users = self.model.read(batch), batch.packing.sequences
-        device = batch.item_N.device
-        beams = Beams(
-            torch.zeros(users, 1, device=device),
-            torch.full((users, 1, self.digits), OPEN, device=device),
-            torch.zeros(users, 1, dtype=torch.long, device=device),
-            None,
-        )
+        """The items per history, k or more. The stat ``valid_fraction`` is the fraction of beams that are items."""
+        memory, score_B1 = self.model.read(batch), torch.zeros(batch.packing.sequences, 1, device=batch.item_N.device)
+        key_B1 = score_B1.long()
+        beams = Beams(score_B1, torch.full_like(key_B1, OPEN)[..., None].repeat(1, 1, self.digits), key_B1, None)
         filled = 0
-        for number in self.steps:
+        for count in self.steps:
             logp_BMKV = self.model.fill(memory, beams.codes_BMK).float()
             if self.config.constraint:
                 allowed_XKV = self.index.allowed(beams.pairs, beams.key_BM.numel())
                 logp_BMKV = logp_BMKV.masked_fill(~allowed_XKV.view_as(logp_BMKV), -torch.inf)
             logp_BMKV = logp_BMKV.masked_fill((beams.codes_BMK != OPEN)[..., None], -torch.inf)
-            filled += number
-            # So many candidates hold enough different ones: each can have come from that many parents.
-            enough = self.config.beams * min(comb(filled, number), beams.key_BM.shape[1])
-            digit_BMm = logp_BMKV.amax(-1).topk(number).indices
-            if self.config.constraint and number > 1:
-                found = self.items(beams, logp_BMKV, digit_BMm)
+            filled += count
+            digit_BMm = logp_BMKV.amax(-1).topk(count).indices
+            if self.config.constraint and count > 1:
+                candidates = self.items(beams, logp_BMKV, digit_BMm)
             else:
-                found = combinations(beams, logp_BMKV, digit_BMm, self.config.beams, enough)
-            beams = self.select(beams, found)
+                # Each assignment can have this many parents, so this many candidates hold enough distinct ones.
+                limit = self.config.beams * min(comb(filled, count), beams.key_BM.shape[1])
+                candidates = combinations(beams, logp_BMKV, digit_BMm, self.config.beams, limit)
+            beams = self.select(beams, candidates)
         return self.lists(beams, k)
 
     def items(self, beams: Beams, logp_BMKV: Tensor, digit_BMm: Tensor) -> Candidates:
-        """All combinations of codes that items still have: each item that a beam may set_group proposes its own."""
+        """One candidate per beam and item that matches it: the item's codes at the beam's digits."""
         users, width = beams.score_BM.shape
         pairs = self.index.everything(users) if beams.pairs is None else beams.pairs
-        number_B = pairs.number_X.view(users, width).sum(1)
-        user_P = pairs.candidate_P // width
-        place_P = torch.arange(len(user_P), device=user_P.device) - (number_B.cumsum(0) - number_B)[user_P]
-        shape = users, int(number_B.max())
-        parent_BC, item_BC = user_P.new_zeros(shape), user_P.new_zeros(shape)
-        real_BC = torch.zeros(shape, dtype=torch.bool, device=user_P.device)
-        parent_BC[user_P, place_P] = pairs.candidate_P % width
-        item_BC[user_P, place_P] = pairs.item_P
-        real_BC[user_P, place_P] = True
+        count_B = pairs.count_X.view(users, width).sum(1)
+        parent_BC, item_BC = rows(count_B, int(count_B.max()), pairs.candidate_P % width, pairs.item_P)
         digit_BCm = pick(digit_BMm, parent_BC)
         code_BCm = self.index.codes_IK[item_BC].gather(2, digit_BCm).long()
         at_BCm = (parent_BC[..., None] * self.digits + digit_BCm) * self.index.codewords + code_BCm
         logp_BC = logp_BMKV.flatten(1).gather(1, at_BCm.flatten(1)).view(at_BCm.shape).sum(-1)
-        score_BC = (beams.score_BM.gather(1, parent_BC) + logp_BC).masked_fill(~real_BC, -torch.inf)
+        empty_BC = torch.arange(item_BC.shape[1], device=item_BC.device) >= count_B[:, None]
+        score_BC = (beams.score_BM.gather(1, parent_BC) + logp_BC).masked_fill(empty_BC, -torch.inf)
         return Candidates(score_BC, parent_BC, digit_BCm, code_BCm)
 
-    def select(self, beams: Beams, found: Candidates) -> Beams:
-        """The best different candidates of each user."""
-        key_BC = self.index.add(beams.key_BM.gather(1, found.parent_BC), found.digit_BCm, found.code_BCm)
-        score_BC = once(found.score_BC, key_BC)
-        score_BM, at_BM = score_BC.topk(min(self.config.beams, score_BC.shape[1]), dim=1)
-        parent_BM = found.parent_BC.gather(1, at_BM)
-        digit_BMm, code_BMm = pick(found.digit_BCm, at_BM), pick(found.code_BCm, at_BM)
+    def select(self, beams: Beams, candidates: Candidates) -> Beams:
+        """The best distinct candidates of each user."""
+        score_BC, parent_BC, digit_BCm, code_BCm = candidates
+        key_BC = self.index.add(beams.key_BM.gather(1, parent_BC), digit_BCm, code_BCm)
+        score_BM, at_BM = once(score_BC, key_BC).topk(min(self.config.beams, score_BC.shape[1]), dim=1)
+        parent_BM = parent_BC.gather(1, at_BM)
+        digit_BMm, code_BMm = pick(digit_BCm, at_BM), pick(code_BCm, at_BM)
         codes_BMK = pick(beams.codes_BMK, parent_BM).scatter(2, digit_BMm, code_BMm)
         pairs = None
         if self.config.constraint:
@@ -152,38 +138,35 @@ class Diffusion(ListSearch):
         return Beams(score_BM, codes_BMK, key_BC.gather(1, at_BM), pairs)
 
     def lists(self, beams: Beams, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """All items of complete beams, those of equal codes one after the other, by number; at least k places."""
+        """All items of complete beams, those of equal codes in the order of their ids; at least k places."""
         users, width = beams.score_BM.shape
         alive_BM = beams.score_BM > -torch.inf
         group_BM = self.index.find(beams.codes_BMK.flatten(0, 1)).view(users, width).masked_fill(~alive_BM, -1)
         beam_P, item_P = self.index.members(group_BM.flatten())
-        user_P = beam_P // width
-        number_B = user_P.bincount(minlength=users)
-        place_P = torch.arange(len(user_P), device=user_P.device) - (number_B.cumsum(0) - number_B)[user_P]
-        shape = users, max(k, int(number_B.max()))
-        item_Bk, score_Bk = item_P.new_zeros(shape), beams.score_BM.new_full(shape, -torch.inf)
-        item_Bk[user_P, place_P] = item_P + 1
-        score_Bk[user_P, place_P] = beams.score_BM.flatten()[beam_P]
-        return TopK(item_Bk, score_Bk), {"valid_fraction": (group_BM >= 0).sum(1) / alive_BM.sum(1).clamp_min(1)}
+        count_B = (beam_P // width).bincount(minlength=users)
+        score_P = beams.score_BM.flatten()[beam_P]
+        item_Bk, score_Bk = rows(count_B, max(k, int(count_B.max())), item_P + 1, score_P)
+        top = TopK(item_Bk, score_Bk.masked_fill(item_Bk == 0, -torch.inf))
+        return top, {"valid_fraction": (group_BM >= 0).sum(1) / alive_BM.sum(1).clamp_min(1)}
 
 
-def combinations(beams: Beams, logp_BMKV: Tensor, digit_BMm: Tensor, most: int, enough: int) -> Candidates:
-    """The best combinations of codes at each beam's digits, without a look at the catalogue.
+def combinations(beams: Beams, logp_BMKV: Tensor, digit_BMm: Tensor, per_beam: int, limit: int) -> Candidates:
+    """The ``limit`` best combinations of codes at each beam's digits, whether or not they are items.
 
-    No beam can place more than ``most``, so each keeps that many while digits are joined one by one.
+    Digits are joined one by one. At most ``per_beam`` combinations of a beam can be selected, so each keeps that many.
     """
     codewords = logp_BMKV.shape[-1]
     score_BMC, code_BMCm = beams.score_BM[..., None], digit_BMm.new_zeros(*beams.score_BM.shape, 1, 0)
     for place in range(digit_BMm.shape[-1]):
         digit_BM1V = digit_BMm[..., place, None, None].expand(-1, -1, 1, codewords)
-        top_BMc, own_BMc = logp_BMKV.gather(2, digit_BM1V)[:, :, 0].topk(min(most, codewords), dim=-1)
-        joint_BMX = (score_BMC[..., None] + top_BMc[..., None, :]).flatten(2)
-        score_BMC, at_BMC = joint_BMX.topk(min(most, joint_BMX.shape[-1]), dim=-1)
-        before_BMCm = code_BMCm.gather(2, (at_BMC // top_BMc.shape[-1])[..., None].expand(-1, -1, -1, place))
-        own_BMC = own_BMc.gather(2, at_BMC % top_BMc.shape[-1])
-        code_BMCm = torch.cat([before_BMCm, own_BMC[..., None]], dim=-1)
+        logp_BMc, next_BMc = logp_BMKV.gather(2, digit_BM1V)[:, :, 0].topk(min(per_beam, codewords), dim=-1)
+        joint_BMX = (score_BMC[..., None] + logp_BMc[..., None, :]).flatten(2)
+        score_BMC, at_BMC = joint_BMX.topk(min(per_beam, joint_BMX.shape[-1]), dim=-1)
+        before_BMCm = code_BMCm.gather(2, (at_BMC // logp_BMc.shape[-1])[..., None].expand(-1, -1, -1, place))
+        next_BMC = next_BMc.gather(2, at_BMC % logp_BMc.shape[-1])
+        code_BMCm = torch.cat([before_BMCm, next_BMC[..., None]], dim=-1)
     score_BX = score_BMC.flatten(1)
-    score_BC, at_BC = score_BX.topk(min(enough, score_BX.shape[1]), dim=1)
+    score_BC, at_BC = score_BX.topk(min(limit, score_BX.shape[1]), dim=1)
     parent_BC = at_BC // score_BMC.shape[-1]
     return Candidates(score_BC, parent_BC, pick(digit_BMm, parent_BC), pick(code_BMCm.flatten(1, 2), at_BC))
 
@@ -193,8 +176,14 @@ def pick(x_BXm: Tensor, at_BC: Tensor) -> Tensor:
     return x_BXm.gather(1, at_BC[..., None].expand(-1, -1, x_BXm.shape[-1]))
 
 
+def rows(count_B: Tensor, width: int, *values: Tensor) -> list[Tensor]:
+    """Ragged arrays, user by user, as padded arrays of B x width; padding is 0."""
+    cells = positions(count_B)[::-1]
+    return [value_P.new_zeros(len(count_B), width).index_put_(cells, value_P) for value_P in values]
+
+
 def once(score_BC: Tensor, key_BC: Tensor) -> Tensor:
-    """The scores with every candidate at -inf whose key a better one has."""
+    """The scores with -inf at every candidate that has the key of a better one."""
     order_BC = score_BC.argsort(dim=1, descending=True, stable=True)
     sorted_BC, by_BC = key_BC.gather(1, order_BC).sort(dim=1, stable=True)
     again_BC = F.pad(sorted_BC[:, 1:] == sorted_BC[:, :-1], (1, 0))

@@ -1,10 +1,10 @@
-"""Excluded items: what is left out of each user's ranking, for example all items of the user's history.
+"""Excluded items: items that are left out of a user's ranking, for example all items of the user's history.
 
 The catalogue is scored once for both protocols. The search keeps the scores of the S excluded cells (an item and a
-user): ranks without exclusion lose the excluded items that stand above, and lists without excluded items get them back.
+user): ranks without exclusion subtract the excluded items above the target, and lists of all items merge them again.
 
-Items are excluded, codes are not: where one item of a collision group is excluded and another is not, the group still
-counts at code level. An excluded target is found at no level, even if another item has its codes.
+A collision group counts at code level until all of its items are excluded. An excluded target is UNLISTED at both
+levels.
 
 Legend: B users, S excluded cells, k length of a list.
 """
@@ -12,18 +12,14 @@ Legend: B users, S excluded cells, k length of a list.
 import torch
 from torch import Tensor
 
+from genrec_cli.nn.packing import positions
 from genrec_cli.searches.base import TopK
 from genrec_cli.searches.collision_groups import CollisionGroups
 from genrec_cli.searches.running_top_k import first
 
 
 class Excluded:
-    """The excluded cells of a batch of users, each of them once.
-
-    Args:
-        item_N: item ids from 1; repetitions are dropped.
-        user_N: rows of the batch.
-    """
+    """The distinct excluded cells of a batch: items ``item_N`` (ids from 1) and rows ``user_N`` of the batch."""
 
     def __init__(self, item_N: Tensor, user_N: Tensor) -> None:
         width = int(user_N.max()) + 1 if len(user_N) else 1
@@ -32,18 +28,18 @@ class Excluded:
         """Items from 0, ascending, and rows of the batch."""
 
     def holds(self, target_B: Tensor) -> Tensor:
-        """Which users' targets (ids from 1) are excluded."""
+        """Whether each user's target (id from 1) is excluded."""
         hit_S = self.item_S == target_B[self.user_S] - 1
         return torch.zeros_like(target_B).index_add_(0, self.user_S, hit_S.long()) > 0
 
     def ties(self, groups: CollisionGroups, target_B: Tensor) -> Tensor:
-        """How many items with the codes of each user's target are not excluded; the target counts too."""
+        """The number of items that are not excluded and have the codes of the user's target, itself included."""
         code_B = groups.group_I[target_B - 1]
         same_S = groups.group_I[self.item_S] == code_B[self.user_S]
         return groups.size_G[code_B].index_add(0, self.user_S, same_S.long(), alpha=-1)
 
     def whole_groups(self, groups: CollisionGroups) -> Tensor:
-        """Which cells hold the first item of a group whose items are all excluded: codes that do not count."""
+        """Which cells hold the first item of a group whose items are all excluded."""
         code_S = groups.group_I[self.item_S]
         pair_S = self.user_S * len(groups.size_G) + code_S
         _, pair_S, count_P = torch.unique(pair_S, return_inverse=True, return_counts=True)
@@ -58,16 +54,15 @@ class Excluded:
         return TopK(item_Bk, top.score_Bk.masked_fill(excluded_Bk, -torch.inf).gather(1, order_Bk))
 
     def restored(self, top: TopK, score_S: Tensor) -> TopK:
-        """The lists of all items, from lists of the items that are not excluded and the scores of those that are."""
+        """The lists of all items, from the lists without the excluded items and the scores of these."""
         users, k = top.item_Bk.shape
         order_S = score_S.argsort(descending=True, stable=True)  # of equal scores the lowest id first
         order_S = order_S[self.user_S[order_S].argsort(stable=True)]
-        user_S, count_B = self.user_S[order_S], self.user_S.bincount(minlength=users)
-        place_S = torch.arange(len(user_S), device=user_S.device) - (count_B.cumsum(0) - count_B)[user_S]
-        best_S = place_S < k  # no user's list has room for more
-        cell_S, order_S = (user_S[best_S], place_S[best_S]), order_S[best_S]
-        item_Bk = torch.zeros_like(top.item_Bk).index_put(cell_S, self.item_S[order_S] + 1)
-        score_Bk = torch.full_like(top.score_Bk, -torch.inf).index_put(cell_S, score_S[order_S])
+        place_S, user_S = positions(self.user_S.bincount(minlength=users))
+        best_S = place_S < k
+        cells, order_S = (user_S[best_S], place_S[best_S]), order_S[best_S]
+        item_Bk = torch.zeros_like(top.item_Bk).index_put(cells, self.item_S[order_S] + 1)
+        score_Bk = torch.full_like(top.score_Bk, -torch.inf).index_put(cells, score_S[order_S])
         item_Bn, order_Bn = torch.cat([top.item_Bk, item_Bk], 1).sort(dim=1)  # ids ascend where scores are equal
         score_Bn = torch.cat([top.score_Bk, score_Bk], 1).gather(1, order_Bn)
         best_Bk = first(score_Bn, k)

@@ -1,13 +1,14 @@
 """Exhaustive search: every item of the catalogue is scored. It is exact, and the reference for all other searches.
 
-One pass over the catalogue, in chunks whose scores fit into a cache, gives the best k items, the rank of a target among
-all items and its loss, with excluded items in the ranking and without them. Memory grows with users and with items,
-never with their product (unless the model itself makes such an array).
+One pass over the catalogue, in chunks whose scores fit into a cache, gives the best k items, the rank of a target and
+its loss, with and without excluded items. Memory grows with users and with items, not with their product (unless the
+model itself makes such an array).
 
 Legend: B users, I items, C items of a chunk, K digits, V codewords, S excluded cells, k length of a list.
 """
 
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import CodeScorer, DigitScorer, DotScorer, ItemScorer, Model, SparseScorer
 from genrec_cli.nn.digit_scores import DigitScores, DigitTable
-from genrec_cli.searches.base import TopK
+from genrec_cli.searches.base import Search, TopK
 from genrec_cli.searches.collision_groups import CollisionGroups
 from genrec_cli.searches.excluded import Excluded
 from genrec_cli.searches.rank import Rank, RankCounter, Ranked, Ranking
@@ -27,49 +28,36 @@ from genrec_cli.searches.scores import Cells, DenseScores, DotScores, Scores, Sp
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Scores that exist at a time: users x items of a chunk."""
 SHORTEST = 1 << 14
-"""Items of a chunk for however many users: below, the top-k of each chunk costs more than its scores."""
+"""Smallest number of items of a chunk: in shorter chunks the top-k costs more than the scores."""
 
 
 class ExhaustiveConfig(Section):
     """The exhaustive search has no settings."""
 
 
-class Exhaustive:
-    """Scores all items.
-
-    Args:
-        catalog: on the device where the model runs.
-    """
+class Exhaustive(Search):
+    """Scores all items; ``catalog`` is on the model's device."""
 
     Config = ExhaustiveConfig
-    exact = True
-    suffix = ""
-    shared_codes = True
     interface = (ItemScorer, CodeScorer, DigitScorer)
+    suffix = ""
+    exact = True
+    shared_codes = True
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog, self.items = catalog, catalog.items
 
-    @staticmethod
-    def longest(config: ExhaustiveConfig) -> None:
-        """Every item has a rank."""
-
     @cached_property
     def table(self) -> DigitTable:
-        """The look-ups of the items' codes."""
+        assert self.catalog.codes_IK is not None
         return DigitTable(self.catalog.codes_IK, self.catalog.codewords)
 
     @cached_property
     def groups(self) -> CollisionGroups:
-        """Items of equal codes, for ranks at code level."""
         return CollisionGroups(self.catalog.groups)
 
     def scored(self, model: Model, batch: Batch, vector_ID: Tensor | None = None) -> Scores:
-        """The model's scores of the whole catalogue, computed chunk by chunk when they are asked for.
-
-        Args:
-            vector_ID: the model's ``item_vectors()``, if they are at hand.
-        """
+        """The model's scores of the catalogue, computed chunk by chunk; ``vector_ID``: its cached item vectors."""
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
         if isinstance(model, DigitScorer):
@@ -78,7 +66,7 @@ class Exhaustive:
             return DotScores(model.item_vectors() if vector_ID is None else vector_ID, model.queries(batch))
         if isinstance(model, SparseScorer):
             return SparseScores(*model.sparse_scores(batch), batch.packing.sequences, self.items)
-        return DenseScores(model.item_scores(batch))
+        return DenseScores(cast(ItemScorer, model).item_scores(batch))
 
     def code_scored(self, logp_BKV: Tensor) -> DigitScores:
         """The scores of all items from log-probabilities of codes: their mean over an item's digits."""
@@ -89,19 +77,14 @@ class Exhaustive:
         return self.scored(model, batch).chunk(0, self.items).t().contiguous()
 
     def code_scores(self, logp_BKV: Tensor) -> Tensor:
-        """``score_BI`` as one array, from log-probabilities of codes."""
         return self.code_scored(logp_BKV).chunk(0, self.items).t().contiguous()
 
     def top(self, scores: Scores | Tensor, k: int, *, excluded: Excluded | None = None) -> TopK:
-        """The k best items of each user, of equals the lowest id first; missing items are item 0 with score -inf.
-
-        Args:
-            scores: by :meth:`scored`, or ``score_BI``.
-            excluded: items that no list may hold.
-        """
+        """The k best items per user without the excluded ones, of equal scores the lowest id first; 0 and -inf after
+        the last item. ``scores``: by :meth:`scored`, or ``score_BI``."""
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
         chunks, top = _chunks(scores), RunningTopK(scores.users, k, scores.device)
-        cells = excluded and Cells(excluded.item_S, excluded.user_S, chunks)
+        cells = None if excluded is None else Cells(excluded.item_S, excluded.user_S, chunks)
         for begin in chunks:
             score_CB = scores.chunk(begin, begin + chunks.step)
             if cells is not None:
@@ -112,39 +95,36 @@ class Exhaustive:
     def rank_targets(
         self, scores: Scores | Tensor, target_B: Tensor, k: int, *, excluded: Excluded | None = None
     ) -> Ranked:
-        """Rank and loss of each user's target, and the k best items, in one pass.
-
-        Args:
-            excluded: what the ranking ``left_out`` is without. The loss counts all items.
-        """
+        """Rank and loss of each user's target, and the k best items, in one pass. The ranking ``left_out`` is without
+        the excluded items; the loss counts all items."""
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
-        chunks, top = _chunks(scores), RunningTopK(scores.users, k, scores.device)
-        own_B, order_B = scores.of(target_B), target_B.argsort()
-        total_B = torch.full_like(own_B, -torch.inf)
-        counter = RankCounter(own_B, target_B, self.groups, chunks)
+        chunks, running = _chunks(scores), RunningTopK(scores.users, k, scores.device)
+        target_score_B, order_B = scores.of(target_B), target_B.argsort()
+        total_B = torch.full_like(target_score_B, -torch.inf)
+        counter = RankCounter(target_score_B, target_B, self.groups, chunks)
         targets = Cells(target_B[order_B] - 1, order_B, chunks)
-        cells = excluded and Cells(excluded.item_S, excluded.user_S, chunks)
-        score_S = own_B.new_empty(len(excluded.item_S) if excluded else 0)
+        cells = None if excluded is None else Cells(excluded.item_S, excluded.user_S, chunks)
+        score_S = target_score_B.new_empty(len(excluded.item_S) if excluded else 0)
         for begin in chunks:
             score_CB = scores.chunk(begin, begin + chunks.step)
             if not scores.logprobs:
                 total_B = torch.logaddexp(total_B, score_CB.logsumexp(0))
             part, place = targets.of(begin)
-            score_CB[place] = own_B[order_B[part]]  # the rounding of a chunk must not move the target off its ties
+            score_CB[place] = target_score_B[order_B[part]]  # a chunk may round otherwise, which would break ties
             counter.add(score_CB, begin)
             if cells is not None:
                 part, place = cells.of(begin)
                 score_S[part] = score_CB[place]
                 score_CB[place] = -torch.inf
-            top.add(score_CB, begin)
-        top, left_out = TopK(top.item_Bk, top.score_Bk), None
+            running.add(score_CB, begin)
+        top, left_out = TopK(running.item_Bk, running.score_Bk), None
         if excluded is not None:
             left_out = Ranking(counter.rank(excluded, score_S), top)
             top = excluded.restored(top, score_S)
-        return Ranked((0 if scores.logprobs else total_B) - own_B, Ranking(counter.rank(), top), left_out, {})
+        return Ranked((0 if scores.logprobs else total_B) - target_score_B, Ranking(counter.rank(), top), left_out, {})
 
     def rank(self, scores: Scores | Tensor, target_B: Tensor) -> Rank:
-        """The target's exact rank among all items. A target with score -inf or NaN is UNLISTED."""
+        """The target's exact rank among all items; UNLISTED for a target with the score -inf or NaN."""
         return self.rank_targets(scores, target_B, 0).kept.rank
 
 

@@ -1,10 +1,10 @@
 """Graph search (RPG, arXiv 2506.05781, section 3.4; the inference that MHL prints).
 
-The nodes are the items; each is linked to the items whose codes are most similar (:mod:`neighbours`). From random
-items, each step scores the neighbours of the beam and keeps the best. The search visits a fraction of the catalogue and
-is approximate: ``evaluate`` always prints its recall against the exhaustive search.
+The nodes are the items; each has edges to the items with the most similar codes (:mod:`neighbours`). From random items,
+each step scores the neighbours of the beam and keeps the best. The search visits a fraction of the catalogue and is
+approximate: ``evaluate`` prints its recall against the exhaustive search.
 
-Random starts are a hash of (seed, user), so that a result depends neither on batches nor on devices.
+Random starts are a hash of (seed, user), so that a result does not depend on batches or devices.
 
 Legend: B users, I items, K digits, V codewords, M beams, E edges, C candidates.
 """
@@ -25,11 +25,11 @@ from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.searches.neighbours import neighbours
 
 LOOK_UPS = 1 << 26
-"""Look-ups of digits that are prepared at once (8 bytes each): more candidates are scored for fewer users at a time."""
+"""Look-ups of digits per part of a batch (8 bytes each), which limits the users of a part."""
 
 
 class GraphConfig(Section):
-    """The size of graph and search."""
+    """The size of the graph and of the search."""
 
     beams: Beams = 50
     """Items kept after each step."""
@@ -38,15 +38,11 @@ class GraphConfig(Section):
     steps: Annotated[int, Field(ge=1, le=100)] = 3
     """Steps of propagation."""
     seed: Natural = 0
-    """Decides the random starts of each user."""
+    """Seed of the random starts."""
 
 
 class Graph(ListSearch):
-    """The graph over a catalogue under one trained model.
-
-    Args:
-        model: anything with ``code_vectors()``.
-    """
+    """The graph of a catalogue under one trained model."""
 
     Config = GraphConfig
     interface = CodeScorer
@@ -61,7 +57,7 @@ class Graph(ListSearch):
             self.neighbour_IE = neighbours(model.code_vectors(), catalog, self.scorer, edges)
 
     def search(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The best k items found for each history, and how many distinct items were ``visited``."""
+        """The best k items found per history; the stat ``visited`` is the number of distinct items visited."""
         top, visited_B = self.walk(self.model.code_logprobs(batch), batch.user_B, k)
         return top, {"visited": visited_B}
 
@@ -74,8 +70,7 @@ class Graph(ListSearch):
         parts = zip(logp_BKV.split(users), user_B.split(users), strict=True)
         item_BM, score_BM, visited_B = map(torch.cat, zip(*(self._walk(*part, beams) for part in parts), strict=True))
         short = max(k - item_BM.shape[1], 0)
-        top = TopK(F.pad(item_BM[:, :k], (0, short)), F.pad(score_BM[:, :k], (0, short), value=-torch.inf))
-        return top, visited_B
+        return TopK(F.pad(item_BM[:, :k], (0, short)), F.pad(score_BM[:, :k], (0, short), value=-torch.inf)), visited_B
 
     def _walk(self, logp_BKV: Tensor, user_B: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:
         """``item_BM``, ``score_BM`` and ``visited_B`` after all steps."""
@@ -90,23 +85,22 @@ class Graph(ListSearch):
             score_BC = table_BX.gather(1, token_BCK.flatten(1)).view(token_BCK.shape).mean(-1)
             score_BC = score_BC.masked_fill(~new(candidate_BC), -torch.inf)
             score_BM, index_BM = score_BC.topk(min(beams, score_BC.shape[1]), dim=1)
-            # A row with fewer distinct candidates than beams is filled with copies of its best one.
+            # With fewer distinct candidates than beams, the other beams are copies of the best one.
             index_BM = torch.where(score_BM > -torch.inf, index_BM, index_BM[:, :1])
             beam_BM = candidate_BC.gather(1, index_BM).long()
-        item_BM = torch.where(score_BM > -torch.inf, beam_BM + 1, 0)
-        return item_BM, score_BM, new(torch.cat(visited, 1).sort(dim=1).values).sum(1)
+        visited_B = new(torch.cat(visited, 1).sort(dim=1).values).sum(1)
+        return torch.where(score_BM > -torch.inf, beam_BM + 1, 0), score_BM, visited_B
 
 
 def new(sorted_BC: Tensor) -> Tensor:
-    """Which entries of ascending rows differ from the entry before."""
+    """Which entries of ascending rows differ from the previous entry."""
     return F.pad(sorted_BC[:, 1:] != sorted_BC[:, :-1], (1, 0), value=True)
 
 
 def starts(user_B: Tensor, beams: int, items: int, seed: int) -> Tensor:
-    """``beams`` pseudo-random items (from 0) of each user: a 32-bit hash of (seed, user, number)."""
-    number_M = torch.arange(beams, device=user_B.device)
-    x_BM = (user_B[:, None] * 0x9E3779B1 + number_M * 0x85EBCA6B + seed % 2**32 * 0xC2B2AE35) & 0xFFFFFFFF
-    for factor in (0x7FEB352D, 0x846CA68B):  # two multiply-xorshift rounds spread neighbouring numbers
-        x_BM = x_BM ^ (x_BM >> 16)
-        x_BM = (x_BM * factor) & 0xFFFFFFFF
+    """``beams`` pseudo-random items (from 0) per user: a 32-bit hash of (seed, user, beam)."""
+    beam_M = torch.arange(beams, device=user_B.device)
+    x_BM = (user_B[:, None] * 0x9E3779B1 + beam_M * 0x85EBCA6B + seed % 2**32 * 0xC2B2AE35) & 0xFFFFFFFF
+    for factor in (0x7FEB352D, 0x846CA68B):  # two multiply-xorshift rounds
+        x_BM = ((x_BM ^ (x_BM >> 16)) * factor) & 0xFFFFFFFF
     return (x_BM ^ (x_BM >> 15)) % items

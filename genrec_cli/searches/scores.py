@@ -1,12 +1,7 @@
 """The scores of a catalogue, one chunk of items at a time, so that no array of users x items has to exist.
 
-Each kind of scores answers two questions: the scores of a chunk of items, with one column per user, and each user's
-score of one item.
-
-* ``DigitScores`` (``nn/digit_scores.py``): sums over the digits of an item's codes, with the same bits in every chunk.
-* :class:`DotScores`: an item's vector times the user's. The rounding of a matrix product depends on its shape.
-* :class:`SparseScores`: 0 but for some cells.
-* :class:`DenseScores`: an array that the model has made.
+Kinds of scores: ``DigitScores`` (``nn/digit_scores.py``), :class:`DotScores`, :class:`SparseScores`,
+:class:`DenseScores`.
 
 Legend: B users, I items, C items of a chunk, D width, S cells (an item and a user).
 """
@@ -29,16 +24,14 @@ class Scores(Protocol):
     """Whether they are log-probabilities, so that a loss needs no sum over the catalogue."""
 
     def chunk(self, begin: int, end: int) -> Tensor:
-        """``score_CB`` of the items begin (from 0) to end in float32: a tensor that the caller may write to."""
-        ...
+        """``score_CB`` of the items begin (from 0) to end, float32; the caller may write to it."""
 
     def of(self, item_B: Tensor) -> Tensor:
-        """``score_B``: each user's score of one item, ids from 1."""
-        ...
+        """``score_B``: the score of one item (ids from 1) per user."""
 
 
 class DotScores:
-    """``score = <vector of item, vector of user>``."""
+    """Dot products of item and user vectors. The rounding of a matrix product depends on its shape."""
 
     logprobs = False
 
@@ -54,7 +47,7 @@ class DotScores:
 
 
 class SparseScores:
-    """Scores that are 0 but for some cells (:class:`genrec_cli.models.base.SparseScorer`)."""
+    """Scores that are 0 except for S cells (:class:`genrec_cli.models.base.SparseScorer`)."""
 
     logprobs = False
 
@@ -77,7 +70,7 @@ class SparseScores:
 
 
 class DenseScores:
-    """Scores that exist as an array, ``score_BI``."""
+    """Scores as one array, ``score_BI``."""
 
     logprobs = False
 
@@ -86,32 +79,25 @@ class DenseScores:
         (self.users, self.items), self.device = score_BI.shape, score_BI.device
 
     def chunk(self, begin: int, end: int) -> Tensor:
-        part_CB = self.score_BI[:, begin:end].t().float()
-        return part_CB.clone(memory_format=torch.contiguous_format)
+        return self.score_BI[:, begin:end].t().float().clone(memory_format=torch.contiguous_format)
 
     def of(self, item_B: Tensor) -> Tensor:
         return self.score_BI.gather(1, item_B[:, None] - 1)[:, 0].float()
 
 
 class Cells:
-    """Single entries of the scores, to be read or written chunk by chunk.
-
-    Args:
-        item_S: items from 0, ascending.
-        user_S: columns.
-        chunks: first items of the chunks.
-    """
+    """S entries of the scores, by chunk: ``item_S`` are items from 0, ascending; ``chunks`` are first items."""
 
     def __init__(self, item_S: Tensor, user_S: Tensor, chunks: range) -> None:
         self.item_S, self.user_S, self.bound = item_S, user_S, bounds(item_S, chunks)
 
     def of(self, begin: int) -> tuple[slice, tuple[Tensor, Tensor]]:
-        """Which of the S entries belong to the chunk that starts with item ``begin``, and their place in it."""
+        """The entries in the chunk that starts with item ``begin``, and their place in it."""
         part = self.bound[begin]
         return part, (self.item_S[part] - begin, self.user_S[part])
 
 
 def bounds(item_S: Tensor, chunks: range) -> dict[int, slice]:
-    """Which of some items (from 0, ascending) belong to each chunk, by the chunk's first item."""
+    """The first item of each chunk -> the items (from 0, ascending) that belong to it."""
     ends = torch.searchsorted(item_S, torch.tensor([*chunks, chunks.stop], device=item_S.device)).tolist()
     return {begin: slice(*pair) for begin, pair in zip(chunks, pairwise(ends), strict=True)}
