@@ -68,11 +68,11 @@ class Common:
         Args:
             sections: where these are not all sections that the command can read.
         """
-        from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_foreign
+        from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_unread
 
         sections = READS.get(command, ()) if sections is None else sections
         assigned = parse_set(self.set_ or [])
-        refuse_foreign(assigned, sections, command)
+        refuse_unread(assigned, sections, command)
         merged = merge(*(read_toml(path) for path in self.config or []), assigned, named or {})
         return {name: values for name, values in merged.items() if name in sections}
 
