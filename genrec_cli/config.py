@@ -41,7 +41,7 @@ SECTIONS = frozenset({"recipe"}.union(*READS.values()))
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
-"""FAISS takes 31 bits, and stages add small offsets."""
+"""31 bits, as of FAISS, less small offsets."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -104,6 +104,9 @@ class Workspace(Finder):
 
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = draft.files()
+        packages = ("torch", "numpy", "polars", "pyarrow", "faiss", "sentence_transformers", "sklearn")
+        versions = {name: str(sys.modules[name].__version__) for name in packages if name in sys.modules}
+        environment = {"genrec": __version__, "python": platform.python_version(), "packages": versions}
         return {name: getattr(plan, name) for name in ("kind", "dataset", "version", "key", "config")} | {
             "schema": 1,
             "stage": STAGE_OF[plan.kind],
@@ -111,7 +114,7 @@ class Workspace(Finder):
             "inputs": {name: source.reference(self.root) for name, source in plan.inputs.items()},
             "external": dict(plan.external),
             "files": files,
-            "environment": _environment(self.argv),
+            "environment": environment | {"argv": self.argv},
             "started": started,
             "seconds": round(time.time() - started, 3),
             "result": draft.result,
@@ -133,10 +136,3 @@ def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
         if not (resumable and any(path.is_file() for path in final.rglob("*"))):
             shutil.rmtree(draft.path, ignore_errors=True)
         raise
-
-
-def _environment(argv: list[str]) -> dict[str, Any]:
-    """Versions and the command line. Only packages that are already imported count."""
-    packages = ("torch", "numpy", "polars", "pyarrow", "faiss", "sentence_transformers", "sklearn")
-    versions = {name: str(sys.modules[name].__version__) for name in packages if name in sys.modules}
-    return {"genrec": __version__, "python": platform.python_version(), "packages": versions, "argv": argv}

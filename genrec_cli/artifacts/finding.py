@@ -23,11 +23,12 @@ class Finder(Lineage):
         if name is not None:
             message = f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}"
             raise InputError(message, hint=f"{example}    makes one; genrec status lists them")
-        if known:
-            message = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
-            raise InputError(message, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
-        message = f"There is no data set under {self.root} yet."
-        raise InputError(message, hint=f"{example}    or    genrec run quickstart")
+        if not known:
+            raise InputError(
+                f"There is no data set under {self.root} yet.", hint=f"{example}    or    genrec run quickstart"
+            )
+        message = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
+        raise InputError(message, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
 
     def all(self, dataset: str, kind: str) -> list[Artifact]:
         """Finished artifacts of a kind, sorted by name."""
@@ -62,11 +63,9 @@ class Finder(Lineage):
             raise InputError(message, hint="genrec status    lists all artifacts")
         if not found:
             source = f" made from {made_from.path.name}" if made_from else ""
-            others = {
-                "data": f";  genrec import FOLDER --dataset {dataset}    takes tables made elsewhere",
-                "raw": f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own",
-            }
-            hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it{others.get(kind, '')}"
+            hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
+            hint += f";  genrec import FOLDER --dataset {dataset}    takes other tables" if kind == "data" else ""
+            hint += f";  genrec preprocess --dataset {dataset} --interactions FILE" if kind == "raw" else ""
             raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=hint)
         if len(found) > 1 and not self.allow_stale:
             found = [a for a in found if not self.stale(a)] or found
