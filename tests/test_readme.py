@@ -258,10 +258,10 @@ def test_an_item_model_takes_at_most_25_lines() -> None:
 
 def test_the_example_model_trains(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.TABLE["model"], "recurrent", "page_recurrent:Recurrent")
-    monkeypatch.setitem(SMALL, "train", ["--epochs", "8", "--set", "train.warmup_steps=2"])
     monkeypatch.setenv("GENREC_DATASET", "mine")
     type_line(["genrec", "preprocess", "--interactions", "log.csv", "--items", "items.csv"], monkeypatch)
-    for block in fences(HOME / "docs" / "add-a-model.md", "sh"):
+    for block, epochs in zip(fences(HOME / "docs" / "add-a-model.md", "sh"), ("8", "1"), strict=True):
+        monkeypatch.setitem(SMALL, "train", ["--epochs", epochs, "--set", "train.warmup_steps=2"])
         for words in typed(block):
             type_line(words, monkeypatch)
     (log,) = Path("artifacts/mine/runs").glob("recurrent-s0-*/log.parquet")
