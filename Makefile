@@ -8,12 +8,12 @@ STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test lint lowest install clean
 
-# Passive: threads that wait do not spin, or a busy machine takes several times as long.
+# Passive: waiting threads do not spin, which would slow down a busy machine several times.
 quickstart: $(STAMP)
 	OMP_WAIT_POLICY=passive $(BIN)/genrec run quickstart
 	@echo "To type genrec as above, first:  source $(BIN)/activate" >&2
 
-# One thread a worker: two workers on two cores do not get in each other's way.
+# One thread per worker, as there are two workers on two cores.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
@@ -22,7 +22,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# torch stays the tested build, since the lowest one brings gigabytes of CUDA libraries.
+# torch is the tested build, as the lowest version brings gigabytes of CUDA libraries.
 LOWEST := .venv-lowest
 lowest: constraints.txt pyproject.toml
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
@@ -36,7 +36,7 @@ LOWEST_TESTS := tests/test_config.py tests/test_artifacts.py tests/test_inspect.
 
 install: $(STAMP)
 
-# The pinned torch goes first and alone: later ranges are then satisfied by it and never pull another build.
+# The pinned torch is installed first, so that it satisfies later ranges and no other build is installed.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "genrec needs Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 1; }
@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
-# Removes what the tools left behind; artifacts/ (results) and .venv/ stay.
+# Removes temporary files of the tools; artifacts/ (results) and .venv/ are kept.
 clean:
 	rm -rf build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache *.egg-info
 	find genrec_cli tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,7 @@
-"""Strict, typed configuration: sections, TOML files, ``--set`` and canonical JSON.
+"""Typed settings: sections, TOML files, ``--set`` and canonical JSON.
 
-A stage declares its sections as subclasses of :class:`Section`; the docstring under a field is its
-help. Layers are merged in the order recipe < ``--config`` files < ``--set`` < named options, then
-validated strictly: a key that does not exist or a value of another type is an error, never a guess.
+A stage declares its sections as subclasses of :class:`Section`; the string under a field is its help. Later layers win:
+recipe < ``--config`` files < ``--set`` < named options. An unknown key or a value of another type is an error.
 """
 
 import difflib
@@ -10,7 +9,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from genrec_cli.errors import ConfigError, UsageError
 
 Layer = Mapping[str, Mapping[str, Any]]
-"""Section name -> key -> value, as read from one source."""
+"""Section -> key -> value, from one source."""
 
 READS: Mapping[str, tuple[str, ...]] = {
     "download": ("source",),
@@ -34,34 +33,27 @@ READS: Mapping[str, tuple[str, ...]] = {
     "figures": ("figures",),
     "sweep": ("sweep", "encoder", "tokenizer", "model", "train", "curriculum", "noise", "search", "evaluate"),
 }
-"""Command -> the sections that it reads; a command that is not here reads none. Some read fewer, depending on what
-they are given: ``preprocess`` reads ``source`` for your own files only, and ``train`` what its model reads."""
+"""Command -> the sections that it reads. ``preprocess`` reads ``source`` only with your own files, and ``train`` only
+the sections that its model uses."""
 SECTIONS = frozenset({"recipe"}.union(*READS.values()))
-"""Every section that any command reads. A file may hold all of them; a command takes its own.
-``recipe`` and ``sweep`` belong to the commands ``run`` and ``sweep``: such a file is also a ``--config`` file."""
-
+"""All sections. A ``--config`` file may hold any of them; a command takes those that it reads."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
-"""A whole number of at least 1."""
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
-"""A whole number of at least 0."""
 Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
-"""What every generator takes; FAISS's have 31 bits, and a little is added to it."""
+"""31 bits, as of FAISS, less small offsets."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-"""A share or probability."""
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
-DEVICE = r"auto|(cpu|cuda|mps)(:[0-9]{1,3})?"
-"""What names a device: a regular expression."""
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 20
-"""How deep the lists and tables of one setting may be nested."""
+"""Of nested lists and tables in one setting."""
 
 
 class Section(BaseModel):
-    """A frozen group of settings. Subclass it; document each field by the string below it."""
+    """A frozen group of settings; the string under a field is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -70,20 +62,19 @@ S = TypeVar("S", bound=Section)
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Keys and digests hash this."""
+    """JSON with sorted keys and no spaces, for hashes. Raises ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the nearest known word, or an empty string. A setting's word may be a number."""
+    """`` Did you mean 'x'?`` with the most similar known word; an empty string if none is similar."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def read_toml(path: Path) -> dict[str, dict[str, Any]]:
-    """Read a configuration file of sections. Errors name the file."""
-    content = read_document(path)
-    for name, section in content.items():
+    """Read a TOML file of sections. Errors name the file."""
+    for name, section in (content := read_document(path)).items():
         _check_section(name, where=str(path))
         if not isinstance(section, dict):
             raise ConfigError(f"{path}: '{name}' must be a section: write [{name}] above its keys.")
@@ -91,7 +82,7 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read a TOML file of any content. A pipe or device is refused: reading it could wait without end."""
+    """Read a TOML file. Only a regular file is read, as reading a pipe may never end."""
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_FILE_BYTES):
             raise UsageError(f"{path} cannot be read: it is not a regular file of at most {MAX_FILE_BYTES:,} bytes.")
@@ -100,16 +91,12 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UsageError(f"There is no configuration file {path}.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:  # syntax, encoding, an integer of 5,000 digits; lists in lists
+    except (ValueError, RecursionError) as error:  # an integer of 5,000 digits, deep lists
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
 def parse_set(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """``section.key=value`` words to a layer.
-
-    The value is a TOML value. Anything else is text, as it was typed: whether the setting takes text, :func:`validate`
-    decides by the setting's type. Text that begins like a string, list or table of TOML is a mistake in it.
-    """
+    """A layer from ``section.key=value`` words. The value is a TOML value or, if it is not one, text as typed."""
     layer: dict[str, dict[str, Any]] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -122,34 +109,31 @@ def parse_set(assignments: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def merge(*layers: Layer) -> dict[str, dict[str, Any]]:
-    """Later layers win, key by key. ``None`` means 'not given' and never wins."""
+    """Merge layers key by key; later ones win, and None counts as not given."""
     merged: dict[str, dict[str, Any]] = {}
-    for layer in layers:
-        for name, section in layer.items():
-            kept = {key: value for key, value in section.items() if value is not None}
-            merged.setdefault(name, {}).update(kept)
+    for name, section in (item for layer in layers for item in layer.items()):
+        given = {key: value for key, value in section.items() if value is not None}
+        merged.setdefault(name, {}).update(given)
     return merged
 
 
 def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
-    """Build one section strictly. The error names ``section.key``, its value and what is allowed.
+    """Build a section. The ConfigError names ``section.key``, the value and what is allowed.
 
-    A date is its text, as in ISO 8601: TOML reads one without quotes as a date.
+    TOML reads a date without quotes as a date; here it becomes text in ISO 8601.
     """
     values = {key: value.isoformat() if isinstance(value, date) else value for key, value in values.items()}
     for key, value in values.items():
         if not _is_plain(value):
-            what = f"a finite number of at most 64 bits, text or list (given: {_brief(value)})"
-            raise ConfigError(f"{name}.{key} must be {what}.")
-    text = canonical_json(dict(values))
+            allowed = "a finite number of at most 64 bits, text or list"
+            raise ConfigError(f"{name}.{key} must be {allowed} (given: {_brief(value)}).")
     try:
-        return section.model_validate_json(text, strict=True)
+        return section.model_validate_json(canonical_json(values), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join([name, *(str(part) for part in first["loc"])])
         if first["type"] == "extra_forbidden":
-            key = str(first["loc"][-1])
-            message = f"{where}: there is no such key.{did_you_mean(key, section.model_fields)}"
+            message = f"{where}: there is no such key.{did_you_mean(first['loc'][-1], section.model_fields)}"
             raise ConfigError(message, hint=f"[{name}] has: {', '.join(section.model_fields) or 'no keys'}") from None
         given = "" if first["type"] == "missing" else f" (given: {_brief(first.get('input'))})"
         hint = f"Quote text: --set '{where}=\"TEXT\"'" if first["type"] == "string_type" else None
@@ -157,43 +141,38 @@ def validate(section: type[S], name: str, values: Mapping[str, Any]) -> S:
 
 
 def check_device(name: str) -> None:
-    """Refuse what cannot name a device, before torch is imported and before any work."""
-    if not re.fullmatch(DEVICE, name):
+    """Refuse a name that is no device, before torch is imported."""
+    if not re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]{1,3})?", name):
         raise UsageError(f"There is no device '{name}'.", hint="--device takes auto, cpu, cuda or mps")
 
 
-def refuse_foreign(layer: Layer, allowed: Iterable[str], command: str) -> None:
-    """An explicit ``--set`` of a section that the command does not read is a mistake: say so."""
-    allowed = list(allowed)
+def refuse_unread(layer: Layer, read: Collection[str], command: str) -> None:
+    """Refuse a ``--set`` of a section that the command does not read."""
     for name in layer:
-        if name not in allowed:
-            raise UsageError(
-                f"'genrec {command}' does not read the section '{name}'.",
-                hint=f"It reads: {', '.join(allowed) or 'no settings'}",
-            )
+        if name not in read:
+            hint = f"It reads: {', '.join(read) or 'no settings'}"
+            raise UsageError(f"'genrec {command}' does not read the section '{name}'.", hint=hint)
 
 
 def _check_section(name: str, where: str) -> None:
     if name not in SECTIONS:
-        raise ConfigError(
-            f"{where}: there is no section '{name}'.{did_you_mean(name, SECTIONS)}",
-            hint=f"Sections: {', '.join(sorted(SECTIONS))}",
-        )
+        message = f"{where}: there is no section '{name}'.{did_you_mean(name, SECTIONS)}"
+        raise ConfigError(message, hint=f"Sections: {', '.join(sorted(SECTIONS))}")
 
 
 def _toml_value(value: str, text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {value}")
-        if list(parsed) == ["value"]:  # a second line could smuggle in a second key
+        if list(parsed) == ["value"]:  # a line break in the value could add a key
             return parsed["value"]
     except (ValueError, RecursionError):
-        if "\n" not in value and value[:1] not in "\"'[{":  # an empty text is in every text
+        if "\n" not in value and value[:1] not in "\"'[{":  # an empty text is a substring of all texts
             return value
     raise UsageError(f"--set {text}: '{value}' is not a TOML value.", hint='Quote text: key="a b"')
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether a value has a JSON form and later code can hold it: finite, 64 bits, no NUL in text, not deep."""
+    """Whether a value fits into JSON and 64 bits, has no NUL in text and is not nested deeply."""
     if isinstance(value, list | tuple | dict):
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         return depth < MAX_DEPTH and all(_is_plain(part, depth + 1) for part in parts)
@@ -205,7 +184,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _brief(value: Any) -> str:
-    """A value as an error shows it, in at most 200 characters."""
+    """A value for an error message, in at most 200 characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python prints no integer of 5,000 digits

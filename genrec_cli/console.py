@@ -1,10 +1,10 @@
-"""What the user sees: talk on stderr, results on stdout, tables for people, ``--json`` for programs."""
+"""Output: messages and progress on stderr, results on stdout, tables for people, ``--json`` for programs."""
 
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,25 +14,18 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def configure(*, verbosity: int = 1, as_json: bool = False) -> None:
-    """Set how much is said: 0 only errors, 1 normal, 2 more. ``as_json`` keeps stdout for one object."""
+    """Set the verbosity (0 errors and warnings, 1 normal, 2 more) and whether stdout holds one JSON object."""
     _state.update(verbosity=verbosity, json=as_json)
 
 
-def json_mode() -> bool:
-    return bool(_state["json"])
-
-
 def printable(text: str) -> str:
-    """The text with control characters and unpaired surrogates written as ``\\u001b``; tabs and line feeds stay.
-
-    Titles, names and settings come from outside: printed raw they could move the cursor, colour the terminal or
-    retype its title. In JSON this notation means the same character, so JSON stays JSON.
-    """
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """The text with control characters, which could control the terminal, and unpaired surrogates as JSON escapes such
+    as ``\\u001b``; tabs and line feeds are kept."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def say(text: str, *, level: int = 1) -> None:
-    """A line for the person watching, on stderr."""
+    """Print a message to stderr."""
     if _state["verbosity"] >= level:
         from tqdm import tqdm
 
@@ -40,12 +33,12 @@ def say(text: str, *, level: int = 1) -> None:
 
 
 def warn(text: str) -> None:
-    """Something that the user should know and may want to change; shown even with ``-q``."""
+    """Print a warning, also with ``-q``."""
     say(f"warning: {text}", level=0)
 
 
 def emit(value: Any, *, text: str | None = None) -> None:
-    """The result on stdout: one JSON object with ``--json``, otherwise ``text`` (or nothing)."""
+    """Print the result to stdout: one JSON object with ``--json``, otherwise ``text`` if given."""
     if _state["json"]:
         unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
         print(printable(json.dumps(value, ensure_ascii=not unicode, default=str)), flush=True)
@@ -54,36 +47,30 @@ def emit(value: Any, *, text: str | None = None) -> None:
 
 
 def progress(items: Iterable[T] | None = None, *, desc: str = "", **options: Any) -> Any:
-    """A tqdm bar on stderr; silent when stderr is no terminal, with ``-q`` or with ``--json``."""
+    """A tqdm bar on stderr; disabled if stderr is no terminal, with ``-q`` and with ``--json``."""
     from tqdm import tqdm
 
     options["desc"] = printable(desc) or None
-
-    silent = _state["verbosity"] < 1 or json_mode() or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+    silent = _state["verbosity"] < 1 or _state["json"] or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
     return tqdm(items, disable=silent, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
 
 
 def user_bar(doing: str) -> Callable[[int], Any]:
-    """Makes a bar over so many users, for a stage that finds their number out itself."""
+    """A function from a count of users to a progress bar."""
     return lambda users: progress(total=users, unit="user", desc=doing)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stdout: bool = False) -> None:
-    """A table for people. Numbers stand right, text left. Not printed with ``--json``."""
-    if json_mode() or (_state["verbosity"] < 1 and not to_stdout):
+    """Print a table, with numbers aligned to the right. Nothing is printed with ``--json``."""
+    if _state["json"] or (_state["verbosity"] < 1 and not to_stdout):
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     rows = [list(row) for row in rows]
-    view = Table(
-        title=Text(printable(title)) if title else None,
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+    heading = Text(printable(title)) if title else None
+    view = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
         view.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
@@ -92,12 +79,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     stream = sys.stdout if to_stdout else sys.stderr
     try:
         Console(file=stream, width=None if stream.isatty() else 160, highlight=False).print(view)
-    except SystemExit:  # rich ends the process by itself, as a failure, when nobody reads what it prints
+    except SystemExit:  # what rich does on a closed pipe
         raise BrokenPipeError from None
 
 
 def cell(value: Any) -> str:
-    """How a value stands in a table: thousands separated, metrics with four digits, None as a dash."""
+    """A value as text for a table: thousands separated, metrics with four digits, None as a dash."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -110,20 +97,12 @@ def cell(value: Any) -> str:
 
 
 def rate(value: float) -> float:
-    """A speed or cost as it is reported: whole from 100 on, below with three significant digits."""
+    """A speed or cost, rounded to three significant digits below 100 and to an integer above."""
     return round(value) if abs(value) >= 100 else float(f"{value:.3g}")
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The same table as Markdown text."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(printable(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
-
-    def lines() -> Iterator[str]:
-        yield line(columns)
-        yield line("---" for _ in columns)
-        for row in rows:
-            yield line(cell(value) for value in row)
-
-    return "\n".join(lines()) + "\n"
+    """A table as Markdown text."""
+    lines = [columns, ["---"] * len(columns), *([cell(value) for value in row] for row in rows)]
+    escaped = ([printable(text).replace("|", "\\|").replace("\n", " ") for text in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)

@@ -1,4 +1,4 @@
-"""Files that can be trusted: hashed, locked, replaced in one rename."""
+"""Hashes, locks and atomic writes of files."""
 
 import contextlib
 import fcntl
@@ -12,14 +12,14 @@ from genrec_cli.errors import InputError
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
+    """Hex SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @functools.cache
 def sha256_once(path: Path, size: int, mtime_ns: int) -> str:
-    """The same, read once in a process as long as size and time stamp stay what they are."""
+    """The same, cached while size and time stamp are the same."""
     return sha256_file(path)
 
 
@@ -29,36 +29,34 @@ def sha256_text(text: str) -> str:
 
 
 def stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Size and time stamp of files, for :func:`refuse_changed`."""
+    """Size and time stamp of each file."""
     return {path: (stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat())}
 
 
 def refuse_changed(before: Mapping[Path, tuple[int, int]]) -> None:
-    """Raise an :class:`InputError` if a file is not as :func:`stamps` has found it."""
+    """Raise an :class:`InputError` if a file has changed since :func:`stamps`."""
     for path, stamp in before.items():
         if not path.is_file() or stamps([path])[path] != stamp:
-            raise InputError(
-                f"{path} changed while it was read.", hint="The same command again once nothing writes to the file"
-            )
+            hint = "Type the same command again when no program writes to the file"
+            raise InputError(f"{path} changed while it was read.", hint=hint)
 
 
 @contextlib.contextmanager
 def locked(path: Path, what: Path) -> Iterator[None]:
-    """Hold a file lock, whose file is removed at the end. The system frees the lock even if the process is killed."""
+    """Hold a file lock, which the system frees even if the process is killed; the InputError of a second process names
+    ``what``."""
     with path.open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(stream.fileno()).st_nlink == 0:  # the holder removed it after it was opened here
+            if os.fstat(stream.fileno()).st_nlink == 0:  # removed by its holder in the meantime
                 raise BlockingIOError
         except BlockingIOError:
-            raise InputError(
-                f"Another process is making {what.name} right now.", hint="Wait for it, or end it by its pid"
-            ) from None
+            message = f"Another process is making {what.name}."
+            raise InputError(message, hint="Wait for it, or end it by its pid") from None
         except OSError as error:
-            raise InputError(
-                f"{path.parent} lies on a file system without locks: {error.strerror}.",
-                hint="--root FOLDER or GENREC_ROOT=FOLDER    chooses another place",
-            ) from None
+            message = f"{path.parent} is on a file system without locks: {error.strerror}."
+            hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another folder"
+            raise InputError(message, hint=hint) from None
         try:
             yield
         finally:
@@ -66,10 +64,7 @@ def locked(path: Path, what: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill at any moment leaves the old content or the new, never a part.
-
-    A kill may leave ``.NAME.tmp`` behind, which counts as no file of the folder.
-    """
+    """Write ``.NAME.tmp`` and rename it, so that a killed process never leaves a part of the content."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:

@@ -1,7 +1,6 @@
-"""Registered names: one table of strings, so that listing them imports neither torch nor any model.
+"""The registry: names of parts as strings, so that listing them imports neither torch nor a model.
 
-A new source, encoder, tokenizer, model or decoder is one file and one line here. Other packages register theirs
-through entry points of the groups ``genrec.models``, ``genrec.encoders`` and so on.
+Other packages register parts through the entry-point groups ``genrec.models``, ``genrec.encoders`` and so on.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -49,28 +48,22 @@ TABLE: dict[str, dict[str, str]] = {
 
 
 def plural(kind: str) -> str:
-    """The plural of a kind, as ``genrec list`` and the entry-point groups have it."""
+    """The plural of a kind."""
     return "searches" if kind == "search" else f"{kind}s"
 
 
 def names(kind: str) -> list[str]:
-    """Every name of a kind: built-in ones first, then those of other packages."""
+    """All names of a kind, built-in ones first."""
     return list(_entries(kind))
 
 
 def load(kind: str, name: str) -> Any:
-    """Import and return the class behind a name.
-
-    Raises:
-        UsageError: there is no such name.
-        ConfigError: another package registers the name, and its class cannot be imported.
-    """
+    """Import the class of a name. Raises UsageError for an unknown name, ConfigError for a broken class of another
+    package."""
     entries = _entries(kind)
     if name not in entries:
-        raise UsageError(
-            f"There is no {kind} '{name}'.{did_you_mean(name, entries)}",
-            hint=f"genrec list {plural(kind)}    shows all: {', '.join(entries)}",
-        )
+        hint = f"genrec list {plural(kind)}    shows all: {', '.join(entries)}"
+        raise UsageError(f"There is no {kind} '{name}'.{did_you_mean(name, entries)}", hint=hint)
     entry = entries[name]
     try:
         return entry.load()

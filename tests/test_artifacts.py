@@ -1,4 +1,4 @@
-"""Artifacts vouch for themselves: keys, digests, commit by one rename, staleness, choice of inputs, locks."""
+"""Artifacts: keys, digests, atomic writing, staleness, selection of inputs, locks."""
 
 import errno
 import fcntl
@@ -83,9 +83,8 @@ def test_the_manifest_tells_how_it_was_made(ws: Workspace) -> None:
     raw = build(ws, plan("raw", "files"))
     made = build(ws, plan(inputs={"raw": raw}, fields=["title"]))
     assert made.config == {"data": {"fields": ["title"]}} and made.result == {"rows": 3} and not made.tainted
-    assert made.manifest["inputs"]["raw"] == {
-        "path": raw.path.relative_to(ws.root).as_posix(), "key": raw.key, "digest": raw.digest,
-    }  # fmt: skip
+    path = raw.path.relative_to(ws.root).as_posix()
+    assert made.manifest["inputs"]["raw"] == {"path": path, "key": raw.key, "digest": raw.digest}
     assert set(made.manifest["files"]) == {"table.txt"} and made.manifest["stage"] == "preprocess"
     assert str(ws.root) not in (made.path / MANIFEST).read_text(), "a root can be moved"
 

@@ -15,9 +15,9 @@ from genrec_cli.config import (
     merge,
     parse_set,
     read_toml,
-    refuse_foreign,
+    refuse_unread,
     validate,
-)  # fmt: skip
+)
 from genrec_cli.errors import ConfigError, UsageError
 
 
@@ -44,14 +44,34 @@ def one(text: str) -> object:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("5e-4", 5e-4), ("7", 7), ("-3", -3), ("1_000", 1000), ("0.5", 0.5), ("true", True), ("false", False),
-        ("'a b'", "a b"), ('"a=b"', "a=b"), ("[1, 2]", [1, 2]), ('["title", "brand"]', ["title", "brand"]),
-        ("{ plateau = 5 }", {"plateau": 5}), ("r-e-inf", "r-e-inf"), ("cuda:0", "cuda:0"), ("NDCG@10", "NDCG@10"),
-        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), ("no", "no"),
-        ("/data/ids of items.txt", "/data/ids of items.txt"), ("~/x", "~/x"), ("007", "007"), ("[1, 2", None),
-        ("'open", None), ("", None), ("{ a = 1", None), ("[" * 500 + "]" * 500, None), ("7" * 5000, "7" * 5000),
+        ("5e-4", 5e-4),
+        ("7", 7),
+        ("-3", -3),
+        ("1_000", 1000),
+        ("0.5", 0.5),
+        ("true", True),
+        ("false", False),
+        ("'a b'", "a b"),
+        ('"a=b"', "a=b"),
+        ("[1, 2]", [1, 2]),
+        ('["title", "brand"]', ["title", "brand"]),
+        ("{ plateau = 5 }", {"plateau": 5}),
+        ("r-e-inf", "r-e-inf"),
+        ("cuda:0", "cuda:0"),
+        ("NDCG@10", "NDCG@10"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("no", "no"),
+        ("/data/ids of items.txt", "/data/ids of items.txt"),
+        ("~/x", "~/x"),
+        ("007", "007"),
+        ("[1, 2", None),
+        ("'open", None),
+        ("", None),
+        ("{ a = 1", None),
+        ("[" * 500 + "]" * 500, None),
+        ("7" * 5000, "7" * 5000),
     ],
-)  # fmt: skip
+)
 def test_values_are_toml_or_text(text: str, value: object) -> None:
     if value is None:
         with pytest.raises(UsageError, match="not a TOML value"):
@@ -133,11 +153,21 @@ def test_an_unknown_key_is_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"epochs": "3"}, {"epochs": 3.5}, {"epochs": True}, {"lr": "1e-3"}, {"lr": True}, {"shuffle": 1},
-        {"shuffle": "yes"}, {"loss": "CE"}, {"fields": "title"}, {"fields": [1]}, {"name": 3}, {"lr": None},
+        {"epochs": "3"},
+        {"epochs": 3.5},
+        {"epochs": True},
+        {"lr": "1e-3"},
+        {"lr": True},
+        {"shuffle": 1},
+        {"shuffle": "yes"},
+        {"loss": "CE"},
+        {"fields": "title"},
+        {"fields": [1]},
+        {"name": 3},
+        {"lr": None},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_value_of_another_type_is_refused_by_name(values: dict[str, object]) -> None:
     ((key, value),) = values.items()
     with pytest.raises(ConfigError) as caught:
@@ -199,10 +229,10 @@ def test_a_file_may_hold_sections_of_several_stages(tmp_path: Path) -> None:
     assert set(read_toml(path)) == {"train", "recipe", "model"}
 
 
-def test_a_set_of_a_foreign_section_is_refused() -> None:
-    refuse_foreign({"train": {}}, ["train", "model"], "train")
+def test_a_set_of_a_section_that_is_not_read_is_refused() -> None:
+    refuse_unread({"train": {}}, ["train", "model"], "train")
     with pytest.raises(UsageError, match="does not read the section 'model'"):
-        refuse_foreign({"model": {}}, ["preprocess"], "preprocess")
+        refuse_unread({"model": {}}, ["preprocess"], "preprocess")
 
 
 # ---- canonical JSON ----------------------------------------------------------------------------------

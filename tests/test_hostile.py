@@ -34,6 +34,7 @@ from genrec_cli.errors import ConfigError, GenrecError, UsageError
 EXPECTED_CODES = {0, 2, 3, 4, 5, 6, 130}
 LIMIT_SECONDS = 60
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "2"))
+FIXED = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 COMMANDS = get_group(app).commands
 VALID = {
     "download": SMALL_SHOP[3:],
@@ -50,13 +51,56 @@ VALID = {
 """Options with which a command does little on the prepared root; an option that is tried comes after them."""
 ARGUMENTS = {"compare": ["rpg-s0", "popular-s0"], "sweep": ["mhl-table2"], "run": ["quickstart"], "list": ["models"]}
 TEXTS = [
-    "", " ", "x" * 300, "é" * 200, "x" * 100_000, "a\nb", "\t", "..", "../..", ".", "-", "--", "*", "%s", "{at}",
-    "\x1b[31mred", "\x1b]0;title\x07", "\x9b0m", "\0", "\udcff", "[red]", "[/]", "a=b", "a.b=c", ",", "5,", "cuda:99",
-]  # fmt: skip
+    "",
+    " ",
+    "x" * 300,
+    "é" * 200,
+    "x" * 100_000,
+    "a\nb",
+    "\t",
+    "..",
+    "../..",
+    ".",
+    "-",
+    "--",
+    "*",
+    "%s",
+    "{at}",
+    "\x1b[31mred",
+    "\x1b]0;title\x07",
+    "\x9b0m",
+    "\0",
+    "\udcff",
+    "[red]",
+    "[/]",
+    "a=b",
+    "a.b=c",
+    ",",
+    "5,",
+    "cuda:99",
+]
 NUMBERS = [
-    "0", "-1", "1", "nan", "-inf", "1e999", "1e-320", "9" * 18, "9" * 20, "9" * 5000, "0x" + "f" * 5000, "1.5", "true",
-    "-9223372036854775808", "2147483648", "[]", "{}", "[" * 500 + "]" * 500, "[[1]]", "'a\\u001bb'",
-]  # fmt: skip
+    "0",
+    "-1",
+    "1",
+    "nan",
+    "-inf",
+    "1e999",
+    "1e-320",
+    "9" * 18,
+    "9" * 20,
+    "9" * 5000,
+    "0x" + "f" * 5000,
+    "1.5",
+    "true",
+    "-9223372036854775808",
+    "2147483648",
+    "[]",
+    "{}",
+    "[" * 500 + "]" * 500,
+    "[[1]]",
+    "'a\\u001bb'",
+]
 FILES: dict[str, Callable[[Path], Any]] = {
     "folder": Path.mkdir,
     "fifo": os.mkfifo,
@@ -97,9 +141,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with two runs and an evaluation of each."""
     root = tmp_path_factory.mktemp("hostile") / "root"
     for words in (
-        SMALL_SHOP, ["preprocess"], ["tokenize", *VALID["tokenize"]], ["train", "--model", "popular"],
-        ["train", *VALID["train"]], ["evaluate", "--run=rpg-s0"], ["evaluate", "--run=popular-s0"],
-    ):  # fmt: skip
+        SMALL_SHOP,
+        ["preprocess"],
+        ["tokenize", *VALID["tokenize"]],
+        ["train", "--model", "popular"],
+        ["train", *VALID["train"]],
+        ["evaluate", "--run=rpg-s0"],
+        ["evaluate", "--run=popular-s0"],
+    ):
         answer = genrec(root, *words)
         assert answer.code == 0, answer.err
     return root
@@ -179,8 +228,7 @@ def test_every_option_answers_hostile_values(place: Path, command: str) -> None:
     options = list(options_of(command))
     values = st.tuples(*(values_of(command, *option) for option in options))
 
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(FIXED, max_examples=EXAMPLES)
     @given(values)
     def answers(drawn: tuple[str | None, ...]) -> None:
         cases = [Case(command, name, value) for (name, _), value in zip(options, drawn, strict=True)]
@@ -216,7 +264,7 @@ for _ in range(2000):
     DEEP = [DEEP]
 
 
-@settings(max_examples=20 * EXAMPLES, deadline=None, derandomize=True, database=None)
+@settings(FIXED, max_examples=20 * EXAMPLES)
 @given(st.lists(st.sampled_from([*HOSTILE, DEEP]) | TREES, min_size=1, max_size=5))
 def test_every_setting_is_validated_or_refused(values: list[Any]) -> None:
     for section in sections():
@@ -244,11 +292,16 @@ def test_a_path_is_text_where_the_setting_is_text(tmp_path: Path) -> None:
 
 
 FILE_FAULTS = {
-    "fifo": "not a regular file", "folder": "not a regular file", "deep.toml": "not valid TOML: maximum recursion",
-    "digits.toml": "not valid TOML: Exceeds the limit", "range.toml": "train.lr must be a finite number",
-    "nul.toml": "train.metric must be", "escape.toml": "\\u001b[31m", "binary": "not valid TOML",
+    "fifo": "not a regular file",
+    "folder": "not a regular file",
+    "deep.toml": "not valid TOML: maximum recursion",
+    "digits.toml": "not valid TOML: Exceeds the limit",
+    "range.toml": "train.lr must be a finite number",
+    "nul.toml": "train.metric must be",
+    "escape.toml": "\\u001b[31m",
+    "binary": "not valid TOML",
     "loop": "symbolic links",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FILE_FAULTS)
@@ -266,13 +319,23 @@ def test_a_large_configuration_file_is_refused(tmp_path: Path) -> None:
 
 LONG = "x" * 300
 LONG_NAMES = [
-    ["status", f"--root={LONG}"], ["download", f"--dataset={LONG}", "--set=source.name=synthetic"],
-    ["evaluate", f"--dataset={LONG}"], ["evaluate", f"--run={LONG}"], ["train", "--model=popular", f"--label={LONG}"],
-    ["tokenize", f"--encoder=./{LONG}"], ["tokenize", f"--encoder={LONG}.npy"], ["run", f"{LONG}.toml"], ["run", LONG],
-    ["sweep", f"{LONG}.toml"], ["preprocess", "--dataset=own", f"--interactions={LONG}.csv"], ["import", LONG],
-    ["recommend", "--run=popular-s0", f"--output={LONG}.csv"], ["recommend", f"--users={LONG}"],
-    ["train", f"--config={LONG}"], ["download", f"--from-dir={LONG}"],
-]  # fmt: skip
+    ["status", f"--root={LONG}"],
+    ["download", f"--dataset={LONG}", "--set=source.name=synthetic"],
+    ["evaluate", f"--dataset={LONG}"],
+    ["evaluate", f"--run={LONG}"],
+    ["train", "--model=popular", f"--label={LONG}"],
+    ["tokenize", f"--encoder=./{LONG}"],
+    ["tokenize", f"--encoder={LONG}.npy"],
+    ["run", f"{LONG}.toml"],
+    ["run", LONG],
+    ["sweep", f"{LONG}.toml"],
+    ["preprocess", "--dataset=own", f"--interactions={LONG}.csv"],
+    ["import", LONG],
+    ["recommend", "--run=popular-s0", f"--output={LONG}.csv"],
+    ["recommend", f"--users={LONG}"],
+    ["train", f"--config={LONG}"],
+    ["download", f"--from-dir={LONG}"],
+]
 
 
 @pytest.mark.parametrize("words", LONG_NAMES, ids=lambda words: " ".join(words)[:30])
@@ -328,10 +391,13 @@ def test_escapes_in_titles_and_ids_reach_no_terminal_and_no_page(tmp_path: Path)
         genrec(tmp_path / "root", *words)
         for words in (
             ["preprocess", "--dataset=own", f"--interactions={log}", f"--items={items}"],
-            ["train", "--model=popular"], ["evaluate"], ["recommend", "--k=3"], ["case-study", "--users=2"],
+            ["train", "--model=popular"],
+            ["evaluate"],
+            ["recommend", "--k=3"],
+            ["case-study", "--users=2"],
             ["recommend", "--k=3", "--json"],
         )
-    ]  # fmt: skip
+    ]
     assert [answer.code for answer in answers] == [0] * 6, answers[-1].err
     for answer in answers:
         assert (answer.out + answer.err) == printable(answer.out + answer.err)

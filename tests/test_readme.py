@@ -4,7 +4,6 @@ A fence ``sh`` holds commands that must parse; a fence ``sh run`` is typed line 
 """
 
 import importlib.util
-import inspect
 import json
 import os
 import random
@@ -16,16 +15,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import pyarrow.parquet as pq
 import pytest
-import test_contracts
 from shop import TINY
 from torch.distributed.run import get_args_parser
 from typer.main import get_group
 
 from genrec_cli import console, registry
 from genrec_cli.cli import app, main
+from genrec_cli.models.base import Model
+from genrec_cli.testing import ModelContract
 
 HOME = Path(__file__).parents[1]
 PAGES = [HOME / "README.md", HOME / "CONTRIBUTING.md", *sorted((HOME / "docs").glob("*.md"))]
@@ -116,7 +117,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
         r"`((?:genrec_cli/|tests/|docs/|bench/)?\w+/[\w/]+\.(?:py|toml|md))`", page.read_text("utf-8")
     ):
         places = (HOME / name, HOME / "genrec_cli" / name)
-        assert any(place.exists() for place in places) or name == "genrec_cli/models/average.py", name
+        assert any(place.exists() for place in places) or name == "genrec_cli/models/recurrent.py", name
 
 
 def test_settings_and_variables_of_the_readme_are_all_there_are() -> None:
@@ -231,36 +232,38 @@ def test_the_curriculum_of_the_page_on_training_runs(desk: Path, monkeypatch: py
     assert set(pq.read_table(log)["phase"].to_pylist()) == {"warm-up", "uncertain", "alignment"}
 
 
-# ---- the example model ----------------------------------------------------------------------------------
+# ---- the example models ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model of docs/add-a-model.md, registered by its one line."""
-    page = HOME / "docs" / "add-a-model.md"
-    (tmp_path / "average_example.py").write_text(fences(page, "python")[0])
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "average_example", raising=False)
-    monkeypatch.setitem(registry.TABLE["model"], "average", "average_example:Average")
-    return "average"
+def example(number: int, name: str) -> type[Model]:
+    """A class of a Python fence on docs/add-a-model.md, in a module of its own."""
+    module = ModuleType(f"page_{name.lower()}")
+    exec(fences(HOME / "docs" / "add-a-model.md", "python")[number], vars(module))
+    sys.modules[module.__name__] = module
+    return getattr(module, name)
 
 
-CONTRACTS = [name for name in vars(test_contracts) if name.startswith("test_")]
+class TestItemModelOfThePage(ModelContract):
+    kind = example(0, "Recurrent")
 
 
-@pytest.mark.parametrize("contract", CONTRACTS)
-def test_the_example_model_keeps_the_contracts(contract: str, average: str, request: pytest.FixtureRequest) -> None:
-    function = getattr(test_contracts, contract)
-    wanted = inspect.signature(function).parameters
-    function(**{name: average if name == "name" else request.getfixturevalue(name) for name in wanted})
+class TestMaskedModelOfThePage(ModelContract):
+    kind = example(1, "Cloze")
+    learns: ClassVar = {"epochs": 8, "batch_size": 64, "lr": 1e-2, "warmup_steps": 10, "eval_every": 8}
 
 
-def test_the_example_model_trains(average: str, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SMALL, "train", ["--epochs", "8", "--set", "train.warmup_steps=2"])
+def test_an_item_model_takes_at_most_25_lines() -> None:
+    assert len(fences(HOME / "docs" / "add-a-model.md", "python")[0].splitlines()) <= 25
+
+
+def test_the_example_model_trains(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.TABLE["model"], "recurrent", "page_recurrent:Recurrent")
     monkeypatch.setenv("GENREC_DATASET", "mine")
     type_line(["genrec", "preprocess", "--interactions", "log.csv", "--items", "items.csv"], monkeypatch)
-    for words in typed(fences(HOME / "docs" / "add-a-model.md", "sh")[0]):
-        type_line(words, monkeypatch)
-    (log,) = Path("artifacts/mine/runs").glob("average-s0-*/log.parquet")
+    for block, epochs in zip(fences(HOME / "docs" / "add-a-model.md", "sh"), ("8", "1"), strict=True):
+        monkeypatch.setitem(SMALL, "train", ["--epochs", epochs, "--set", "train.warmup_steps=2"])
+        for words in typed(block):
+            type_line(words, monkeypatch)
+    (log,) = Path("artifacts/mine/runs").glob("recurrent-s0-*/log.parquet")
     rows = pq.read_table(log).to_pylist()
     assert rows[-1]["loss/next"] < 0.9 * rows[0]["loss/next"] and rows[-1]["best"] > 2 * rows[0]["best"]

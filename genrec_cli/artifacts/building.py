@@ -1,7 +1,7 @@
-"""How an artifact is made: in a draft folder, under a lock, with the manifest written last.
+"""Atomic writing of artifacts: a draft folder under a file lock, and the manifest last.
 
-A draft is a hidden sibling of the final folder and is renamed when it is complete. A *resumable* draft (a download, a
-training run, vectors of a sentence encoder) is the final folder itself, so that the same command can go on with it.
+The draft is a hidden sibling of the final folder and is renamed at the end. A *resumable* draft (a download, a training
+run, vectors of a sentence encoder) is the final folder itself, so that the same command continues it.
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from genrec_cli.errors import UsageError
 from genrec_cli.files import locked, sha256_file, write_atomically
 
 CARD = "README.md"
-"""The model card of a run. Its text may be edited, so it is not among the files that are hashed."""
+"""The model card of a run. It is not hashed, so that it may be edited."""
 
 
 class Draft:
-    """An artifact that is being made: write files under :attr:`path`, put statistics in :attr:`result`."""
+    """An unfinished artifact: a stage writes files under :attr:`path` and statistics into :attr:`result`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.scratch = path / "unfinished"
-        """For files that only the making needs. They are not part of the artifact and are removed at the end."""
+        """Folder for temporary files; it is removed at the end."""
         self.result: dict[str, Any] = {}
 
     def files(self) -> dict[str, dict[str, Any]]:
-        """Name -> size, hash and time stamp of the files that belong to the artifact."""
+        """Name -> size, hash and time stamp of each file."""
         files = {}
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
-            temporary = path.is_relative_to(self.scratch) or path.match(".*.tmp")  # the latter is left by a kill
+            temporary = path.is_relative_to(self.scratch) or path.match(".*.tmp")  # of a killed write_atomically
             if path.is_file() and not temporary and name not in (MANIFEST, CARD):
                 stat = path.stat()
                 files[name] = {"bytes": stat.st_size, "sha256": sha256_file(path), "mtime_ns": stat.st_mtime_ns}
@@ -53,7 +53,7 @@ class Workspace(Finder):
         return self.root / plan.dataset / plan.kind / plan.name
 
     def done(self, plan: Plan) -> Artifact | None:
-        """The finished artifact of a plan if it is there, unchanged, and made from these very inputs."""
+        """The finished artifact of a plan; None if it is absent, stale or made from other inputs."""
         artifact = self.read(self.path(plan))
         if artifact is None or artifact.key != plan.key or (artifact.tainted and not self.allow_stale):
             return None
@@ -62,33 +62,28 @@ class Workspace(Finder):
         return artifact if same and not self.stale(artifact) else None
 
     def made(self, plan: Plan) -> Artifact:
-        """What :meth:`build` has just made of a plan."""
+        """The artifact that :meth:`build` has just made."""
         artifact = self.read(self.path(plan))
         assert artifact is not None
         return artifact
 
     @contextlib.contextmanager
     def build(self, plan: Plan, *, resumable: bool = False, force: bool = False) -> Iterator[Draft]:
-        """Make an artifact: yields a :class:`Draft`, which becomes the artifact unless an error is raised.
+        """Yields a :class:`Draft`, which becomes the artifact unless an error is raised.
 
-        Args:
-            resumable: after an error, keep what was written, so that the same command goes on.
-            force: begin a resumable artifact anew.
-
-        Raises:
-            InputError: another process makes the same artifact.
+        ``resumable`` keeps its files after an error, for the same command to continue; ``force`` deletes those of an
+        earlier draft. Raises InputError if another process makes the same artifact.
         """
         final = self.path(plan)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another place"
-            raise UsageError(f"{final.parent} cannot be made: {error.strerror}.", hint=hint) from None
-        started = time.time()
-        old = final.parent / f".{final.name}.old"
+            hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another folder"
+            raise UsageError(f"{final.parent} cannot be created: {error.strerror}.", hint=hint) from None
+        started, old = time.time(), final.parent / f".{final.name}.old"
         try:
             with locked(final.parent / f".{final.name}.lock", final):
-                if old.exists() and not final.exists():  # a kill between the two renames below
+                if old.exists() and not final.exists():  # killed between the two renames below
                     old.rename(final)
                 with _draft(final, resumable, force) as draft:
                     yield draft
@@ -103,25 +98,23 @@ class Workspace(Finder):
                     draft.path.rename(final)
                     shutil.rmtree(old, ignore_errors=True)
         finally:
-            with contextlib.suppress(OSError):  # a failure leaves no empty data set behind
+            with contextlib.suppress(OSError):  # after a failure, remove the empty folders
                 final.parent.rmdir()
                 final.parent.parent.rmdir()
 
     def _manifest(self, plan: Plan, draft: Draft, started: float) -> dict[str, Any]:
         files = draft.files()
-        return {
+        packages = ("torch", "numpy", "polars", "pyarrow", "faiss", "sentence_transformers", "sklearn")
+        versions = {name: str(sys.modules[name].__version__) for name in packages if name in sys.modules}
+        environment = {"genrec": __version__, "python": platform.python_version(), "packages": versions}
+        return {name: getattr(plan, name) for name in ("kind", "dataset", "version", "key", "config")} | {
             "schema": 1,
             "stage": STAGE_OF[plan.kind],
-            "kind": plan.kind,
-            "dataset": plan.dataset,
-            "version": plan.version,
-            "key": plan.key,
             "digest": plan.digest(files),
-            "config": plan.config,
             "inputs": {name: source.reference(self.root) for name, source in plan.inputs.items()},
             "external": dict(plan.external),
             "files": files,
-            "environment": _environment(self.argv),
+            "environment": environment | {"argv": self.argv},
             "started": started,
             "seconds": round(time.time() - started, 3),
             "result": draft.result,
@@ -131,15 +124,11 @@ class Workspace(Finder):
 
 @contextlib.contextmanager
 def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
-    """The folder to write to. After an error a resumable one stays if it holds a file."""
-    if resumable:
-        if force and final.exists():
-            shutil.rmtree(final)
-        (final / MANIFEST).unlink(missing_ok=True)
-        draft = Draft(final)
-    else:
-        draft = Draft(final.parent / f".{final.name}.making")
-        shutil.rmtree(draft.path, ignore_errors=True)
+    """The folder to write to. After an error, a resumable one is kept if it holds a file."""
+    draft = Draft(final if resumable else final.parent / f".{final.name}.making")
+    if draft.path.exists() and (force or not resumable):
+        shutil.rmtree(draft.path)
+    (draft.path / MANIFEST).unlink(missing_ok=True)
     draft.path.mkdir(exist_ok=True)
     try:
         yield draft
@@ -147,10 +136,3 @@ def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
         if not (resumable and any(path.is_file() for path in final.rglob("*"))):
             shutil.rmtree(draft.path, ignore_errors=True)
         raise
-
-
-def _environment(argv: list[str]) -> dict[str, Any]:
-    """Versions and the command line. Imports nothing that is not imported yet."""
-    packages = ("torch", "numpy", "polars", "pyarrow", "faiss", "sentence_transformers", "sklearn")
-    versions = {name: str(sys.modules[name].__version__) for name in packages if name in sys.modules}
-    return {"genrec": __version__, "python": platform.python_version(), "packages": versions, "argv": argv}

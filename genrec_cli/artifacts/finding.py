@@ -1,4 +1,4 @@
-"""Which artifact is meant: the data set and the artifact that a name, a key or a path selects."""
+"""Selection of data sets and artifacts by name, key or path."""
 
 from pathlib import Path
 
@@ -12,40 +12,40 @@ class Finder(Lineage):
     """Finds artifacts under a root."""
 
     def datasets(self) -> list[str]:
-        """Names of the data sets under the root."""
+        """Names of all data sets under the root."""
         return sorted({path.parent.name for kind in KINDS for path in self.root.glob(f"*/{kind}/")})
 
     def dataset(self, name: str | None) -> str:
-        """The named data set, or the only one there is."""
+        """The named data set; without a name, the only one."""
         known, example = self.datasets(), "genrec download --dataset synthetic"
         if name in known or (name is None and len(known) == 1):
             return name or known[0]
         if name is not None:
-            what = f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}"
-            raise InputError(what, hint=f"{example}    makes one; genrec status lists them")
-        if known:
-            what = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
-            raise InputError(what, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
-        raise InputError(
-            f"There is no data set under {self.root} yet.", hint=f"{example}    or    genrec run quickstart"
-        )
+            message = f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}"
+            raise InputError(message, hint=f"{example}    makes one; genrec status lists them")
+        if not known:
+            raise InputError(
+                f"There is no data set under {self.root} yet.", hint=f"{example}    or    genrec run quickstart"
+            )
+        message = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
+        raise InputError(message, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
 
     def all(self, dataset: str, kind: str) -> list[Artifact]:
-        """Finished artifacts of a kind, by name."""
+        """Finished artifacts of a kind, sorted by name."""
         paths = sorted((self.root / dataset / kind).glob("[!.]*/"))
         return [artifact for path in paths if (artifact := self.read(path))]
 
     def find(
         self, dataset: str, kind: str, selector: str | None = None, *, made_from: Artifact | None = None
     ) -> Artifact:
-        """The one artifact of a kind that fits, verified; without a selector, the only one that is not stale.
+        """The artifact of a kind, verified; without a selector, the only one that is not stale.
 
         Args:
-            selector: a label or its beginning, a prefix of the key, or a path under the root.
-            made_from: the input that it must have been made from.
+            selector: a label or its prefix, a prefix of the key, or a path under the root.
+            made_from: an input that the artifact must have.
 
         Raises:
-            InputError: none fits, several fit, or it is stale.
+            InputError: no artifact or several match, or it is stale.
             UsageError: the path is not an artifact of this kind under the root.
         """
         if selector and (Path(selector) / MANIFEST).is_file():
@@ -53,17 +53,19 @@ class Finder(Lineage):
         known = found = self.all(dataset, kind)
         if made_from:
             known = found = [a for a in known if a.manifest["inputs"][made_from.kind]["digest"] == made_from.digest]
-        if selector and not (found := _selected(known, Path(selector).name)):
+        if selector:
+            name = Path(selector).name
+            found = [a for a in known if name in (a.path.name, a.label)]
+            found = found or [a for a in known if a.path.name.startswith(name) or a.key.startswith(name)]
+        if selector and not found:
             near = did_you_mean(selector, [a.path.name for a in known])
-            what = f"No {kind} '{selector}' in {self.root / dataset / kind}.{near}"
-            raise InputError(what, hint="genrec status    shows what is there")
+            message = f"No {kind} '{selector}' in {self.root / dataset / kind}.{near}"
+            raise InputError(message, hint="genrec status    lists all artifacts")
         if not found:
             source = f" made from {made_from.path.name}" if made_from else ""
             hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
-            if kind == "data":
-                hint += f";  genrec import FOLDER --dataset {dataset}    takes tables made elsewhere"
-            if kind == "raw":
-                hint += f";  genrec preprocess --dataset {dataset} --interactions FILE    reads your own"
+            hint += f";  genrec import FOLDER --dataset {dataset}    takes other tables" if kind == "data" else ""
+            hint += f";  genrec preprocess --dataset {dataset} --interactions FILE" if kind == "raw" else ""
             raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=hint)
         if len(found) > 1 and not self.allow_stale:
             found = [a for a in found if not self.stale(a)] or found
@@ -72,20 +74,14 @@ class Finder(Lineage):
             option = {"runs": "run", "sweeps": "sweep"}.get(kind, kind)
             hint = f"Choose one with --{option} NAME" + (", for figures by NAME alone" if kind == "runs" else "")
             hint = "Type one of these names in full" if selector else hint
-            raise InputError(f"{len(found)} {kind} of '{dataset}' fit:\n{names}", hint=hint)
+            raise InputError(f"{len(found)} {kind} of '{dataset}' match:\n{names}", hint=hint)
         return self.verified(found[0])
 
     def _at(self, path: Path, kind: str) -> Artifact:
-        """The artifact at a path. It must lie under the root, where its inputs are."""
+        """The artifact at a path under the root, where its inputs are too."""
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise UsageError(f"{path} lies outside of {self.root}.", hint="Copy its data set there, or use --root")
         artifact = self.read(path)
         if artifact is None or artifact.kind != kind:
             raise UsageError(f"{path} is not an artifact of the kind '{kind}'.")
         return artifact
-
-
-def _selected(known: list[Artifact], name: str) -> list[Artifact]:
-    """Artifacts with this name or label; if there is none, those whose name or key begins with it."""
-    exact = [a for a in known if name in (a.path.name, a.label)]
-    return exact or [a for a in known if a.path.name.startswith(name) or a.key.startswith(name)]

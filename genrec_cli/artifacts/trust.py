@@ -1,4 +1,4 @@
-"""Whether an artifact can be used: its files and all that it was made from are as they were when it was made."""
+"""Staleness: whether the files of an artifact and of all its ancestors are as they were when it was made."""
 
 import functools
 import json
@@ -13,16 +13,14 @@ from genrec_cli.files import sha256_once
 
 
 class Lineage:
-    """Reads artifacts under a root, and checks them together with everything they were made from."""
+    """Reads and checks artifacts under a root. ``argv``: the command line that manifests record."""
 
     def __init__(self, root: Path, *, allow_stale: bool = False, argv: Sequence[str] | None = None) -> None:
-        self.root = root
-        self.allow_stale = allow_stale
+        self.root, self.allow_stale = root, allow_stale
         self.argv = list(sys.argv[1:] if argv is None else argv)
-        """The command line that manifests record; a step of a recipe has its own."""
 
     def read(self, path: Path) -> Artifact | None:
-        """The artifact in a folder, or None if it is not finished. A damaged manifest is a DataError."""
+        """The artifact in a folder; None if it is not finished. Raises DataError if the manifest is damaged."""
         file = path / MANIFEST
         try:
             stat = file.stat()
@@ -30,26 +28,25 @@ class Lineage:
             return None
         manifest = _manifest(file, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if manifest is None:
-            hint = f"Delete it and run the stage again: rm {file}    keeps what else is there"
-            raise DataError(f"{file} is damaged.", hint=hint)
+            raise DataError(
+                f"{file} is damaged.", hint=f"Run the stage again after: rm {file}    keeps all other files"
+            )
         return Artifact(path, manifest)
 
     def stale(self, artifact: Artifact) -> str | None:
-        """Why an artifact must not be used, or None: a file or an input has changed since it was made.
-
-        Each ancestor is checked once in a call. Two calls both look at the files: hours may lie between them.
-        """
+        """Which file or input of the lineage has changed, in words; None if nothing has. Nothing is cached, as hours
+        may lie between two calls."""
         waiting, seen = [artifact], {artifact.path}
         while waiting:
             current = waiting.pop()
             if why := _changed_file(current):
                 return why
-            for name, facts in current.manifest["inputs"].items():
-                source = f"the input {name} of {current.path.name} ({facts['path']})"
-                found = self.read(self.root / facts["path"])
+            for name, entry in current.manifest["inputs"].items():
+                source = f"the input {name} of {current.path.name} ({entry['path']})"
+                found = self.read(self.root / entry["path"])
                 if found is None:
                     return f"{source} is gone"
-                if found.digest != facts["digest"]:
+                if found.digest != entry["digest"]:
                     return f"{source} was made again with other content"
                 if found.path not in seen:
                     seen.add(found.path)
@@ -57,14 +54,14 @@ class Lineage:
         return None
 
     def verified(self, artifact: Artifact) -> Artifact:
-        """The artifact itself if nothing has changed or stale artifacts are allowed, else an InputError."""
+        """The artifact itself. Raises InputError if it is stale, unless stale artifacts are allowed."""
         if not self.allow_stale and (why := self.stale(artifact)):
-            hint = f"{artifact.command} --force    makes it again; --allow-stale uses it and marks every later number"
+            hint = f"{artifact.command} --force    makes it again; --allow-stale uses it and marks all later results"
             raise InputError(f"{artifact.path.name} is stale: {why}.", hint=hint)
         return artifact
 
     def input(self, artifact: Artifact, name: str) -> Artifact:
-        """An input that an artifact was made from, verified to be the same as then."""
+        """The named input of an artifact; both are verified."""
         found = self.read(self.root / self.verified(artifact).manifest["inputs"][name]["path"])
         if found is None:
             raise InputError(f"{artifact.path.name} was made from a {name} that is gone.")
@@ -73,7 +70,7 @@ class Lineage:
 
 @functools.cache
 def _manifest(file: Path, inode: int, size: int, mtime_ns: int) -> Any:
-    """The content of a manifest, or None if it is damaged; read once as long as the file is the same."""
+    """The content of a manifest, None if it is damaged; cached while the file is the same."""
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
@@ -82,15 +79,14 @@ def _manifest(file: Path, inode: int, size: int, mtime_ns: int) -> Any:
 
 
 def _changed_file(artifact: Artifact) -> str | None:
-    """Which file has changed. Bytes are hashed only where the size is the same and the time stamp is not."""
-    for name, facts in artifact.manifest["files"].items():
+    """Which file has changed, in words. A file is hashed only if its size is the same and its time stamp is not."""
+    for name, entry in artifact.manifest["files"].items():
         path = artifact.path / name
         if not path.is_file():
             return f"{path} is gone"
         size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
-        same = size == facts["bytes"]
-        if same and mtime_ns != facts["mtime_ns"]:
-            same = sha256_once(path, size, mtime_ns) == facts["sha256"]
-        if not same:
+        if (size, mtime_ns) == (entry["bytes"], entry["mtime_ns"]):
+            continue
+        if size != entry["bytes"] or sha256_once(path, size, mtime_ns) != entry["sha256"]:
             return f"{path} was changed after it was made"
     return None

@@ -53,11 +53,11 @@ class Common:
         self, command: str, named: dict[str, dict[str, Any]] | None = None, sections: Sequence[str] | None = None
     ) -> dict[str, dict[str, Any]]:
         """Merge ``--config`` files < ``--set`` < named options; ``sections`` default to all that the command reads."""
-        from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_foreign
+        from genrec_cli.config import READS, merge, parse_set, read_toml, refuse_unread
 
         sections = READS.get(command, ()) if sections is None else sections
         assigned = parse_set(self.set_ or [])
-        refuse_foreign(assigned, sections, command)
+        refuse_unread(assigned, sections, command)
         merged = merge(*(read_toml(path) for path in self.config or []), assigned, named or {})
         return {name: values for name, values in merged.items() if name in sections}
 
