@@ -16,18 +16,16 @@ def register(app: typer.Typer) -> None:
     @command(app, "case-study")
     def case_study(
         common: Common,
-        runs: Annotated[
-            list[str] | None, typer.Argument(help="Runs to lay side by side. Default: all of the data set.")
-        ] = None,
+        runs: Annotated[list[str] | None, typer.Argument(help="Runs to show. Default: all of the data set.")] = None,
         users: Annotated[int | None, typer.Option(help="Users to pick: those on whom the runs differ most.")] = None,
         user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
         exclude_seen: Annotated[
-            bool | None, typer.Option("--exclude-seen", help="Leave out what the user had before.")
+            bool | None, typer.Option("--exclude-seen", help="Exclude the items of the user's history.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> "Artifact | None":
-        """Look at single users: history, target and the top of each run, with titles; of MHL runs also why."""
+        """Show single users: history, target and the list of each run, with titles; explain lists of MHL runs."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import case_study as stage

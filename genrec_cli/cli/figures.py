@@ -16,16 +16,12 @@ def register(app: typer.Typer) -> None:
     @command(app, "figures")
     def figures(
         common: Common,
-        runs: Annotated[
-            list[str] | None, typer.Argument(help="Runs to draw, several of them overlaid. Default: the only one.")
-        ] = None,
-        sweep: Annotated[
-            str | None, typer.Option(help="A finished sweep: its first metric against users a second.")
-        ] = None,
+        runs: Annotated[list[str] | None, typer.Argument(help="Runs to draw, overlaid. Default: the only one.")] = None,
+        sweep: Annotated[str | None, typer.Option(help="A finished sweep: its metric and its speed.")] = None,
         users: Annotated[int | None, typer.Option(help="Users whose histories show entropies and masks.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Draw trainings (losses, metric, masks, entropies) or what a sweep of searches trades, as SVG and PNG."""
+        """Draw trainings (losses, metric, masks, entropies) or the trade-off of a sweep, as SVG and PNG."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.errors import UsageError
@@ -35,10 +31,10 @@ def register(app: typer.Typer) -> None:
         config = validate(stage.FiguresConfig, "figures", layers.get("figures", {}))
         ws = common.workspace()
         if sweep is not None and runs:
-            raise UsageError("Runs and a sweep are drawn apart.", hint="genrec figures --sweep NAME")
+            raise UsageError("Runs and a sweep are drawn separately.", hint="genrec figures --sweep NAME")
         if sweep is not None and layers.get("figures"):
-            idle = ", ".join(f"figures.{key}" for key in layers["figures"])
-            raise UsageError(f"The figure of a sweep does not read {idle}.", hint="genrec figures --sweep NAME")
+            unused = ", ".join(f"figures.{key}" for key in layers["figures"])
+            raise UsageError(f"The figure of a sweep does not read {unused}.", hint="genrec figures --sweep NAME")
         dataset = ws.dataset(common.dataset)
         plan = stage.plan_sweep(ws, dataset, sweep) if sweep else stage.plan(ws, dataset, config, runs or [])
 
