@@ -1,5 +1,6 @@
 """genrec case-study"""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
         user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
         exclude_seen: Annotated[
-            bool | None, typer.Option("--exclude-seen", help="Exclude the items of the user's history.")
+            bool | None, typer.Option("--exclude-seen", help="Exclude items of the history.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> "Artifact | None":
@@ -35,10 +36,7 @@ def register(app: typer.Typer) -> None:
         config = validate(stage.CaseStudyConfig, "case_study", layers.get("case_study", {}))
         ws = common.workspace()
         plan = stage.plan(ws, ws.dataset(common.dataset), config, runs or [])
-
-        def work() -> "Artifact":
-            return stage.run(ws, plan, config, device=device, bar=console.user_bar("scoring"))
-
+        work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             console.say((artifact.path / "cases.md").read_text(encoding="utf-8"))

@@ -1,5 +1,6 @@
 """genrec evaluate"""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,10 +31,7 @@ def register(app: typer.Typer) -> None:
         ws = common.workspace()
         layers = common.layers("evaluate", named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
-
-        def work() -> "Artifact | None":
-            return stage.run(ws, plan, config, device=device, bar=console.user_bar("scoring"))
-
+        work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             show(artifact)

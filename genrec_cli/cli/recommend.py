@@ -1,5 +1,6 @@
 """genrec recommend"""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,7 @@ def register(app: typer.Typer) -> None:
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
         users: Annotated[Path | None, typer.Option(help="File of raw user ids, one per line. Default: all.")] = None,
-        history: Annotated[
-            Path | None, typer.Option(help="New histories: CSV with user,item or JSON lines with user, items.")
-        ] = None,
+        history: Annotated[Path | None, typer.Option(help="New histories: CSV (user,item) or JSON lines.")] = None,
         k: Annotated[int, typer.Option("--k", "-k", help="Items per user.")] = 10,
         output: Annotated[Path | None, typer.Option("--output", "-o", help=".csv, .tsv, .parquet or .jsonl.")] = None,
         exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Exclude items of the history.")] = False,
@@ -55,17 +54,9 @@ def register(app: typer.Typer) -> None:
 
             named = Names.read(ws.input(artifact, "data").path).user[:SHOWN]
             console.say(f"the first {len(named)} users; --users FILE selects users, --output FILE writes all")
-        recommendations = stage.run(
-            ws,
-            artifact,
-            users=named,
-            histories=given,
-            k=k,
-            exclude_seen=exclude_seen,
-            device=device,
-            bar=console.user_bar("recommending"),
-            search=layers.get("search"),
-        )
+        work = partial(stage.run, ws, artifact, users=named, histories=given, search=layers.get("search"))
+        bar = console.user_bar("recommending")
+        recommendations = work(k=k, exclude_seen=exclude_seen, device=device, bar=bar)
         if output:
             recommendations.write(output)
             console.say(f"{len(recommendations):,} recommendations written")

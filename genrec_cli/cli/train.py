@@ -28,13 +28,10 @@ def register(app: typer.Typer) -> None:
         codes: Annotated[str | None, typer.Option(help="Codes artifact: label, key or path.")] = None,
         vectors: Annotated[str | None, typer.Option(help="Vectors artifact, for models that read vectors.")] = None,
         init_from: Annotated[str | None, typer.Option(help="Run whose weights are the start.", metavar="RUN")] = None,
-        freeze: Annotated[
-            list[str] | None,
-            typer.Option(help="Parameters that do not change, by name pattern; repeatable.", metavar="PATTERN"),
-        ] = None,
+        freeze: Annotated[list[str] | None, typer.Option(help="Parameters to freeze.", metavar="PATTERN")] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,
         best_so_far: Annotated[
-            bool, typer.Option("--best-so-far", help="Train no more: make a run of the best epoch until now.")
+            bool, typer.Option("--best-so-far", help="Make a run of the best epoch so far.")
         ] = False,
     ) -> "Artifact | None":
         """Train a model. An interrupted training resumes when the same command is run again."""
@@ -60,10 +57,8 @@ def register(app: typer.Typer) -> None:
             show_forecast(run.plan.name, estimate)
             return estimate
 
-        if best_so_far:
-            artifact = make(common, *plan_best(ws, run))
-        else:
-            artifact = make(common, run.plan, work, forecast=forecast)
+        plan, made = plan_best(ws, run) if best_so_far else (run.plan, work)
+        artifact = make(common, plan, made, forecast=None if best_so_far else forecast)
         if artifact is not None and not common.dry_run:
             show_work(artifact)
             show_diagnosis(artifact)

@@ -74,12 +74,7 @@ def gathered(outcome: Outcome) -> Outcome:
 
 @torch.inference_mode()
 def evaluate(
-    ranker: Ranker,
-    batches: Iterable[EvalBatch],
-    device: torch.device,
-    *,
-    k: int = 0,
-    tick: Tick = lambda users: None,
+    ranker: Ranker, batches: Iterable[EvalBatch], device: torch.device, *, k: int = 0, tick: Tick = lambda users: None
 ) -> Outcome:
     """Rank the target of every history.
 

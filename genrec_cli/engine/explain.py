@@ -20,22 +20,21 @@ from genrec_cli.searches.exhaustive import Exhaustive
 
 
 class Why(NamedTuple):
-    """The explanation of one history."""
+    """The explanation of one history. Ranks are from 1.
+
+    ``entropy_T``: in nats, the mean over digits. ``masked``: position, from 0, of the item of highest entropy;
+    ``guess_k``: the predictions for it, best first; ``masked_rank``: the rank of the true item among all. Without
+    history item t: the list ``without_Tk`` (no rows for a history of one item), the number of items of the full list
+    in it (``kept_T``), and the rank of the target (``rank_T``).
+    """
 
     entropy_T: Tensor
-    """In nats, the mean over digits."""
     masked: int
-    """Position, from 0, of the masked item: the one of highest entropy."""
     guess_k: Tensor
-    """Items that the model predicts there, best first."""
     masked_rank: int
-    """Rank of the true item among all, from 1."""
     without_Tk: Tensor
-    """Row t: the list without history item t. No rows for a history of one item."""
     kept_T: Tensor
-    """The number of items of the full list that stay in it."""
     rank_T: Tensor
-    """Rank of the target without history item t, from 1."""
 
 
 @torch.inference_mode()

@@ -33,15 +33,12 @@ class Ranker(Protocol):
 
     def begin(self) -> None:
         """Cache what depends on the weights alone. Called once per evaluation."""
-        ...
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
         """The targets' ranks and the k best items, under both protocols if items are excluded."""
-        ...
 
     def lists(self, batch: Batch, k: int, *, excluded: Excluded | None = None) -> TopK:
         """The k best items that are not excluded."""
-        ...
 
 
 class ExactRanker:

@@ -64,7 +64,7 @@ def survey(
         samplers: phase -> mask sampler of the phase.
         tick: called with the number of histories after each batch.
     """
-    items, positions, entropies = [], [], []
+    parts = []
     masked: dict[str, list[np.ndarray]] = {name: [] for name in samplers}
     for host in batches:
         batch = host.to(device)
@@ -76,12 +76,11 @@ def survey(
             for _ in range(DRAWS):
                 total_N += sampler.sample(batch.packing, real_NK, given).sum(1) / codes_N
             masked[name].append((total_N / DRAWS).cpu().numpy())
-        items.append(host.item_N.numpy())
-        positions.append(host.packing.position_N.numpy())
-        entropies.append(entropy_NK.where(real_NK, torch.nan).cpu().numpy())
+        entropy_NK = entropy_NK.where(real_NK, torch.nan)
+        parts.append((host.item_N.numpy(), host.packing.position_N.numpy(), entropy_NK.cpu().numpy()))
         tick(host.packing.sequences)
-    masked_N = {name: np.concatenate(parts) for name, parts in masked.items()}
-    return Survey(np.concatenate(items), np.concatenate(positions), np.concatenate(entropies), masked_N)
+    item_N, position_N, value_NK = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Survey(item_N, position_N, value_NK, {name: np.concatenate(means) for name, means in masked.items()})
 
 
 @dataclass(frozen=True)
@@ -213,8 +212,7 @@ def _quantiles(groups: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:
-    low, first, middle, third, high = quantile_T5.T
-    at = np.arange(len(middle)) + 1
+    (low, first, middle, third, high), at = quantile_T5.T, np.arange(len(quantile_T5)) + 1
     axes.fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0, label="5 to 95 %")
     axes.fill_between(at, first, third, color=BLUE, alpha=0.3, linewidth=0, label="25 to 75 %")
     axes.plot(at, middle, color=BLUE, label="median")
@@ -222,8 +220,7 @@ def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:
 
 
 def _boxes(axes: "Axes", quantile_K5: np.ndarray) -> None:
-    low, first, middle, third, high = quantile_K5.T
-    at = np.arange(len(middle)) + 1
+    (low, first, middle, third, high), at = quantile_K5.T, np.arange(len(quantile_K5)) + 1
     axes.vlines(at, low, high, color=BLUE, alpha=0.35, linewidth=1)
     axes.bar(at, third - first, bottom=first, width=0.7, color=BLUE, alpha=0.3)
     axes.plot(at, middle, "_", color=BLUE, markersize=7, markeredgewidth=1.8)

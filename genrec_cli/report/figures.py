@@ -7,7 +7,8 @@ their dashes. The same log gives the same bytes. Only this folder imports matplo
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,14 +105,8 @@ def column(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
 
 def phases(rows: Sequence[Row]) -> list[tuple[str, int, int, bool]]:
     """Each phase's name, its first and last epoch, and whether it masked."""
-    spans: list[tuple[str, int, int, bool]] = []
-    for row in rows:
-        first, masked = row["epoch"], row["ratio"] > 0
-        if spans and spans[-1][0] == row["phase"]:
-            _, first, _, before = spans.pop()
-            masked = masked or before
-        spans.append((row["phase"], first, row["epoch"], masked))
-    return spans
+    spans = [(name, list(span)) for name, span in groupby(rows, key=itemgetter("phase"))]
+    return [(name, s[0]["epoch"], s[-1]["epoch"], any(row["ratio"] > 0 for row in s)) for name, s in spans]
 
 
 def phase_tints(curves: Sequence[Curve]) -> dict[str, str]:

@@ -219,7 +219,13 @@ def _case(case: Case, names: Names) -> str:
     """One user as Markdown."""
     heats = [heat(why.entropy_T.tolist()).rjust(len(case.history)) for why in case.why.values()]
     bars = ["".join(column) for column in zip(*heats, strict=True)] or [""] * len(case.history)
-    lines = [f"## User {names.user[case.outcomes[0].user[case.row]]}", "", _history_head(case), ""]
+    ranges = [
+        f"of {case.labels[number]}, {float(why.entropy_T.min()):.2f} to {float(why.entropy_T.max()):.2f} nats"
+        for number, why in case.why.items()
+    ]
+    legend = f"; {HEAT[0]} to {HEAT[-1]}: entropy {' and '.join(ranges)}" if ranges else ""
+    lines = [f"## User {names.user[case.outcomes[0].user[case.row]]}", ""]
+    lines += [f"History ({len(case.history)} items, oldest first{legend}):", ""]
     if (earlier := len(case.history) - MAX_HISTORY) > 0:
         lines.append(f"- ... {earlier} earlier items")
     shown = list(zip(case.history, bars, strict=True))[-MAX_HISTORY:]
@@ -233,15 +239,6 @@ def _case(case: Case, names: Names) -> str:
         if why := case.why.get(number):
             lines += [*_why(case, number, why, names), ""]
     return "\n".join(lines)
-
-
-def _history_head(case: Case) -> str:
-    ranges = [
-        f"of {case.labels[number]}, {float(why.entropy_T.min()):.2f} to {float(why.entropy_T.max()):.2f} nats"
-        for number, why in case.why.items()
-    ]
-    legend = f"; {HEAT[0]} to {HEAT[-1]}: entropy {' and '.join(ranges)}" if ranges else ""
-    return f"History ({len(case.history)} items, oldest first{legend}):"
 
 
 def heat(values: list[float]) -> str:

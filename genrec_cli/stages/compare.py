@@ -7,6 +7,7 @@ protocol (seen items kept or left out) and run.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,10 +74,7 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
     """
     config = _config(layers.get("compare", {}))
     by_truncation = config.by == "truncation"
-
-    def find(name: str) -> Artifact:
-        return ws.find(dataset, "runs", name) if by_truncation else _evaluation(ws, dataset, name, config)
-
+    find = partial(ws.find, dataset, "runs") if by_truncation else partial(_evaluation, ws, dataset, config)
     found = [[find(name.strip()) for name in side.split(",")] for side in sides]
     flat = [artifact for side in found for artifact in side]
     refuse_repeated(flat)
@@ -104,15 +102,11 @@ def _config(given: dict[str, Any]) -> CompareConfig:
             message = f"compare.{unused[0]} is for '{by}', and this compares by '{config.by}'."
             raise UsageError(message, hint=f"--by {by}, or leave it out")
     if list(config.lengths) != sorted(set(config.lengths)):
-        raise UsageError(
-            f"compare.lengths must rise (given: {', '.join(map(str, config.lengths))}).",
-            hint="For example: --set compare.lengths=[4,6,10,20]",
-        )
+        message = f"compare.lengths must rise (given: {', '.join(map(str, config.lengths))})."
+        raise UsageError(message, hint="For example: --set compare.lengths=[4,6,10,20]")
     if config.by == "truncation" and config.drop > config.longer_than:
-        raise UsageError(
-            f"Histories with more than {config.longer_than} items cannot all lose {config.drop}.",
-            hint=f"--drop {config.longer_than} at most, or --set compare.longer_than=N",
-        )
+        message = f"Histories with more than {config.longer_than} items cannot all lose {config.drop}."
+        raise UsageError(message, hint=f"--drop {config.longer_than} at most, or --set compare.longer_than=N")
     return config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
 
 
@@ -133,7 +127,7 @@ def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Callable[[in
     return ws.made(comparison.plan)
 
 
-def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -> Artifact:
+def _evaluation(ws: Workspace, dataset: str, config: CompareConfig, name: str) -> Artifact:
     """The evaluation with this name, or the evaluation of the run with this name by the run's default search."""
     evaluations = ws.all(dataset, "eval")
     if any(name in (e.path.name, str(e.path), e.path.name.rpartition("-")[0]) for e in evaluations):
@@ -143,10 +137,8 @@ def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -
     evaluations = [e for e in evaluations if e.manifest["inputs"]["runs"]["key"] == run.key]
     evaluations = [e for e in evaluations if wanted.items() <= e.config["evaluate"].items()]
     if not evaluations:
-        raise InputError(
-            f"{run.path.name} was not evaluated on the {config.split} split yet.",
-            hint=f"genrec evaluate --dataset {dataset} --run {run.path.name} --split {config.split}",
-        )
+        hint = f"genrec evaluate --dataset {dataset} --run {run.path.name} --split {config.split}"
+        raise InputError(f"{run.path.name} was not evaluated on the {config.split} split yet.", hint=hint)
     if len({_rank_settings(e) for e in evaluations}) > 1:
         lines = "\n".join(f"  {e.path.name}" for e in evaluations)
         raise InputError(f"{run.path.name} was evaluated in several ways:\n{lines}", hint="Name one of these")

@@ -1,6 +1,7 @@
 """The ranks of a comparison, of all users and of each slice: read from evaluations, or computed by new scoring."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from genrec_cli.stages.trained import Run
 if TYPE_CHECKING:
     from genrec_cli.stages.compare import CompareConfig
 
+Sides = Sequence[Sequence[Artifact]]
 COLUMNS = ["user", "target", *(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("rank", "ties"))]
 
 
-def evaluated(ws: Workspace, sides: Sequence[Sequence[Artifact]], config: "CompareConfig") -> list[Slice]:
+def evaluated(ws: Workspace, sides: Sides, config: "CompareConfig") -> list[Slice]:
     """Ranks from the files of evaluations, of all users and of each slice.
 
     Raises:
@@ -32,11 +34,10 @@ def evaluated(ws: Workspace, sides: Sequence[Sequence[Artifact]], config: "Compa
     """
     read = [[_per_user(evaluation) for evaluation in side] for side in sides]
     first = read[0][0]
-    for side, tables in zip(sides, read, strict=True):
-        for evaluation, table in zip(side, tables, strict=True):
-            for column in ("user", "target"):
-                if not np.array_equal(table[column], first[column]):
-                    raise DataError(f"{evaluation.path.name} has other {column}s than {sides[0][0].path.name}.")
+    for evaluation, table in zip(chain(*sides), chain(*read), strict=True):
+        for column in ("user", "target"):
+            if not np.array_equal(table[column], first[column]):
+                raise DataError(f"{evaluation.path.name} has other {column}s than {sides[0][0].path.name}.")
     ranks: list[Side] = [
         {p: Ranks(*(np.stack([t[f"{p}_{name}"] for t in tables]) for name in ("rank", "ties"))) for p in PROTOCOLS}
         for tables in read
@@ -44,10 +45,7 @@ def evaluated(ws: Workspace, sides: Sequence[Sequence[Artifact]], config: "Compa
     parts: list[tuple[str, np.ndarray]] = []
     if config.by != "all":
         parts = _parts(Run(ws, ws.input(sides[0][0], "runs")), first["user"] - 1, first["target"], config)
-    return [
-        ("all", ranks),
-        *((name, [{p: side[p].of(rows) for p in PROTOCOLS} for side in ranks]) for name, rows in parts),
-    ]
+    return [("all", ranks)] + [(name, [{p: s[p].of(rows) for p in PROTOCOLS} for s in ranks]) for name, rows in parts]
 
 
 def _parts(run: Run, user_U: np.ndarray, target_U: np.ndarray, config: "CompareConfig") -> list[tuple[str, np.ndarray]]:
@@ -60,10 +58,8 @@ def _parts(run: Run, user_U: np.ndarray, target_U: np.ndarray, config: "CompareC
         return slices.bins(length_U, config.lengths)
     time_N = Histories.read(run.data.path, times=True).time
     if time_N is None:
-        raise UsageError(
-            f"{run.data.path.name} has no times, so that no target has a day.",
-            hint="--by length, or preprocess a log with a column of times (--time-col)",
-        )
+        hint = "--by length, or preprocess a log with a column of times (--time-col)"
+        raise UsageError(f"{run.data.path.name} has no times, so that no target has a day.", hint=hint)
     at_U = run.histories.offset[user_U] + length_U
     return slices.by_day(time_N[at_U], time_N[at_U - 1])
 
@@ -78,11 +74,7 @@ def _per_user(evaluation: Artifact) -> dict[str, np.ndarray]:
 
 
 def truncated(
-    ws: Workspace,
-    sides: Sequence[Sequence[Artifact]],
-    config: "CompareConfig",
-    device: torch.device,
-    bar: Callable[[int], Any],
+    ws: Workspace, sides: Sides, config: "CompareConfig", device: torch.device, bar: Callable[[int], Any]
 ) -> list[Slice]:
     """Score every run on whole and on truncated histories."""
     over = f"over {config.longer_than}"
@@ -96,10 +88,8 @@ def _conditions(run: Run, config: "CompareConfig", bar: Callable[[int], Any]) ->
     user, at = run.histories.targets(config.split)
     long, long_at = slices.long_histories(run.histories, config.split, config.longer_than)
     if not len(long):
-        raise DataError(
-            f"No history of the {config.split} split has more than {config.longer_than} items.",
-            hint="--set compare.longer_than=N takes shorter ones",
-        )
+        message = f"No history of the {config.split} split has more than {config.longer_than} items."
+        raise DataError(message, hint="--set compare.longer_than=N takes shorter ones")
     size = {"max_length": run.max_length, "batch_size": 256}
     sound = slices.truncated_batches(run.histories, long, long_at, config.drop, "sound", **size)
     printed = slices.truncated_batches(run.histories, long, long_at, config.drop, "printed", **size)

@@ -49,13 +49,11 @@ def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -
         raise UsageError(f"{len(runs)} runs in one figure cannot be told apart.", hint=f"Name at most {MAX_RUNS}")
     for run in runs:
         if not (run.path / "log.parquet").is_file():
-            raise UsageError(
-                f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs.",
-                hint="genrec list runs    shows the others",
-            )
+            message = f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs."
+            raise UsageError(message, hint="genrec list runs    shows the others")
     label = "-vs-".join(run.label for run in runs)[:60]
-    settings = {"figures": config.model_dump(mode="json")}
-    return Plan(dataset, "figures", label, VERSION, settings, {f"runs{n}": run for n, run in enumerate(runs)})
+    inputs = {f"runs{n}": run for n, run in enumerate(runs)}
+    return Plan(dataset, "figures", label, VERSION, {"figures": config.model_dump(mode="json")}, inputs)
 
 
 def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: Callable[[int], Any]) -> Artifact:
@@ -85,10 +83,8 @@ def plan_sweep(ws: Workspace, dataset: str, name: str) -> Plan:
     figures.require_matplotlib()
     sweep = ws.find(dataset, "sweeps", name)
     if tradeoff.SPEED not in sweep.result["columns"] or len(sweep.result["columns"]) < 2:
-        raise UsageError(
-            f"The table of {sweep.path.name} does not hold {tradeoff.SPEED} beside a metric.",
-            hint=f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]',
-        )
+        hint = f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]'
+        raise UsageError(f"The table of {sweep.path.name} lacks {tradeoff.SPEED} or a metric.", hint=hint)
     return Plan(dataset, "figures", sweep.label, VERSION, {"figures": {}}, {"sweeps": sweep})
 
 
@@ -146,13 +142,11 @@ def mask_samplers(run: Artifact, device: torch.device, seed: int) -> dict[str, H
     return {phase.name: HistoryMasks(phase.mask, phase.granularity, phase.ratio, *last) for phase in masking}
 
 
+Stats = dict[str, entropy.MaskStats]
+
+
 def _write_stats(
-    draft: Draft,
-    suffix: str,
-    survey: entropy.Survey,
-    stats_of: dict[str, entropy.MaskStats],
-    names: Names,
-    count_I: np.ndarray,
+    draft: Draft, suffix: str, survey: entropy.Survey, stats_of: Stats, names: Names, count_I: np.ndarray
 ) -> None:
     """``masked.parquet``: one row per item and phase; ``entropy.parquet``: one row per position and digit."""
     tables = []
@@ -162,12 +156,10 @@ def _write_stats(
         table |= {"title": [names.title[i] for i in index], "train_count": count_I[index]}
         tables.append(pa.table(table | {"read": stats.read, "masked_fraction": stats.fraction}))
     pq.write_table(pa.concat_tables(tables), draft.path / f"masked{suffix}.parquet")
-    real_NK = ~np.isnan(survey.entropy_NK)
-    count_TK = np.zeros((survey.position_N.max() + 1, real_NK.shape[1]))
-    total_TK = np.zeros_like(count_TK)
-    np.add.at(count_TK, survey.position_N, real_NK)
-    np.add.at(total_TK, survey.position_N, np.where(real_NK, survey.entropy_NK, 0))
-    position, digit = np.nonzero(count_TK)
-    count, total = count_TK[position, digit], total_TK[position, digit]
-    table = {"position": position + 1, "digit": digit + 1, "read": count.astype(np.int64), "entropy": total / count}
+    row, digit = np.nonzero(~np.isnan(survey.entropy_NK))
+    cell, index, read = np.unique(
+        np.stack([survey.position_N[row], digit]), axis=1, return_inverse=True, return_counts=True
+    )
+    mean = np.bincount(index.ravel(), weights=survey.entropy_NK[row, digit]) / read
+    table = {"position": cell[0] + 1, "digit": cell[1] + 1, "read": read, "entropy": mean}
     pq.write_table(pa.table(table), draft.path / f"entropy{suffix}.parquet")

@@ -1,6 +1,5 @@
 """recommend: a run and histories -> raw item ids, titles and scores."""
 
-import csv
 import io
 import json
 from collections.abc import Callable
@@ -9,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Workspace
@@ -42,22 +40,18 @@ class Recommendations:
     def write(self, path: Path) -> None:
         """Write .csv, .tsv, .parquet or .jsonl, in one rename."""
         check_output(path)
+        frame, sink = pl.DataFrame(self.columns), io.BytesIO()
         if path.suffix == ".parquet":
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.table(self.columns), sink)
-            content = sink.getvalue().to_pybytes()
+            frame.write_parquet(sink)
         elif path.suffix in (".jsonl", ".ndjson"):
-            lines = (json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) for row in self.rows())
-            content = "".join(f"{line}\n" for line in lines).encode()
+            # json and not polars, which writes null in place of Infinity
+            rows = (dict(zip(COLUMNS, row, strict=True)) for row in self.rows())
+            sink.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
         else:
-            text = io.StringIO(newline="")
-            # Lines end as in RFC 4180: only then does the writer quote every kind of line break within a text.
-            writer = csv.writer(text, delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writerows([COLUMNS, *self.rows()])
-            content = text.getvalue().encode()
+            frame.write_csv(sink, separator="\t" if path.suffix == ".tsv" else ",", line_terminator="\r\n")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
+            write_atomically(path, sink.getvalue())
         except OSError as error:
             raise UsageError(f"--output {path} cannot be written: {error.strerror}.") from None
 

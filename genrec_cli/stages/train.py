@@ -38,6 +38,7 @@ from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 VERSION = 4
 INPUTS = "inputs.json"
 """Digests of the inputs of an unfinished training. A checkpoint is resumed only with the same inputs."""
+Layers = dict[str, dict[str, Any]]
 Parts = tuple[Model, Catalog, Histories]
 CallbacksFor = Callable[[Loop], Callbacks]
 
@@ -77,33 +78,22 @@ class Inputs:
         data = ws.input(codes, "data") if codes else ws.find(dataset, "data", self.data)
         inputs = {"data": data, **inputs}
         if "vectors" in kind.needs:
-            if codes and self.vectors is None and "vectors" in codes.manifest["inputs"]:
-                inputs["vectors"] = ws.input(codes, "vectors")
-            else:
-                inputs["vectors"] = ws.find(dataset, "vectors", self.vectors, made_from=data)
+            of_codes = codes and self.vectors is None and "vectors" in codes.manifest["inputs"]
+            given = None if of_codes else ws.find(dataset, "vectors", self.vectors, made_from=data)
+            inputs["vectors"] = given or ws.input(inputs["codes"], "vectors")
         if "times" in kind.needs and not data.result["times"]:
-            raise UsageError(
-                f"The model needs the time of each interaction, and {data.path.name} has none.",
-                hint="Give the log a column of times: genrec preprocess --time-col NAME, or choose another model",
-            )
+            hint = "Give the log a column of times: genrec preprocess --time-col NAME, or choose another model"
+            raise UsageError(f"The model needs the time of each interaction, and {data.path.name} has none.", hint=hint)
         if "attributes" in kind.needs and not (data.path / "attributes.parquet").is_file():
-            raise UsageError(
-                f"The model needs attributes of items, such as brands, and {data.path.name} has none.",
-                hint="genrec preprocess --items FILE    with columns brand or categories",
-            )
+            message = f"The model needs attributes of items, such as brands, and {data.path.name} has none."
+            raise UsageError(message, hint="genrec preprocess --items FILE    with columns brand or categories")
         if self.init_from is not None:
             inputs["init"] = ws.find(dataset, "runs", self.init_from)
         return inputs
 
 
 def plan(
-    ws: Workspace,
-    dataset: str,
-    model: str,
-    layers: dict[str, dict[str, Any]],
-    *,
-    inputs: Inputs = Inputs(),
-    label: str | None = None,
+    ws: Workspace, dataset: str, model: str, layers: Layers, *, inputs: Inputs = Inputs(), label: str | None = None
 ) -> TrainPlan:
     """Resolve inputs and settings. All errors of the user are raised here, before any work."""
     kind = registry.load("model", model)
@@ -145,11 +135,8 @@ def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -
     for phase in curriculum.phases():
         if phase.mask not in allowed:
             accepted = "no masks" if allowed == {"none"} else "random masks only"
-            raise UsageError(
-                f"The model '{model}' takes {accepted}, and the phase '{phase.name}' of the curriculum has "
-                f"{phase.mask} masks.",
-                hint="--curriculum inf    trains without masks",
-            )
+            message = f"The model '{model}' takes {accepted}, and the phase '{phase.name}' has {phase.mask} masks."
+            raise UsageError(message, hint="--curriculum inf    trains without masks")
 
 
 def sections_of(model: str) -> list[str]:
@@ -179,8 +166,7 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
     with ws.build(run.plan, resumable=True, force=force) as draft:
         if not (draft.path / INPUTS).exists():
             write_atomically(draft.path / INPUTS, (json.dumps(_digests(ws, run.plan), indent=2) + "\n").encode())
-        config_json = json.dumps(run.plan.config, indent=2) + "\n"
-        (draft.path / "config.json").write_text(config_json, encoding="utf-8")
+        (draft.path / "config.json").write_text(json.dumps(run.plan.config, indent=2) + "\n", encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not model.trainable:
             model.fit(catalog, histories)
@@ -232,10 +218,8 @@ def _loop(run: TrainPlan, parts: Parts, device: torch.device, folder: Path) -> L
     """The training loop. Raises DataError without validation targets or training rows."""
     model, catalog, histories = parts
     if len(histories.targets("valid", sample=1)[0]) == 0:
-        raise DataError(
-            "No user has a validation target, so nothing can select the best epoch.",
-            hint="Preprocess with users of at least 3 interactions",
-        )
+        hint = "Preprocess with users of at least 3 interactions"
+        raise DataError("No user has a validation target, so nothing can select the best epoch.", hint=hint)
     make = partial(make_ranker, model, catalog, registry.load("search", model.search), run.search)
     loop = Loop(*parts, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
     if len(loop.batches.rows) == 0:

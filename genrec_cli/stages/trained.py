@@ -19,6 +19,7 @@ from genrec_cli.errors import InputError, UsageError
 from genrec_cli.models.base import Model
 from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
+Settings = Mapping[str, Any]
 CPU = torch.device("cpu")
 
 
@@ -41,7 +42,7 @@ class Run:
         device: torch.device = CPU,
         *,
         search: str | None = None,
-        layer: Mapping[str, Any] | None = None,
+        layer: Settings | None = None,
     ) -> None:
         self.ws, self.artifact, self.device = ws, artifact, device
         self.name, self.model_name = artifact.path.name, artifact.config["model"]["name"]
@@ -56,10 +57,8 @@ class Run:
         settings = trained if self.search_name == self.default_search else {}
         self.settings: Section = validate(self.search.Config, "search", settings | dict(layer or {}))
         if not self.search.shared_codes and self.codes and self.codes.config["tokenizer"].get("shared"):
-            raise UsageError(
-                f"The search '{self.search_name}' compares items digit by digit, which means nothing for text.",
-                hint="--search exhaustive",
-            )
+            message = f"The search '{self.search_name}' compares items digit by digit, which means nothing for text."
+            raise UsageError(message, hint="--search exhaustive")
 
     def refuse_longer(self, option: str, cutoff: int, *, hint: str | None = None) -> None:
         """Raise UsageError for a cutoff beyond the lists of the search; ``option`` is the text that sets it."""
@@ -132,7 +131,5 @@ def refuse_repeated(artifacts: Sequence[Artifact]) -> None:
 def refuse_other_data(runs: Sequence[Artifact]) -> None:
     """Raise UsageError if runs were trained on different data, because their users cannot be paired."""
     if len({run.manifest["inputs"]["data"]["digest"] for run in runs}) > 1:
-        raise UsageError(
-            "The runs were trained on different data, so their users are not the same.",
-            hint=f"Name runs of one data set: {' '.join(run.path.name for run in runs)}",
-        )
+        hint = f"Name runs of one data set: {' '.join(run.path.name for run in runs)}"
+        raise UsageError("The runs were trained on different data, so their users are not the same.", hint=hint)
