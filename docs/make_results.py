@@ -26,11 +26,11 @@ PAPER = {
 BY_CODES = {
     "MDGR": "DiffGRM, the nearest published: Recall@5 .0603, NDCG@5 .0414, Recall@10 .0876, NDCG@10 .0502 by codes"
 }
-"""Published rows that count codes alone."""
+"""Published rows that rank codes, not items."""
 
 
-def spread(values: list[float]) -> str:
-    """Mean, and the deviation over seeds where there are several."""
+def mean_and_std(values: list[float]) -> str:
+    """The mean, and the standard deviation over seeds where there are several."""
     mean = f"{statistics.mean(values):.4f}"
     return f"{mean} ± {statistics.stdev(values):.4f}" if len(values) > 1 else mean
 
@@ -43,11 +43,11 @@ def table_of_rows(study: dict) -> str:
 
     def lines() -> Iterable[list]:
         for name, entries in rows.items():
-            found = [spread([entry["metrics"][metric] for entry in entries]) for metric in METRICS]
-            code = spread([entry["code_metrics"]["NDCG@10"] for entry in entries])
+            found = [mean_and_std([entry["metrics"][metric] for entry in entries]) for metric in METRICS]
+            code = mean_and_std([entry["code_metrics"]["NDCG@10"] for entry in entries])
             left_out = [entry["left_out"]["NDCG@10"] for entry in entries if "left_out" in entry]
             valid = [entry["valid"]["NDCG@10"] for entry in entries if "valid" in entry]
-            others = [spread(values) if values else "-" for values in (left_out, valid)]
+            others = [mean_and_std(values) if values else "-" for values in (left_out, valid)]
             yield [name, len(entries), *found, code, *others]
             published = PAPER.get(name.removesuffix(study.get("suffix", " ")))
             if published:
@@ -60,7 +60,7 @@ def table_of_rows(study: dict) -> str:
 
 
 def table_of_curves(curves: dict[str, list[list[float]]]) -> str:
-    """Validation NDCG@10 after so many minutes, one line a run."""
+    """Validation NDCG@10 by minutes of training, one row per run."""
     rows = [
         [name, ", ".join(f"{minute:.0f}: {value:.4f}" for minute, value in curve)] for name, curve in curves.items()
     ]
@@ -72,7 +72,7 @@ def table_of_runs(studies: list[dict]) -> str:
     rows = [
         [
             entry["dataset"],
-            entry["row"] + ("" if entry["search"] == "exhaustive" else f", {entry['search']}"),
+            entry["row"] + ("" if entry["decoder"] == "exhaustive" else f", {entry['decoder']}"),
             entry["seed"],
             entry["metrics"]["NDCG@10"] if "metrics" in entry else None,
             *(entry.get(name) for name in ("best_epoch", "epochs", "train_seconds", "peak_memory_mib", "key")),
@@ -94,9 +94,9 @@ def table_of_trials(studies: list[dict]) -> str:
 
 
 def section(study: dict) -> str:
-    """One study: what it ran on, its rows, its differences, what they say."""
-    parts = ["".join(f"- {name}: {', '.join(value) if isinstance(value, list) else value}\n"
-                     for name, value in study["context"].items())]  # fmt: skip
+    """One study: context, rows, differences and remarks."""
+    context = {name: ", ".join(v) if isinstance(v, list) else v for name, v in study["context"].items()}
+    parts = ["".join(f"- {name}: {value}\n" for name, value in context.items())]
     if study["results"]:
         parts.append(table_of_rows(study))
     if study.get("curves"):
@@ -116,7 +116,7 @@ def section(study: dict) -> str:
         )
     if study["remarks"]:
         remarks = "".join(f"- {line}\n" for line in study["remarks"])
-        parts.append(f"**What these figures say, and what they do not**\n\n{remarks}")
+        parts.append(f"**Remarks**\n\n{remarks}")
     return f"## {study['title']}\n\n" + "\n".join(parts)
 
 
@@ -125,18 +125,18 @@ def page(found: dict) -> str:
     studies = found["studies"]
     return f"""# Results
 
-Made from `results.json` by `docs/make_results.py`; edit neither table by hand.
+Generated from `results.json` by `docs/make_results.py`; do not edit it by hand.
 
 {chr(10).join(map(section, studies))}
 ## Every run
 
 To repeat one: download and preprocess Beauty, `genrec tokenize` with the folder of all-MiniLM-L6-v2 as `--encoder` and
-what the row's study says of codes (`--codebooks 16` and 32 for RPG and MHL), then the command.
+the options for codes of the row's study (`--codebooks 16` and 32 for RPG and MHL), then the command.
 
 {table_of_runs(studies)}
 ## Every trial
 
-Each trial is one run with seed 0, judged on validation alone; what else was tried, a study's remarks say.
+Each trial is one run with seed 0, selected by validation alone. The remarks of a study name further trials.
 
 {table_of_trials(studies)}"""
 

@@ -1,6 +1,6 @@
-"""Left out of the ranking: both rankers say the same of targets, twins and codes, at the level of items and of codes.
+"""Excluded items: both rankers give the same ranks of targets and codes, at the level of items and of codes.
 
-Items with equal codes are twins; a history may hold some of them, and the target may be among those.
+Items with equal codes are a collision group; a history may hold some items of a group, and the target may be one.
 """
 
 from typing import ClassVar
@@ -35,15 +35,15 @@ class Fixed:
 
 
 class Everything:
-    """A search that lists the whole catalogue, best first, and counts how often it is asked."""
+    """A search that lists the whole catalogue, best first, and counts how often it is called."""
 
     whole_codes: ClassVar[bool] = True
 
     def __init__(self, model: Fixed, catalog: Catalog) -> None:
-        self.model, self.exact, self.asked = model, Exhaustive(catalog), 0
+        self.model, self.exact, self.calls = model, Exhaustive(catalog), 0
 
     def decode(self, batch: Batch, k: int):
-        self.asked += 1
+        self.calls += 1
         return self.exact.top(self.exact.scored(self.model, batch), k), {}
 
 
@@ -73,18 +73,18 @@ def seen(batch: Batch) -> Excluded:
 
 
 CODES = torch.tensor([[0], [0], [1], [1], [1], [2], [3]])
-"""Items 1 and 2 are twins, 3 to 5 are three of a kind, 6 and 7 are alone. Of the codes, 0 is the best, then 1, 2, 3."""
+"""Groups of equal codes: items 1 and 2, items 3 to 5, item 6, item 7. Code 0 is the best, then 1, 2, 3."""
 CASES = {
     # history, target: items above, ties with itself, codes above
     "nothing of it matters": ([7], 6, (5, 1, 2)),
-    "a twin of the target was seen": ([2], 1, (0, 1, 0)),
+    "another item of the target group was seen": ([2], 1, (0, 1, 0)),
     "the first of its code was seen, the target was not": ([1], 2, (0, 1, 0)),
     "two of three were seen": ([3, 5, 3], 4, (2, 1, 1)),
     "one of three was seen": ([3], 5, (2, 2, 1)),
-    "the first of better codes was seen, its twin counts": ([1, 3], 6, (3, 1, 2)),
+    "the first of better codes was seen, the group counts": ([1, 3], 6, (3, 1, 2)),
     "all of better codes were seen": ([1, 2], 6, (3, 1, 1)),
     "the target was seen": ([6], 6, (UNLISTED, 1, UNLISTED)),
-    "the target was seen, its twin was not": ([2, 7], 2, (UNLISTED, 1, UNLISTED)),
+    "the target was seen, the other item of its group was not": ([2, 7], 2, (UNLISTED, 1, UNLISTED)),
     "the target was seen, the first of its code was not": ([5], 5, (UNLISTED, 1, UNLISTED)),
 }
 
@@ -120,9 +120,9 @@ def slow(score_I: torch.Tensor, codes: torch.Tensor, left: list[int], target: in
     """Ranks among the items ``left``, by a loop over all of them: above, ties, codes above, code ties."""
     if target not in left:
         return UNLISTED, 1, UNLISTED, 1
-    own = score_I[target - 1]
-    better = [item for item in left if score_I[item - 1] > own]
-    equal = [item for item in left if score_I[item - 1] == own]
+    target_score = score_I[target - 1]
+    better = [item for item in left if score_I[item - 1] > target_score]
+    equal = [item for item in left if score_I[item - 1] == target_score]
     of_codes = [{tuple(codes[item - 1].tolist()) for item in items} for items in (better, equal)]
     return len(better), len(equal), len(of_codes[0]), len(of_codes[1])
 
@@ -139,8 +139,10 @@ def test_both_protocols_on_random_histories_are_what_a_loop_over_dense_scores_fi
         logp_BKV = logp_BKV.round()
     target_B = torch.randint(1, 61, (len(histories),), generator=draw)
     batch = batch_of(histories)
-    found = {name: ranker.rank(batch, target_B, 25, excluded=seen(batch))
-             for name, ranker in rankers(catalog, logp_BKV).items()}  # fmt: skip
+    found = {
+        name: ranker.rank(batch, target_B, 25, excluded=seen(batch))
+        for name, ranker in rankers(catalog, logp_BKV).items()
+    }
     exact = found["exact"]
     for row, (history, target) in enumerate(zip(histories, target_B.tolist(), strict=True)):
         score_I = Exhaustive(catalog).code_scores(logp_BKV)[row]
@@ -150,7 +152,7 @@ def test_both_protocols_on_random_histories_are_what_a_loop_over_dense_scores_fi
             assert tuple(int(x_B[row]) for x_B in ranking.rank) == expected
             best = sorted(left, key=lambda item, s=score_I: (-float(s[item - 1]), item))[:25]
             best += [0] * (25 - len(best))
-            assert ranking.top.item_Bk[row].tolist() == best, "of equal scores the lowest id stands first"
+            assert ranking.top.item_Bk[row].tolist() == best, "of equal scores the lowest id is first"
             assert ranking.top.score_Bk[row].tolist() == [float(score_I[i - 1]) if i else -torch.inf for i in best]
     for name in ("Everything", "Singly"):
         for protocol in ("kept", "left_out"):
@@ -165,27 +167,27 @@ def test_both_protocols_come_from_one_search():
     for ranker in rankers(Catalog.of(torch.ones(7), CODES, 4), torch.zeros(2, 1, 4)).values():
         if isinstance(ranker, ListRanker):
             ranker.rank(batch, torch.tensor([4, 5]), 3, excluded=seen(batch))
-            assert ranker.search.asked == 1
+            assert ranker.search.calls == 1
 
 
 def test_item_vectors_are_computed_once_for_an_evaluation():
     class Vectors(torch.nn.Module):
-        asked = 0
+        calls = 0
 
         def item_scores(self, batch):
-            raise AssertionError("dot products are asked for chunk by chunk")
+            raise AssertionError("dot products are computed chunk by chunk")
 
         def queries(self, batch):
             return torch.ones(batch.packing.sequences, 2)
 
         def item_vectors(self):
-            self.asked += 1
+            self.calls += 1
             return torch.arange(10.0).view(5, 2)
 
     model, batch = Vectors(), batch_of([[1], [2]])
     ranker = ExactRanker(model, Catalog(5, torch.ones(5)))
-    known = EvalBatch(batch, torch.tensor([5, 4]), torch.arange(2), (batch.item_N, batch.packing.sequence_N))
+    kntarget_score = EvalBatch(batch, torch.tensor([5, 4]), torch.arange(2), (batch.item_N, batch.packing.sequence_N))
     for evaluations in (1, 2):
-        outcome = evaluate(ranker, [known] * 3, torch.device("cpu"), k=2)
-        assert model.asked == evaluations, "once per evaluation, as weights change between two"
+        outcome = evaluate(ranker, [kntarget_score] * 3, torch.device("cpu"), k=2)
+        assert model.calls == evaluations, "once per evaluation, as weights change between two"
     assert outcome.ranks["kept"].above.tolist() == outcome.ranks["left_out"].above.tolist() == [0, 1] * 3

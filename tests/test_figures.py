@@ -23,12 +23,19 @@ from genrec_cli.stages import figures as stage
 COURSE = [("random", 0.2)] * 2 + [("entropy", 0.2), ("entropy", 0.1)] + [("inference", 0.0)] * 3
 ROWS = [
     {
-        "epoch": e, "phase": phase, "ratio": ratio, "loss/next": 6.0 / e, "loss/mask": 5.0 / e if ratio else None,
-        "loss/masked_fraction": ratio / 2 if ratio else None, "valid/NDCG@10": None if e == 2 else 0.01 * min(e, 5),
-        "entropy/mean": 3.0 - 0.1 * e, "entropy/position": [2.0, 2.5 + e, None], "entropy/digit": [1.0 + e, 2.0],
+        "epoch": e,
+        "phase": phase,
+        "ratio": ratio,
+        "loss/next": 6.0 / e,
+        "loss/mask": 5.0 / e if ratio else None,
+        "loss/masked_fraction": ratio / 2 if ratio else None,
+        "valid/NDCG@10": None if e == 2 else 0.01 * min(e, 5),
+        "entropy/mean": 3.0 - 0.1 * e,
+        "entropy/position": [2.0, 2.5 + e, None],
+        "entropy/digit": [1.0 + e, 2.0],
     }
     for e, (phase, ratio) in enumerate(COURSE, 1)
-]  # fmt: skip
+]
 
 
 def line(axes, label: str):
@@ -54,7 +61,7 @@ def test_the_curves_of_a_run_are_its_log():
     assert line(ratio, "mask ratio").get_ydata().tolist() == [20, 20, 20, 10, 0, 0, 0]
     assert line(ratio, "really masked").get_ydata().tolist() == [10, 10, 10, 5]
     assert [t.get_text() for t in losses.texts] == ["random", "entropy", "inference"]
-    assert "nats a code" in losses.get_ylabel() and "NDCG@10" in metric.get_ylabel() and "%" in ratio.get_ylabel()
+    assert "nats per code" in losses.get_ylabel() and "NDCG@10" in metric.get_ylabel() and "%" in ratio.get_ylabel()
 
 
 def test_several_runs_lie_over_each_other_in_colours_of_their_own():
@@ -87,18 +94,18 @@ def test_the_survey_draws_masks_under_the_runs_own_policy():
     model = Mhl(MhlConfig(width=16, heads=2, inner=32), make_catalog(), max_length=10)
     batches = sample(histories, max_length=10, users=40, seed=0)
     generator = torch.Generator().manual_seed(0)
-    policies = {
+    samplers = {
         "random": HistoryMasks("random", "token", 0.3, "rounded", generator),
         "entropy": HistoryMasks("entropy", "item", 0.3, "rounded", generator),
     }
-    found = entropy.survey(model, batches, torch.device("cpu"), policies)
+    found = entropy.survey(model, batches, torch.device("cpu"), samplers)
     assert found.entropy_NK.shape == (400, 4) and len(found.item_N) == 400
-    for share_N in found.hidden_N.values():
-        assert share_N.mean() == pytest.approx(0.3, abs=0.01)
-    assert found.hidden_N["random"].std() < 0.08, "random masks know no item"
+    for fraction_N in found.masked_N.values():
+        assert fraction_N.mean() == pytest.approx(0.3, abs=0.01)
+    assert found.masked_N["random"].std() < 0.08, "random masks do not depend on the item"
     history = found.position_N.reshape(-1, 10)
     assert (history == np.arange(10)).all()
-    by_history = found.hidden_N["entropy"].reshape(-1, 10)
+    by_history = found.masked_N["entropy"].reshape(-1, 10)
     order = np.argsort(-found.entropy_NK.mean(1).reshape(-1, 10), axis=1, kind="stable")
     ranked = np.take_along_axis(by_history, order, axis=1)
     assert (ranked[:, :3] == 1).all() and (ranked[:, 3:] == 0).all(), "the 3 of highest entropy, always"
@@ -109,18 +116,18 @@ def padded_survey(ratio: float = 0.3) -> tuple[entropy.Survey, np.ndarray]:
     torch.manual_seed(0)
     catalog = make_catalog(padded=True)
     model = Mhl(MhlConfig(width=16, heads=2, inner=32), catalog, max_length=10)
-    policies = {"entropy": HistoryMasks("entropy", "token", ratio, "rounded", torch.Generator().manual_seed(0))}
+    samplers = {"entropy": HistoryMasks("entropy", "token", ratio, "rounded", torch.Generator().manual_seed(0))}
     batches = sample(make_histories([12] * 40, 30), max_length=10, users=40, seed=0)
-    found = entropy.survey(model, batches, torch.device("cpu"), policies)
+    found = entropy.survey(model, batches, torch.device("cpu"), samplers)
     return found, catalog.codes_IK.numpy()[found.item_N - 1] >= 0
 
 
 def test_padding_of_text_is_neither_a_candidate_nor_a_code_of_the_survey():
     found, real_NK = padded_survey()
     assert not real_NK.all() and (np.isnan(found.entropy_NK) == ~real_NK).all()
-    hidden_N = (found.hidden_N["entropy"] * real_NK.sum(1)).reshape(-1, 10).sum(1)
-    assert hidden_N == pytest.approx(0.3 * real_NK.sum(1).reshape(-1, 10).sum(1), abs=0.51), "of the codes there are"
-    assert found.hidden_N["entropy"].max() <= 1
+    masked_N = (found.masked_N["entropy"] * real_NK.sum(1)).reshape(-1, 10).sum(1)
+    assert masked_N == pytest.approx(0.3 * real_NK.sum(1).reshape(-1, 10).sum(1), abs=0.51), "of the codes there are"
+    assert found.masked_N["entropy"].max() <= 1
     drawn = entropy.entropies(found, [], 8, "t")
     medians = drawn.axes[1].get_lines()[0].get_ydata()
     assert medians == pytest.approx([np.median(found.entropy_NK[real_NK[:, k], k]) for k in range(4)])
@@ -128,37 +135,37 @@ def test_padding_of_text_is_neither_a_candidate_nor_a_code_of_the_survey():
 
 def test_padding_is_left_out_of_the_written_means(tmp_path):
     found, real_NK = padded_survey()
-    first = {phase: entropy.hidden_items(found, phase, np.ones(30)) for phase in found.hidden_N}
+    first = {phase: entropy.mask_stats(found, phase, np.ones(30)) for phase in found.masked_N}
     names = SimpleNamespace(item=[str(i) for i in range(30)], title=["t"] * 30)
-    stage._write_numbers(SimpleNamespace(path=tmp_path), "", found, first, names, np.ones(30))
+    stage._write_stats(SimpleNamespace(path=tmp_path), "", found, first, names, np.ones(30))
     for row in pq.read_table(tmp_path / "entropy.parquet").to_pylist():
         there = (found.position_N == row["position"] - 1) & real_NK[:, row["digit"] - 1]
         assert row["read"] == there.sum() > 0
         assert row["entropy"] == pytest.approx(found.entropy_NK[there, row["digit"] - 1].mean())
 
 
-def make_survey(item, share) -> entropy.Survey:
+def make_survey(item, fraction) -> entropy.Survey:
     item_N = np.array(item)
-    return entropy.Survey(item_N, np.zeros_like(item_N), np.ones((len(item_N), 2)), {"e": np.array(share)})
+    return entropy.Survey(item_N, np.zeros_like(item_N), np.ones((len(item_N), 2)), {"e": np.array(fraction)})
 
 
-def test_shares_by_item_and_by_popularity():
+def test_fractions_by_item_and_by_popularity():
     found = make_survey([3, 1, 3, 2, 3, 1], [1.0, 0.2, 0.5, 0.0, 0.0, 0.4])
-    hidden = entropy.hidden_items(found, "e", np.array([5, 6, 200]))
-    assert hidden.item.tolist() == [1, 2, 3] and hidden.read.tolist() == [2, 1, 3]
-    assert hidden.share == pytest.approx([0.3, 0.0, 0.5])
-    assert hidden.bins == ["1-5", "6-10", "> 100"] and hidden.bin_fraction == pytest.approx([0.3, 0.0, 0.5])
-    assert hidden.overall == pytest.approx(2.1 / 6)
+    stats = entropy.mask_stats(found, "e", np.array([5, 6, 200]))
+    assert stats.item.tolist() == [1, 2, 3] and stats.read.tolist() == [2, 1, 3]
+    assert stats.fraction == pytest.approx([0.3, 0.0, 0.5])
+    assert stats.bins == ["1-5", "6-10", "> 100"] and stats.bin_fraction == pytest.approx([0.3, 0.0, 0.5])
+    assert stats.overall == pytest.approx(2.1 / 6)
 
 
 def test_an_item_read_once_is_not_the_most_masked():
     items = [1] * 6 + [2] * 6 + [3] * 6 + [4]
-    shares = [0.1] * 6 + [0.9] * 6 + [0.5] * 6 + [1.0]
-    hidden = entropy.hidden_items(make_survey(items, shares), "e", np.full(4, 10))
-    assert hidden.item[entropy.most_hidden(hidden, 3)].tolist() == [2, 3, 1]
-    assert hidden.item[entropy.most_hidden(hidden, 2)].tolist() == [2, 3]
-    rare = entropy.hidden_items(make_survey([1, 2, 2], [1.0, 0.4, 0.4]), "e", np.full(2, 10))
-    assert rare.item[entropy.most_hidden(rare)].tolist() == [1, 2], "in a tiny sample nothing is read often"
+    fractions = [0.1] * 6 + [0.9] * 6 + [0.5] * 6 + [1.0]
+    stats = entropy.mask_stats(make_survey(items, fractions), "e", np.full(4, 10))
+    assert stats.item[entropy.most_masked(stats, 3)].tolist() == [2, 3, 1]
+    assert stats.item[entropy.most_masked(stats, 2)].tolist() == [2, 3]
+    rare = entropy.mask_stats(make_survey([1, 2, 2], [1.0, 0.4, 0.4]), "e", np.full(2, 10))
+    assert rare.item[entropy.most_masked(rare)].tolist() == [1, 2], "in a tiny sample nothing is read often"
 
 
 def test_the_entropy_figures_show_each_phases_last_epoch():
@@ -182,11 +189,13 @@ def shop(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("shop") / "artifacts"
     short = [*TINY, "--epochs", "3", "--device", "cpu"]
     for words in (
-        SMALL_SHOP, ["preprocess"], ["tokenize", "--codebooks", "4", "--codewords", "16"],
+        SMALL_SHOP,
+        ["preprocess"],
+        ["tokenize", "--codebooks", "4", "--codewords", "16"],
         ["train", *short, "--set", "curriculum.max_epochs=1"],
         ["train", *short, "--model", "sasrec", "--curriculum", "inf"],
         ["train", "--model", "popular", "--curriculum", "inf"],
-    ):  # fmt: skip
+    ):
         assert (answer := genrec(root, *words)).code == 0, answer.err
     return root
 
@@ -212,8 +221,11 @@ def test_several_runs_in_one_figure(shop):
     answer = genrec(shop, "figures", "sasrec-s0", "mhl-s0", "--users", "20", "--json", "--device", "cpu")
     result = json.loads(answer.out)["result"]
     assert {name.partition(".")[0] for name in result["figures"]} == {
-        "training", "entropy-2", "masked-2", "entropy-epochs-2",
-    }  # fmt: skip
+        "training",
+        "entropy-2",
+        "masked-2",
+        "entropy-epochs-2",
+    }
     assert [name.split("-")[0] for name in result["runs"]] == ["sasrec", "mhl"]
 
 

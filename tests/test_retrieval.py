@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genrec_cli import registry
 from genrec_cli.config import validate
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
@@ -35,7 +36,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.fixture
-def short_runs(monkeypatch):
+def short_chunks(monkeypatch):
     monkeypatch.setattr(exhaustive, "SHORTEST", 2 * BLOCK)
     monkeypatch.setattr(exhaustive, "CELLS", {"cpu": 1, "cuda": 1})
 
@@ -59,28 +60,28 @@ def plain(score_BI: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_runs_equal_the_whole_array(seed, short_runs):
+def test_chunks_equal_the_whole_array(seed, short_chunks):
     draw = torch.Generator().manual_seed(seed)
     items, users = int(torch.randint(1, 700, (1,), generator=draw)), int(torch.randint(1, 40, (1,), generator=draw))
     k = int(torch.randint(0, 90, (1,), generator=draw))
     catalog = catalog_of(items, 3, 4, seed, padded=seed % 2 == 1, shared=seed % 4 == 1)
-    decoder = Exhaustive(catalog)
+    search = Exhaustive(catalog)
     logp_BKV = (torch.randn(users, 3, 4, generator=draw) * 2).round().log_softmax(-1)
-    score_BI = decoder.code_scores(logp_BKV)
+    score_BI = search.code_scores(logp_BKV)
     target_B = torch.randint(1, items + 1, (users,), generator=draw)
     cells = torch.randint(1, items + 1, (50,), generator=draw), torch.randint(0, users, (50,), generator=draw)
-    excluded, scores = Excluded(*cells), decoder.code_scored(logp_BKV)
+    excluded, scores = Excluded(*cells), search.code_scored(logp_BKV)
     left_BI, loss_B = score_BI.clone(), -score_BI[torch.arange(users), target_B - 1]
     left_BI[cells[1], cells[0] - 1] = -torch.inf
-    found = decoder.rank_targets(scores, target_B, k, excluded=excluded)
-    alone = decoder.rank_targets(scores, target_B, k)
+    found = search.rank_targets(scores, target_B, k, excluded=excluded)
+    alone = search.rank_targets(scores, target_B, k)
     assert alone.left_out is None and torch.equal(torch.stack(alone.kept.rank), torch.stack(found.kept.rank))
     assert torch.equal(found.loss_B, loss_B) and torch.equal(alone.loss_B, loss_B)
-    assert torch.equal(decoder.top(scores, k, excluded=excluded).item_Bk, found.left_out.top.item_Bk)
+    assert torch.equal(search.top(scores, k, excluded=excluded).item_Bk, found.left_out.top.item_Bk)
     group_I = catalog.groups
     for ranking, dense_BI in ((found.kept, score_BI), (found.left_out, left_BI)):
         item_Bk, score_Bk = plain(dense_BI, k)
-        assert torch.equal(ranking.top.item_Bk, item_Bk), "of equal scores the lowest id stands first"
+        assert torch.equal(ranking.top.item_Bk, item_Bk), "of equal scores the lowest id is first"
         assert torch.equal(ranking.top.score_Bk, score_Bk)
         for user, target in enumerate(target_B.tolist()):
             row, own = dense_BI[user], dense_BI[user, target - 1]
@@ -94,28 +95,26 @@ def test_runs_equal_the_whole_array(seed, short_runs):
 
 
 @pytest.mark.parametrize("users", [1, 7, 70])
-def test_dot_products_in_runs_equal_the_whole_array(users, short_runs):
+def test_dot_products_in_chunks_equal_the_whole_array(users, short_chunks):
     draw = torch.Generator().manual_seed(users)
     item_ID, query_BD = torch.randn(500, 16, generator=draw), torch.randn(users, 16, generator=draw)
-    decoder = Exhaustive(Catalog(500, torch.ones(500, dtype=torch.long)))
+    search = Exhaustive(Catalog(500, torch.ones(500, dtype=torch.long)))
     target_B = torch.randint(1, 501, (users,), generator=draw)
-    found = decoder.rank_targets(DotScores(item_ID, query_BD), target_B, 10)
+    found = search.rank_targets(DotScores(item_ID, query_BD), target_B, 10)
     score_BI = query_BD @ item_ID.t()
-    twin = decoder.rank_targets(score_BI, target_B, 10)
+    twin = search.rank_targets(score_BI, target_B, 10)
     torch.testing.assert_close(
         found.loss_B, torch.nn.functional.cross_entropy(score_BI, target_B - 1, reduction="none")
     )
     assert torch.equal(found.kept.top.item_Bk, twin.kept.top.item_Bk)
     assert torch.equal(found.kept.rank.above_B, twin.kept.rank.above_B)
-    assert (found.kept.rank.ties_B == 1).all(), "a target's score is the same number in its run"
+    assert (found.kept.rank.ties_B == 1).all(), "a target's score is the same number in its chunk"
 
 
 def test_a_model_of_dot_products_scores_by_them():
-    from tests.test_contracts import build
-
-    sasrec = build("sasrec")
-    assert isinstance(sasrec, DotScorer) and isinstance(sasrec, ItemScorer)
-    assert not isinstance(build("popular"), DotScorer)
+    sasrec = registry.load("model", "sasrec")
+    assert issubclass(sasrec, DotScorer) and issubclass(sasrec, ItemScorer)
+    assert not issubclass(registry.load("model", "popular"), DotScorer)
 
 
 def test_order_of_floats():
@@ -132,20 +131,20 @@ def test_given_scores_are_not_written_to():
 
 
 @pytest.mark.parametrize("kind", ["codes", "dot"])
-def test_no_array_of_users_times_items(kind, short_runs):
+def test_no_array_of_users_times_items(kind, short_chunks):
     items, users, digits = 4000, 300, 4
     catalog = catalog_of(items, digits, 8, 0, padded=False, shared=False)
-    decoder = Exhaustive(catalog)
-    assert len(decoder.groups.later_J) < items
+    search = Exhaustive(catalog)
+    assert len(search.groups.first_G) < items
     scores = DotScores(torch.randn(items, 8), torch.randn(users, 8))
     if kind == "codes":
-        scores = decoder.code_scored(torch.randn(users, digits, 8).log_softmax(-1))
+        scores = search.code_scored(torch.randn(users, digits, 8).log_softmax(-1))
     excluded = Excluded(torch.randint(1, items + 1, (2000,)), torch.randint(0, users, (2000,)))
-    with Largest() as most:
-        decoder.rank_targets(scores, torch.randint(1, items + 1, (users,)), 2, excluded=excluded)
-    assert most.bytes < users * items / 2, f"{most.by} made {most.bytes:,} bytes: a bool a cell is 1,200,000"
+    with Largest() as largest:
+        search.rank_targets(scores, torch.randint(1, items + 1, (users,)), 2, excluded=excluded)
+    assert largest.bytes < users * items / 2, f"{largest.by} made {largest.bytes:,} bytes: a bool a cell is 1,200,000"
     with Largest() as dense:
-        decoder.rank_targets(scores.chunk(0, items).t(), torch.randint(1, items + 1, (users,)), 2)
+        search.rank_targets(scores.chunk(0, items).t(), torch.randint(1, items + 1, (users,)), 2)
     assert dense.bytes >= 4 * users * items, "the counter sees such an array"
 
 
@@ -171,7 +170,7 @@ class Vectors:
         return self.vectors_KVD
 
 
-def test_neighbours_are_the_most_similar_items(monkeypatch, short_runs):
+def test_neighbours_are_the_most_similar_items(monkeypatch, short_chunks):
     monkeypatch.setattr(neighbours, "CHUNK", 7)
     catalog, model = clustered(300, 4, 6)
     graph = Graph(model, catalog, GraphConfig(edges=12))
@@ -184,17 +183,19 @@ def test_neighbours_are_the_most_similar_items(monkeypatch, short_runs):
         torch.testing.assert_close(similar_II[item, found[1:]], others.topk(11).values)
 
 
-def test_the_graph_makes_no_array_of_items_times_items_or_users(short_runs, monkeypatch):
+def test_the_graph_makes_no_array_of_items_times_items_or_users(short_chunks, monkeypatch):
     monkeypatch.setattr(neighbours, "CHUNK", 64)
     catalog, model = clustered(4000, 4, 16)
     config = GraphConfig(edges=5, beams=5, steps=2)
-    with Largest() as most:
+    with Largest() as largest:
         graph = Graph(model, catalog, config)
-    assert most.bytes < 4000 * 4000 / 8, f"{most.by} made {most.bytes:,} bytes: a bit for each two items is 2,000,000"
+    assert largest.bytes < 4000 * 4000 / 8, (
+        f"{largest.by} made {largest.bytes:,} bytes: a bit for each two items is 2,000,000"
+    )
     logp_BKV = torch.randn(300, 4, 16).log_softmax(-1)
-    with Largest() as most:
+    with Largest() as largest:
         top, visited_B = graph.walk(logp_BKV, torch.arange(300), 5)
-    assert most.bytes < 300 * 4000, f"{most.by} made {most.bytes:,} bytes"
+    assert largest.bytes < 300 * 4000, f"{largest.by} made {largest.bytes:,} bytes"
     assert (visited_B <= 5 + 2 * 25).all() and (visited_B > 5).all()
     assert top.item_Bk.shape == (300, 5)
     monkeypatch.setattr("genrec_cli.searches.graph.LOOK_UPS", 1)
@@ -228,15 +229,15 @@ def test_visited_counts_distinct_items():
 
 
 @pytest.mark.parametrize("k", [1, 7, 200])
-def test_sorting_whole_runs_finds_what_blocks_find(k):
-    """What CUDA does with short runs; many scores are equal, and some items are left out."""
+def test_sorting_whole_chunks_finds_what_blocks_find(k):
+    """What CUDA does with short chunks; many scores are equal, and some items are left out."""
     score_IB = torch.randint(-3, 4, (150, 5), generator=torch.Generator().manual_seed(0)).float()
     score_IB[20:90, 2] = -torch.inf
     score_IB[::3] *= -1  # 0 and -0 are equal
     found = []
     for direct in (0, 1 << 16):
-        leaders = RunningTopK(5, k, torch.device("cpu"), direct=direct)
+        top_k = RunningTopK(5, k, torch.device("cpu"), direct=direct)
         for begin in (0, 100):
-            leaders.add(score_IB[begin : begin + 100], begin)
-        found.append(leaders)
+            top_k.add(score_IB[begin : begin + 100], begin)
+        found.append(top_k)
     assert torch.equal(found[0].item_Bk, found[1].item_Bk) and torch.equal(found[0].score_Bk, found[1].score_Bk)

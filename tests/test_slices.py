@@ -61,7 +61,7 @@ def test_the_p_is_that_of_every_exchange(seed):
     assert randomisation_p(gain, 40_000, np.random.default_rng(seed)) == pytest.approx(exact, abs=0.01)
 
 
-def test_counts_of_values_stand_for_users_drawn_one_by_one():
+def test_drawing_counts_equals_drawing_users_one_by_one():
     gain, random = gains(60), np.random.default_rng(5)
     one_by_one = gain[random.integers(0, 60, (20_000, 60))].mean(1)
     assert stats.ks_2samp(bootstrap_means(gain, 20_000, random), one_by_one).pvalue > 1e-3
@@ -88,10 +88,10 @@ def test_holm_by_hand():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_the_step_down_loop(p):
-    expected, most = {}, 0.0
+    expected, largest = {}, 0.0
     for place, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        most = max(most, min(1.0, p[index] * (len(p) - place)))
-        expected[index] = most
+        largest = max(largest, min(1.0, p[index] * (len(p) - place)))
+        expected[index] = largest
     assert holm(p) == pytest.approx([expected[i] for i in range(len(p))])
 
 
@@ -119,8 +119,10 @@ def test_days_are_those_of_the_calendar(pairs):
     before_U = np.array([before for before, _ in pairs], dtype=np.int64)
     time_U = before_U + np.array([gap for _, gap in pairs], dtype=np.int64)
     (name, same), (other, later) = slices.by_day(time_U, before_U)
-    day = [(datetime.fromtimestamp(a, UTC).date(), datetime.fromtimestamp(b, UTC).date())
-           for a, b in zip(time_U.tolist(), before_U.tolist(), strict=True)]  # fmt: skip
+    day = [
+        (datetime.fromtimestamp(a, UTC).date(), datetime.fromtimestamp(b, UTC).date())
+        for a, b in zip(time_U.tolist(), before_U.tolist(), strict=True)
+    ]
     assert (name, other) == ("same day", "later day")
     assert same.tolist() == [row for row, (a, b) in enumerate(day) if a == b]
     assert later.tolist() == [row for row, (a, b) in enumerate(day) if a != b]

@@ -1,5 +1,6 @@
 """genrec case-study"""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,18 +17,16 @@ def register(app: typer.Typer) -> None:
     @command(app, "case-study")
     def case_study(
         common: Common,
-        runs: Annotated[
-            list[str] | None, typer.Argument(help="Runs to lay side by side. Default: all of the data set.")
-        ] = None,
+        runs: Annotated[list[str] | None, typer.Argument(help="Runs to show. Default: all of the data set.")] = None,
         users: Annotated[int | None, typer.Option(help="Users to pick: those on whom the runs differ most.")] = None,
         user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
         exclude_seen: Annotated[
-            bool | None, typer.Option("--exclude-seen", help="Leave out what the user had before.")
+            bool | None, typer.Option("--exclude-seen", help="Exclude items of the history.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> "Artifact | None":
-        """Look at single users: history, target and the top of each run, with titles; of MHL runs also why."""
+        """Show single users: history, target and the list of each run, with titles; explain lists of MHL runs."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import case_study as stage
@@ -37,10 +36,7 @@ def register(app: typer.Typer) -> None:
         config = validate(stage.CaseStudyConfig, "case_study", layers.get("case_study", {}))
         ws = common.workspace()
         plan = stage.plan(ws, ws.dataset(common.dataset), config, runs or [])
-
-        def work() -> "Artifact":
-            return stage.run(ws, plan, config, device=device, bar=console.user_bar("scoring"))
-
+        work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             console.say((artifact.path / "cases.md").read_text(encoding="utf-8"))

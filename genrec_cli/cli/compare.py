@@ -1,13 +1,11 @@
 """genrec compare"""
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import Annotated
 
 import typer
 
 from genrec_cli.cli.common import Common, command, make
-
-if TYPE_CHECKING:
-    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -17,38 +15,27 @@ def register(app: typer.Typer) -> None:
     def compare(
         common: Common,
         runs: Annotated[
-            list[str],
-            typer.Argument(
-                help="Runs or evaluations; the first is the baseline. A,B,C with commas: seeds of one setting."
-            ),
+            list[str], typer.Argument(help="Runs or evaluations; the first is the baseline. A,B: seeds of one setting.")
         ],
-        by: Annotated[
-            str | None, typer.Option(help="all, cold-start, length, day or truncation. Default: all users together.")
-        ] = None,
+        by: Annotated[str | None, typer.Option(help="all (default), cold-start, length, day or truncation.")] = None,
         metrics: Annotated[str | None, typer.Option(help="For example Recall@10,NDCG@10, the default.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
-        drop: Annotated[
-            int | None, typer.Option(help="Items that truncation takes off a history. Default: 15.")
-        ] = None,
-        device: Annotated[
-            str, typer.Option(help="auto, cpu, cuda or mps; only truncation computes.", envvar="GENREC_DEVICE")
-        ] = "auto",
+        drop: Annotated[int | None, typer.Option(help="Items that truncation removes. Default: 15.")] = None,
+        device: Annotated[str, typer.Option(help="Device of truncation.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Compare runs user by user: differences, intervals, tests; by slices of the users if asked."""
+        """Compare runs on the same users: differences, intervals, tests; by slices of the users on request."""
         from genrec_cli import console
         from genrec_cli.stages import compare as stage
+        from genrec_cli.stages.compare_table import shown
 
         measures = None if metrics is None else [part.strip() for part in metrics.split(",")]
         named = {"compare": {"by": by, "metrics": measures, "split": split, "drop": drop}}
         ws = common.workspace()
         layers = common.layers("compare", named)
         comparison = stage.plan(ws, ws.dataset(common.dataset), layers, sides=runs)
-
-        def work() -> "Artifact":
-            return stage.run(ws, comparison, device=device, bar=console.user_bar("scoring"))
-
+        work = partial(stage.run, ws, comparison, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, comparison.plan, work)
         if artifact is not None and not common.dry_run:
             title = f"{' and '.join(comparison.names)}, {comparison.config.split} split"
-            console.table(title, *stage.shown(artifact.result["rows"]))
+            console.table(title, *shown(artifact.result["rows"]))
             console.say(stage.note(comparison.config))

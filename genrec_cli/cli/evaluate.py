@@ -1,5 +1,6 @@
 """genrec evaluate"""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,9 +18,7 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
-        search: Annotated[
-            str | None, typer.Option(help="exhaustive (exact), graph, ...; default: the model's own.")
-        ] = None,
+        search: Annotated[str | None, typer.Option(help="exhaustive, graph, ...; default: the model's.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
@@ -28,15 +27,11 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.stages import evaluate as stage
 
-        cutoffs = whole_numbers(at, "--at", "5,10")
-        named = {"evaluate": {"search": search, "split": split, "at": cutoffs}}
+        named = {"evaluate": {"search": search, "split": split, "at": whole_numbers(at, "--at", "5,10")}}
         ws = common.workspace()
         layers = common.layers("evaluate", named)
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
-
-        def work() -> "Artifact":
-            return stage.run(ws, plan, config, device=device, bar=console.user_bar("scoring"))
-
+        work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
             show(artifact)
@@ -50,16 +45,14 @@ def show(artifact: "Artifact") -> None:
     from genrec_cli.engine import protocols
 
     result = artifact.result
-    title = (
-        f"{result['run']} on {result['split']}: {result['users']:,} users, {result['users_per_second']:,} per second"
-    )
+    speed = f"{result['users']:,} users, {result['users_per_second']:,} per second"
     names = [f"{name}@{cutoff}" for cutoff in artifact.config["evaluate"]["at"] for name in ("Recall", "NDCG", "MRR")]
-    console.table(title, *protocols.table(result, names))
+    console.table(f"{result['run']} on {result['split']}: {speed}", *protocols.table(result, names))
     if "visited" in result:
         console.say(
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "
             f"{result['visited']:,.0f} items per user; built in {result['build_seconds']:.1f} s"
         )
     if "valid_fraction" in result:
-        console.say(f"{result['valid_fraction']:.1%} of what the beams built is in the catalogue")
+        console.say(f"{result['valid_fraction']:.1%} of the codes of the beams are in the catalogue")
     show_diagnosis(artifact)

@@ -1,5 +1,6 @@
 """genrec recommend"""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from genrec_cli.cli.common import Common, command
 
 SHOWN = 5
-"""Users in the terminal when nobody is asked for by name."""
+"""Users in the terminal when none are named."""
 
 
 def register(app: typer.Typer) -> None:
@@ -18,23 +19,14 @@ def register(app: typer.Typer) -> None:
     def recommend(
         common: Common,
         run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
-        users: Annotated[
-            Path | None, typer.Option(help="File of raw user ids, one a line. Default: all users.")
-        ] = None,
-        history: Annotated[
-            Path | None,
-            typer.Option(help="Histories never seen: CSV with user,item or JSON lines with user, items."),
-        ] = None,
-        k: Annotated[int, typer.Option("--k", "-k", help="Items for each user.")] = 10,
-        output: Annotated[
-            Path | None, typer.Option("--output", "-o", help="Write .csv, .tsv, .parquet or .jsonl.")
-        ] = None,
-        exclude_seen: Annotated[
-            bool, typer.Option("--exclude-seen", help="Leave out what the user had before.")
-        ] = False,
+        users: Annotated[Path | None, typer.Option(help="File of raw user ids, one per line. Default: all.")] = None,
+        history: Annotated[Path | None, typer.Option(help="New histories: CSV (user,item) or JSON lines.")] = None,
+        k: Annotated[int, typer.Option("--k", "-k", help="Items per user.")] = 10,
+        output: Annotated[Path | None, typer.Option("--output", "-o", help=".csv, .tsv, .parquet or .jsonl.")] = None,
+        exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Exclude items of the history.")] = False,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Recommend items: raw ids, titles and scores, for known users or for histories never seen."""
+        """Recommend items: raw ids, titles and scores, for known users or for new histories."""
         from genrec_cli import console
         from genrec_cli.errors import UsageError
         from genrec_cli.sources.histories import read_histories, read_users
@@ -48,29 +40,29 @@ def register(app: typer.Typer) -> None:
         named = read_users(users) if users else None
         given = read_histories(history) if history else None
         ws = common.workspace()
-        chosen = ws.find(ws.dataset(common.dataset), "runs", run)
-        layers = common.layers(f"recommend --run {chosen.path.name}", sections=stage.sections_of(ws, chosen))
+        artifact = ws.find(ws.dataset(common.dataset), "runs", run)
+        name = artifact.path.name
+        layers = common.layers(f"recommend --run {name}", sections=stage.sections_of(ws, artifact))
         if common.dry_run:
-            console.say(f"would recommend {k} items to each user with {chosen.path.name}")
-            console.emit({"schema": 1, "run": chosen.path.name, "state": "would be made"})
+            console.say(f"would recommend {k} items to each user with {name}")
+            console.emit({"schema": 1, "run": name, "state": "would be made"})
             return
-        if chosen.tainted or ws.stale(chosen):
+        if artifact.tainted or ws.stale(artifact):
             console.warn("made from stale inputs (--allow-stale): do not rely on these recommendations")
-        shown_only = not (users or history or output or common.json)
-        if shown_only:
+        if not (users or history or output or common.json):
             from genrec_cli.data.names import Names
 
-            named = Names.read(ws.input(chosen, "data").path).user[:SHOWN]
-            console.say(f"the first {len(named)} users; --users FILE chooses, --output FILE writes all")
-        asked = {"users": named, "histories": given, "k": k, "exclude_seen": exclude_seen}
-        bar, search = console.user_bar("recommending"), layers.get("search")
-        found = stage.run(ws, chosen, **asked, device=device, bar=bar, search=search)
+            named = Names.read(ws.input(artifact, "data").path).user[:SHOWN]
+            console.say(f"the first {len(named)} users; --users FILE selects users, --output FILE writes all")
+        work = partial(stage.run, ws, artifact, users=named, histories=given, search=layers.get("search"))
+        bar = console.user_bar("recommending")
+        recommendations = work(k=k, exclude_seen=exclude_seen, device=device, bar=bar)
         if output:
-            found.write(output)
-            console.say(f"{len(found):,} recommendations written")
-            common.emit({"schema": 1, "path": str(output), "rows": len(found)}, text=str(output))
+            recommendations.write(output)
+            console.say(f"{len(recommendations):,} recommendations written")
+            common.emit({"schema": 1, "path": str(output), "rows": len(recommendations)}, text=str(output))
         elif common.json:
-            rows = [dict(zip(stage.COLUMNS, row, strict=True)) for row in found.rows()]
-            common.emit({"schema": 1, "run": chosen.path.name, "recommendations": rows})
+            rows = [dict(zip(stage.COLUMNS, row, strict=True)) for row in recommendations.rows()]
+            common.emit({"schema": 1, "run": name, "recommendations": rows})
         else:
-            console.table("", stage.COLUMNS, found.rows(), to_stdout=True)
+            console.table("", stage.COLUMNS, recommendations.rows(), to_stdout=True)

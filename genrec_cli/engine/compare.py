@@ -1,12 +1,12 @@
 """Paired comparison of two rankings of the same users: difference, bootstrap interval, randomisation test, Holm.
 
-Both draws use that a metric of one target takes few values. Drawing n users with replacement and averaging
-their differences depends only on how often each distinct difference is drawn, which is multinomial; flipping
-signs at random depends only on how many flips each distinct size gets, which is binomial. The distributions
-are those of drawing users one by one, at a cost that does not grow with the number of users.
+A metric of one target takes few values, so both draws work on counts. Drawing n users with replacement depends only on
+how often each distinct difference is drawn, which is multinomial; flipping signs at random depends only on the number
+of flips of each distinct size, which is binomial. The distributions are those of drawing users one by one, at a cost
+that does not grow with the number of users.
 
-The interval is over users, for these very runs: what another seed would change is not in it. Hence several
-seeds are averaged user by user before anything is drawn, and their deviation is told beside it.
+The interval is over users, for these runs. It does not contain the variation over seeds: several seeds are averaged per
+user before anything is drawn, and their standard deviation is reported beside it.
 
 Legend: U users, R draws, J distinct values.
 """
@@ -19,30 +19,29 @@ import numpy as np
 CHUNK = 1 << 22
 """Counts drawn at once (32 MiB)."""
 DECIMALS = 12
-"""Differences closer than this are one value: they differ by rounding only."""
+"""Differences that are equal after rounding to so many decimals are one value."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more one side reaches than the other, on average over users."""
+    """The mean difference over users, its 95 % percentile bootstrap interval, and p of a two-sided paired
+    randomisation test."""
 
     mean: float
     low: float
-    """Lower end of the 95 % percentile bootstrap interval over users."""
     high: float
     p: float
-    """Two-sided paired randomisation test of no difference."""
 
 
 def difference(value_U: np.ndarray, baseline_U: np.ndarray, *, draws: int = 10_000, seed: int = 0) -> Difference:
-    """Compare the metric of two sides, user by user.
+    """Compare the metric of two sides per user.
 
     Args:
         value_U, baseline_U: the same users in the same order.
         draws: of the bootstrap and of the test, each; the smallest possible p is 1 / (draws + 1).
 
     Raises:
-        ValueError: no user, or not the same number of them.
+        ValueError: there is no user, or the numbers of users differ.
     """
     if value_U.shape != baseline_U.shape or not len(value_U):
         raise ValueError(f"{len(value_U)} users cannot be paired with {len(baseline_U)}")
@@ -61,7 +60,7 @@ def bootstrap_means(gain_U: np.ndarray, draws: int, random: np.random.Generator)
 
 
 def randomisation_p(gain_U: np.ndarray, draws: int, random: np.random.Generator) -> float:
-    """Fraction of random exchanges of the two sides, user by user, that differ at least as much."""
+    """Fraction of random exchanges of the two sides per user that give at least the observed difference."""
     size_J, count_J = np.unique(np.abs(gain_U), return_counts=True)
     observed = abs(gain_U.sum()) - 10.0**-DECIMALS * len(gain_U)
     extreme = sum(
@@ -72,7 +71,7 @@ def randomisation_p(gain_U: np.ndarray, draws: int, random: np.random.Generator)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjustment: the k-th smallest of m times m - k + 1, never falling, at most 1."""
+    """Holm's step-down adjustment: the k-th smallest of m times m - k + 1, made monotone, at most 1."""
     order = np.argsort(p, kind="stable")
     stepped = np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
@@ -81,7 +80,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def _chunks(draws: int, width: int) -> Iterator[int]:
-    """Numbers of draws that keep ``size * width`` counts in bounds."""
+    """Sizes of chunks of draws, so that at most CHUNK counts exist at once."""
     size = max(1, CHUNK // width)
     for begin in range(0, draws, size):
         yield min(size, draws - begin)

@@ -1,4 +1,4 @@
-"""Ranks held-out targets with a model: what training validates with and ``evaluate`` reports."""
+"""Ranks held-out targets with a model, for validation during training and for ``evaluate``."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,119 +15,115 @@ from genrec_cli.process_group import current_group
 from genrec_cli.searches.excluded import Excluded
 
 Tick = Callable[[int], object]
-"""Told the number of users done after each batch."""
+"""Called with the number of users after each batch."""
 
 
 class UserRanks(NamedTuple):
-    """The rank of every user's target and the user's list under one protocol."""
+    """Per user, under one protocol: the rank of the target (see ``metrics``) and the k best items, best first."""
 
     above: np.ndarray
     ties: np.ndarray
     code_above: np.ndarray
     code_ties: np.ndarray
     item: np.ndarray
-    """Best items, best first (users x k)."""
     score: np.ndarray
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found, in the order of the batches."""
+    """The result of an evaluation, in the order of the batches.
+
+    ``user`` is the row of the histories, ``target`` the item id. ``loss`` is ``-log p`` of the target (the mean over
+    digits for a model of codes). ``ranks`` lack the protocol "left_out" where the batches exclude nothing. ``stats``
+    are what the search reports per user beside the list.
+    """
 
     user: np.ndarray
-    """Row of the user table, or of the histories that were given."""
     target: np.ndarray
-    """Item id of the target."""
     loss: np.ndarray
-    """``-log p`` of the target; the mean over digits for a model of codes."""
     ranks: dict[Protocol, UserRanks]
-    """By protocol; without "left_out" where the batches exclude nothing."""
     stats: dict[str, np.ndarray]
-    """What the search reports per user beside the list."""
 
     def mapped(self, change: Callable[[np.ndarray], np.ndarray]) -> "Outcome":
-        """The same with every array changed."""
-        ranks = {protocol: UserRanks(*map(change, found)) for protocol, found in self.ranks.items()}
+        """The outcome with every array changed."""
+        ranks = {protocol: UserRanks(*map(change, values)) for protocol, values in self.ranks.items()}
         stats = {name: change(value) for name, value in self.stats.items()}
         return Outcome(change(self.user), change(self.target), change(self.loss), ranks, stats)
 
     def by_user(self) -> "Outcome":
-        """The same in the order of the user table, so that the users of several runs are paired."""
+        """The outcome in the order of the user table, so that the users of several runs are paired."""
         order = np.argsort(self.user, kind="stable")
         return self.mapped(lambda value: value[order])
 
     def means(self, cutoffs: list[int], *, level: str = "item", protocol: Protocol = "kept") -> dict[str, float]:
         """Metrics averaged over users; level "code" counts items with equal codes as one."""
-        found = self.ranks[protocol]
-        pair = (found.above, found.ties) if level == "item" else (found.code_above, found.code_ties)
+        ranks = self.ranks[protocol]
+        pair = (ranks.above, ranks.ties) if level == "item" else (ranks.code_above, ranks.code_ties)
         return {name: float(value.mean()) for name, value in metrics.table(*pair, cutoffs).items()}
 
 
 def gathered(outcome: Outcome) -> Outcome:
-    """The users of all processes in the order of the user table; only the main process gets those of the others."""
+    """The users of all processes by row; only the main process gets those of the others."""
 
-    def whole(value: np.ndarray) -> np.ndarray:
+    def gather(value: np.ndarray) -> np.ndarray:
         parts = current_group().gather(value)
         return np.concatenate(parts) if current_group().main else value
 
-    return outcome.mapped(whole).by_user()
+    return outcome.mapped(gather).by_user()
 
 
 @torch.inference_mode()
 def evaluate(
-    ranker: Ranker,
-    batches: Iterable[EvalBatch],
-    device: torch.device,
-    *,
-    k: int = 0,
-    tick: Tick = lambda users: None,
+    ranker: Ranker, batches: Iterable[EvalBatch], device: torch.device, *, k: int = 0, tick: Tick = lambda users: None
 ) -> Outcome:
     """Rank the target of every history.
 
     Args:
         ranker: its model and catalogue are on the device.
-        batches: where they name the items that a user has seen, both protocols are measured, else "kept" alone.
+        batches: where they name seen items, both protocols are measured, else "kept" alone.
         k: length of the lists to keep; 0 keeps none.
+
+    Raises:
+        ValueError: there is no batch.
     """
     was_training = ranker.model.training
     ranker.model.eval()
     parts: list[tuple[torch.Tensor, ...]] = []
     protocols: Sequence[Protocol] = []
     names: list[str] = []
-    for known, excluded in _asked(ranker, batches, device, tick):
-        found = ranker.rank(known.batch, known.target_B, k, excluded=excluded)
-        rankings = [found.kept] if found.left_out is None else [found.kept, found.left_out]
-        protocols, names = PROTOCOLS[: len(rankings)], list(found.stats)
-        ranked = [value for ranking in rankings for value in (*ranking.rank, *ranking.top)]
-        parts.append((known.row_B, known.target_B, found.loss_B, *ranked, *found.stats.values()))
+    for known, excluded in _on_device(ranker, batches, device, tick):
+        ranked = ranker.rank(known.batch, known.target_B, k, excluded=excluded)
+        rankings = [ranked.kept] if ranked.left_out is None else [ranked.kept, ranked.left_out]
+        protocols, names = PROTOCOLS[: len(rankings)], list(ranked.stats)
+        columns = [value for ranking in rankings for value in (*ranking.rank, *ranking.top)]
+        parts.append((known.row_B, known.target_B, ranked.loss_B, *columns, *ranked.stats.values()))
     ranker.model.train(was_training)
     if not parts:
         raise ValueError("no user has a target in this split")
-    user, target, loss, *columns = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    user, target, loss, *rest = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     width = len(UserRanks._fields)
-    ranks = {protocol: UserRanks(*columns[n * width : (n + 1) * width]) for n, protocol in enumerate(protocols)}
-    stats = dict(zip(names, columns[len(protocols) * width :], strict=True))
-    return Outcome(user, target, loss, ranks, stats)
+    ranks = {protocol: UserRanks(*rest[n * width : (n + 1) * width]) for n, protocol in enumerate(protocols)}
+    return Outcome(user, target, loss, ranks, dict(zip(names, rest[len(protocols) * width :], strict=True)))
 
 
 @torch.inference_mode()
 def recommend(
     ranker: Ranker, batches: Iterable[EvalBatch], device: torch.device, *, k: int, tick: Tick = lambda users: None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What comes next: rows of the user table, ``item_Uk`` (0: none) and ``score_Uk``, in table order."""
+    """The k best next items: rows of the histories (ascending), ``item_Uk`` (0: none) and ``score_Uk``."""
     parts = [
         (known.row_B, *ranker.lists(known.batch, k, excluded=excluded))
-        for known, excluded in _asked(ranker, batches, device, tick)
+        for known, excluded in _on_device(ranker, batches, device, tick)
     ]
     user, item, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     order = np.argsort(user, kind="stable")
     return user[order], item[order], value[order]
 
 
-def _asked(
+def _on_device(
     ranker: Ranker, batches: Iterable[EvalBatch], device: torch.device, tick: Tick
 ) -> Iterator[tuple[EvalBatch, Excluded | None]]:
-    """The batches on the device, with what each excludes."""
+    """The batches on the device, each with its excluded items."""
     ranker.begin()
     for known in batches:
         known = known.to(device)

@@ -1,8 +1,8 @@
-"""Why a model of masked history learning recommends what it does: three questions to one history.
+"""Explains the recommendations of a model of masked history learning (MHL) for one history.
 
-* How unsure is it at each item? Entropies of the clean pass (MHL, equation 4).
-* What does it put where an item is hidden? Reconstruction with all of the item's digits masked (equation 2).
-* What does each item contribute? The list once more without it.
+* The entropy at each item: from the pass without masks (MHL, equation 4).
+* The prediction where an item is masked: reconstruction with all of the item's digits masked (equation 2).
+* The effect of each item: the list after the history without it (leave one out).
 
 Legend: T items of the history, I items of the catalogue, k length of a list.
 """
@@ -20,61 +20,55 @@ from genrec_cli.searches.exhaustive import Exhaustive
 
 
 class Why(NamedTuple):
-    """The answers for one history."""
+    """The explanation of one history. Ranks are from 1.
+
+    ``entropy_T``: in nats, the mean over digits. ``masked``: position, from 0, of the item of highest entropy;
+    ``guess_k``: the predictions for it, best first; ``masked_rank``: the rank of the true item among all. Without
+    history item t: the list ``without_Tk`` (no rows for a history of one item), the number of items of the full list
+    in it (``kept_T``), and the rank of the target (``rank_T``).
+    """
 
     entropy_T: Tensor
-    """In nats, the mean over digits."""
-    hidden: int
-    """Place in the history, from 0, of the item that was hidden: the one of highest entropy."""
+    masked: int
     guess_k: Tensor
-    """Items that the model puts there, best first."""
-    hidden_rank: int
-    """Rank of the true item among all, from 1."""
+    masked_rank: int
     without_Tk: Tensor
-    """Row t: the list without history item t. No rows for a history of one item."""
     kept_T: Tensor
-    """How many items of the full list stay in it."""
     rank_T: Tensor
-    """The target's rank without history item t."""
 
 
 @torch.inference_mode()
 def explain(model: Mhl, search: Exhaustive, item_T: Tensor, target: int, list_k: Tensor, *, guesses: int = 3) -> Why:
-    """Ask all three questions.
+    """Compute the whole explanation.
 
     Args:
         model: in evaluation mode.
         item_T: the history as the model reads it, item ids.
-        target: item that came next.
-        list_k: what the model recommends from the whole history (0: no item).
-        guesses: length of the list for the hidden item.
+        target: the next item.
+        list_k: the list of the model after the whole history (0: no item).
+        guesses: number of predictions for the masked item.
     """
     batch = one_history(item_T)
-    entropy_T = item_entropies(model, batch)
-    hidden = int(entropy_T.argmax())
-    score_1I = reconstruction(model, search, batch, hidden)
-    hidden_rank = ranks(search, score_1I, item_T[hidden])
+    entropy_T = model.entropies(batch).mean(-1)
+    masked = int(entropy_T.argmax())
+    score_1I = reconstruction(model, search, batch, masked)
+    masked_rank = int(ranks(search, score_1I, item_T[masked]))
+    guess_k = search.top(score_1I, min(guesses, search.items)).item_Bk[0]
     without_TI = without_each(model, search, item_T)
     without_Tk = search.top(without_TI, len(list_k)).item_Bk
     kept_T = ((without_Tk[:, :, None] == list_k) & (list_k > 0)).any(1).sum(1)
     rank_T = ranks(search, without_TI, torch.full_like(kept_T, target))
-    guess_k = search.top(score_1I, min(guesses, search.items)).item_Bk[0]
-    return Why(entropy_T, hidden, guess_k, int(hidden_rank), without_Tk, kept_T, rank_T)
+    return Why(entropy_T, masked, guess_k, masked_rank, without_Tk, kept_T, rank_T)
 
 
 def one_history(item_T: Tensor) -> Batch:
-    """A batch that holds a single history."""
+    """A batch of one history."""
     packing = Packing.of(np.array([len(item_T)])).to(item_T.device)
     return Batch(item_T, packing, torch.full_like(item_T[:1], -1))
 
 
-def item_entropies(model: Mhl, batch: Batch) -> Tensor:
-    """``entropy_N`` of each item in nats: the mean over its digits, from the clean history."""
-    return model.entropies(batch).mean(-1)
-
-
 def reconstruction(model: Mhl, search: Exhaustive, batch: Batch, at: int) -> Tensor:
-    """``score_1I``: mean log-probability of each item's codes at one packed place, all its digits hidden."""
+    """``score_1I``: mean log-probability of each item's codes at one packed position with all its digits masked."""
     at_1 = torch.tensor([at], device=batch.item_N.device)
     mask_NK = torch.zeros(len(batch.item_N), model.digits, dtype=torch.bool, device=at_1.device)
     mask_NK[at] = model.maskable(batch)[at]
@@ -83,10 +77,9 @@ def reconstruction(model: Mhl, search: Exhaustive, batch: Batch, at: int) -> Ten
 
 
 def without_each(model: Mhl, search: Exhaustive, item_T: Tensor) -> Tensor:
-    """``score_TI``: row t is the whole catalogue's score after the history without item t, as one packed batch.
+    """``score_TI``: row t holds the scores after the history without item t, all in one packed batch.
 
-    The other items stay as they are: no earlier item, beyond what the model reads, moves up. A history of one
-    item has nothing to be left without: no rows.
+    No earlier item, beyond what the model reads, takes the free position. A history of one item gives no rows.
     """
     length = len(item_T)
     if length < 2:
@@ -99,19 +92,17 @@ def without_each(model: Mhl, search: Exhaustive, item_T: Tensor) -> Tensor:
 
 def ranks(search: Exhaustive, score_BI: Tensor, target_B: Tensor) -> Tensor:
     """Expected rank of each target from 1, ties counted half."""
-    found = search.rank(score_BI, target_B.expand(len(score_BI)))
-    return found.above_B + (found.ties_B - 1) // 2 + 1
+    rank = search.rank(score_BI, target_B.expand(len(score_BI)))
+    return rank.above_B + (rank.ties_B - 1) // 2 + 1
 
 
 def strongest(why: Why, rank: int) -> int | None:
-    """The removal that changes the list most: fewest items kept, then the target's rank moved furthest.
+    """The removal with the largest effect: fewest items kept, then the largest move of the target in the ranking.
 
-    Moves are measured in ``1 / log2(rank + 1)``, so that 1 to 3 counts more than 401 to 403. The most recent
-    of equals; None for a history of one item.
+    Moves are measured in ``1 / log2(rank + 1)``, so that 1 to 3 counts more than 401 to 403. The most recent of
+    equals; None for a history of one item.
     """
     if len(why.kept_T) == 0:
         return None
-    gain_T = 1 / np.log2(why.rank_T.cpu().numpy() + 1)
-    moved_T = np.abs(gain_T - 1 / np.log2(rank + 1))
-    place_T = np.arange(len(moved_T))
-    return int(np.lexsort((-place_T, -moved_T, why.kept_T.cpu().numpy()))[0])
+    moved_T = np.abs(1 / np.log2(why.rank_T.cpu().numpy() + 1) - 1 / np.log2(rank + 1))
+    return int(np.lexsort((-np.arange(len(moved_T)), -moved_T, why.kept_T.cpu().numpy()))[0])

@@ -1,10 +1,9 @@
 """Ranking metrics from the target's rank, exact under ties.
 
-One relevant item per user. If ``above`` items score higher and the target shares its score with ``ties - 1``
-others, its rank is uniform among ``above .. above + ties - 1``; each metric is the mean over them. Items
-with the same codes always tie, so this is the collision-corrected value: a hit among g items that share
-codes counts 1 / g ("Faithful Evaluation of Semantic-ID Tokenizers", CIKM 2026). Without ties it is the
-ordinary metric (equal to scikit-learn's ``ndcg_score``, tested).
+One relevant item per user. If ``above`` items score higher and ``ties - 1`` others have the target's score, its rank is
+uniform among ``above .. above + ties - 1``, and each metric is the mean over these ranks. Items with the same codes
+always tie, so this is the collision-corrected value: a hit among g items with equal codes counts 1 / g ("Faithful
+Evaluation of Semantic-ID Tokenizers", CIKM 2026). Without ties it equals scikit-learn's ``ndcg_score`` (tested).
 """
 
 import re
@@ -18,8 +17,6 @@ from genrec_cli.errors import UsageError
 SPELLINGS = {"Recall": ("recall", "r", "hitrate", "hr", "hit"), "NDCG": ("ndcg", "n"), "MRR": ("mrr",)}
 NAMES = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings}
 """Accepted spellings. With one relevant item, HitRate is Recall."""
-
-
 LARGEST = 999_999
 """The largest cutoff."""
 
@@ -34,14 +31,14 @@ def parse(text: str) -> tuple[str, int]:
 
 
 def _gain(name: str, cutoff: int) -> np.ndarray:
-    """Prefix sums of what a target at rank 0, 1, ... is worth; length cutoff + 1."""
+    """Prefix sums of the gain of a target at rank 0, 1, ...; length cutoff + 1."""
     rank = np.arange(cutoff)
-    worth = {"Recall": np.ones(cutoff), "NDCG": 1 / np.log2(rank + 2), "MRR": 1 / (rank + 1)}[name]
-    return np.concatenate([[0.0], np.cumsum(worth)])
+    gain = {"Recall": np.ones(cutoff), "NDCG": 1 / np.log2(rank + 2), "MRR": 1 / (rank + 1)}[name]
+    return np.concatenate([[0.0], np.cumsum(gain)])
 
 
 def per_user(name: str, cutoff: int, above: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """A metric for each user, float64.
+    """A metric per user, float64.
 
     Args:
         above: number of items that score strictly higher than the target.
@@ -52,9 +49,6 @@ def per_user(name: str, cutoff: int, above: np.ndarray, ties: np.ndarray) -> np.
 
 
 def table(above: np.ndarray, ties: np.ndarray, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
-    """``Recall@k``, ``NDCG@k`` and ``MRR@k`` of each user for every cutoff."""
-    return {
-        f"{name}@{cutoff}": per_user(name, cutoff, above, ties)
-        for cutoff in cutoffs
-        for name in ("Recall", "NDCG", "MRR")
-    }
+    """``Recall@k``, ``NDCG@k`` and ``MRR@k`` per user for every cutoff."""
+    pairs = [(name, cutoff) for cutoff in cutoffs for name in SPELLINGS]
+    return {f"{name}@{cutoff}": per_user(name, cutoff, above, ties) for name, cutoff in pairs}

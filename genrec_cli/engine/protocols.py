@@ -1,7 +1,7 @@
 """The two protocols of evaluation: with the items of the user's history in the ranking, and without them.
 
-The published tables of the papers on semantic IDs keep them. Every evaluation measures both; this is the one place that
-knows how its result is laid out and how the two are called.
+The published tables on semantic IDs keep them. Every evaluation measures both. This module defines the layout of its
+result and the names of the two protocols.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from typing import Any, Literal
 Protocol = Literal["kept", "left_out"]
 PROTOCOLS: tuple[Protocol, ...] = ("kept", "left_out")
 LABELS = {"kept": "seen kept", "left_out": "seen left out"}
-"""What tables call them."""
+"""Names of the protocols in tables."""
 CODE_LEVEL = "code_"
 """Before a metric: measured on distinct codes, so that items with equal codes count as one."""
 
 
 def column(name: str, protocol: Protocol) -> str:
-    """How tables of several runs call a metric: ``NDCG@10``, and ``NDCG@10, seen left out`` beside it."""
+    """The name of a metric in tables of several runs: ``NDCG@10`` or ``NDCG@10, seen left out``."""
     return name if protocol == "kept" else f"{name}, {LABELS[protocol]}"
 
 
@@ -36,7 +36,5 @@ def table(result: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], l
     levels = {"items": "metrics", "codes": "code_metrics", "items, exact": "exact_metrics"}
     levels = {label: key for label, key in levels.items() if key in result}
     head = ["metric", *(f"{label}, {LABELS[protocol]}" for label in levels for protocol in PROTOCOLS)]
-    body = [
-        [name, *(result[key][protocol][name] for key in levels.values() for protocol in PROTOCOLS)] for name in names
-    ]
-    return head, body
+    means = [result[key][protocol] for key in levels.values() for protocol in PROTOCOLS]
+    return head, [[name, *(mean[name] for mean in means)] for name in names]

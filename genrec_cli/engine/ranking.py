@@ -1,7 +1,7 @@
-"""Where the target of each history ranks: exactly, or within the lists of a search.
+"""The rank of each history's target: exact, or within the lists of a search.
 
-Two rankers with one interface: :class:`ExactRanker` scores the whole catalogue, :class:`ListRanker` knows only what a
-search lists. Training validates with the one that belongs to the model's own search, and so do all commands that rank.
+Two rankers with one interface: :class:`ExactRanker` scores the whole catalogue, :class:`ListRanker` ranks only the
+items that a search lists. Validation and all commands use the ranker of the model's search.
 
 Legend: B histories, k length of a list, L items that a search lists.
 """
@@ -24,8 +24,6 @@ from genrec_cli.searches.rank import UNLISTED, Rank, Ranked, Ranking
 
 NO_ITEM, NOT_RANKED = -1, -2
 """Sentinels in place of a code: of a list's padding, and of a target that is excluded."""
-MOST_PAIRS = 1 << 24
-"""Places of lists that are compared at a time."""
 
 
 class Ranker(Protocol):
@@ -34,16 +32,13 @@ class Ranker(Protocol):
     model: Model
 
     def begin(self) -> None:
-        """Keep what does not change while the model's weights do not. Called once per evaluation."""
-        ...
+        """Cache what depends on the weights alone. Called once per evaluation."""
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
-        """The targets' ranks and the k best items, with excluded items in the ranking and without them."""
-        ...
+        """The targets' ranks and the k best items, under both protocols if items are excluded."""
 
     def lists(self, batch: Batch, k: int, *, excluded: Excluded | None = None) -> TopK:
         """The k best items that are not excluded."""
-        ...
 
 
 class ExactRanker:
@@ -65,14 +60,14 @@ class ExactRanker:
 
 
 class ListRanker:
-    """Asks a search once per batch. A target that is not in its list has the rank UNLISTED."""
+    """Runs a search once per batch. A target that is not in its list has the rank UNLISTED."""
 
     def __init__(self, model: Model, search: ListSearch, longest: int, catalog: Catalog) -> None:
         self.model, self.search, self.longest = model, search, longest
         self.items, self.groups = catalog.items, CollisionGroups(catalog.groups)
 
     def begin(self) -> None:
-        """Nothing: a search is built for the weights that it was given."""
+        """Does nothing: a search is built for one set of weights."""
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
         top, stats = self._listed(batch, k)
@@ -83,9 +78,9 @@ class ListRanker:
         kept = self._ranking(top, target_B, code_B, self.groups.size_G[code_B], k)
         left_out = None
         if excluded is not None:
-            lost_B = excluded.holds(target_B)
-            ties_B = excluded.ties(self.groups, target_B).masked_fill(lost_B, 1)
-            top, code_B = excluded.removed(top, self.items), code_B.masked_fill(lost_B, NOT_RANKED)
+            excluded_B = excluded.holds(target_B)
+            ties_B = excluded.ties(self.groups, target_B).masked_fill(excluded_B, 1)
+            top, code_B = excluded.removed(top, self.items), code_B.masked_fill(excluded_B, NOT_RANKED)
             left_out = self._ranking(top, target_B, code_B, ties_B, k)
         return Ranked(loss_B, kept, left_out, stats)
 
@@ -94,18 +89,13 @@ class ListRanker:
         return _cut(top if excluded is None else excluded.removed(top, self.items), k)
 
     def _listed(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """All that the search lists, at least k wide, so that k items are left where some are excluded."""
+        """The full lists of the search, padded to at least k; they are longer than k where items may be excluded."""
         top, stats = self.search.decode(batch, self.longest)
         short = max(k - top.item_Bk.shape[1], 0)
         return TopK(F.pad(top.item_Bk, (0, short)), F.pad(top.score_Bk, (0, short), value=-torch.inf)), stats
 
     def _ranking(self, top: TopK, target_B: Tensor, code_B: Tensor, ties_B: Tensor, k: int) -> Ranking:
-        """Ranks within the lists.
-
-        Args:
-            code_B: the group of each target.
-            ties_B: items of that group that can be listed.
-        """
+        """Ranks within the lists. ``code_B`` is the group of each target, ``ties_B`` counts its rankable items."""
         code_BL = torch.where(top.item_Bk > 0, self.groups.group_I[top.item_Bk - 1], NO_ITEM)
         code_above_B = code_rank(code_BL, code_B, UNLISTED)
         if self.search.whole_codes:
@@ -127,17 +117,17 @@ def _cut(top: TopK, k: int) -> TopK:
 
 
 def list_rank(item_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
-    """First position of the target in each list, from 0; ``missing`` where it is not there."""
+    """First position of the target in each list, from 0; ``missing`` where the list does not hold it."""
     hit_Bk = item_Bk == target_B[:, None]
     return torch.where(hit_Bk.any(1), hit_Bk.int().argmax(1), missing)
 
 
 def score_rank(top: TopK, target_B: Tensor, missing: int) -> tuple[Tensor, Tensor]:
-    """How many items of each list are above the target and how many tie with it, itself included, by score."""
+    """By score: the number of items of each list above the target, and the number that tie with it, itself included."""
     hit_Bk = top.item_Bk == target_B[:, None]
     hit_B = hit_Bk.any(1)
-    own_B1 = top.score_Bk.gather(1, hit_Bk.int().argmax(1, keepdim=True))
-    above_B, ties_B = (top.score_Bk > own_B1).sum(1), (top.score_Bk == own_B1).sum(1)
+    target_score_B1 = top.score_Bk.gather(1, hit_Bk.int().argmax(1, keepdim=True))
+    above_B, ties_B = (top.score_Bk > target_score_B1).sum(1), (top.score_Bk == target_score_B1).sum(1)
     return torch.where(hit_B, above_B, missing), torch.where(hit_B, ties_B, 1)
 
 
@@ -146,17 +136,12 @@ def code_rank(code_Bk: Tensor, target_B: Tensor, missing: int) -> Tensor:
     hit_Bk = code_Bk == target_B[:, None]
     new_Bk = torch.ones_like(hit_Bk)
     new_Bk[:, 1:] = ~(code_Bk[:, 1:, None] == code_Bk[:, None, :]).tril().any(-1)
-    place_Bk = new_Bk.cumsum(1) - 1
-    position_B = hit_Bk.int().argmax(1, keepdim=True)
-    return torch.where(hit_Bk.any(1), place_Bk.gather(1, position_B)[:, 0], missing)
+    rank_Bk = new_Bk.cumsum(1) - 1
+    position_B1 = hit_Bk.int().argmax(1, keepdim=True)
+    return torch.where(hit_Bk.any(1), rank_Bk.gather(1, position_B1)[:, 0], missing)
 
 
 def recall_of(item_Uk: np.ndarray, exact_Uk: np.ndarray) -> float:
-    """Fraction of the exact lists' places that the lists find."""
-    rows = max(MOST_PAIRS // max(item_Uk.shape[1] ** 2, 1), 1)
-    found = 0
-    for begin in range(0, len(item_Uk), rows):
-        item_Bk, exact_Bk = item_Uk[begin : begin + rows], exact_Uk[begin : begin + rows]
-        hit_Bkk = (item_Bk[:, :, None] == exact_Bk[:, None, :]) & (item_Bk[:, :, None] > 0)
-        found += int(hit_Bkk.any(1).sum())
-    return found / exact_Uk.size
+    """The fraction of items of the exact lists that the lists hold."""
+    offset_U1 = np.arange(len(item_Uk))[:, None] * (int(max(item_Uk.max(initial=0), exact_Uk.max(initial=0))) + 1)
+    return float(np.isin(offset_U1 + exact_Uk, (offset_U1 + item_Uk)[item_Uk > 0]).mean())

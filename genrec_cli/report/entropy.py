@@ -1,8 +1,8 @@
-"""What a model of masked history learning is unsure about, and which items its policies hide.
+"""The entropies of a model of masked history learning, and the items that its mask samplers mask.
 
-Measured on sampled training histories with the weights of the best epoch, without dropout; the masks are drawn
-under the run's own policies at their initial ratios, many times, so that a share is an expectation. How the
-entropies came to be, phase by phase, is read from the log.
+Measured on sampled training histories with the weights of the best epoch, without dropout. The masks are drawn many
+times by the run's mask samplers at their initial ratios, so that a fraction is an expectation. The entropies during
+the training are read from the log.
 
 Legend: N packed items of all sampled histories, K digits, I items of the catalogue.
 """
@@ -18,20 +18,7 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.engine.entropies import READ, measure
-from genrec_cli.report.figures import (
-    ABOVE,
-    BLUE,
-    FAINT,
-    INK,
-    LINES,
-    SKY,
-    STYLE,
-    VERMILLION,
-    Row,
-    canvas,
-    column,
-    phases,
-)
+from genrec_cli.report.figures import ABOVE, BLUE, FAINT, INK, LINES, SKY, VERMILLION, Row, column, drawing, phases
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,31 +27,33 @@ if TYPE_CHECKING:
     from genrec_cli.models.base import EntropyModel
 
 DRAWS = 32
-"""Masks drawn for each batch and policy."""
-SEEN = 5
-"""An item is named among the most masked only if the sample reads it so often."""
+"""Masks drawn for each batch and sampler."""
+MIN_READ = 5
+"""An item is among the most masked only if the sample reads it so often."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 EDGES = (5, 10, 20, 50, 100)
-"""Upper ends of the popularity bins, in training interactions; a last bin is open."""
+"""Upper ends of the popularity bins, in training interactions; one more bin is above the last."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was measured, for every reading of an item in the sample."""
+    """The measurements, one row per item of each sampled history.
+
+    ``entropy_NK`` is in nats, and nan where an item has no such code (padding of text). ``masked_N`` maps a phase to
+    the expected fraction of an item's codes, padding excluded, that its sampler masks.
+    """
 
     item_N: np.ndarray
     position_N: np.ndarray
     entropy_NK: np.ndarray
-    """In nats; nan where an item has no such code (padding of text)."""
-    hidden_N: Mapping[str, np.ndarray]
-    """Phase -> the expected share of an item's codes, padding aside, that its policy hides."""
+    masked_N: Mapping[str, np.ndarray]
 
 
 def survey(
     model: "EntropyModel",
     batches: Sequence[Batch],
     device: torch.device,
-    policies: Mapping[str, Any],
+    samplers: Mapping[str, Any],
     *,
     tick: Callable[[int], object] = lambda users: None,
 ) -> Survey:
@@ -72,79 +61,73 @@ def survey(
 
     Args:
         batches: histories on the host.
-        policies: phase -> what chooses its masks, as the training loop has it.
-        tick: told the number of histories done after each batch.
+        samplers: phase -> mask sampler of the phase.
+        tick: called with the number of histories after each batch.
     """
-    items, positions, entropies = [], [], []
-    hidden: dict[str, list[np.ndarray]] = {name: [] for name in policies}
+    parts = []
+    masked: dict[str, list[np.ndarray]] = {name: [] for name in samplers}
     for host in batches:
         batch = host.to(device)
         entropy_NK, real_NK = measure(model, batch), model.maskable(batch)
         codes_N = real_NK.sum(1).clamp_min(1)
-        for name, sampler in policies.items():
+        for name, sampler in samplers.items():
             given = entropy_NK if sampler.by_entropy else None
             total_N = torch.zeros(len(batch.item_N), device=device)
             for _ in range(DRAWS):
                 total_N += sampler.sample(batch.packing, real_NK, given).sum(1) / codes_N
-            hidden[name].append((total_N / DRAWS).cpu().numpy())
-        items.append(host.item_N.numpy())
-        positions.append(host.packing.position_N.numpy())
-        entropies.append(entropy_NK.where(real_NK, torch.nan).cpu().numpy())
+            masked[name].append((total_N / DRAWS).cpu().numpy())
+        entropy_NK = entropy_NK.where(real_NK, torch.nan)
+        parts.append((host.item_N.numpy(), host.packing.position_N.numpy(), entropy_NK.cpu().numpy()))
         tick(host.packing.sequences)
-    hidden_N = {name: np.concatenate(parts) for name, parts in hidden.items()}
-    return Survey(*map(np.concatenate, (items, positions, entropies)), hidden_N)
+    item_N, position_N, value_NK = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Survey(item_N, position_N, value_NK, {name: np.concatenate(means) for name, means in masked.items()})
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """How often one phase hides each item of the sample, and items by popularity."""
+class MaskStats:
+    """How often one phase masks each item of the sample (ids ascending), and items by popularity.
+
+    ``read`` counts the positions of each item in the sample, ``fraction`` is the mean masked fraction of its codes.
+    ``bins`` names ranges of training interactions, and ``bin_fraction`` is the mean over the positions in a bin.
+    """
 
     item: np.ndarray
-    """Item ids of the sample, ascending."""
     read: np.ndarray
-    """How often each was read."""
-    share: np.ndarray
-    """The mean share of its codes that was hidden."""
+    fraction: np.ndarray
     bins: list[str]
-    """Training interactions, as words."""
     bin_fraction: np.ndarray
-    """Mean over the readings of each bin's items."""
     overall: float
 
 
-def hidden_items(found: Survey, phase: str, train_count_I: np.ndarray) -> Hidden:
-    """Shares by item and by popularity bin; bins that the sample never reads are left out."""
-    share_N = found.hidden_N[phase].astype(np.float64)
-    item, which_N, read = np.unique(found.item_N, return_inverse=True, return_counts=True)
-    share = np.bincount(which_N, weights=share_N) / read
-    bin_N = np.searchsorted(EDGES, train_count_I[found.item_N - 1])
-    names = [f"{low + 1}-{high}" for low, high in zip((0, *EDGES), EDGES, strict=False)] + [f"> {EDGES[-1]}"]
-    readings = np.bincount(bin_N, minlength=len(names))
-    bin_fraction = np.bincount(bin_N, weights=share_N, minlength=len(names))
-    there = np.flatnonzero(readings)
-    return Hidden(item, read, share, [names[b] for b in there], bin_fraction[there] / readings[there], share_N.mean())
+def mask_stats(survey: Survey, phase: str, train_count_I: np.ndarray) -> MaskStats:
+    """Masked fractions by item and by popularity bin; bins without a position in the sample are left out."""
+    fraction_N = survey.masked_N[phase].astype(np.float64)
+    item, index_N, read = np.unique(survey.item_N, return_inverse=True, return_counts=True)
+    fraction = np.bincount(index_N, weights=fraction_N) / read
+    bin_N = np.searchsorted(EDGES, train_count_I[survey.item_N - 1])
+    names = [f"{low + 1}-{high}" for low, high in pairwise((0, *EDGES))] + [f"> {EDGES[-1]}"]
+    count, total = np.bincount(bin_N), np.bincount(bin_N, weights=fraction_N)
+    used = np.flatnonzero(count)
+    bins = [names[b] for b in used]
+    return MaskStats(item, read, fraction, bins, total[used] / count[used], float(fraction_N.mean()))
 
 
-def most_hidden(hidden: Hidden, count: int = 10) -> np.ndarray:
-    """Rows of the items with the highest shares among those read at least :data:`SEEN` times (or the most read)."""
-    least = min(SEEN, int(np.sort(hidden.read)[-min(count, len(hidden.read))]))
-    often = np.flatnonzero(hidden.read >= least)
-    return often[np.argsort(-hidden.share[often], kind="stable")][:count]
+def most_masked(stats: MaskStats, count: int = 10) -> np.ndarray:
+    """Rows of the items with the highest fractions among those read :data:`MIN_READ` times (or the most read)."""
+    min_read = min(MIN_READ, int(np.sort(stats.read)[-min(count, len(stats.read))]))
+    often = np.flatnonzero(stats.read >= min_read)
+    return often[np.argsort(-stats.fraction[often], kind="stable")][:count]
 
 
-# ---- figures ---------------------------------------------------------------------------------------------
-
-
-def entropies(found: Survey, rows: Sequence[Row], codewords: int, title: str) -> "Figure":
+def entropies(survey: Survey, rows: Sequence[Row], codewords: int, title: str) -> "Figure":
     """Entropy over positions and digits: its distribution at the best epoch, and its means phase by phase."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        told = [row for row in rows if _has_means(row)]
-        figure = canvas(9.2, 6.4 if told else 3.6)
-        grid = figure.subplots(2 if told else 1, 2, sharex="col", sharey="row", squeeze=False, width_ratios=[1.25, 1])
-        _bands(grid[0][0], _quantiles([found.entropy_NK[found.position_N == t] for t in _well_read(found.position_N)]))
-        _boxes(grid[0][1], _quantiles(list(found.entropy_NK.T)))
+    measured = [row for row in rows if _has_means(row)]
+    with drawing(9.2, 6.4 if measured else 3.6, title) as figure:
+        height = 2 if measured else 1
+        grid = figure.subplots(height, 2, sharex="col", sharey="row", squeeze=False, width_ratios=[1.25, 1])
+        length = max(int((np.bincount(survey.position_N) >= READ).sum()), 1)  # positions that enough histories reach
+        _bands(grid[0][0], _quantiles([survey.entropy_NK[survey.position_N == t] for t in range(length)]))
+        _boxes(grid[0][1], _quantiles(list(survey.entropy_NK.T)))
         for axes in grid[0]:
             axes.axhline(log(codewords), color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
         uniform = f"uniform over {codewords:,} codewords"
@@ -152,100 +135,84 @@ def entropies(found: Survey, rows: Sequence[Row], codewords: int, title: str) ->
         grid[0][0].annotate(uniform, (1, log(codewords)), fontsize=8, color=FAINT, **right)
         grid[0][0].set_ylabel("entropy at the best epoch, nats")
         grid[0][0].legend(loc="lower right", ncols=3)
-        if told:
-            _by_phase(grid[1], told)
+        if measured:
+            _by_phase(grid[1], measured)
             grid[1][0].set_ylabel("mean entropy at the end\nof each phase, nats")
             grid[1][0].legend(loc="best")
         grid[-1][0].set_xlabel("position in the history (1: oldest that the model reads)")
         grid[-1][1].set_xlabel("digit of the semantic ID")
-        figure.suptitle(title, fontweight="bold", fontsize=11, x=0.01, ha="left")
-        return figure
+    return figure
 
 
 def entropy_over_epochs(rows: Sequence[Row], title: str) -> "Figure":
     """Mean entropy over epochs, as a line and by position as a map, phases named above."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        told = [row for row in rows if _has_means(row)]
-        figure = canvas(7.6, 5.4)
+    measured = [row for row in rows if _has_means(row)]
+    with drawing(7.6, 5.4, title) as figure:
         line, heat = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2])
-        epoch, value = column(told, "entropy/mean")
+        epoch, value = column(measured, "entropy/mean")
         line.plot(epoch, value, color=BLUE, marker="." if len(epoch) <= 12 else "")
         line.set_ylabel("mean, nats")
-        longest = max(t + 1 for row in told for t, mean in enumerate(row["entropy/position"]) if mean is not None)
-        map_TE = np.array([[_number(row["entropy/position"][t]) for row in told] for t in range(longest)])
+        map_TE = np.array([row["entropy/position"] for row in measured], dtype=np.float64).T
+        map_TE = map_TE[: 1 + np.flatnonzero(~np.isnan(map_TE).all(1))[-1]]
         edges = np.array([epoch[0] - 0.5, *((a + b) / 2 for a, b in pairwise(epoch)), epoch[-1] + 0.5])
         # The first epochs are near the uniform distribution and would take all the colours.
         limits = {"vmin": np.nanmin(map_TE), "vmax": np.nanquantile(map_TE, 0.9)}
-        rows_at = np.arange(longest + 1) + 0.5
-        shown = heat.pcolormesh(edges, rows_at, map_TE, cmap="viridis", rasterized=True, **limits)
+        rows_at = np.arange(len(map_TE) + 1) + 0.5
+        mesh = heat.pcolormesh(edges, rows_at, map_TE, cmap="viridis", rasterized=True, **limits)
         heat.grid(visible=False)
         heat.set_ylabel("position in the history")
         heat.set_xlabel("epoch")
-        figure.colorbar(shown, ax=heat, label="mean entropy, nats", pad=0.01, extend="max")
+        figure.colorbar(mesh, ax=heat, label="mean entropy, nats", pad=0.01, extend="max")
         for name, first, last, _ in phases(rows):
             line.annotate(name, ((first + last) / 2, 1), **ABOVE)
             for axes in (line, heat) if first > rows[0]["epoch"] else ():
                 axes.axvline(first - 0.5, color="#AAAAAA", linewidth=0.8, linestyle=(0, (2, 2)))
-        figure.suptitle(title, fontweight="bold", fontsize=11, x=0.01, ha="left")
-        return figure
+    return figure
 
 
-def masked(found: Mapping[str, Hidden], name_of: Callable[[int], str], title: str) -> "Figure":
-    """Which items are hidden: the share of their codes by popularity for each phase, and the ten most hidden."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        figure = canvas(10.4, 4.2)
+def masked(stats_of: Mapping[str, MaskStats], name_of: Callable[[int], str], title: str) -> "Figure":
+    """Masked fractions by popularity for each phase, and the ten most masked items of the last phase."""
+    with drawing(10.4, 4.2, title) as figure:
         by_bin, top = figure.subplots(1, 2, width_ratios=[1, 1.05])
-        width = 0.8 / len(found)
-        for place, ((phase, hidden), colour) in enumerate(
-            zip(found.items(), cycle((SKY, VERMILLION, *LINES)), strict=False)
-        ):
-            at = np.arange(len(hidden.bins)) + (place - (len(found) - 1) / 2) * width
-            by_bin.bar(at, 100 * hidden.bin_fraction, width * 0.92, color=colour, label=phase)
-            by_bin.axhline(100 * hidden.overall, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=0)
-        by_bin.set_xticks(range(len(hidden.bins)), hidden.bins)
+        width = 0.8 / len(stats_of)
+        colours = cycle((SKY, VERMILLION, *LINES))
+        for place, ((phase, stats), colour) in enumerate(zip(stats_of.items(), colours, strict=False)):
+            at = np.arange(len(stats.bins)) + (place - (len(stats_of) - 1) / 2) * width
+            by_bin.bar(at, 100 * stats.bin_fraction, width * 0.92, color=colour, label=phase)
+            by_bin.axhline(100 * stats.overall, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), zorder=0)
+        by_bin.set_xticks(range(len(stats.bins)), stats.bins)
         by_bin.set_xlabel("training interactions of the item")
         by_bin.set_ylabel("codes masked, % (dashed: all items)")
         by_bin.grid(visible=False, axis="x")
         by_bin.set_title("By popularity", loc="left", fontsize=9)
         by_bin.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=4)
-        rows = most_hidden(hidden)  # of the last masking phase, in its colour
-        top.barh(range(len(rows)), 100 * hidden.share[rows], color=colour, height=0.65)
-        top.set_yticks(range(len(rows)), [_shortened(name_of(int(hidden.item[row]))) for row in rows])
+        rows = most_masked(stats)  # of the last masking phase, in its colour
+        percents = 100 * stats.fraction[rows]
+        top.barh(range(len(rows)), percents, color=colour, height=0.65)
+        top.set_yticks(range(len(rows)), [_shortened(name_of(int(stats.item[row]))) for row in rows])
         top.invert_yaxis()
         top.grid(visible=False, axis="y")
         top.set_xlabel(f"codes masked in the phase '{phase}', %")
         top.set_title("Masked most (in brackets: times read)", loc="left", fontsize=9)
-        for place, row in enumerate(rows):
-            percent = 100 * hidden.share[row]
-            beside = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-            top.annotate(f"{percent:.0f} ({hidden.read[row]})", (percent, place), fontsize=7.5, color=INK, **beside)
-        top.set_xlim(right=112 * float(hidden.share[rows].max()) or 1)
-        figure.suptitle(title, fontweight="bold", fontsize=11, x=0.01, ha="left")
-        return figure
+        beside: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+        for place, (row, percent) in enumerate(zip(rows, percents, strict=True)):
+            top.annotate(f"{percent:.0f} ({stats.read[row]})", (percent, place), fontsize=7.5, color=INK, **beside)
+        top.set_xlim(right=1.12 * float(percents.max()) or 1)
+    return figure
 
 
 def _has_means(row: Row) -> bool:
     return any(mean is not None for mean in row.get("entropy/position") or ())
 
 
-def _well_read(position_N: np.ndarray) -> range:
-    """Positions from the first on that enough histories of the sample reach."""
-    return range(max(int((np.bincount(position_N) >= READ).sum()), 1))
-
-
 def _quantiles(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Quantiles of each group, groups x 5; nan is left out, and all that a group of nothing else has."""
-    there = (group[~np.isnan(group)] for group in groups)
-    return np.stack([np.quantile(group, QUANTILES) if len(group) else np.full(5, np.nan) for group in there])
+    """Quantiles of each group without its nan values, groups x 5; nan for a group of nan values alone."""
+    values = (group[~np.isnan(group)] for group in groups)
+    return np.stack([np.quantile(group, QUANTILES) if len(group) else np.full(5, np.nan) for group in values])
 
 
 def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:
-    low, first, middle, third, high = quantile_T5.T
-    at = np.arange(len(middle)) + 1
+    (low, first, middle, third, high), at = quantile_T5.T, np.arange(len(quantile_T5)) + 1
     axes.fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0, label="5 to 95 %")
     axes.fill_between(at, first, third, color=BLUE, alpha=0.3, linewidth=0, label="25 to 75 %")
     axes.plot(at, middle, color=BLUE, label="median")
@@ -253,29 +220,28 @@ def _bands(axes: "Axes", quantile_T5: np.ndarray) -> None:
 
 
 def _boxes(axes: "Axes", quantile_K5: np.ndarray) -> None:
-    low, first, middle, third, high = quantile_K5.T
-    at = np.arange(len(middle)) + 1
+    (low, first, middle, third, high), at = quantile_K5.T, np.arange(len(quantile_K5)) + 1
     axes.vlines(at, low, high, color=BLUE, alpha=0.35, linewidth=1)
     axes.bar(at, third - first, bottom=first, width=0.7, color=BLUE, alpha=0.3)
     axes.plot(at, middle, "_", color=BLUE, markersize=7, markeredgewidth=1.8)
     axes.grid(visible=False, axis="x")
 
 
-def _by_phase(pair: Sequence["Axes"], told: Sequence[Row]) -> None:
+def _by_phase(pair: Sequence["Axes"], measured: Sequence[Row]) -> None:
     """A line for the last measured epoch of each phase."""
-    last = {row["phase"]: row for row in told}
+    last = {row["phase"]: row for row in measured}
     marks, dashes = ("o", "s", "^", "D"), ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))
     for (phase, row), colour, mark, dash in zip(last.items(), cycle(LINES), cycle(marks), cycle(dashes), strict=False):
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": mark,
+            "linestyle": dash,
+            "label": f"{phase} (epoch {row['epoch']})",
+        }
         for axes, values in zip(pair, (row["entropy/position"], row["entropy/digit"]), strict=True):
-            at = [place + 1 for place, value in enumerate(values) if value is not None]
-            shown = [value for value in values if value is not None]
-            style = {"color": colour, "marker": mark, "markersize": 3, "linestyle": dash, "linewidth": 1.2}
-            axes.plot(at, shown, label=f"{phase} (epoch {row['epoch']})", **style)
+            points = [(place, value) for place, value in enumerate(values, 1) if value is not None]
+            axes.plot(*zip(*points, strict=True), markersize=3, linewidth=1.2, **style)
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _shortened(title: str, most: int = 44) -> str:
-    return title if len(title) <= most else title[: most - 1].rstrip() + "…"
+def _shortened(title: str, length: int = 44) -> str:
+    return title if len(title) <= length else title[: length - 1].rstrip() + "…"

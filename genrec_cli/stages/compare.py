@@ -1,12 +1,13 @@
-"""compare: runs side by side on the same users, as a whole or by slices, with paired tests.
+"""compare: runs side by side on the same users, all together or in slices, with paired tests.
 
-The first run, or set of seeds, is the baseline of all others. ``table.parquet`` and ``table.md`` hold one row for each
-slice, metric, protocol (seen items kept or left out) and run.
+The first run, or set of seeds, is the baseline. ``table.parquet`` and ``table.md`` hold one row per slice, metric,
+protocol (seen items kept or left out) and run.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,106 +24,101 @@ from genrec_cli.errors import InputError, UsageError
 from genrec_cli.stages.compare_slices import evaluated, truncated
 from genrec_cli.stages.compare_table import SCHEMA, shown, table
 from genrec_cli.stages.taint import mark
-from genrec_cli.stages.trained import Run
+from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
 
 VERSION = 2
-
 By = Literal["all", "cold-start", "length", "day", "truncation"]
-Bar = Callable[[int], Any]
-"""Makes a progress bar over so many users."""
 
 
 class CompareConfig(Section):
-    """What to compare, and on which users."""
+    """What is compared, and on which users."""
 
     split: Literal["valid", "test"] = "test"
     """valid or test."""
     metrics: tuple[str, ...] = Field(("Recall@10", "NDCG@10"), min_length=1)
     """Metrics with their cutoffs."""
     by: By = "all"
-    """all: all users together; cold-start: by how often the target was trained on; length: by the history's length;
+    """all: all users together; cold-start: by the training count of the target; length: by the history's length;
     day: targets of the same day as the item before, and later ones; truncation: truncated histories."""
     lengths: tuple[Count, ...] = Field(slices.LENGTHS, min_length=1)
-    """Longest history of each bin of lengths, rising; above the last is one more. [4,6,10] tells cold users apart."""
+    """Upper ends of the bins of lengths, rising; one more bin is above the last. [4,6,10] separates cold users."""
     drop: int = Field(15, ge=2)
-    """Items that truncation takes off the end of a history."""
+    """Items that truncation removes from the end of a history."""
     longer_than: Count = 20
-    """Truncation looks at histories with more items than this."""
+    """Truncation reads histories with more items than this."""
     draws: int = Field(10_000, ge=100, le=1_000_000)
     """Draws of the bootstrap and of the randomisation test."""
     seed: Seed = 0
-    """Of these draws."""
+    """Seed of these draws."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs to compare, before any work."""
+    """Runs to compare, before any work.
+
+    ``names`` are the labels of the sides. ``sides`` are evaluations, or runs for truncation; those of one side are
+    seeds of one setting.
+    """
 
     plan: Plan
     config: CompareConfig
     names: list[str]
-    """What the sides are called."""
     sides: list[list[Artifact]]
-    """Evaluations, or runs for truncation; those of one side are seeds of one setting."""
 
 
 def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, sides: list[str]) -> Comparison:
-    """Resolve what was named, and refuse what cannot be compared.
+    """Resolve the sides, and refuse what cannot be compared.
 
     Args:
-        sides: a run or evaluation each; several of them with commas between are seeds of one setting.
+        sides: a run or evaluation each; names with commas between them are seeds of one setting.
     """
-    given = layers.get("compare", {})
-    config = validate(CompareConfig, "compare", given)
-    for by, keys in (("truncation", ("drop", "longer_than")), ("length", ("lengths",))):
-        if config.by != by and (idle := sorted(given.keys() & set(keys))):
-            raise UsageError(
-                f"compare.{idle[0]} is for '{by}', and this compares by '{config.by}'.",
-                hint=f"--by {by}, or leave it out",
-            )
-    if list(config.lengths) != sorted(set(config.lengths)):
-        raise UsageError(
-            f"compare.lengths must rise (given: {', '.join(map(str, config.lengths))}).",
-            hint="For example: --set compare.lengths=[4,6,10,20]",
-        )
-    config = config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
-    if config.by == "truncation" and config.drop > config.longer_than:
-        raise UsageError(
-            f"Histories with more than {config.longer_than} items cannot all lose {config.drop}.",
-            hint=f"--drop {config.longer_than} at most, or --set compare.longer_than=N",
-        )
-
-    def pick(name: str) -> Artifact:
-        cut = config.by == "truncation"
-        return ws.find(dataset, "runs", name) if cut else _evaluation(ws, dataset, name, config)
-
-    chosen = [[pick(name.strip()) for name in side.split(",")] for side in sides]
-    flat = [artifact for side in chosen for artifact in side]
-    if len({artifact.key for artifact in flat}) < len(flat):
-        raise UsageError("The same run is named twice.")
-    _refuse_unequal(ws, flat, config)
-    if config.by == "truncation":
-        name, deepest = max(((m, metrics.parse(m)[1]) for m in config.metrics), key=lambda pair: pair[1])
-        for chosen_run in flat:
-            hint = f"Smaller cutoffs for {chosen_run.path.name}"
-            Run(ws, chosen_run).refuse_longer(name, deepest, hint=hint)
-    names = _names(chosen)
+    config = _config(layers.get("compare", {}))
+    by_truncation = config.by == "truncation"
+    find = partial(ws.find, dataset, "runs") if by_truncation else partial(_evaluation, ws, dataset, config)
+    found = [[find(name.strip()) for name in side.split(",")] for side in sides]
+    flat = [artifact for side in found for artifact in side]
+    refuse_repeated(flat)
+    refuse_other_data([ws.input(a, "runs") if a.kind == "eval" else a for a in flat])
+    if by_truncation:
+        deepest = max(config.metrics, key=lambda metric: metrics.parse(metric)[1])
+        for run in flat:
+            hint = f"Smaller cutoffs for {run.path.name}"
+            Run(ws, run).refuse_longer(deepest, metrics.parse(deepest)[1], hint=hint)
+    else:
+        _refuse_unequal(ws, flat, config)
+    names = _names(found)
     label = "-vs-".join(names)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
-    settings = config.model_dump(mode="json") | {"sides": [len(side) for side in chosen]}
+    settings = config.model_dump(mode="json") | {"sides": [len(side) for side in found]}
     inputs = {f"{flat[0].kind}{number}": artifact for number, artifact in enumerate(flat)}
     made = Plan(dataset, "comparisons", label, VERSION, {"compare": settings}, inputs)
-    return Comparison(made, config, names, chosen)
+    return Comparison(made, config, names, found)
 
 
-def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Bar) -> Artifact:
-    """Fill the table and write it."""
+def _config(given: dict[str, Any]) -> CompareConfig:
+    """The settings, with metrics in one spelling. Raises UsageError for settings that do not fit each other."""
+    config = validate(CompareConfig, "compare", given)
+    for by, keys in (("truncation", ("drop", "longer_than")), ("length", ("lengths",))):
+        if config.by != by and (unused := sorted(given.keys() & set(keys))):
+            message = f"compare.{unused[0]} is for '{by}', and this compares by '{config.by}'."
+            raise UsageError(message, hint=f"--by {by}, or leave it out")
+    if list(config.lengths) != sorted(set(config.lengths)):
+        message = f"compare.lengths must rise (given: {', '.join(map(str, config.lengths))})."
+        raise UsageError(message, hint="For example: --set compare.lengths=[4,6,10,20]")
+    if config.by == "truncation" and config.drop > config.longer_than:
+        message = f"Histories with more than {config.longer_than} items cannot all lose {config.drop}."
+        raise UsageError(message, hint=f"--drop {config.longer_than} at most, or --set compare.longer_than=N")
+    return config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
+
+
+def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Callable[[int], Any]) -> Artifact:
+    """Compute the table and write it; ``bar`` makes a progress bar over a number of users."""
     config = comparison.config
     with ws.build(comparison.plan) as draft:
         if config.by == "truncation":
-            found = truncated(ws, comparison.sides, config, resolve_device(device), bar)
+            ranks = truncated(ws, comparison.sides, config, resolve_device(device), bar)
         else:
-            found = evaluated(ws, comparison.sides, config)
-        rows = table(found, comparison.names, config.metrics, draws=config.draws, seed=config.seed)
+            ranks = evaluated(ws, comparison.sides, config)
+        rows = table(ranks, comparison.names, config.metrics, draws=config.draws, seed=config.seed)
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), draft.path / "table.parquet")
         title = f"# {' and '.join(comparison.names)} on {comparison.plan.dataset}, {config.split} split\n\n"
         title += mark(ws, comparison.plan)
@@ -131,87 +127,71 @@ def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Bar) -> Arti
     return ws.made(comparison.plan)
 
 
-# ---- what is compared ------------------------------------------------------------------------------
-
-
-def _evaluation(ws: Workspace, dataset: str, name: str, config: CompareConfig) -> Artifact:
-    """The evaluation of a run on the split by its own search, or the evaluation of that very name."""
-    everything = ws.all(dataset, "eval")
-    if any(name in (e.path.name, str(e.path), e.path.name.rpartition("-")[0]) for e in everything):
+def _evaluation(ws: Workspace, dataset: str, config: CompareConfig, name: str) -> Artifact:
+    """The evaluation with this name, or the evaluation of the run with this name by the run's default search."""
+    evaluations = ws.all(dataset, "eval")
+    if any(name in (e.path.name, str(e.path), e.path.name.rpartition("-")[0]) for e in evaluations):
         return ws.find(dataset, "eval", name)
-    chosen = ws.find(dataset, "runs", name)
-    way = {"split": config.split, "search": Run(ws, chosen).own_search}
-    of_run = [e for e in everything if e.manifest["inputs"]["runs"]["key"] == chosen.key]
-    found = [e for e in of_run if way.items() <= e.config["evaluate"].items()]
-    if not found:
-        raise InputError(
-            f"{chosen.path.name} was not evaluated on the {config.split} split yet.",
-            hint=f"genrec evaluate --dataset {dataset} --run {chosen.path.name} --split {config.split}",
-        )
-    if len({canonical_json(_way(e)) for e in found}) > 1:
-        lines = "\n".join(f"  {e.path.name}" for e in found)
-        raise InputError(f"{chosen.path.name} was evaluated in several ways:\n{lines}", hint="Name one of these")
-    return ws.verified(found[0])
+    run = ws.find(dataset, "runs", name)
+    wanted = {"split": config.split, "search": Run(ws, run).default_search}
+    evaluations = [e for e in evaluations if e.manifest["inputs"]["runs"]["key"] == run.key]
+    evaluations = [e for e in evaluations if wanted.items() <= e.config["evaluate"].items()]
+    if not evaluations:
+        hint = f"genrec evaluate --dataset {dataset} --run {run.path.name} --split {config.split}"
+        raise InputError(f"{run.path.name} was not evaluated on the {config.split} split yet.", hint=hint)
+    if len({_rank_settings(e) for e in evaluations}) > 1:
+        lines = "\n".join(f"  {e.path.name}" for e in evaluations)
+        raise InputError(f"{run.path.name} was evaluated in several ways:\n{lines}", hint="Name one of these")
+    return ws.verified(evaluations[0])
 
 
-def _way(evaluation: Artifact) -> dict[str, Any]:
-    """What decides the ranks of an evaluation. Cutoffs do not: they are cut from the same lists."""
-    way = {name: value for name, value in evaluation.config["evaluate"].items() if name != "at"}
-    return way | {"settings": evaluation.config.get("search", {}), "version": evaluation.manifest["version"]}
+def _rank_settings(evaluation: Artifact) -> str:
+    """The settings that change the ranks of an evaluation. Cutoffs do not change them."""
+    settings = {name: value for name, value in evaluation.config["evaluate"].items() if name != "at"}
+    settings |= {"settings": evaluation.config.get("search", {}), "version": evaluation.manifest["version"]}
+    return canonical_json(settings)
 
 
-def _refuse_unequal(ws: Workspace, flat: list[Artifact], config: CompareConfig) -> None:
-    """What the sides must share, from their manifests; users and targets are checked when they are read."""
-    runs = [ws.input(a, "runs") if a.kind == "eval" else a for a in flat]
-    if len({run.manifest["inputs"]["data"]["digest"] for run in runs}) > 1:
-        raise UsageError("The runs were trained on different data, so their users are not the same.")
-    if flat[0].kind == "runs":
-        return
-    ways = [a.config["evaluate"] for a in flat]
-    told = [
-        way | ({"search": "the model's own"} if way["search"] == Run(ws, run).own_search else {})
-        for way, run in zip(ways, runs, strict=True)
-    ]
-    for key in ("split", "search"):
-        if len(values := {str(way[key]) for way in told}) > 1:
-            raise UsageError(
-                f"The evaluations differ in '{key}': {', '.join(sorted(values))}.", hint="Evaluate all in one way"
-            )
-    if ways[0]["split"] != config.split:
-        raise UsageError(f"The evaluations are of the {ways[0]['split']} split.", hint=f"--split {ways[0]['split']}")
+def _refuse_unequal(ws: Workspace, evaluations: list[Artifact], config: CompareConfig) -> None:
+    """Check split, search and cutoffs in the manifests. Users and targets are checked when they are read."""
+    settings = [evaluation.config["evaluate"] for evaluation in evaluations]
+    default = [Run(ws, ws.input(evaluation, "runs")).default_search for evaluation in evaluations]
+    searches = ["the model's" if s["search"] == d else s["search"] for s, d in zip(settings, default, strict=True)]
+    for key, values in (("split", {s["split"] for s in settings}), ("search", set(searches))):
+        if len(values) > 1:
+            message = f"The evaluations differ in '{key}': {', '.join(sorted(values))}."
+            raise UsageError(message, hint="Evaluate all with the same settings")
+    split = settings[0]["split"]
+    if split != config.split:
+        raise UsageError(f"The evaluations are of the {split} split.", hint=f"--split {split}")
     deepest = max(metrics.parse(m)[1] for m in config.metrics)
-    if any(not registry.load("search", way["search"]).exact and deepest > max(way["at"]) for way in ways):
+    if any(not registry.load("search", s["search"]).exact and deepest > max(s["at"]) for s in settings):
         raise UsageError(f"An approximate list has no rank {deepest}.", hint="Evaluate with a larger --at")
 
 
 def _names(sides: list[list[Artifact]]) -> list[str]:
-    """``rpg-s0`` of one run, ``rpg`` of its seeds; full names, or the evaluations', where these are not told apart."""
-
-    def name(side: list[Artifact]) -> str:
-        labels = [_run_name(artifact).rpartition("-")[0] for artifact in side]
+    """``rpg-s0`` for one run, ``rpg`` for its seeds; longer names where two sides would have the same."""
+    runs = [[_run_name(artifact) for artifact in side] for side in sides]
+    short = []
+    for side in runs:
+        labels = [name.rpartition("-")[0] for name in side]
         settings = {re.sub(r"-s\d+$", "", label) for label in labels}
-        return settings.pop() if len(side) > 1 and len(settings) == 1 else "+".join(labels)
-
-    names = [name(side) for side in sides]
-    if len(set(names)) < len(names):
-        names = ["+".join(map(_run_name, side)) for side in sides]
-    if len(set(names)) < len(names):  # evaluations of one run
-        names = ["+".join(artifact.path.name for artifact in side) for side in sides]
-    return names
+        short.append(settings.pop() if len(side) > 1 and len(settings) == 1 else "+".join(labels))
+    names = [short, ["+".join(side) for side in runs], ["+".join(a.path.name for a in side) for side in sides]]
+    return next((unique for unique in names if len(set(unique)) == len(unique)), names[-1])
 
 
 def _run_name(artifact: Artifact) -> str:
-    """The folder of a run, or of the run that an evaluation is of."""
-    inputs = artifact.manifest["inputs"]
-    return Path(inputs["runs"]["path"]).name if artifact.kind == "eval" else artifact.path.name
+    """The folder of a run, or of the run of an evaluation."""
+    return Path(artifact.manifest["inputs"]["runs"]["path"]).name if artifact.kind == "eval" else artifact.path.name
 
 
 def note(config: CompareConfig) -> str:
-    """What a reader must know to read the table."""
+    """The paragraph below the table."""
     if config.by == "truncation":
         return (
-            "Cut as printed, the item after the cut is the target: an item of the training part, which the model was\n"
-            "taught to predict here; that row measures memory. Dropped: the true target is to be found without the "
-            f"last {config.drop} items."
+            "Cut as printed: the target is the item after the cut. It belongs to the training part, and the model was\n"
+            f"trained to predict it here; that row measures memory. Dropped: the target is the test target, and the "
+            f"last {config.drop} items before it are removed."
         )
     return f"Differences are to the first run, users paired; {config.draws:,} draws; p adjusted over the whole table."

@@ -1,6 +1,7 @@
-"""The ranks that a comparison compares: of all users and of each slice, as they were evaluated or scored anew."""
+"""The ranks of a comparison, of all users and of each slice: read from evaluations, or computed by new scoring."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,32 +22,34 @@ from genrec_cli.stages.trained import Run
 if TYPE_CHECKING:
     from genrec_cli.stages.compare import CompareConfig
 
+Sides = Sequence[Sequence[Artifact]]
 COLUMNS = ["user", "target", *(f"{protocol}_{name}" for protocol in PROTOCOLS for name in ("rank", "ties"))]
 
 
-def evaluated(ws: Workspace, sides: Sequence[Sequence[Artifact]], config: "CompareConfig") -> list[Slice]:
-    """Ranks as they were evaluated, of all users and of each bin."""
+def evaluated(ws: Workspace, sides: Sides, config: "CompareConfig") -> list[Slice]:
+    """Ranks from the files of evaluations, of all users and of each slice.
+
+    Raises:
+        DataError: a file cannot be read, or two files have other users or targets.
+    """
     read = [[_per_user(evaluation) for evaluation in side] for side in sides]
     first = read[0][0]
-    for side, tables in zip(sides, read, strict=True):
-        for evaluation, found in zip(side, tables, strict=True):
-            for column in ("user", "target"):
-                if not np.array_equal(found[column], first[column]):
-                    raise DataError(f"{evaluation.path.name} has other {column}s than {sides[0][0].path.name}.")
+    for evaluation, table in zip(chain(*sides), chain(*read), strict=True):
+        for column in ("user", "target"):
+            if not np.array_equal(table[column], first[column]):
+                raise DataError(f"{evaluation.path.name} has other {column}s than {sides[0][0].path.name}.")
     ranks: list[Side] = [
         {p: Ranks(*(np.stack([t[f"{p}_{name}"] for t in tables]) for name in ("rank", "ties"))) for p in PROTOCOLS}
         for tables in read
     ]
-    everyone: list[Slice] = [("all", ranks)]
-    if config.by == "all":
-        return everyone
-    run = Run(ws, ws.input(sides[0][0], "runs"))
-    parts = _parts(run, first["user"] - 1, first["target"], config)
-    return everyone + [(name, [{p: side[p].of(rows) for p in PROTOCOLS} for side in ranks]) for name, rows in parts]
+    parts: list[tuple[str, np.ndarray]] = []
+    if config.by != "all":
+        parts = _parts(Run(ws, ws.input(sides[0][0], "runs")), first["user"] - 1, first["target"], config)
+    return [("all", ranks)] + [(name, [{p: s[p].of(rows) for p in PROTOCOLS} for s in ranks]) for name, rows in parts]
 
 
 def _parts(run: Run, user_U: np.ndarray, target_U: np.ndarray, config: "CompareConfig") -> list[tuple[str, np.ndarray]]:
-    """The rows of each slice."""
+    """The name and the rows of each slice."""
     if config.by == "cold-start":
         table = read_table(run.data.path / "items.parquet", ITEMS, ["train_count"])
         return slices.bins(table["train_count"].to_numpy()[target_U - 1], slices.COLD_START)
@@ -55,10 +58,8 @@ def _parts(run: Run, user_U: np.ndarray, target_U: np.ndarray, config: "CompareC
         return slices.bins(length_U, config.lengths)
     time_N = Histories.read(run.data.path, times=True).time
     if time_N is None:
-        raise UsageError(
-            f"{run.data.path.name} has no times, so that no target has a day.",
-            hint="--by length, or preprocess a log with a column of times (--time-col)",
-        )
+        hint = "--by length, or preprocess a log with a column of times (--time-col)"
+        raise UsageError(f"{run.data.path.name} has no times, so that no target has a day.", hint=hint)
     at_U = run.histories.offset[user_U] + length_U
     return slices.by_day(time_N[at_U], time_N[at_U - 1])
 
@@ -66,49 +67,39 @@ def _parts(run: Run, user_U: np.ndarray, target_U: np.ndarray, config: "CompareC
 def _per_user(evaluation: Artifact) -> dict[str, np.ndarray]:
     path = evaluation.path / "per_user.parquet"
     try:
-        found = pq.read_table(path, columns=COLUMNS)
-        return {name: found[name].to_numpy().astype(np.int64) for name in COLUMNS}
+        table = pq.read_table(path, columns=COLUMNS)
+        return {name: table[name].to_numpy().astype(np.int64) for name in COLUMNS}
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path} cannot be read: {error}.", hint="Evaluate again with --force") from None
 
 
 def truncated(
-    ws: Workspace,
-    sides: Sequence[Sequence[Artifact]],
-    config: "CompareConfig",
-    device: torch.device,
-    bar: Callable[[int], Any],
+    ws: Workspace, sides: Sides, config: "CompareConfig", device: torch.device, bar: Callable[[int], Any]
 ) -> list[Slice]:
-    """Every run scored on whole histories and on truncated ones."""
+    """Score every run on whole and on truncated histories."""
     over = f"over {config.longer_than}"
     names = ["all", over, f"{over}, last {config.drop} dropped", f"{over}, cut as printed (memory)"]
-    found = [[_conditions(Run(ws, artifact, device), config, bar) for artifact in side] for side in sides]
-    return [(name, [_stacked([seed[n] for seed in side]) for side in found]) for n, name in enumerate(names)]
+    outcomes = [[_conditions(Run(ws, artifact, device), config, bar) for artifact in side] for side in sides]
+    return [(name, [_stacked([seed[n] for seed in side]) for side in outcomes]) for n, name in enumerate(names)]
 
 
 def _conditions(run: Run, config: "CompareConfig", bar: Callable[[int], Any]) -> list[Outcome]:
-    """Whole histories of all users, of those with long ones, and these cut in the sound and in the printed way."""
+    """Outcomes on whole histories of all users and of those with long ones, then on truncated ones, both ways."""
     user, at = run.histories.targets(config.split)
-    few, few_at = slices.long_histories(run.histories, config.split, config.longer_than)
-    if not len(few):
-        raise DataError(
-            f"No history of the {config.split} split has more than {config.longer_than} items.",
-            hint="--set compare.longer_than=N takes shorter ones",
-        )
+    long, long_at = slices.long_histories(run.histories, config.split, config.longer_than)
+    if not len(long):
+        message = f"No history of the {config.split} split has more than {config.longer_than} items."
+        raise DataError(message, hint="--set compare.longer_than=N takes shorter ones")
     size = {"max_length": run.max_length, "batch_size": 256}
-    cuts = [
-        slices.truncated_batches(run.histories, few, few_at, config.drop, "sound", **size),
-        slices.truncated_batches(run.histories, few, few_at, config.drop, "printed", **size),
-    ]
+    sound = slices.truncated_batches(run.histories, long, long_at, config.drop, "sound", **size)
+    printed = slices.truncated_batches(run.histories, long, long_at, config.drop, "printed", **size)
     ranker = run.ranker()
-    with bar(len(user) + 3 * len(few)) as progress:
-        batches = [run.batches(user, at), run.batches(few, few_at), *cuts]
+    with bar(len(user) + 3 * len(long)) as progress:
+        batches = [run.batches(user, at), run.batches(long, long_at), sound, printed]
         return [evaluate(ranker, part, run.device, tick=progress.update).by_user() for part in batches]
 
 
 def _stacked(outcomes: list[Outcome]) -> Side:
-    """Ranks of several seeds."""
-    return {
-        p: Ranks(*(np.stack([getattr(o.ranks[p], name) for o in outcomes]) for name in ("above", "ties")))
-        for p in PROTOCOLS
-    }
+    """The ranks of several seeds."""
+    ranks = {p: [outcome.ranks[p] for outcome in outcomes] for p in PROTOCOLS}
+    return {p: Ranks(np.stack([r.above for r in seed]), np.stack([r.ties for r in seed])) for p, seed in ranks.items()}

@@ -1,4 +1,4 @@
-"""The table of a comparison: slices x protocols x metrics x sides, each side paired with the first, user by user."""
+"""The table of a comparison: slices x protocols x metrics x sides, each side paired with the first per user."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,52 +12,40 @@ from genrec_cli.engine.protocols import LABELS, PROTOCOLS, Protocol
 
 
 class Ranks(NamedTuple):
-    """The targets' ranks under one side and protocol; row s is seed s, the columns are the same users on all sides."""
+    """Ranks of the targets of one side and protocol: a row per seed, a column per user (the same for all sides)."""
 
     above_SU: np.ndarray
     ties_SU: np.ndarray
 
     def of(self, rows: np.ndarray) -> "Ranks":
-        """The same for some users."""
+        """The ranks of some users."""
         return Ranks(self.above_SU[:, rows], self.ties_SU[:, rows])
 
 
 Side = dict[Protocol, Ranks]
 Slice = tuple[str, list[Side]]
 """A name, and the ranks of every side within it."""
-
+NUMBERS = ("value", "sd", "difference", "relative", "low", "high", "p", "p_holm")
 SCHEMA = pa.schema(
-    [
-        ("slice", pa.string()),
-        ("users", pa.int64()),
-        ("metric", pa.string()),
-        ("seen", pa.string()),
-        ("run", pa.string()),
-        ("seeds", pa.int64()),
-    ]
-    + [(name, pa.float64()) for name in ("value", "sd", "difference", "relative", "low", "high", "p", "p_holm")]
+    [("slice", pa.string()), ("users", pa.int64())]
+    + [(name, pa.string()) for name in ("metric", "seen", "run")]
+    + [("seeds", pa.int64()), *((name, pa.float64()) for name in NUMBERS)]
 )
-"""``seen``: the protocol, "kept" or "left_out"; ``sd`` is over seeds; ``difference`` is to the first run, with its 95 %
-interval over users."""
+"""``seen``: the protocol; ``sd``: standard deviation over seeds; ``difference``: to the first run, with its 95 %
+interval over users (``low``, ``high``)."""
 
 
 def table(
-    found: Sequence[Slice], names: Sequence[str], measures: Sequence[str], *, draws: int, seed: int
+    slices: Sequence[Slice], names: Sequence[str], measures: Sequence[str], *, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """A row for each slice, metric, protocol and side; p-values adjusted over all of them (Holm)."""
-    rows = [
-        row
-        for name, sides in found
-        for metric in measures
-        for protocol in PROTOCOLS
-        for row in _rows(
-            {"slice": name, "metric": metric, "seen": protocol},
-            names,
-            [metrics.per_user(*metrics.parse(metric), *side[protocol]) for side in sides],
-            draws=draws,
-            seed=seed,
-        )
-    ]
+    """One row per slice, metric, protocol and side; p-values are adjusted over all of them (Holm)."""
+    rows: list[dict[str, Any]] = []
+    for name, sides in slices:
+        for metric in measures:
+            for protocol in PROTOCOLS:
+                cell = {"slice": name, "metric": metric, "seen": protocol}
+                value_SU = [metrics.per_user(*metrics.parse(metric), *side[protocol]) for side in sides]
+                rows += _rows(cell, names, value_SU, draws=draws, seed=seed)
     tested = [row for row in rows if row["p"] is not None]
     for row, adjusted in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = float(adjusted)
@@ -67,18 +55,15 @@ def table(
 def _rows(
     cell: dict[str, Any], names: Sequence[str], value_SU: Sequence[np.ndarray], *, draws: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """One slice, metric and protocol: the baseline, then the others with their difference to it."""
-    users = value_SU[0].shape[1]
-    baseline_U = value_SU[0].mean(0)
-    for number, (run_name, of_run_SU) in enumerate(zip(names, value_SU, strict=True)):
-        seeds = len(of_run_SU)
-        row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | cell
-        row |= {"users": users, "run": run_name, "seeds": seeds}
+    """One slice, metric and protocol: the baseline, then the other sides with their difference to it."""
+    users, baseline_U = value_SU[0].shape[1], value_SU[0].mean(0)
+    for number, (run, run_SU) in enumerate(zip(names, value_SU, strict=True)):
+        row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | cell | {"users": users, "run": run, "seeds": len(run_SU)}
         if users:
-            row["value"] = float(of_run_SU.mean())
-            row["sd"] = float(of_run_SU.mean(1).std(ddof=1)) if seeds > 1 else None
+            row["value"] = float(run_SU.mean())
+            row["sd"] = float(run_SU.mean(1).std(ddof=1)) if len(run_SU) > 1 else None
         if users and number:
-            gain = difference(of_run_SU.mean(0), baseline_U, draws=draws, seed=seed)
+            gain = difference(run_SU.mean(0), baseline_U, draws=draws, seed=seed)
             base = float(baseline_U.mean())
             row |= {"difference": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}
             row["relative"] = gain.mean / base if base else None
@@ -86,7 +71,7 @@ def _rows(
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows for people; what is the same or empty everywhere is left out."""
+    """Columns and rows for people. Columns that are empty everywhere are left out."""
     head = ["slice", "users", "metric", "protocol", "run", "value"]
     body = [[row["slice"], row["users"], row["metric"], LABELS[row["seen"]], row["run"], row["value"]] for row in rows]
     if any(row["sd"] is not None for row in rows):

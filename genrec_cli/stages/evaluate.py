@@ -1,4 +1,4 @@
-"""evaluate: a run -> its metrics on a split, user by user, with seen items in the ranking and without them."""
+"""evaluate: a run -> its metrics on a split, per user, with seen items kept in the ranking and with them left out."""
 
 import time
 from collections.abc import Callable
@@ -31,16 +31,16 @@ VERSION = 6
 
 
 class EvaluateConfig(Section):
-    """What to measure, and how lists are decoded."""
+    """What is measured, and by which search."""
 
     split: Literal["valid", "test"] = "test"
     """valid or test."""
     at: tuple[int, ...] = (5, 10)
     """Cutoffs of Recall, NDCG and MRR."""
     search: str = "auto"
-    """auto: the model's own; exhaustive: every item is scored; graph: RPG's approximate search ([search])."""
+    """auto: the search of the model; exhaustive: every item is scored; graph: RPG's approximate search ([search])."""
     users: int | None = Field(None, ge=1)
-    """Measure on so many users, always the same ones; none: all."""
+    """Number of users to measure, always the same ones; none: all."""
     batch_size: int = Field(256, ge=1)
     """Users scored at once."""
 
@@ -53,14 +53,14 @@ def plan(
     if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
     search = None if config.search == "auto" else config.search
-    chosen = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("search"))
-    chosen.refuse_longer(f"--at {max(config.at)}", max(config.at))
-    config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "search": chosen.search_name})
+    trained = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("search"))
+    trained.refuse_longer(f"--at {max(config.at)}", max(config.at))
+    config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "search": trained.search_name})
     resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
-    if settings := chosen.settings.model_dump(mode="json"):
+    if settings := trained.settings.model_dump(mode="json"):
         resolved["search"] = settings
-    label = f"{chosen.label}-{config.split}{chosen.search.suffix}"
-    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": chosen.artifact}), config
+    label = f"{trained.label}-{config.split}{trained.search.suffix}"
+    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": trained.artifact}), config
 
 
 def run(
@@ -68,76 +68,69 @@ def run(
 ) -> Artifact | None:
     """Score every user of the split; write per_user.parquet and topk.parquet.
 
-    Several processes take the batches in turn; the first one gathers and writes, the others return None.
+    Several processes take the batches in turn; the main one gathers and writes, the others return None.
     """
     where, process = resolve_device(device), current_group()
-    layer = plan.config.get("search")
-    chosen = Run(ws, plan.inputs["runs"], where, search=config.search, layer=layer)
-    user, at = chosen.histories.targets(config.split, sample=config.users)
+    trained = Run(ws, plan.inputs["runs"], where, search=config.search, layer=plan.config.get("search"))
+    user, at = trained.histories.targets(config.split, sample=config.users)
     if len(user) == 0:
         raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
-    k, cutoffs = min(max(config.at), chosen.catalog.items), list(config.at)
+    k, cutoffs = min(max(config.at), trained.catalog.items), list(config.at)
     size = process.batch_size(config.batch_size, len(user))
     exact = None
-    if not chosen.search.exact and isinstance(chosen.model, Exhaustive.interface):
-        exact = ExactRanker(chosen.model, chosen.catalog)
-    making = ws.build(plan) if process.main else nullcontext(Draft(ws.path(plan)))
-    with making as draft, bar(len(user) // process.world * (2 if exact else 1)) as progress:
+    if not trained.search.exact and isinstance(trained.model, Exhaustive.interface):
+        exact = ExactRanker(trained.model, trained.catalog)
+    target = ws.build(plan) if process.main else nullcontext(Draft(ws.path(plan)))
+    with target as draft, bar(len(user) // process.world * (2 if exact else 1)) as progress:
         process.barrier()
-        clock = Clock(where)
-        ranker = chosen.ranker()
-        build_seconds, clock = clock.seconds(), Clock(where)
+        start = time.perf_counter()
+        ranker = trained.ranker()
+        build_seconds, start = seconds_since(start, where), time.perf_counter()
 
-        def ranked(by: Ranker) -> Outcome:
-            batches = chosen.batches(user, at, batch_size=size, first=process.rank, every=process.world)
-            return gathered(evaluate(by, batches, where, k=k, tick=progress.update))
+        def outcome_of(ranker: Ranker) -> Outcome:
+            batches = trained.batches(user, at, batch_size=size, first=process.rank, every=process.world)
+            return gathered(evaluate(ranker, batches, where, k=k, tick=progress.update))
 
-        def means(of: Outcome, level: str = "item") -> dict[str, dict[str, float]]:
-            return {protocol: of.means(cutoffs, level=level, protocol=protocol) for protocol in PROTOCOLS}
+        def means(outcome: Outcome, level: str = "item") -> dict[str, dict[str, float]]:
+            return {protocol: outcome.means(cutoffs, level=level, protocol=protocol) for protocol in PROTOCOLS}
 
-        outcome, seconds = ranked(ranker), clock.seconds()
-        draft.result |= {"model": chosen.model_name, "run": chosen.name, "split": config.split, "users": len(user)}
+        outcome, seconds = outcome_of(ranker), seconds_since(start, where)
+        draft.result |= {"model": trained.model_name, "run": trained.name, "split": config.split, "users": len(user)}
         draft.result |= {"users_per_second": console.rate(len(user) / seconds), "search": config.search}
         draft.result |= {"metrics": means(outcome), "code_metrics": means(outcome, "code")}
         draft.result |= {name: float(value.mean()) for name, value in outcome.stats.items()}
-        if not chosen.search.exact:
+        if not trained.search.exact:
             draft.result["build_seconds"] = round(build_seconds, 3)
         if finding := invalid_codes(draft.result.get("valid_fraction")):
             draft.result["diagnosis"] = [asdict(finding)]
         if exact:
-            found = ranked(exact)
-            lists = outcome.ranks["kept"].item, found.ranks["kept"].item
-            draft.result |= {"recall_against_exact": recall_of(*lists), "exact_metrics": means(found)}
+            reference = outcome_of(exact)
+            lists = outcome.ranks["kept"].item, reference.ranks["kept"].item
+            draft.result |= {"recall_against_exact": recall_of(*lists), "exact_metrics": means(reference)}
         if not process.main:
             return None
-        _write(draft.path, outcome, chosen.histories.length[outcome.user], cutoffs)
+        _write(draft.path, outcome, trained.histories.length[outcome.user], cutoffs)
     return ws.made(plan)
 
 
-class Clock:
-    """Wall time of work on a device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.began = device, time.perf_counter()
-
-    def seconds(self) -> float:
-        """Since the start, once the device has finished."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return max(time.perf_counter() - self.began, 1e-9)
+def seconds_since(start: float, device: torch.device) -> float:
+    """Wall time since ``start`` (``time.perf_counter``), after the work of the device has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return max(time.perf_counter() - start, 1e-9)
 
 
 def _write(folder: Path, outcome: Outcome, length_U: np.ndarray, cutoffs: list[int]) -> None:
-    """Users in the order of the user table; ids from 1. A column is named for its protocol: ``kept_NDCG@10``."""
+    """Users in the order of the user table, ids from 1; names of columns begin with the protocol: ``kept_NDCG@10``."""
     ids = {"user": (outcome.user + 1).astype("uint32"), "target": outcome.target.astype("uint32")}
     users: dict[str, Any] = ids | {"history_length": length_U.astype("uint32")}
     lists: dict[str, Any] = dict(ids)
-    for protocol, found in outcome.ranks.items():
-        users |= {f"{protocol}_rank": found.above.astype("uint32"), f"{protocol}_ties": found.ties.astype("uint32")}
-        for level, above, ties in (("", found.above, found.ties), ("code_", found.code_above, found.code_ties)):
+    for protocol, ranks in outcome.ranks.items():
+        users |= {f"{protocol}_rank": ranks.above.astype("uint32"), f"{protocol}_ties": ranks.ties.astype("uint32")}
+        for level, above, ties in (("", ranks.above, ranks.ties), ("code_", ranks.code_above, ranks.code_ties)):
             for name, value in metrics.table(above, ties, cutoffs).items():
                 users[f"{protocol}_{level}{name}"] = value.astype("float32")
-        for name, value in (("items", found.item.astype("uint32")), ("scores", found.score.astype("float32"))):
+        for name, value in (("items", ranks.item.astype("uint32")), ("scores", ranks.score.astype("float32"))):
             flat = pa.array(value.ravel())
             lists[f"{protocol}_{name}"] = pa.FixedSizeListArray.from_arrays(flat, value.shape[1])
     pq.write_table(pa.table(users), folder / "per_user.parquet", compression="zstd")

@@ -1,11 +1,11 @@
-"""figures: the logs of runs -> curves; of a run of masked history learning also its entropies and masks.
+"""figures: the logs of runs -> curves; for a run of masked history learning also its entropies and masks.
 
-The figures of a run are an artifact of their own and no part of the run: a run's content does not depend on
-whether matplotlib is there, and one set of figures may show several runs.
+The figures are an artifact apart from the runs: the content of a run does not depend on matplotlib, and one set of
+figures may show several runs.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +17,18 @@ from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Count, Section, Seed, validate
 from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.data.names import Names
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
+from genrec_cli.models.base import EntropyModel
 from genrec_cli.report import entropy, figures, noise, tradeoff
 from genrec_cli.stages.case_study import labels_of
-from genrec_cli.stages.trained import Run
+from genrec_cli.stages.trained import Run, refuse_repeated
 
 VERSION = 2
-MOST_RUNS = 12
-"""Runs in one figure; more of them could not be told apart."""
+MAX_RUNS = 12
+"""Runs in one figure; a reader cannot distinguish more of them."""
 
 
 class FiguresConfig(Section):
@@ -35,66 +37,59 @@ class FiguresConfig(Section):
     users: Count = 1000
     """Users whose training histories are read for entropies and masks."""
     seed: Seed = 0
-    """Chooses the users and draws the masks."""
+    """Seed for the users and the masks."""
 
 
 def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -> Plan:
-    """Resolve the runs: those named, or the only one. All errors of the user's come from here."""
+    """Resolve the runs: those named, or the only one. All errors of the user are raised here."""
     figures.require_matplotlib()
     runs = [ws.find(dataset, "runs", name) for name in names] or [ws.find(dataset, "runs")]
-    if len({run.key for run in runs}) < len(runs):
-        raise UsageError("The same run is named twice.")
-    if len(runs) > MOST_RUNS:
-        raise UsageError(f"{len(runs)} runs in one figure cannot be told apart.", hint=f"Name at most {MOST_RUNS}")
+    refuse_repeated(runs)
+    if len(runs) > MAX_RUNS:
+        raise UsageError(f"{len(runs)} runs in one figure cannot be told apart.", hint=f"Name at most {MAX_RUNS}")
     for run in runs:
         if not (run.path / "log.parquet").is_file():
-            raise UsageError(
-                f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs.",
-                hint="genrec list runs    shows the others",
-            )
+            message = f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs."
+            raise UsageError(message, hint="genrec list runs    shows the others")
     label = "-vs-".join(run.label for run in runs)[:60]
-    settings = {"figures": config.model_dump(mode="json")}
-    return Plan(dataset, "figures", label, VERSION, settings, {f"runs{n}": run for n, run in enumerate(runs)})
+    inputs = {f"runs{n}": run for n, run in enumerate(runs)}
+    return Plan(dataset, "figures", label, VERSION, {"figures": config.model_dump(mode="json")}, inputs)
 
 
 def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: Callable[[int], Any]) -> Artifact:
     """Draw ``training`` for all runs together; for each run of MHL ``entropy``, ``entropy-epochs`` and ``masked``,
-    for each of MDGR ``mask-counts``."""
-    where = resolve_device(device)
-    runs = list(plan.inputs.values())
+    for each run of MDGR ``mask-counts``."""
+    where, runs = resolve_device(device), list(plan.inputs.values())
     curves = [_curve(run, label) for run, label in zip(runs, labels_of(runs), strict=True)]
     with ws.build(plan) as draft:
-        names = ", ".join(curve.label for curve in curves) if len(curves) == 1 else f"{len(curves)} runs"
+        names = curves[0].label if len(curves) == 1 else f"{len(curves)} runs"
         files = figures.save(figures.training(curves, f"{names} on {plan.dataset}"), draft.path, "training")
         for number, (run, curve) in enumerate(zip(runs, curves, strict=True), 1):
             suffix = f"-{number}" if len(runs) > 1 else ""
-            if any(row["ratio"] > 0 for row in curve.rows) and registry.load(
-                "model", run.config["model"]["name"]
-            ).masking in ("random", "entropy"):
+            masking = registry.load("model", run.config["model"]["name"]).masking
+            if masking in ("random", "entropy") and any(row["ratio"] > 0 for row in curve.rows):
                 files += _of_masks(Run(ws, run, where), curve, config, draft, suffix, bar)
-            if shares := noise.mask_counts(curve.rows):
-                drawn = noise.over_epochs(curve.rows, f"Masked digits of a target while {curve.label} learned")
-                files += figures.save(drawn, draft.path, f"mask-counts{suffix}")
-                table = {"epoch": [row["epoch"] for row in curve.rows]} | {str(k): v for k, v in shares.items()}
+            if fractions := noise.mask_counts(curve.rows):
+                figure = noise.over_epochs(curve.rows, f"Masked digits of a target while {curve.label} learned")
+                files += figures.save(figure, draft.path, f"mask-counts{suffix}")
+                table = {"epoch": [row["epoch"] for row in curve.rows]} | {str(k): v for k, v in fractions.items()}
                 pq.write_table(pa.table(table), draft.path / f"mask-counts{suffix}.parquet")
         draft.result |= {"runs": [run.path.name for run in runs], "figures": files}
     return ws.made(plan)
 
 
 def plan_sweep(ws: Workspace, dataset: str, name: str) -> Plan:
-    """Resolve a finished sweep whose table says how fast each row decodes."""
+    """Resolve a finished sweep whose table has the speed of each row."""
     figures.require_matplotlib()
     sweep = ws.find(dataset, "sweeps", name)
     if tradeoff.SPEED not in sweep.result["columns"] or len(sweep.result["columns"]) < 2:
-        raise UsageError(
-            f"The table of {sweep.path.name} does not hold {tradeoff.SPEED} beside a metric.",
-            hint=f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]',
-        )
+        hint = f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]'
+        raise UsageError(f"The table of {sweep.path.name} lacks {tradeoff.SPEED} or a metric.", hint=hint)
     return Plan(dataset, "figures", sweep.label, VERSION, {"figures": {}}, {"sweeps": sweep})
 
 
 def run_sweep(ws: Workspace, plan: Plan) -> Artifact:
-    """Draw ``tradeoff``: the first metric of the sweep's table against users a second."""
+    """Draw ``tradeoff``: the first metric of the sweep's table against users per second."""
     sweep = plan.inputs["sweeps"]
     metric = next(column for column in sweep.result["columns"] if column != tradeoff.SPEED)
     title = f"{sweep.config['sweep']['title']}: {plan.dataset}, {sweep.result['split']} split"
@@ -117,64 +112,54 @@ def _curve(run: Artifact, label: str) -> figures.Curve:
 
 
 def _of_masks(
-    of: Run, curve: figures.Curve, config: FiguresConfig, draft: Draft, suffix: str, bar: Callable[[int], Any]
+    run: Run, curve: figures.Curve, config: FiguresConfig, draft: Draft, suffix: str, bar: Callable[[int], Any]
 ) -> list[str]:
-    """Entropies and masks of one run: figures, and their numbers as Parquet."""
-    run, device = of.artifact, of.device
-    count_I = of.catalog.train_count_I.cpu().numpy()
-    batches = sample(of.histories, max_length=of.max_length, users=config.users, seed=config.seed)
+    """Entropies and masks of one run, as figures and as Parquet."""
+    count_I = run.catalog.train_count_I.cpu().numpy()
+    batches = sample(run.histories, max_length=run.max_length, users=config.users, seed=config.seed)
+    samplers = mask_samplers(run.artifact, run.device, config.seed)
     with bar(sum(batch.packing.sequences for batch in batches)) as progress:
-        found = entropy.survey(of.model, batches, device, policies(run, device, config.seed), tick=progress.update)
-    hidden = {phase: entropy.hidden_items(found, phase, count_I) for phase in found.hidden_N}
-    title = f"{curve.label} on {run.dataset}"
+        model = cast(EntropyModel, run.model)
+        survey = entropy.survey(model, batches, run.device, samplers, tick=progress.update)
+    stats = {phase: entropy.mask_stats(survey, phase, count_I) for phase in survey.masked_N}
+    title = f"{curve.label} on {run.artifact.dataset}"
     drawn = {
-        "entropy": entropy.entropies(found, curve.rows, of.catalog.codewords, f"How uncertain {title} is"),
-        "masked": entropy.masked(hidden, of.names.shown, f"What {title} masks"),
+        "entropy": entropy.entropies(survey, curve.rows, run.catalog.codewords, f"Entropy of {title}"),
+        "masked": entropy.masked(stats, run.names.shown, f"Items masked in the training of {title}"),
     }
     if any(row.get("entropy/mean") is not None for row in curve.rows):
-        drawn["entropy-epochs"] = entropy.entropy_over_epochs(curve.rows, f"Entropy of {title} while it learned")
-    _write_numbers(draft, suffix, found, hidden, of, count_I)
+        drawn["entropy-epochs"] = entropy.entropy_over_epochs(curve.rows, f"Entropy of {title} over epochs")
+    _write_stats(draft, suffix, survey, stats, run.names, count_I)
     return [file for name, figure in drawn.items() for file in figures.save(figure, draft.path, name + suffix)]
 
 
-def policies(run: Artifact, device: torch.device, seed: int) -> dict[str, HistoryMasks]:
-    """What chooses the masks in each masking phase of a run, at the phase's initial ratio."""
+def mask_samplers(run: Artifact, device: torch.device, seed: int) -> dict[str, HistoryMasks]:
+    """The mask sampler of each masking phase of a run, at the phase's initial ratio."""
     curriculum = validate(CurriculumConfig, "curriculum", run.config["curriculum"])
     generator = torch.Generator(device).manual_seed(seed)
-    return {
-        phase.name: HistoryMasks(
-            phase.mask, phase.granularity, phase.ratio, curriculum.budget, generator, curriculum.smoothing
-        )
-        for phase in curriculum.phases()
-        if phase.mask != "none" and phase.ratio > 0
-    }
+    last = curriculum.budget, generator, curriculum.smoothing
+    masking = [phase for phase in curriculum.phases() if phase.mask != "none" and phase.ratio > 0]
+    return {phase.name: HistoryMasks(phase.mask, phase.granularity, phase.ratio, *last) for phase in masking}
 
 
-def _write_numbers(
-    draft: Draft, suffix: str, found: entropy.Survey, hidden: dict[str, entropy.Hidden], of: Run, count_I: np.ndarray
+Stats = dict[str, entropy.MaskStats]
+
+
+def _write_stats(
+    draft: Draft, suffix: str, survey: entropy.Survey, stats_of: Stats, names: Names, count_I: np.ndarray
 ) -> None:
     """``masked.parquet``: one row per item and phase; ``entropy.parquet``: one row per position and digit."""
-    masked = [
-        pa.table(
-            {
-                "phase": [phase] * len(each.item),
-                "item": each.item,
-                "raw_id": [of.names.item[i - 1] for i in each.item],
-                "title": [of.names.title[i - 1] for i in each.item],
-                "train_count": count_I[each.item - 1],
-                "read": each.read,
-                "masked_fraction": each.share,
-            }
-        )
-        for phase, each in hidden.items()
-    ]
-    pq.write_table(pa.concat_tables(masked), draft.path / f"masked{suffix}.parquet")
-    real_NK = ~np.isnan(found.entropy_NK)
-    count_TK = np.zeros((found.position_N.max() + 1, real_NK.shape[1]))
-    total_TK = np.zeros_like(count_TK)
-    np.add.at(count_TK, found.position_N, real_NK)
-    np.add.at(total_TK, found.position_N, np.where(real_NK, found.entropy_NK, 0))
-    position, digit = np.nonzero(count_TK)
-    count, total = count_TK[position, digit], total_TK[position, digit]
-    table = {"position": position + 1, "digit": digit + 1, "read": count.astype(np.int64), "entropy": total / count}
+    tables = []
+    for phase, stats in stats_of.items():
+        index = stats.item - 1
+        table = {"phase": [phase] * len(index), "item": stats.item, "raw_id": [names.item[i] for i in index]}
+        table |= {"title": [names.title[i] for i in index], "train_count": count_I[index]}
+        tables.append(pa.table(table | {"read": stats.read, "masked_fraction": stats.fraction}))
+    pq.write_table(pa.concat_tables(tables), draft.path / f"masked{suffix}.parquet")
+    row, digit = np.nonzero(~np.isnan(survey.entropy_NK))
+    cell, index, read = np.unique(
+        np.stack([survey.position_N[row], digit]), axis=1, return_inverse=True, return_counts=True
+    )
+    mean = np.bincount(index.ravel(), weights=survey.entropy_NK[row, digit]) / read
+    table = {"position": cell[0] + 1, "digit": cell[1] + 1, "read": read, "entropy": mean}
     pq.write_table(pa.table(table), draft.path / f"entropy{suffix}.parquet")

@@ -1,4 +1,4 @@
-"""train: data (and codes) -> a run: the best weights, their configuration, the log."""
+"""train: data (and codes) -> a run: the weights of the best epoch, their configuration, the log."""
 
 import json
 import re
@@ -37,12 +37,15 @@ from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
 VERSION = 4
 INPUTS = "inputs.json"
-"""Digests of what a run is being trained on: a checkpoint is good for these and no others."""
+"""Digests of the inputs of an unfinished training. A checkpoint is resumed only with the same inputs."""
+Layers = dict[str, dict[str, Any]]
+Parts = tuple[Model, Catalog, Histories]
+CallbacksFor = Callable[[Loop], Callbacks]
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """A run before it starts."""
+    """A run before it starts. ``search`` holds the settings of the model's search, which validates."""
 
     plan: Plan
     model: str
@@ -51,80 +54,68 @@ class TrainPlan:
     curriculum: CurriculumConfig
     noise: NoiseConfig
     search: Section
-    """Settings of the model's own search, which validates."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Which artifacts to train on, each by label, key or path; None: the only one that fits."""
+    """The artifacts to train on, each by label, key or path; None: the only one that fits.
+
+    ``init_from`` is a run whose weights are the start (``engine/warm_start.py``).
+    """
 
     data: str | None = None
     codes: str | None = None
     vectors: str | None = None
     init_from: str | None = None
-    """A run whose weights are the start (``engine/warm_start.py``)."""
 
     def find(self, ws: Workspace, dataset: str, kind: type[Model]) -> dict[str, Artifact]:
-        """The artifacts that a model needs."""
-        found: dict[str, Artifact] = {}
+        """The artifacts that a model needs. Raises UsageError where the data lack times or attributes."""
+        inputs: dict[str, Artifact] = {}
         if "codes" in kind.needs:
-            codes = ws.find(dataset, "codes", self.codes, made_from=self.data and ws.find(dataset, "data", self.data))
-            found = {"data": ws.input(codes, "data"), "codes": codes}
-        else:
-            found = {"data": ws.find(dataset, "data", self.data)}
+            made_from = ws.find(dataset, "data", self.data) if self.data else None
+            inputs["codes"] = ws.find(dataset, "codes", self.codes, made_from=made_from)
+        codes = inputs.get("codes")
+        data = ws.input(codes, "data") if codes else ws.find(dataset, "data", self.data)
+        inputs = {"data": data, **inputs}
         if "vectors" in kind.needs:
-            codes = found.get("codes")
-            if codes is not None and self.vectors is None and "vectors" in codes.manifest["inputs"]:
-                found["vectors"] = ws.input(codes, "vectors")
-            else:
-                found["vectors"] = ws.find(dataset, "vectors", self.vectors, made_from=found["data"])
-        data = found["data"]
+            of_codes = codes and self.vectors is None and "vectors" in codes.manifest["inputs"]
+            given = None if of_codes else ws.find(dataset, "vectors", self.vectors, made_from=data)
+            inputs["vectors"] = given or ws.input(inputs["codes"], "vectors")
         if "times" in kind.needs and not data.result["times"]:
-            raise UsageError(
-                f"The model needs the time of each interaction, and {data.path.name} has none.",
-                hint="Give the log a column of times: genrec preprocess --time-col NAME, or choose another model",
-            )
+            hint = "Give the log a column of times: genrec preprocess --time-col NAME, or choose another model"
+            raise UsageError(f"The model needs the time of each interaction, and {data.path.name} has none.", hint=hint)
         if "attributes" in kind.needs and not (data.path / "attributes.parquet").is_file():
-            raise UsageError(
-                f"The model needs attributes of items, such as brands, and {data.path.name} has none.",
-                hint="genrec preprocess --items FILE    with columns brand or categories",
-            )
+            message = f"The model needs attributes of items, such as brands, and {data.path.name} has none."
+            raise UsageError(message, hint="genrec preprocess --items FILE    with columns brand or categories")
         if self.init_from is not None:
-            found["init"] = ws.find(dataset, "runs", self.init_from)
-        return found
+            inputs["init"] = ws.find(dataset, "runs", self.init_from)
+        return inputs
 
 
 def plan(
-    ws: Workspace,
-    dataset: str,
-    model: str,
-    layers: dict[str, dict[str, Any]],
-    *,
-    inputs: Inputs = Inputs(),
-    label: str | None = None,
+    ws: Workspace, dataset: str, model: str, layers: Layers, *, inputs: Inputs = Inputs(), label: str | None = None
 ) -> TrainPlan:
-    """Resolve inputs and configuration; all errors of the user's come from here, before any work."""
+    """Resolve inputs and settings. All errors of the user are raised here, before any work."""
     kind = registry.load("model", model)
     layers = merge(kind.defaults, layers)
-    settings = dict(layers.get("model", {}))
-    settings.pop("name", None)
+    settings = {name: value for name, value in layers.get("model", {}).items() if name != "name"}
     model_config = validate(kind.Config, "model", settings)
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
-    interface = f"In the class {kind.__name__}: search = NAME, of a search for its interface (docs/add-a-model.md)"
-    search_kind = matching_search(kind.search, model, interface)
-    # exact search has no settings, so [search] is not for it
+    hint = f"In the class {kind.__name__}: search = NAME, of a search for its interface (docs/add-a-model.md)"
+    search_kind = matching_search(kind.search, model, hint)
+    # Exact search has no settings, so it does not read [search].
     search = validate(search_kind.Config, "search", {} if search_kind.exact else layers.get("search", {}))
     refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search_kind, search)
     check_masking(kind, model, curriculum)
     kind.check(model_config, train)
-    found = inputs.find(ws, dataset, kind)
+    artifacts = inputs.find(ws, dataset, kind)
     config: dict[str, Any] = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         phases = [phase.model_dump(mode="json") for phase in curriculum.phases()]
-        kept = curriculum.model_dump(mode="json", include={"watch", "budget", "smoothing"})
-        config |= {"train": train.model_dump(mode="json"), "curriculum": {**kept, "phase": phases}}
+        common = curriculum.model_dump(mode="json", include={"watch", "budget", "smoothing"})
+        config |= {"train": train.model_dump(mode="json"), "curriculum": {**common, "phase": phases}}
         if kind.masking == "target":
             config["noise"] = noise.model_dump(mode="json")
     else:
@@ -134,43 +125,38 @@ def plan(
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
-    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, found)
+    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, artifacts)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
 
 
 def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -> None:
     """Refuse a curriculum with masks that the model cannot be trained with."""
-    able = {"random": {"none", "random"}, "entropy": {"none", "random", "entropy"}}.get(kind.masking, {"none"})
+    allowed = {"random": {"none", "random"}, "entropy": {"none", "random", "entropy"}}.get(kind.masking, {"none"})
     for phase in curriculum.phases():
-        if phase.mask not in able:
-            has = "no masks" if able == {"none"} else "random masks only"
-            raise UsageError(
-                f"The model '{model}' takes {has}, and the phase '{phase.name}' of the curriculum has {phase.mask} "
-                "masks.",
-                hint="--curriculum inf    trains without masks",
-            )
+        if phase.mask not in allowed:
+            accepted = "no masks" if allowed == {"none"} else "random masks only"
+            message = f"The model '{model}' takes {accepted}, and the phase '{phase.name}' has {phase.mask} masks."
+            raise UsageError(message, hint="--curriculum inf    trains without masks")
 
 
 def sections_of(model: str) -> list[str]:
-    """The sections that a model reads; a file may hold others, meant for another model."""
+    """The sections that a model reads. A configuration file may hold others, for other models."""
     kind = registry.load("model", model)
     unread = {"noise": kind.masking != "target", "search": registry.load("search", kind.search).exact}
     return [name for name in READS["train"] if not unread.get(name)]
 
 
-def train(
-    ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_for: Callable[[Loop], Callbacks]
-) -> Artifact | None:
-    """Train, from the last checkpoint if the run was begun before.
+def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_for: CallbacksFor) -> Artifact | None:
+    """Train; resume from the last checkpoint if there is one.
 
-    Where several processes train together, the first one writes the artifact; the others return None.
+    With several processes the main one writes the artifact, the others return None.
     """
     where = resolve_device(device)
-    model, catalog, histories = _assemble(run, where)
+    model, catalog, histories = parts = _assemble(run, where)
     if not current_group().main:
         if model.trainable:
             current_group().barrier()
-            loop = _loop(model, catalog, histories, run, where, ws.path(run.plan))
+            loop = _loop(run, parts, where, ws.path(run.plan))
             loop.callbacks = callbacks_for(loop)
             loop.run()
         return None
@@ -180,30 +166,27 @@ def train(
     with ws.build(run.plan, resumable=True, force=force) as draft:
         if not (draft.path / INPUTS).exists():
             write_atomically(draft.path / INPUTS, (json.dumps(_digests(ws, run.plan), indent=2) + "\n").encode())
-        config_json = json.dumps(run.plan.config, indent=2) + "\n"
-        (draft.path / "config.json").write_text(config_json, encoding="utf-8")
+        (draft.path / "config.json").write_text(json.dumps(run.plan.config, indent=2) + "\n", encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not model.trainable:
             model.fit(catalog, histories)
             save_weights(draft.path / BEST, model)
         else:
-            current_group().barrier()  # the others may look at the folder: what is not to be resumed is gone
-            draft.result |= _train(model, catalog, histories, run, where, draft.path, callbacks_for)
+            current_group().barrier()  # the other processes may read the folder: stale checkpoints are deleted
+            draft.result |= _train(run, parts, where, draft.path, callbacks_for)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(card(run, draft.result), encoding="utf-8")
     return ws.made(run.plan)
 
 
 def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
-    """What training would take: steps, phases, parameters, memory, time. Takes a few real steps, writes nothing."""
+    """Steps, phases, parameters, memory and time of a training. It runs a few real steps and writes nothing."""
     where = resolve_device(device)
-    model, catalog, histories = _assemble(run, where)
-    if not model.trainable:
-        return {"parameters": 0}
-    return estimate(_loop(model, catalog, histories, run, where, Path()))
+    parts = _assemble(run, where)
+    return estimate(_loop(run, parts, where, Path())) if parts[0].trainable else {"parameters": 0}
 
 
-def _assemble(run: TrainPlan, device: torch.device) -> tuple[Model, Catalog, Histories]:
+def _assemble(run: TrainPlan, device: torch.device) -> Parts:
     """The untrained model of a plan, its catalogue and histories, on a device."""
     torch.manual_seed(run.train.seed)
     inputs, kind = run.plan.inputs, registry.load("model", run.model)
@@ -212,7 +195,7 @@ def _assemble(run: TrainPlan, device: torch.device) -> tuple[Model, Catalog, His
     histories = Histories.read(inputs["data"].path, times="times" in kind.needs)
     try:
         model = kind(run.model_config, catalog, max_length=run.train.max_length).to(device)
-    except ValueError as error:  # settings that are each allowed and do not fit each other, such as heads and width
+    except ValueError as error:  # each setting is allowed, but not together, such as heads and width
         raise ConfigError(f"model: {error}.", hint="Change it with --set model.KEY=VALUE") from None
     if "init" in inputs:
         _start_from(model, inputs)
@@ -221,58 +204,47 @@ def _assemble(run: TrainPlan, device: torch.device) -> tuple[Model, Catalog, His
 
 
 def _start_from(model: Model, inputs: Mapping[str, Artifact]) -> None:
-    """Load what fits of the run that ``--init-from`` names, and say what did not."""
+    """Load the parameters that fit from the run of ``--init-from``, and report the others."""
     source = inputs["init"]
     table = "codes" if "codes" in inputs else "data"
     same_ids = source.manifest["inputs"].get(table, {}).get("digest") == inputs[table].digest
     loaded, kept = warm_start(model, source.path / BEST, same_ids=same_ids)
     names = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
-    left = f"; {len(kept)} keep their own start: {names}" if kept else ""
-    console.say(f"{len(loaded)} of {len(loaded) + len(kept)} parameters start from {source.path.name}{left}")
+    rest = f"; {len(kept)} keep their initial values: {names}" if kept else ""
+    console.say(f"{len(loaded)} of {len(loaded) + len(kept)} parameters start from {source.path.name}{rest}")
 
 
-def _loop(
-    model: Model, catalog: Catalog, histories: Histories, run: TrainPlan, device: torch.device, folder: Path
-) -> Loop:
-    """A loop that has something to learn from and something to select by."""
-    user, _ = histories.targets("valid", sample=1)
-    if len(user) == 0:
-        raise DataError(
-            "No user has a validation target, so nothing can select the best epoch.",
-            hint="Preprocess with users of at least 3 interactions",
-        )
-    search = registry.load("search", model.search)
-    make = partial(make_ranker, model, catalog, search, run.search)
-    loop = Loop(model, catalog, histories, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
+def _loop(run: TrainPlan, parts: Parts, device: torch.device, folder: Path) -> Loop:
+    """The training loop. Raises DataError without validation targets or training rows."""
+    model, catalog, histories = parts
+    if len(histories.targets("valid", sample=1)[0]) == 0:
+        hint = "Preprocess with users of at least 3 interactions"
+        raise DataError("No user has a validation target, so nothing can select the best epoch.", hint=hint)
+    make = partial(make_ranker, model, catalog, registry.load("search", model.search), run.search)
+    loop = Loop(*parts, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
     if len(loop.batches.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
 
 
 def _train(
-    model: Model,
-    catalog: Catalog,
-    histories: Histories,
-    run: TrainPlan,
-    device: torch.device,
-    folder: Path,
-    callbacks_for: Callable[[Loop], Callbacks],
+    run: TrainPlan, parts: Parts, device: torch.device, folder: Path, callbacks_for: CallbacksFor
 ) -> dict[str, Any]:
-    loop = _loop(model, catalog, histories, run, device, folder)
-    told = callbacks_for(loop)
+    """Run the loop and write the log after each epoch; the result of the artifact."""
+    loop = _loop(run, parts, device, folder)
+    callbacks = callbacks_for(loop)
 
     def epoch(row: dict[str, Any]) -> None:
         write_log(folder, loop.counters.rows)
-        told.epoch(row)
+        callbacks.epoch(row)
 
-    loop.callbacks = replace(told, epoch=epoch)
+    loop.callbacks = replace(callbacks, epoch=epoch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     counters = loop.run()
     if not (folder / BEST).exists():
-        raise DataError(
-            f"{folder / BEST} is gone, the weights of epoch {counters.best_epoch}.", hint="--force starts anew"
-        )
+        lost = f"{folder / BEST} is gone, the weights of epoch {counters.best_epoch}."
+        raise DataError(lost, hint="--force starts anew")
     write_log(folder, counters.rows)
     result = outcome(counters, run)
     if device.type == "cuda":
@@ -281,52 +253,49 @@ def _train(
 
 
 def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
-    """What a training tells of itself."""
+    """Epochs, speed, validation metrics and diagnosis of a training, for its manifest."""
+    seconds = max(counters.seconds, 1e-9)
     best = counters.rows[counters.best_epoch - 1]
-    result = {
+    shifts = registry.load("model", run.model).masking == "target" and run.noise.preset != "random"
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts)
+    return {
         "epochs": counters.epoch,
         "best_epoch": counters.best_epoch,
         "steps": counters.step,
         "seconds": round(counters.seconds, 3),
-        "positions_per_second": console.rate(counters.positions / max(counters.seconds, 1e-9)),
-        "waited_fraction": round(counters.waited / max(counters.seconds, 1e-9), 4),
+        "positions_per_second": console.rate(counters.positions / seconds),
+        "waited_fraction": round(counters.waited / seconds, 4),
         "processes": current_group().world,
         "valid": {name.removeprefix("valid/"): value for name, value in best.items() if name.startswith("valid/")},
+        "diagnosis": [asdict(finding) for finding in diagnose(log)],
     }
-    shifts = registry.load("model", run.model).masking == "target" and run.noise.preset != "random"
-    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts)
-    result["diagnosis"] = [asdict(finding) for finding in diagnose(log)]
-    return result
 
 
 def _digests(ws: Workspace, plan: Plan) -> dict[str, str]:
-    """What a digest stands for, unless the input was changed since: then also how."""
+    """The digest of each input, with the reason appended where it is stale."""
     stale = {name: ws.stale(artifact) for name, artifact in plan.inputs.items()}
     return {name: a.digest + (f" stale: {stale[name]}" if stale[name] else "") for name, a in plan.inputs.items()}
 
 
 def of_other_inputs(ws: Workspace, plan: Plan) -> bool:
     """Whether the folder of a run holds a checkpoint of inputs with the same key and other content."""
-    folder = ws.path(plan)
-    if not (folder / INPUTS).exists():
-        return False
+    file = ws.path(plan) / INPUTS
     try:
-        return json.loads((folder / INPUTS).read_text("utf-8")) != _digests(ws, plan)
+        return file.exists() and json.loads(file.read_text("utf-8")) != _digests(ws, plan)
     except ValueError:
         return True
 
 
 def write_log(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """``log.parquet``: one row an epoch, replaced in one rename."""
+    """``log.parquet``: one row per epoch, replaced in one rename."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
     temporary = folder / ".log.parquet.tmp"
-    pq.write_table(table, temporary)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), temporary)
     temporary.replace(folder / "log.parquet")
 
 
 def card(run: TrainPlan, result: dict[str, Any]) -> str:
-    """The model card: what was trained on what, and what validation said."""
+    """The model card: model, inputs and result."""
     inputs = "".join(f"- {name}: `{a.path.name}` (digest `{a.digest[:16]}`)\n" for name, a in run.plan.inputs.items())
     return (
         f"---\nlibrary_name: genrec-cli\ntags: [recommendation, {run.model}]\n---\n"

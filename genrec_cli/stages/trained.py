@@ -1,6 +1,6 @@
-"""A finished run and all that later stages need of it. Each part is opened once, when it is first asked for."""
+"""A finished run with everything that later stages need of it. Each part is loaded once, at its first use."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from genrec_cli.errors import InputError, UsageError
 from genrec_cli.models.base import Model
 from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
+Settings = Mapping[str, Any]
 CPU = torch.device("cpu")
 
 
@@ -27,8 +28,8 @@ class Run:
 
     Args:
         artifact: of the kind "runs".
-        search: name of a search; default: the one that the run was validated with.
-        layer: settings of the search, in place of those that the run was validated with.
+        search: name of a search; default: the one that validated the run.
+        layer: settings of the search, in place of those that validated the run.
 
     Raises:
         UsageError: the search cannot work with the model or its codes.
@@ -41,7 +42,7 @@ class Run:
         device: torch.device = CPU,
         *,
         search: str | None = None,
-        layer: Mapping[str, Any] | None = None,
+        layer: Settings | None = None,
     ) -> None:
         self.ws, self.artifact, self.device = ws, artifact, device
         self.name, self.model_name = artifact.path.name, artifact.config["model"]["name"]
@@ -49,36 +50,30 @@ class Run:
         self.label = self.name.rpartition("-")[0]
         self.max_length: int = artifact.config["train"]["max_length"]
         trained = dict(artifact.config.get("search", {}))
-        self.own_search: str = trained.pop("name", "exhaustive")
-        self.search_name = search or self.own_search
-        hint = f"--search {self.own_search}    is made for it"
+        self.default_search: str = trained.pop("name", "exhaustive")
+        self.search_name = search or self.default_search
+        hint = f"--search {self.default_search}    is made for it"
         self.search = matching_search(self.search_name, self.model_name, hint)
-        settings = trained if self.search_name == self.own_search else {}
+        settings = trained if self.search_name == self.default_search else {}
         self.settings: Section = validate(self.search.Config, "search", settings | dict(layer or {}))
-        if self.search.shared_codes or self.codes is None:
-            return
-        if self.codes.config["tokenizer"].get("shared"):
-            raise UsageError(
-                f"The search '{self.search_name}' compares items digit by digit, which means nothing for text.",
-                hint="--search exhaustive",
-            )
+        if not self.search.shared_codes and self.codes and self.codes.config["tokenizer"].get("shared"):
+            message = f"The search '{self.search_name}' compares items digit by digit, which means nothing for text."
+            raise UsageError(message, hint="--search exhaustive")
 
-    def refuse_longer(self, asked: str, cutoff: int, *, hint: str | None = None) -> None:
-        """A usage error for a cutoff that no list of the search reaches; ``asked`` are the words that ask for it."""
-        refuse_longer(asked, cutoff, self.search, self.settings, hint=hint)
-
-    # ---- what it was made from -------------------------------------------------------------------
+    def refuse_longer(self, option: str, cutoff: int, *, hint: str | None = None) -> None:
+        """Raise UsageError for a cutoff beyond the lists of the search; ``option`` is the text that sets it."""
+        refuse_longer(option, cutoff, self.search, self.settings, hint=hint)
 
     @cached_property
     def inputs(self) -> dict[str, Artifact]:
-        """By kind. The whole lineage of the run is verified here, once."""
+        """The inputs of the run by kind. Its whole lineage is verified here, once."""
         self.ws.verified(self.artifact)
         facts = {kind: fact for kind, fact in self.artifact.manifest["inputs"].items() if kind != "init"}
         read = {kind: self.ws.read(self.ws.root / fact["path"]) for kind, fact in facts.items()}
-        found = {kind: artifact for kind, artifact in read.items() if artifact is not None}
-        if gone := sorted(read.keys() - found.keys()):
-            raise InputError(f"{self.name} was made from {gone[0]} that are gone.")
-        return found
+        artifacts = {kind: artifact for kind, artifact in read.items() if artifact is not None}
+        if missing := sorted(read.keys() - artifacts.keys()):
+            raise InputError(f"{self.name} was made from {missing[0]} that are gone.")
+        return artifacts
 
     @property
     def data(self) -> Artifact:
@@ -86,7 +81,7 @@ class Run:
 
     @property
     def codes(self) -> Artifact | None:
-        """None: the model reads no codes."""
+        """None if the model reads no codes."""
         return self.inputs.get("codes")
 
     @cached_property
@@ -97,16 +92,14 @@ class Run:
     def histories(self) -> Histories:
         return Histories.read(self.data.path, times="times" in self.kind.needs)
 
-    # ---- what it is ------------------------------------------------------------------------------
-
     @cached_property
     def catalog(self) -> Catalog:
-        """On the run's device."""
+        """On the device of the run."""
         return load_catalog(self.inputs, self.kind.needs).to(self.device)
 
     @cached_property
     def model(self) -> Model:
-        """In evaluation mode, on the run's device."""
+        """In evaluation mode, on the device of the run."""
         settings = {name: value for name, value in self.artifact.config["model"].items() if name != "name"}
         config = validate(self.kind.Config, "model", settings)
         model = self.kind(config, self.catalog, max_length=self.max_length).to(self.device)
@@ -114,16 +107,29 @@ class Run:
         return model.eval()
 
     def ranker(self) -> Ranker:
-        """Ranks with the run's model and search. Building it may take time: the graph is made here."""
+        """A ranker with the model and the search. The graph is built here, which may take time."""
         return make_ranker(self.model, self.catalog, self.search, self.settings)
 
     def batches(
         self, user: np.ndarray, at: np.ndarray, *, histories: Histories | None = None, **options: Any
     ) -> Iterator[EvalBatch]:
-        """The histories of users before a position, as the model reads them; see ``eval_batches`` for the options.
+        """Batches of the items before position ``at`` of each user; ``options`` are those of ``eval_batches``.
 
         Args:
-            histories: in place of the run's own.
+            histories: in place of the histories of the run.
         """
         options = {"batch_size": 256, "exclude_seen": True, "max_length": self.max_length} | options
         return eval_batches(self.histories if histories is None else histories, user, at, **options)
+
+
+def refuse_repeated(artifacts: Sequence[Artifact]) -> None:
+    """Raise UsageError if one artifact occurs twice."""
+    if len({artifact.key for artifact in artifacts}) < len(artifacts):
+        raise UsageError("The same run is named twice.")
+
+
+def refuse_other_data(runs: Sequence[Artifact]) -> None:
+    """Raise UsageError if runs were trained on different data, because their users cannot be paired."""
+    if len({run.manifest["inputs"]["data"]["digest"] for run in runs}) > 1:
+        hint = f"Name runs of one data set: {' '.join(run.path.name for run in runs)}"
+        raise UsageError("The runs were trained on different data, so their users are not the same.", hint=hint)
