@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         for option in filter(invalid.get, invalid):
             what = "--codes gives the codes" if codes else "this tokenizer reads no vectors"
             raise UsageError(f"{option} cannot be combined with these options: {what}.", hint=f"Leave {option} out")
-        own = OwnCodes(codes, given["tokenizer"], tables) if codes else None
+        file_codes = OwnCodes(codes, given["tokenizer"], tables) if codes else None
 
         model = vectors = codebook = None
         if "vectors" in needs or encoder or (given["encoder"] and "titles" not in needs):
@@ -71,7 +71,7 @@ def register(app: typer.Typer) -> None:
         if codebook and model:
             config = stage.frozen_config(ws, codebook, given["tokenizer"], model, tables)
         else:
-            config = own.config if own else stage.tokenizer_config(given["tokenizer"], tables)
+            config = file_codes.config if file_codes else stage.tokenizer_config(given["tokenizer"], tables)
         if model:
             plan, work = vectors_stage(ws, tables, model)
             vectors = ws.done(plan)
@@ -83,4 +83,4 @@ def register(app: typer.Typer) -> None:
                 vectors = work()
         if not current_group().main:  # one process makes the codes
             return None
-        return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, own))
+        return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, file_codes))

@@ -43,7 +43,7 @@ class ItemRows:
         if self.path.suffix not in SUFFIXES:
             raise UsageError(f"A file of {self.column} is a .npy or .parquet file, not '{self.path}'.")
         if self.ids and self.path.suffix != ".npy":
-            raise UsageError("A list of ids goes with a .npy file; a Parquet file has its own column of raw ids.")
+            raise UsageError("A list of ids goes with a .npy file; a Parquet file has a column of raw ids.")
         for file in filter(None, (self.path, self.ids)):
             if not exists(file, folder=False):
                 raise UsageError(f"There is no file {file}.")

@@ -65,10 +65,8 @@ def frozen_config(
         raise UsageError(what, hint="Leave --codebook-from out")
     for key, value in given.items():
         if key != "collisions" and recorded.get(key) != value:
-            raise UsageError(
-                f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}.",
-                hint="Leave the option out: --codebook-from fixes it",
-            )
+            what = f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}."
+            raise UsageError(what, hint="Leave the option out: --codebook-from fixes it")
     model = ws.input(codebook, "vectors").manifest["external"].get("encoder/model")
     section = encoder.config.model_dump(mode="json")
     if codebook.config["encoder"] != section or model != encoder.external().get("encoder/model"):
@@ -88,14 +86,14 @@ def codes_stage(
     config: Section,
     vectors: Artifact | None = None,
     codebook: Artifact | None = None,
-    own: OwnCodes | None = None,
+    file_codes: OwnCodes | None = None,
 ) -> Stage:
     """Codes of all items.
 
     Args:
         vectors: input of the tokenizer, or only of the quality stats.
         codebook: codes whose PCA and codebooks are used without fitting.
-        own: the codes of a file (``own_codes.py``) in place of a registered tokenizer.
+        file_codes: the codes of a file (``own_codes.py``) in place of a registered tokenizer.
     """
     values = config.model_dump(mode="json")
     policy = values.get("collisions", "none")
@@ -111,7 +109,7 @@ def codes_stage(
         version=VERSION,
         config={"tokenizer": values} | ({"encoder": vectors.config["encoder"]} if vectors else {}),
         inputs={name: artifact for name, artifact in inputs.items() if artifact},
-        external=own.external() if own else {},
+        external=file_codes.external() if file_codes else {},
     )
 
     def work() -> Artifact:
@@ -119,18 +117,18 @@ def codes_stage(
         if codebook and vectors:
             _check_same_vectors(ws, codebook, data, vectors)
         train_I = _items(data, "train_count").to_numpy() > 0
-        reads = frozenset() if own else needs(values)
+        reads = frozenset() if file_codes else needs(values)
         needed: dict[str, Any] = {ARGUMENTS["vectors"]: vec_ID} if "vectors" in reads else {}
         if "titles" in reads:
             needed[ARGUMENTS["titles"]] = _items(data, "title").to_pylist()
         if "interactions" in reads:
             needed[ARGUMENTS["interactions"]] = training_matrix(data.path, len(train_I))
         with ws.build(plan) as draft:
-            tokenizer: Any = own
-            if not own:
+            tokenizer: Any = file_codes
+            if not file_codes:
                 kind = registry.load("tokenizer", values["name"])
                 tokenizer = kind.load(codebook.path) if codebook else kind(config)
-            if not own and not codebook:
+            if not file_codes and not codebook:
                 console.say(f"making {label} from {np.count_nonzero(train_I):,} training items")
                 tokenizer.fit(train_I=train_I, **needed)
             table, quality = _codes_and_quality(tokenizer, values, needed, vec_ID)

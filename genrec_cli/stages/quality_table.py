@@ -17,7 +17,7 @@ FRACTIONS = {
     "colliding_fraction": "items with the codes of another item",
     "colliding_share_before": "the same before the collision policy",
     "moved_fraction": "items that were moved to a free code",
-    "mutual_information_adjusted": "information that digits share, beyond chance",
+    "mutual_information_adjusted": "mutual information of digits, adjusted for chance",
     "reconstruction_error": "relative reconstruction error",
     "neighbours_kept_by_decoded": "10 nearest text neighbours kept, by decoded vectors",
     "neighbours_kept_by_digits": "10 nearest text neighbours kept, by equal digits",

@@ -139,30 +139,25 @@ class CodebookTokenizer(ABC):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The tokenizer that :meth:`save` wrote, without its fitting options. Raises DataError for another file."""
-        tensors = read_tensors(folder / FILE)
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            tensors = load_file(folder / FILE)
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{folder / FILE} cannot be read: {error}.") from None
         shapes = {**PCA_SHAPES, **cls.shapes(list(tensors)), "centroids": cls.centroid_dimensions}
         sound = all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
         if set(tensors) != set(shapes) or not sound:
             raise DataError(f"{folder / FILE} is not {cls.what}: it needs {', '.join(sorted(shapes))}, finite float32.")
         size = sizes(tensors, shapes)
         if size is None or not 2 <= size["V"] <= MAX_CODEWORDS or not cls.fits(size):
-            found = ", ".join(f"{name} {tensor.shape}" for name, tensor in sorted(tensors.items()))
-            raise DataError(f"{folder / FILE} holds tensors that do not fit together: {found}.")
+            shown = ", ".join(f"{name} {tensor.shape}" for name, tensor in sorted(tensors.items()))
+            raise DataError(f"{folder / FILE} holds tensors that do not fit together: {shown}.")
         loaded = cls(cls.Config(codebooks=size["K"], codewords=size["V"], pca=size["P"]))
         loaded.pca, loaded.centroids_KVS = Pca.from_tensors(tensors), tensors["centroids"]
         loaded.restore(tensors)
         return loaded
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a file, unchecked. Raises DataError if it is not a safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
 
 
 def sizes(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[str]]) -> dict[str, int] | None:

@@ -51,10 +51,11 @@ def with_digit(codes_IK: np.ndarray, codewords: int) -> np.ndarray:
     order_I = np.argsort(group_I, kind="stable")
     size_G = np.bincount(group_I)
     if size_G.max() > codewords:
-        raise UsageError(
-            f"{size_G.max()} items share the same codes, and a digit counts to {codewords} (V is one for all digits).",
-            hint=f"--codewords {size_G.max()}    or --collisions reassign, or more --codebooks",
+        what = (
+            f"{size_G.max()} items share the same codes, and a digit counts to {codewords}, which is V of all digits."
         )
+        hint = f"--codewords {size_G.max()}    or --collisions reassign, or more --codebooks"
+        raise UsageError(what, hint=hint)
     digit_I = np.empty(len(codes_IK), dtype=np.uint16)
     digit_I[order_I] = np.arange(len(codes_IK)) - np.repeat(np.cumsum(size_G) - size_G, size_G)
     return np.column_stack([codes_IK, digit_I])
@@ -64,10 +65,8 @@ def reassign(tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray, codew
     """Codes of which no two are equal. Items with a unique code keep it."""
     items, digits = codes_IK.shape
     if codewords**digits < items:
-        raise UsageError(
-            f"{items:,} items do not fit into {codewords}^{digits} = {codewords**digits:,} codes.",
-            hint="More --codebooks or --codewords, or another --collisions",
-        )
+        what = f"{items:,} items do not fit into {codewords}^{digits} = {codewords**digits:,} codes."
+        raise UsageError(what, hint="More --codebooks or --codewords, or another --collisions")
     moving = _surplus(tokenizer, vec_ID, codes_IK)
     if not len(moving):
         return codes_IK
@@ -102,7 +101,7 @@ def numbers(codes_NK: np.ndarray, codewords: int) -> np.ndarray:
     if codewords**digits <= 2**64:
         weight_K = np.array([codewords**k for k in range(digits)], dtype=np.uint64)
     else:
-        weight_K = np.random.default_rng(0).integers(2**63, size=digits, dtype=np.uint64) * 2 + 1
+        weight_K = np.random.default_rng(0).integers(2**63, size=(digits,), dtype=np.uint64) * 2 + 1
     return (codes_NK.astype(np.uint64) * weight_K).sum(axis=1, dtype=np.uint64)
 
 
@@ -118,13 +117,9 @@ def cheapest(cost_NC: np.ndarray, many: int) -> np.ndarray:
 def beam_step(
     codes_NMK: np.ndarray, cost_NMC: np.ndarray, many: int, code_NC: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One step of a beam search: the ``many`` cheapest extensions of the codes by one digit.
+    """One step of a beam search: ``codes_NMK`` with one more digit, ``cost_NM``, and the places of their prefixes.
 
-    Args:
-        cost_NMC: cost of every prefix with every candidate for the digit.
-        code_NC: code of each candidate; by default candidate c is code c.
-
-    Returns: the codes with the new digit, their costs, and the places of their prefixes (N x ``many``).
+    ``cost_NMC`` is the cost of every prefix with every candidate digit, ``code_NC`` the candidates (by default 0..C-1).
     """
     cost_NB = cost_NMC.reshape(len(cost_NMC), -1)
     best_NM = cheapest(cost_NB, many)

@@ -6,7 +6,7 @@ entropies H over all items:
     I = H(a) + H(b) - H(a, b)        normalised: 2 I / (H(a) + H(b)), 0 to 1
 
 The estimate is too high for few items: random codes of 12,101 items with V = 256 get .32. So the same is computed
-after each digit was shuffled on its own, and ``adjusted`` is (I - chance) / (1 - chance), which is 0 for independent
+after each digit was shuffled separately, and ``adjusted`` is (I - chance) / (1 - chance), which is 0 for independent
 digits, as in Vinh et al., JMLR 2010.
 """
 

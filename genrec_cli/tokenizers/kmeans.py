@@ -30,10 +30,8 @@ def check_codewords(codewords: int, training_items: int) -> None:
         raise UsageError(f"Codebooks need two training items or more; there is {training_items}.", hint=hint)
     largest = min(MAX_CODEWORDS, training_items)
     if not 2 <= codewords <= largest:
-        raise UsageError(
-            f"{codewords} codewords per codebook do not fit {training_items} training items: 2 to {largest} do.",
-            hint=f"--codewords {max(2, min(codewords, largest))}",
-        )
+        what = f"{codewords} codewords per codebook do not fit {training_items} training items: 2 to {largest} do."
+        raise UsageError(what, hint=f"--codewords {max(2, min(codewords, largest))}")
 
 
 def kmeans(row_NS: np.ndarray, count: int, seed: int, iterations: int | None = None) -> np.ndarray:

@@ -45,17 +45,12 @@ class Pca:
             (1 / np.sqrt(variance_D[: len(kept)])).astype(np.float32),
         )
 
-    @property
-    def width(self) -> int:
-        """P."""
-        return len(self.scale_P)
-
     def transform(self, vec_ID: np.ndarray) -> np.ndarray:
         """``reduced_IP`` as float32, with mean 0 and variance 1 over the fitted items."""
         if vec_ID.ndim != 2 or vec_ID.shape[1] != len(self.mean_D):
             raise DataError(f"The codebook reads vectors of width {len(self.mean_D)}, not shape {vec_ID.shape}.")
         whiten_DP = (self.components_PD.T * self.scale_P).astype(np.float64)
-        reduced_IP = np.empty((len(vec_ID), self.width), dtype=np.float32)
+        reduced_IP = np.empty((len(vec_ID), len(self.scale_P)), dtype=np.float32)
         for rows in _chunks(len(vec_ID)):
             reduced_IP[rows] = (vec_ID[rows] - self.mean_D.astype(np.float64)) @ whiten_DP
         return reduced_IP

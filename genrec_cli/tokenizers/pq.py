@@ -77,18 +77,18 @@ class PqTokenizer(CodebookTokenizer):
         return size["K"] * size["S"] == size["P"]
 
 
-def check_codebooks(codebooks: int, width: int, asked: int) -> None:
+def check_codebooks(codebooks: int, width: int, max_width: int) -> None:
     """Raises UsageError, with the nearest possible K, if K does not divide the width after PCA."""
     divisors = [k for k in range(1, width + 1) if width % k == 0]
     if codebooks not in divisors:
         nearest = min(divisors, key=lambda k: (abs(k - codebooks), k))
-        rank = f" (--pca {asked}, but the vectors have rank {width})" if width < asked else ""
+        rank = f" (--pca {max_width}, but the vectors have rank {width})" if width < max_width else ""
         fitting = width - width % codebooks if codebooks > 0 else 0
         other = f"    or keep it with --pca {fitting}" if fitting else ""
-        raise UsageError(
-            f"{codebooks} codebooks do not divide the width {width} after PCA{rank}; the nearest that does: {nearest}.",
-            hint=f"--codebooks {nearest}{other}",
+        what = (
+            f"{codebooks} codebooks do not divide the width {width} after PCA{rank}; the nearest that does: {nearest}."
         )
+        raise UsageError(what, hint=f"--codebooks {nearest}{other}")
 
 
 def smallest_sums(costs: Iterable[np.ndarray], many: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,15 +24,10 @@ def measure(
     reduced_IP: np.ndarray | None = None,
     decoded_IP: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The entries of ``quality.json``.
+    """The entries of ``quality.json`` for codes from 0; negative codes are padding.
 
-    Args:
-        codes_IK: codes from 0; negative values are padding.
-        codewords: V.
-        seed: seed of the sample of items whose neighbours are compared, and of shuffled digits.
-        vec_ID: the vectors of an encoder; without them no neighbours are compared.
-        reduced_IP: the vectors after PCA.
-        decoded_IP: the reconstructed vectors; None if the codes have none.
+    Neighbours need ``vec_ID``, the encoder's vectors. The reconstruction error needs ``reduced_IP``, the vectors after
+    PCA, and ``decoded_IP``, the reconstructed vectors. The seed is that of the sample of items and of shuffled digits.
     """
     digits = digit_usage(codes_IK, codewords)
     quality: dict[str, Any] = {

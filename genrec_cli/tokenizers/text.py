@@ -55,10 +55,8 @@ class TextTokenizer:
 
         known = [title for title, train in zip(titles, train_I.tolist(), strict=True) if train and title]
         if not known:
-            raise DataError(
-                "No training item has a title, so there are no subwords.",
-                hint="Preprocess with items that have a title, or use another --tokenizer",
-            )
+            hint = "Preprocess with items that have a title, or use another --tokenizer"
+            raise DataError("No training item has a title, so there are no subwords.", hint=hint)
         self.bpe = Tokenizer(models.BPE())
         self.bpe.normalizer = normalizers.NFKC()
         self.bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -96,7 +94,7 @@ class TextTokenizer:
         }
 
     def save(self, folder: Path) -> None:
-        """Write ``bpe.json``, the ``tokenizers`` library's own format."""
+        """Write ``bpe.json`` in the format of the ``tokenizers`` library."""
         (folder / FILE).write_text(self.bpe.to_str(pretty=True) + "\n", encoding="utf-8")
 
     def _encode(self, titles: Sequence[str | None]) -> Iterator[list[list[int]]]:
