@@ -19,7 +19,7 @@ from genrec_cli import console
 from genrec_cli.errors import DataError, UsageError
 
 SUFFIXES = (".npy", ".parquet")
-MALFORMED = (ValueError, TypeError, LookupError, SyntaxError, TokenError, EOFError, OSError, ArithmeticError)
+MALFORMED = (ValueError, TypeError, LookupError, SyntaxError, TokenError, EOFError, OSError, OverflowError)
 MALFORMED_OR_LARGE = (*MALFORMED, MemoryError, RecursionError)
 """Exceptions of NumPy for a malformed header, or one that exceeds the file."""
 
