@@ -103,13 +103,13 @@ def test_padding_is_neither_predicted_nor_counted(text, name, batch):
 def test_reconstruction_counts_masked_codes_alone(text, batch):
     model = mhl(text)
     real_NK = model.maskable(batch)
-    h_ND = torch.randn(len(batch.item_N), 16)
     mask_NK = real_NK & (torch.rand(real_NK.shape) < 0.4)
+    h_ND = model.states(model.hide(model.tokens(batch), mask_NK, batch), batch)
     logp_KNV = model.logits(h_ND).log_softmax(-1)
     codes_NK = text.codes_IK[batch.item_N - 1]
     places = mask_NK.nonzero().tolist()
     expected = -sum(float(logp_KNV[k, n, codes_NK[n, k]].detach()) for n, k in places)
-    loss = model._reconstruction(h_ND, mask_NK, batch)
+    loss = model.losses(batch, mask_NK)["mask"]
     assert loss.count == len(places)
     assert float(loss.sum.detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -155,8 +155,8 @@ def test_padding_is_never_masked(text, policy, granularity, next_on, batch):
 def test_the_budget_counts_codes_that_are_there(text, batch):
     real_NK = mhl(text).maskable(batch)
     mask_NK = every("entropy", "token", 0.5, "rounded").sample(batch.packing, real_NK, torch.rand(real_NK.shape))
-    number_B, all_B = (torch.zeros(batch.packing.sequences).index_add_(0, batch.packing.sequence_N, m.sum(1).float())
-                       for m in (mask_NK, real_NK))  # fmt: skip
+    zero_B = torch.zeros(batch.packing.sequences)
+    number_B, all_B = (zero_B.index_add(0, batch.packing.sequence_N, m.sum(1).float()) for m in (mask_NK, real_NK))
     assert ((number_B - 0.5 * all_B).abs() < 1).all()
 
 

@@ -58,7 +58,7 @@ def test_pca_equals_scikit_learn_up_to_signs_which_are_fixed() -> None:
 def test_pca_keeps_no_more_than_the_rank_and_a_row_does_not_depend_on_others() -> None:
     vec_ID = cloud(50, 6) @ np.random.default_rng(1).normal(size=(6, 40)).astype(np.float32)
     pca = Pca.fit(vec_ID, 128)
-    assert pca.width == 6
+    assert len(pca.scale_P) == 6
     assert np.array_equal(pca.transform(vec_ID)[7:9], pca.transform(vec_ID[7:9]))
     with pytest.raises(DataError, match="same vector"):
         Pca.fit(np.ones((5, 4), dtype=np.float32), 2)

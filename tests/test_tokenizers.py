@@ -153,10 +153,10 @@ def test_a_codebook_file_is_not_trusted(name: str, tmp_path: Path) -> None:
                 {**rest, tensor: tensors[tensor][:0]},
             ],
         }
-        for told, variants in wrong.items():
+        for message, variants in wrong.items():
             for variant in variants:
                 save_file(variant, file)
-                with pytest.raises(DataError, match=told):
+                with pytest.raises(DataError, match=message):
                     kind.load(tmp_path)
 
 
@@ -373,18 +373,25 @@ def test_rqvae_revives_while_it_trains_and_then_uses_its_codewords(monkeypatch) 
     assert len(calls) == 7, "after epochs 1 to 7: the last fifth settles"
 
 
-def test_the_networks_are_the_same_in_torch_and_here() -> None:
+def test_the_float64_networks_agree_with_the_trained_ones() -> None:
     random = torch.Generator().manual_seed(0)
-    module = rqvae.network([7, 9, 5, 3], random)
+    encoder = rqvae.network([7, 9, 5, 3], random)
     x_NP = torch.randn(40, 7, generator=random)
-    ours = rqvae.passed(x_NP.numpy(), rqvae.layers(module))
-    np.testing.assert_allclose(ours, module(x_NP).detach().numpy(), atol=1e-5)
+    expected = encoder(x_NP).detach().numpy()
+    tokenizer = RqvaeTokenizer(RqvaeConfig())
+    tokenizer.encoder = encoder.double()
+    np.testing.assert_allclose(tokenizer.encode(x_NP.numpy()), expected, atol=1e-5)
 
 
 def test_sizes_of_rqvae_survive_the_file(tmp_path: Path) -> None:
     for hidden in ([], [12], [12, 6, 9]):
-        build("rqvae", cloud(), hidden=hidden, latent=5, epochs=1).save(tmp_path)
-        assert [len(pair[1]) for pair in RqvaeTokenizer.load(tmp_path).encoder] == [*hidden, 5]
+        tokenizer = build("rqvae", cloud(), hidden=hidden, latent=5, epochs=1)
+        tokenizer.save(tmp_path)
+        assert {"encoder.0.weight", "decoder.0.bias"} < set(load_file(tmp_path / "codebook.safetensors"))
+        loaded = RqvaeTokenizer.load(tmp_path)
+        assert [len(layer.bias) for layer in loaded.encoder if hasattr(layer, "bias")] == [*hidden, 5]
+        for name, tensor in tokenizer.tensors().items():
+            assert np.array_equal(loaded.tensors()[name], tensor)
 
 
 # ---- mutual information --------------------------------------------------------------------------
@@ -438,7 +445,7 @@ def test_no_tokenizer_loops_over_items() -> None:
     assert counts[1] < 1.5 * counts[0]
 
 
-def test_a_rate_that_breaks_rqvae_is_told() -> None:
+def test_a_learning_rate_that_is_too_high_is_reported() -> None:
     vec_ID = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     with pytest.raises(DivergedError, match="reconstruction loss is"):
         build("rqvae", vec_ID, codewords=8, lr=1e30)

@@ -1,7 +1,7 @@
-"""Sentence encoders from the Hugging Face hub, its cache or a folder, through sentence-transformers.
+"""Sentence encoders of sentence-transformers from a folder, the cache of the Hugging Face hub, or the hub.
 
-A model in the cache or in a folder is read without touching the network. One that has to be fetched is
-asked for once, with a short timeout, before the library starts its own minutes of retries.
+A model in a folder or in the cache is loaded without network access. Before a download the hub gets one request with a
+short timeout, because the library retries for minutes.
 """
 
 import hashlib
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "sentence-transformers/sentence-t5-base"
 PROBE_SECONDS = 10.0
 MAX_LABEL = 80
-"""Longest label made from the name of a model: file systems take names of 255 bytes."""
-OFFLINE = (
-    "genrec tokenize --encoder lsa    needs no model;  --encoder FOLDER    reads one on disk;  "
-    "--encoder FILE.npy    takes your own vectors"
-)
+"""Longest label made from the name of a model: file names have at most 255 bytes."""
+OFFLINE = """genrec tokenize --encoder lsa    needs no model;  --encoder FOLDER    reads a model on disk;  \
+--encoder FILE.npy    reads your vectors"""
 
 
 class SentenceConfig(Section):
@@ -44,13 +42,13 @@ class SentenceConfig(Section):
     revision: str | None = None
     """Branch, tag or commit on the hub; the model's main branch if not given."""
     max_length: int | None = Field(None, ge=1)
-    """Tokens read of a text; the model's own limit if not given."""
+    """Largest number of tokens per text; the model's limit if not given."""
     normalize: bool = False
-    """Scale every vector to length 1. Many models do so by themselves."""
+    """Scale every vector to length 1. Many models do so already."""
     batch_size: int = Field(64, ge=1, exclude=True)
-    """Texts a batch. Not part of the key."""
+    """Texts per batch. Not part of the key."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", exclude=True)
-    """Where the model runs: auto, cpu, mps, cuda or cuda:N. Not part of the key."""
+    """Device of the model: auto, cpu, mps, cuda or cuda:N. Not part of the key."""
 
 
 class SentenceEncoder:
@@ -67,34 +65,30 @@ class SentenceEncoder:
         self.facts: dict[str, object] = {}
         name = config.model
         if self.folder is None and "/" not in name:
-            name = f"sentence-transformers/{name}"  # as the library itself reads a bare name
+            name = f"sentence-transformers/{name}"  # the library does the same
         self.label = short_name(name)
         self.config = config.model_copy(update={"model": self.label if self.folder else name})
         self.batch_size = config.batch_size
 
     def external(self) -> Mapping[str, str]:
-        """The hash of a local model folder; a hub model is named by its name and revision instead."""
+        """The hash of a model folder. A hub model is identified by its name and revision."""
         return {"encoder/model": sha256_folder(self.folder)} if self.folder else {}
 
     def open(self) -> tuple[Callable[[Sequence[str]], np.ndarray], int]:
-        """The loaded model as a function from a batch of texts to ``vec_BD`` (float32), and D.
+        """A function from a batch of texts to ``vec_BD`` (float32), and D.
 
         Raises:
-            DownloadError: the model is neither on disk nor within reach.
+            DownloadError: the model is not on disk and cannot be downloaded.
             DataError: the folder holds no model.
-            UsageError: the device is not there.
+            UsageError: the device does not exist.
         """
         model = self._model
         if self.config.max_length:
             model.max_seq_length = self.config.max_length
 
         def encode_batch(texts: Sequence[str]) -> np.ndarray:
-            return model.encode(
-                list(texts),
-                batch_size=len(texts),
-                normalize_embeddings=self.config.normalize,
-                show_progress_bar=False,
-            )
+            normalize, size = self.config.normalize, len(texts)
+            return model.encode(list(texts), batch_size=size, normalize_embeddings=normalize, show_progress_bar=False)
 
         self.facts = {"device": model.device.type, "max_length": model.max_seq_length}
         if not self.folder:
@@ -103,7 +97,7 @@ class SentenceEncoder:
 
     @cached_property
     def _model(self) -> "SentenceTransformer":
-        """The model from its folder, else from the cache, else from the hub if that answers."""
+        """The model from its folder, else from the cache, else from the hub."""
         device = None if self.config.device == "auto" else self.config.device
         _check_device(device)
         if self.folder:
@@ -129,13 +123,12 @@ class SentenceEncoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        revision = self.config.revision
-        model = SentenceTransformer(name, device=device, revision=revision, local_files_only=local)
-        return model.float()  # some models are stored in half precision, which a CPU computes slowly
+        model = SentenceTransformer(name, device=device, revision=self.config.revision, local_files_only=local)
+        return model.float()  # half precision is slow on a CPU
 
 
 def short_name(model: str) -> str:
-    """The last meaningful part of a model's name or folder, fit for a folder name: ``all-minilm-l6-v2``."""
+    """A folder name made from the last meaningful part of a model's name or path: ``all-minilm-l6-v2``."""
     parts = [part for part in Path(model).parts if re.search(r"\w", part)] or ["model"]
     named = [p for p in parts if p not in {"model", "snapshots"} and not re.fullmatch(r"[0-9a-f]{40}", p)]
     return re.sub(r"[^a-z0-9]+", "-", (named or parts)[-1].lower())[:MAX_LABEL].strip("-") or "model"
@@ -161,42 +154,35 @@ def _cached_revision(name: str, revision: str | None) -> str | None:
     try:
         path = try_to_load_from_cache(name, "config.json", revision=revision)
     except HFValidationError:
-        raise UsageError(f"'{name}' is no encoder, no folder and no name of a model.", hint=OFFLINE) from None
+        raise UsageError(f"'{name}' is not an encoder, a folder or the name of a model.", hint=OFFLINE) from None
     return Path(path).parent.name if isinstance(path, str) else None
 
 
 def _probe_hub(name: str) -> None:
-    """Ask the hub once whether it has the model; raise :class:`DownloadError` within seconds if not."""
+    """Raises DownloadError within seconds if the hub cannot be reached or does not have the model."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
-        raise DownloadError(
-            f"The model '{name}' is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids fetching it.",
-            hint=OFFLINE,
-        )
-    request = urllib.request.Request(f"{constants.ENDPOINT}/api/models/{name}")
-    if token := get_token():
-        request.add_header("Authorization", f"Bearer {token}")
+        what = f"The model '{name}' is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids fetching it."
+        raise DownloadError(what, hint=OFFLINE)
+    token, hub = get_token(), constants.ENDPOINT
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
+        request = urllib.request.Request(f"{hub}/api/models/{name}", headers=headers)
         urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
         absent = error.code in (401, 403, 404)
         why = "does not exist or is private" if absent else f"was answered with HTTP status {error.code}"
-        raise DownloadError(f"The model '{name}' {why} at {constants.ENDPOINT}.", hint=OFFLINE) from None
+        raise DownloadError(f"The model '{name}' {why} at {hub}.", hint=OFFLINE) from None
     except OSError as error:
-        why = getattr(error, "reason", error)
-        raise DownloadError(
-            f"The model '{name}' is not on this machine, and {constants.ENDPOINT} cannot be reached: {why}.",
-            hint=OFFLINE,
-        ) from None
+        why = str(getattr(error, "reason", None) or error)
+        what = f"The model '{name}' is not on this machine, and {hub} cannot be reached: {why}."
+        raise DownloadError(what, hint=OFFLINE) from None
 
 
 def _check_device(device: str | None) -> None:
-    if device and device.startswith("cuda"):
-        import torch
+    import torch
 
-        if not torch.cuda.is_available():
-            raise UsageError(
-                f"encoder.device is '{device}', but torch sees no CUDA device.",
-                hint="--set encoder.device=cpu",
-            )
+    if device and device.startswith("cuda") and not torch.cuda.is_available():
+        what = f"encoder.device is '{device}', but torch sees no CUDA device."
+        raise UsageError(what, hint="--set encoder.device=cpu")

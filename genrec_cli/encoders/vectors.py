@@ -1,7 +1,4 @@
-"""The user's own vectors, read from a file (``item_rows.py``) and put into the order of the items.
-
-A Parquet file has the columns ``raw_id`` (string) and ``vector`` (list of numbers).
-"""
+"""The user's vectors, read from a file (``item_rows.py``); the column of a Parquet file is ``vector``."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -26,7 +23,7 @@ class VectorsConfig(Section):
 
 
 class VectorsEncoder:
-    """Reads vectors instead of computing them."""
+    """Reads vectors in place of computing them."""
 
     Config = VectorsConfig
     frozen: ClassVar[bool] = True
@@ -37,10 +34,8 @@ class VectorsEncoder:
         self.facts: dict[str, object] = {}
         path = user_path(config.path)
         if path.suffix not in SUFFIXES:
-            raise UsageError(
-                f"The encoder 'vectors' needs a .npy or .parquet file, not '{config.path}'.",
-                hint="genrec tokenize --encoder FILE.parquet",
-            )
+            what = f"The encoder 'vectors' needs a .npy or .parquet file, not '{config.path}'."
+            raise UsageError(what, hint="genrec tokenize --encoder FILE.parquet")
         self.rows = ItemRows(path, "vector", ids=user_path(config.ids) if config.ids else None)
 
     def external(self) -> Mapping[str, str]:
@@ -49,9 +44,5 @@ class VectorsEncoder:
         return {"encoder/vectors": sha256_file(self.rows.path), **ids}
 
     def encode(self, texts: Sequence[str], raw_ids: Sequence[str]) -> np.ndarray:
-        """``vec_ID`` in the order of ``raw_ids``; rows of other items are left out.
-
-        Raises:
-            DataError: not a matrix of numbers, a wrong number of rows, or an item twice or missing.
-        """
+        """``vec_ID`` in the order of ``raw_ids``; raises DataError as :meth:`ItemRows.read` does."""
         return np.ascontiguousarray(self.rows.read(raw_ids), dtype=np.float32)

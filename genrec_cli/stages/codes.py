@@ -1,7 +1,7 @@
-"""The codes artifact: the codes of all items, made by a tokenizer from what it needs.
+"""The codes artifact: the codes of all items, made by a tokenizer.
 
 ``codes/<tokenizer><K>x<V>-<encoder>-<key>`` holds ``codes.parquet`` (``data/codes_table.py``), ``quality.json`` and
-what the tokenizer saved (``codebook.safetensors``). Without vectors the name has no encoder.
+the tokenizer's file (``codebook.safetensors``). Without vectors the name has no encoder.
 """
 
 import json
@@ -19,9 +19,10 @@ from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.vectors import read_vectors
 from genrec_cli.encoders.base import Encoder
 from genrec_cli.errors import UsageError
+from genrec_cli.stages.own_codes import OwnCodes
 from genrec_cli.stages.quality_table import show_quality
 from genrec_cli.stages.vectors import Stage
-from genrec_cli.tokenizers.base import ARGUMENTS, Tokenizer
+from genrec_cli.tokenizers.base import ARGUMENTS
 from genrec_cli.tokenizers.codebook import FILE as CODEBOOK
 from genrec_cli.tokenizers.collisions import resolve
 from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
@@ -29,15 +30,11 @@ from genrec_cli.tokenizers.quality import collisions, measure
 
 VERSION = 2
 SAME_VECTOR = 0.01
-"""Two vectors count as equal up to this fraction of their length, because devices and batches round differently."""
+"""Vectors are equal up to this fraction of their length, because devices and batches round differently."""
 
 
 def needs(values: Mapping[str, Any]) -> frozenset[str]:
-    """What the tokenizer of ``[tokenizer]`` reads.
-
-    Raises:
-        UsageError: it declares a word that is not in ``tokenizers.base.ARGUMENTS``.
-    """
+    """The inputs of the tokenizer; raises UsageError for one that is not in ``tokenizers.base.ARGUMENTS``."""
     name = values.get("name", "opq")
     declared = frozenset(registry.load("tokenizer", name).needs)
     if unknown := declared - ARGUMENTS.keys():
@@ -46,7 +43,7 @@ def needs(values: Mapping[str, Any]) -> frozenset[str]:
 
 
 def tokenizer_config(values: Mapping[str, Any], data: Artifact) -> Section:
-    """The validated ``[tokenizer]``. V is checked against the training items before any slow work."""
+    """The validated ``[tokenizer]``. V is compared with the number of training items before any slow work."""
     kind = registry.load("tokenizer", values.get("name", "opq"))
     config = validate(kind.Config, "tokenizer", values)
     if "vectors" in needs(values):
@@ -57,36 +54,28 @@ def tokenizer_config(values: Mapping[str, Any], data: Artifact) -> Section:
 def frozen_config(
     ws: Workspace, codebook: Artifact, given: Mapping[str, Any], encoder: Encoder, data: Artifact
 ) -> Section:
-    """The ``[tokenizer]`` of codes whose codebook is used again, if that is possible.
+    """The ``[tokenizer]`` of codes whose codebook is used for these data.
 
     Raises:
-        UsageError: options that contradict it, another encoder, or no codebook.
+        UsageError: contradicting options, another encoder, or no codebook.
     """
     recorded = codebook.config["tokenizer"]
     if not (codebook.path / CODEBOOK).is_file():
-        raise UsageError(
-            f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again.",
-            hint="Leave --codebook-from out",
-        )
+        what = f"{codebook.path.name} holds {recorded['name']} codes: there is no codebook to use again."
+        raise UsageError(what, hint="Leave --codebook-from out")
     for key, value in given.items():
         if key != "collisions" and recorded.get(key) != value:
-            raise UsageError(
-                f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}.",
-                hint="Leave the option out: --codebook-from fixes it",
-            )
+            what = f"tokenizer.{key} is {value!r}, but the codebook of {codebook.path.name} has {recorded.get(key)!r}."
+            raise UsageError(what, hint="Leave the option out: --codebook-from fixes it")
     model = ws.input(codebook, "vectors").manifest["external"].get("encoder/model")
-    same = codebook.config["encoder"] == encoder.config.model_dump(mode="json")
-    if not same or model != encoder.external().get("encoder/model"):
-        raise UsageError(
-            f"The codebook of {codebook.path.name} was fitted on vectors of another encoder: "
-            f"{codebook.config['encoder']}, not {encoder.config.model_dump(mode='json')}.",
-            hint="Give the same --encoder, or leave --codebook-from out",
-        )
+    section = encoder.config.model_dump(mode="json")
+    if codebook.config["encoder"] != section or model != encoder.external().get("encoder/model"):
+        what = f"was fitted on vectors of another encoder: {codebook.config['encoder']}, not {section}."
+        hint = "Give the same --encoder, or leave --codebook-from out"
+        raise UsageError(f"The codebook of {codebook.path.name} {what}", hint=hint)
     if not encoder.frozen and codebook.manifest["inputs"]["data"]["key"] != data.key:
-        raise UsageError(
-            f"{encoder.label} vectors are fitted on one data artifact, so a codebook fits no other.",
-            hint="Use a sentence-transformers model or your own vectors for both",
-        )
+        what = f"{encoder.label} vectors are fitted on one data artifact, so a codebook fits no other."
+        raise UsageError(what, hint="Use a sentence-transformers model or your vectors for both")
     settings = {**recorded, "collisions": given.get("collisions", recorded["collisions"])}
     return validate(registry.load("tokenizer", recorded["name"]).Config, "tokenizer", settings)
 
@@ -97,21 +86,21 @@ def codes_stage(
     config: Section,
     vectors: Artifact | None = None,
     codebook: Artifact | None = None,
-    own: Tokenizer | None = None,
+    file_codes: OwnCodes | None = None,
 ) -> Stage:
     """Codes of all items.
 
     Args:
-        vectors: for tokenizers that need vectors; for others only the quality is measured against them.
-        codebook: codes whose PCA and codebooks are used as they are.
-        own: in place of a registered tokenizer the codes of a file (``own_codes.py``), which are not fitted.
+        vectors: input of the tokenizer, or only of the quality stats.
+        codebook: codes whose PCA and codebooks are used without fitting.
+        file_codes: the codes of a file (``own_codes.py``) in place of a registered tokenizer.
     """
     values = config.model_dump(mode="json")
     policy = values.get("collisions", "none")
-    encoder = vectors and vectors.path.name.rpartition("-")[0]
-    size = f"{values['codebooks']}x{values['codewords']}"
-    words = [values["name"] + size, policy != "none" and policy, encoder, codebook and "frozen"]
-    label = "-".join(word for word in words if word)
+    tokenizer_label = f"{values['name']}{values['codebooks']}x{values['codewords']}"
+    encoder_label = vectors.path.name.rpartition("-")[0] if vectors else ""
+    label_parts = [tokenizer_label, policy.replace("none", ""), encoder_label, "frozen" if codebook else ""]
+    label = "-".join(filter(None, label_parts))
     inputs = {"data": data, "vectors": vectors, "codebook": codebook}
     plan = Plan(
         dataset=data.dataset,
@@ -120,25 +109,26 @@ def codes_stage(
         version=VERSION,
         config={"tokenizer": values} | ({"encoder": vectors.config["encoder"]} if vectors else {}),
         inputs={name: artifact for name, artifact in inputs.items() if artifact},
-        external=own.external() if own else {},
+        external=file_codes.external() if file_codes else {},
     )
 
     def work() -> Artifact:
         vec_ID = read_vectors(vectors.path) if vectors else None
-        if codebook:
-            _check_same_vectors(ws, codebook, data, vectors, vec_ID)
+        if codebook and vectors:
+            _check_same_vectors(ws, codebook, data, vectors)
         train_I = _items(data, "train_count").to_numpy() > 0
-        wanted = needs(values) if own is None else frozenset()
-        given = {"vectors": vec_ID}
-        if "titles" in wanted:
-            given["titles"] = _items(data, "title").to_pylist()
-        if "interactions" in wanted:
-            given["interactions"] = training_matrix(data.path, len(train_I))
-        needed = {ARGUMENTS[need]: given[need] for need in wanted}
+        reads = frozenset() if file_codes else needs(values)
+        needed: dict[str, Any] = {ARGUMENTS["vectors"]: vec_ID} if "vectors" in reads else {}
+        if "titles" in reads:
+            needed[ARGUMENTS["titles"]] = _items(data, "title").to_pylist()
+        if "interactions" in reads:
+            needed[ARGUMENTS["interactions"]] = training_matrix(data.path, len(train_I))
         with ws.build(plan) as draft:
-            kind = None if own else registry.load("tokenizer", values["name"])
-            tokenizer = own or (kind.load(codebook.path) if codebook else kind(config))
-            if not own and not codebook:
+            tokenizer: Any = file_codes
+            if not file_codes:
+                kind = registry.load("tokenizer", values["name"])
+                tokenizer = kind.load(codebook.path) if codebook else kind(config)
+            if not file_codes and not codebook:
                 console.say(f"making {label} from {np.count_nonzero(train_I):,} training items")
                 tokenizer.fit(train_I=train_I, **needed)
             table, quality = _codes_and_quality(tokenizer, values, needed, vec_ID)
@@ -155,22 +145,22 @@ def codes_stage(
 def _codes_and_quality(
     tokenizer: Any, values: Mapping[str, Any], needed: Mapping[str, Any], vec_ID: np.ndarray | None
 ) -> tuple[CodesTable, dict[str, Any]]:
-    """The table and ``quality.json``; on one thread, so that no bit depends on the number of cores.
+    """The table and ``quality.json``, on one thread, so that results do not depend on the number of cores.
 
-    A digit that only counts items of equal codes decides which items collide, and is left out of all other stats.
+    The digit of the policy ``digit`` counts for collisions only; all other stats are without it.
     """
     policy, seed = values.get("collisions", "none"), values.get("seed", 0)
-    found_IK, codewords = tokenizer.codes(**needed), values["codewords"]
+    codes_IK, codewords = tokenizer.codes(**needed), values["codewords"]
     if policy == "reassign" and not hasattr(tokenizer, "nearest"):
         hint = "--collisions digit    numbers items with equal codes"
         raise UsageError(f"The tokenizer '{values['name']}' cannot move items to other codes.", hint=hint)
+    digits, space = codes_IK.shape[1], {}
     with one_thread():
-        codes_IK, facts = resolve(policy, tokenizer, found_IK if vec_ID is None else vec_ID, found_IK, codewords)
-        own_IK = codes_IK[:, : found_IK.shape[1]]
-        space = {}
+        codes_IK, facts = resolve(policy, tokenizer, codes_IK if vec_ID is None else vec_ID, codes_IK, codewords)
+        semantic_IK = codes_IK[:, :digits]
         if "vec_ID" in needed:
-            space = {"reduced_IP": tokenizer.reduced(vec_ID), "decoded_IP": tokenizer.decode(own_IK)}
-        quality = measure(own_IK, codewords, seed=seed, vec_ID=vec_ID, **space)
+            space = {"reduced_IP": tokenizer.reduced(vec_ID), "decoded_IP": tokenizer.decode(semantic_IK)}
+        quality = measure(semantic_IK, codewords, seed=seed, vec_ID=vec_ID, **space)
         quality |= {"codebooks": codes_IK.shape[1], **collisions(codes_IK), **facts}
     if hasattr(tokenizer, "facts"):
         quality |= tokenizer.facts(**needed)
@@ -182,40 +172,33 @@ def _items(data: Artifact, column: str) -> Any:
     return read_table(data.path / "items.parquet", ITEMS, [column])[column]
 
 
-def _check_same_vectors(
-    ws: Workspace, codebook: Artifact, data: Artifact, vectors: Artifact, vec_ID: np.ndarray
-) -> None:
-    """Check that an item with the same raw id and text has the vector that it had for the codebook.
+def _check_same_vectors(ws: Workspace, codebook: Artifact, data: Artifact, vectors: Artifact) -> None:
+    """Raises UsageError if an item with the same raw id and text had another vector when the codebook was fitted.
 
-    Settings cannot tell: own vectors have none, and the name of a model does not say its commit.
-
-    Raises:
-        UsageError: vectors differ, or another commit of the model made them.
+    Settings do not identify vectors: a file of vectors has no settings, and a model's name is without its commit.
     """
     old = ws.input(codebook, "vectors")
-    commit, before = (artifact.result.get("revision") for artifact in (vectors, old))
+    commit, old_commit = (artifact.result.get("revision") for artifact in (vectors, old))
     other = f"The codebook of {codebook.path.name} was fitted on vectors of another encoder: "
-    if commit and before and commit != before:
-        hint = f"--set encoder.revision={before} for both, or leave --codebook-from out"
-        raise UsageError(f"{other}commit {before}, not {commit}.", hint=hint)
-    now, then = (
+    if commit and old_commit and commit != old_commit:
+        hint = f"--set encoder.revision={old_commit} for both, or leave --codebook-from out"
+        raise UsageError(f"{other}commit {old_commit}, not {commit}.", hint=hint)
+    items, old_items = (
         list(zip(_items(artifact, "raw_id").to_pylist(), _items(artifact, "text").to_pylist(), strict=True))
         for artifact in (data, ws.input(codebook, "data"))
     )
-    row_of = {item: row for row, item in enumerate(then)}
-    pairs = [(row, row_of[item]) for row, item in enumerate(now) if item in row_of]
+    row_of = {item: row for row, item in enumerate(old_items)}
+    pairs = [(row, row_of[item]) for row, item in enumerate(items) if item in row_of]
     if not pairs:
         console.say(f"no item of {codebook.path.name} is in these data, so the vectors cannot be compared")
         return
-    here_N, there_N = np.array(pairs).T
-    a_ND, b_ND = vec_ID[here_N], read_vectors(old.path)[there_N]
-    if a_ND.shape != b_ND.shape:
-        raise UsageError(f"{other}{b_ND.shape[1]} wide, not {a_ND.shape[1]}.", hint="Give the same --encoder")
-    length_N = np.linalg.norm(b_ND, axis=1)
-    differ_M = here_N[np.linalg.norm(a_ND - b_ND, axis=1) > SAME_VECTOR * length_N]
-    if len(differ_M):
-        names = ", ".join(now[i][0] for i in differ_M[:5]) + (", ..." if len(differ_M) > 5 else "")
-        raise UsageError(
-            f"{other}{len(differ_M):,} of {len(pairs):,} items with the same raw id and text differ: {names}.",
-            hint="Give the same --encoder (own vectors: made in the same way), or leave --codebook-from out",
-        )
+    row_N, old_row_N = np.array(pairs).T
+    vec_ND, old_ND = read_vectors(vectors.path)[row_N], read_vectors(old.path)[old_row_N]
+    if vec_ND.shape != old_ND.shape:
+        raise UsageError(f"{other}{old_ND.shape[1]} wide, not {vec_ND.shape[1]}.", hint="Give the same --encoder")
+    differ_N = np.linalg.norm(vec_ND - old_ND, axis=1) > SAME_VECTOR * np.linalg.norm(old_ND, axis=1)
+    if count := np.count_nonzero(differ_N):
+        names = ", ".join(items[row][0] for row in row_N[differ_N][:5]) + (", ..." if count > 5 else "")
+        what = f"{count:,} of {len(pairs):,} items with the same raw id and text differ: {names}."
+        hint = "Give the same --encoder (your vectors: made in the same way), or leave --codebook-from out"
+        raise UsageError(f"{other}{what}", hint=hint)

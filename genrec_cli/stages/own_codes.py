@@ -1,7 +1,7 @@
-"""Semantic IDs that were made elsewhere: the codes of a file in place of a tokenizer (``tokenize --codes FILE``).
+"""Semantic IDs from a file in place of a tokenizer (``tokenize --codes FILE``).
 
 * ``FILE.parquet``: a column of raw item ids (``raw_id``, ``item`` or ``item_id``) and a column ``codes`` of lists.
-* ``FILE.npy``: whole numbers, items x K, in the order of ``items.parquet``.
+* ``FILE.npy``: integers, items x K, in the order of ``items.parquet``.
 """
 
 from collections.abc import Mapping
@@ -25,28 +25,23 @@ ID_COLUMNS = ("raw_id", "item", "item_id")
 
 
 class OwnCodesConfig(Section):
-    """``[tokenizer]`` under ``--codes``."""
+    """``[tokenizer]`` with ``--codes``."""
 
     name: Literal["file"] = "file"
     codebooks: int | None = Field(None, ge=1, le=MAX_DIGITS)
-    """K; if it is given, the file must have so many codes per item."""
+    """K; if given, the file must have K codes per item."""
     codewords: int | None = Field(None, ge=2, le=MAX_CODEWORDS)
     """V, the same for all digits; by default the largest code + 1."""
     collisions: Policy = "none"
-    """Items with equal codes: none leaves them, digit numbers them in one more digit, reassign changes few digits."""
+    """Items with equal codes: none keeps them, digit numbers them in one more digit, reassign changes few digits."""
     id_column: str | None = None
     """Column of the raw ids in a Parquet file, if it has another name than raw_id, item or item_id."""
     seed: Seed = 0
-    """Seed of reassign, and of the sample of items that the quality is measured on."""
+    """Seed of reassign, and of the sample of items whose quality is measured."""
 
 
 class OwnCodes(BareCodes):
-    """The codes of a file, checked.
-
-    Raises:
-        UsageError: there is no such file.
-        DataError: an item without codes or twice, no whole numbers, lists of several lengths, or a code out of range.
-    """
+    """The checked codes of a file. Raises UsageError for a missing file, DataError for an invalid one."""
 
     def __init__(self, path: str, values: Mapping[str, Any], data: Artifact) -> None:
         config = validate(OwnCodesConfig, "tokenizer", values)
@@ -64,9 +59,8 @@ class OwnCodes(BareCodes):
             row = int(outside_I.argmax())
             code = next(code for code in code_IK[row].tolist() if not 0 <= code < limit)
             why = f"V is {'' if config.codewords else 'at most '}{limit:,}"
-            raise DataError(
-                f"{rows.path}: the item {raw_ids[row]} has the code {code:,}; codes count from 0 and {why}."
-            )
+            what = f"the item {raw_ids[row]} has the code {code:,}; codes count from 0 and {why}."
+            raise DataError(f"{rows.path}: {what}")
         self.code_IK = np.ascontiguousarray(code_IK, dtype=np.uint16)
         self.codewords = config.codewords or max(2, int(self.code_IK.max()) + 1)
         self.config = config.model_copy(update={"codebooks": digits, "codewords": self.codewords})

@@ -1,4 +1,4 @@
-"""The content of ``quality.json`` as tables for people."""
+"""The content of ``quality.json`` as tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,16 @@ import numpy as np
 from genrec_cli import console
 
 DIGITS_PER_ROW = 8
+COUNTS = {
+    "items": "items",
+    "distinct_codes": "distinct codes",
+    "largest_group": "largest group with the same codes",
+}
 FRACTIONS = {
-    "colliding_fraction": "items that share all codes with another",
+    "colliding_fraction": "items with the codes of another item",
     "colliding_share_before": "the same before the collision policy",
     "moved_fraction": "items that were moved to a free code",
-    "mutual_information_adjusted": "information that digits share, beyond chance",
+    "mutual_information_adjusted": "mutual information of digits, adjusted for chance",
     "reconstruction_error": "relative reconstruction error",
     "neighbours_kept_by_decoded": "10 nearest text neighbours kept, by decoded vectors",
     "neighbours_kept_by_digits": "10 nearest text neighbours kept, by equal digits",
@@ -24,17 +29,10 @@ FRACTIONS = {
 
 def show_quality(quality: Mapping[str, Any]) -> None:
     """Print one table of the codes and one of their digits."""
-    fractions = [
-        [text, "-" if quality[name] is None else f"{quality[name]:.2%}"]
-        for name, text in FRACTIONS.items()
-        if name in quality
-    ]
-    counts = {
-        "items": "items",
-        "distinct codes": "distinct_codes",
-        "largest group with the same codes": "largest_group",
-    }
-    console.table("Codes", ["", "value"], [[text, f"{quality[name]:,}"] for text, name in counts.items()] + fractions)
+    rows = [[text, f"{quality[name]:,}"] for name, text in COUNTS.items()]
+    for name in (name for name in FRACTIONS if name in quality):
+        rows.append([FRACTIONS[name], "-" if quality[name] is None else f"{quality[name]:.2%}"])
+    console.table("Codes", ["", "value"], rows)
     digits, limit = quality["digits"], np.log2(quality["codewords"])
     rows = []
     for start in range(0, len(digits), DIGITS_PER_ROW):

@@ -1,7 +1,7 @@
 """The vectors artifact: item texts to vectors.
 
 ``vectors/<encoder>-<key>`` holds ``vectors.safetensors`` with ``vectors`` (float32, I x D). Row i is item i + 1.
-Vectors are an artifact of their own, because encoding is slow and all tokenizers over one text share it.
+They are a separate artifact, because encoding is slow and all tokenizers use the same vectors.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ from genrec_cli.stages.encode import encode
 
 VERSION = 1
 Stage = tuple[Plan, Callable[[], Artifact | None]]
-"""A plan, and the work that makes its artifact. The work returns None in a process that only helps the main one."""
+"""A plan, and the function that makes its artifact; it returns None outside of the main process."""
 
 
 def encoder_values(given: Mapping[str, Any], option: str | None, default: str) -> dict[str, Any]:
-    """``[encoder]`` under ``--encoder``: a registered encoder, a file of vectors, or a model's name or folder.
+    """``[encoder]`` with the option ``--encoder``: a registered encoder, a file of vectors, or a model or its folder.
 
-    The option wins over files and ``--set``. The default is used if nothing names an encoder.
+    The option has precedence over files and ``--set``. The default applies if nothing names an encoder.
     """
     which = {"name", "model", "path"}
     if not option and which & given.keys():
@@ -43,7 +43,7 @@ def encoder_values(given: Mapping[str, Any], option: str | None, default: str) -
         chosen = {"name": "sentence-transformers", "model": name}
         near = did_you_mean(name, registry.names("encoder"))
         if near and "/" not in name and not exists(Path(name), folder=True):
-            console.say(f"'{name}' is taken as a model of sentence-transformers.{near}")
+            console.say(f"'{name}' is read as a model of sentence-transformers.{near}")
     return {**{key: value for key, value in given.items() if key not in which}, **chosen}
 
 
@@ -72,13 +72,13 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         texts = [text or "" for text in items["text"].to_pylist()]
         raw_ids = items["raw_id"].to_pylist()
         if isinstance(encoder, Batched):
-            encoder.open()  # before anything is written: a model that cannot be loaded leaves no unfinished artifact
+            encoder.open()  # before anything is written, so that an error creates no unfinished artifact
         if not current_group().main:
             current_group().barrier()
             encode(encoder, texts, raw_ids, plan, ws.path(plan))
             return None
-        wanted = "interactions" in getattr(encoder, "needs", ())
-        needed = {"interactions_UI": training_matrix(data.path, len(texts))} if wanted else {}
+        reads = "interactions" in getattr(encoder, "needs", ())
+        needed = {"interactions_UI": training_matrix(data.path, len(texts))} if reads else {}
         with ws.build(plan, resumable=isinstance(encoder, Batched)) as draft:
             current_group().barrier()
             vec_ID = encode(encoder, texts, raw_ids, plan, draft.scratch, **needed)

@@ -1,4 +1,4 @@
-"""What codes that stand for no vectors have in common: random codes, and codes that were made elsewhere."""
+"""Codes without vectors: random codes, and codes that were made elsewhere."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from genrec_cli.tokenizers.pq import smallest_sums
 
 
 class BareCodes:
-    """Base class for codes that stand for no vectors. Items that must move change as few digits as possible."""
+    """Base class for codes without vectors. Items that must move change as few digits as possible."""
 
     codewords: int
     """V."""
     seed: int
-    """Decides between codes that differ in equally many digits."""
+    """Seed of the order of codes that differ in equally many digits."""
 
     def save(self, folder: Path) -> None:
         """There is no codebook."""
@@ -24,7 +24,6 @@ class BareCodes:
 
     def decode(self, codes_IK: np.ndarray) -> None:
         """There are no vectors to decode to."""
-        return None
 
     def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
         """``codes_NMK`` and ``cost_NM``: the codes that differ in the fewest digits first."""

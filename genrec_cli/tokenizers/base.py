@@ -1,4 +1,4 @@
-"""What a tokenizer offers: codes for all items, made from what it declares to need."""
+"""Interfaces of tokenizers: codes for all items, and moves of items to other codes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,14 @@ import numpy as np
 
 Need = Literal["vectors", "titles", "interactions"]
 ARGUMENTS: Mapping[str, str] = {"vectors": "vec_ID", "titles": "titles", "interactions": "interactions_UI"}
-"""The keyword by which ``fit`` and ``codes`` get what a tokenizer needs.
+"""The keyword by which ``fit`` and ``codes`` get each input.
 
 * ``vec_ID``: the vectors of an encoder (float32).
 * ``titles``: a sequence of texts, None where an item has no title.
 * ``interactions_UI``: the training interactions alone, a sparse matrix (``data/interactions.py``).
 """
 MAX_DIGITS = 256
-"""Largest K of all tokenizers. A larger K is a typing error, and the codes would not fit into memory."""
+"""Largest K of all tokenizers, so that a typing error does not fill the memory."""
 
 
 class Tokenizer(Protocol):
@@ -25,38 +25,32 @@ class Tokenizer(Protocol):
     """
 
     needs: ClassVar[frozenset[Need]]
-    """What ``fit`` and ``codes`` read: keys of :data:`ARGUMENTS`."""
+    """Inputs of ``fit`` and ``codes``: keys of :data:`ARGUMENTS`."""
 
     def fit(self, *, train_I: np.ndarray, **needed: Any) -> None:
         """Fit on the items where ``train_I`` is true."""
-        ...
 
     def codes(self, **needed: Any) -> np.ndarray:
         """``codes_IK``, 0-based in each digit: uint16, or int16 with -1 after the last code of an item."""
-        ...
 
     def save(self, folder: Path) -> None:
-        """Write what was fitted, if anything; reading it must need no pickle."""
-        ...
+        """Write the fitted state, if there is any; reading it must need no pickle."""
 
 
 class Movable(Protocol):
-    """A tokenizer whose items can move to other codes, so that no two items are equal.
+    """A tokenizer whose items can move to other codes, so that no two items have equal codes.
 
-    One with a codebook also has a class method ``load(folder)``, which reads what ``save`` wrote.
+    A tokenizer with a codebook also has a class method ``load(folder)``, which reads what ``save`` wrote.
     """
 
     def decode(self, codes_IK: np.ndarray) -> np.ndarray | None:
-        """The vectors that the codes stand for (after PCA), to measure the error; None if there are none."""
-        ...
+        """``decoded_IP``, the reconstructed vectors after PCA; None if the codes have no vectors."""
 
     def reduced(self, vec_ID: np.ndarray) -> np.ndarray:
-        """The vectors after PCA, as they are quantised."""
-        ...
+        """``reduced_IP``, the vectors after PCA."""
 
     def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-        """For items that must move: ``codes_NMK``, up to ``many`` different codes, and ``cost_NM``, best first.
+        """``codes_NMK``, up to ``many`` different codes for each item, and ``cost_NM``, in ascending order of cost.
 
-        Once ``many`` is V^K, these are all codes. ``codes_NK`` are the present codes of the items.
+        ``codes_NK`` are the present codes of the items. If ``many`` is V^K or more, all codes are returned.
         """
-        ...

@@ -1,10 +1,7 @@
-"""Base class of the tokenizers with codebooks: PCA, a space, quantisation in that space, and one safe file.
+"""Base class of the tokenizers with codebooks: PCA, an optional transform, quantisation, and one file.
 
-    vec_ID -> PCA -> reduced_IP -> encode -> x_IS -> assign -> codes_IK
-    codes_IK -> reconstruct -> x_IS -> decode_space -> reduced_IP
-
-A subclass says how the space and the codebooks are learned (``learn``), how vectors get into the space and back, and
-which tensors it stores. The quantisation is product quantisation (``pq.py``) or residual (``residual.py``).
+vec_ID -> PCA -> reduced_IP -> encode -> x_IS -> assign -> codes_IK
+codes_IK -> reconstruct -> x_IS -> decode_space -> reduced_IP
 """
 
 from abc import ABC, abstractmethod
@@ -19,28 +16,33 @@ from genrec_cli.config import Section, Seed
 from genrec_cli.errors import DataError
 from genrec_cli.tokenizers.base import MAX_DIGITS, Need
 from genrec_cli.tokenizers.collisions import Policy
-from genrec_cli.tokenizers.kmeans import MOST, check_codewords, one_thread
+from genrec_cli.tokenizers.kmeans import MAX_CODEWORDS, check_codewords, one_thread
 from genrec_cli.tokenizers.pca import Pca
 
 FILE = "codebook.safetensors"
 PCA_SHAPES = {"pca.mean": "D", "pca.components": "PD", "pca.scale": "P"}
 
 
-class CodebookConfig(Section):
-    """Settings that all tokenizers with codebooks share."""
+class CodesConfig(Section):
+    """Settings of all tokenizers with K codebooks of V codewords."""
 
     codebooks: int = Field(32, ge=1, le=MAX_DIGITS)
     """K: codes per item."""
     codewords: int = 256
     """V: codewords per codebook, 2 to 4,096 and at most the number of training items."""
     collisions: Policy = "none"
-    """Items with equal codes: none leaves them, digit numbers them in one more digit, reassign moves them apart."""
+    """Items with equal codes: none keeps them, digit numbers them in one more digit, reassign moves them apart."""
+    seed: Seed = 0
+    """Seed of k-means or of random codes."""
+
+
+class CodebookConfig(CodesConfig):
+    """Settings of all tokenizers with learned codebooks."""
+
     pca: int = Field(128, ge=1)
     """Width after PCA, if the vectors have that rank."""
     pca_fit: Literal["train", "all"] = "train"
     """Items that PCA is fitted on: those with training interactions, or all (as in RPG's code)."""
-    seed: Seed = 0
-    """Seed of all k-means."""
 
 
 class CodebookTokenizer(ABC):
@@ -49,29 +51,27 @@ class CodebookTokenizer(ABC):
     Config: ClassVar[type[CodebookConfig]]
     needs: ClassVar[frozenset[Need]] = frozenset({"vectors"})
     what: ClassVar[str]
-    """What the file holds, for messages: ``an OPQ codebook``."""
+    """Content of the file for messages, for example ``an OPQ codebook``."""
     parts: ClassVar[Mapping[str, str]] = {}
-    """Tensors to store beside PCA and centroids: name -> dimensions as letters. ``rotation`` with ``PP`` is the
-    attribute ``rotation_PP``."""
+    """Stored tensors beside PCA and centroids: name -> dimensions; ``rotation`` with ``PP`` is ``rotation_PP``."""
+    centroid_dimensions: ClassVar[str] = "KVS"
+    """``KVP`` where codewords are as wide as the vectors after PCA."""
+    centroids_KVS: np.ndarray
+    """The codebooks (float32)."""
 
     def __init__(self, config: CodebookConfig) -> None:
         self.config = config
 
-    # ---- to be implemented -----------------------------------------------------------------------
-
-    centroids_KVS: np.ndarray
-    """The codebooks (float32)."""
-
     @abstractmethod
     def learn(self, train_NP: np.ndarray) -> None:
-        """Fit the space and ``centroids_KVS`` on training items after PCA."""
+        """Fit the transform and ``centroids_KVS`` on training items after PCA."""
 
     def encode(self, reduced_IP: np.ndarray) -> np.ndarray:
-        """``x_IS``: the vectors in the space that is quantised. By default this is the space after PCA."""
+        """``x_IS``: the transformed vectors, which are quantised."""
         return reduced_IP
 
     def decode_space(self, x_IS: np.ndarray) -> np.ndarray:
-        """``reduced_IP`` of points of that space."""
+        """``reduced_IP``: the inverse transform."""
         return x_IS
 
     @abstractmethod
@@ -80,21 +80,21 @@ class CodebookTokenizer(ABC):
 
     @abstractmethod
     def reconstruct(self, codes_IK: np.ndarray) -> np.ndarray:
-        """``x_IS`` that the codes stand for."""
+        """``x_IS`` reconstructed from the codes."""
 
     @abstractmethod
     def nearest_codes(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-        """``codes_NMK`` of up to ``many`` nearest codes, best first, and ``cost_NM``: their squared distances."""
+        """``codes_NMK`` of up to ``many`` nearest codes, and ``cost_NM``: their squared distances, ascending."""
 
     @classmethod
     def shapes(cls, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Tensors beside PCA and centroids, with their dimensions as letters; ``names`` are those in the file."""
+        """Name -> dimensions of the tensors beside PCA and centroids in a file that holds ``names``."""
         return cls.parts
 
     @classmethod
-    @abstractmethod
     def fits(cls, size: Mapping[str, int]) -> bool:
-        """Whether the sizes behind the letters go together."""
+        """Whether the sizes of different dimensions are consistent."""
+        return True
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The tensors to store beside PCA and centroids."""
@@ -105,14 +105,8 @@ class CodebookTokenizer(ABC):
         for name, letters in self.parts.items():
             setattr(self, f"{name}_{letters}", tensors[name])
 
-    # ---- common ----------------------------------------------------------------------------------
-
     def fit(self, vec_ID: np.ndarray, train_I: np.ndarray) -> None:
-        """Fit on the rows where ``train_I`` is true.
-
-        Raises:
-            UsageError: V is out of range, or K and the width after PCA do not go together.
-        """
+        """Fit on the rows where ``train_I`` is true. Raises UsageError if V or K is not possible."""
         check_codewords(self.config.codewords, int(np.count_nonzero(train_I)))
         with one_thread():
             self.pca = Pca.fit(vec_ID if self.config.pca_fit == "all" else vec_ID[train_I], self.config.pca)
@@ -128,15 +122,15 @@ class CodebookTokenizer(ABC):
             return self.assign(self.encode(self.reduced(vec_ID)))
 
     def decode(self, codes_IK: np.ndarray) -> np.ndarray:
-        """``reduced_IP``: the vectors after PCA that the codes stand for."""
+        """``decoded_IP``: the reconstructed vectors after PCA."""
         return self.decode_space(self.reconstruct(codes_IK))
 
     def nearest(self, vec_ND: np.ndarray, codes_NK: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-        """``codes_NMK`` and ``cost_NM`` of the codes nearest to each vector. The present codes are not read."""
+        """``codes_NMK`` and ``cost_NM`` of the codes nearest to each vector; ``codes_NK`` is not used."""
         return self.nearest_codes(self.encode(self.reduced(vec_ND)), many)
 
     def save(self, folder: Path) -> None:
-        """Write ``codebook.safetensors``: PCA, space and centroids, all float32."""
+        """Write ``codebook.safetensors``: PCA, transform and centroids, all float32."""
         from safetensors.numpy import save_file
 
         tensors = {**self.pca.tensors(), **self.tensors(), "centroids": self.centroids_KVS}
@@ -144,39 +138,30 @@ class CodebookTokenizer(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The tokenizer that :meth:`save` wrote, able to assign codes; its fitting options are not kept.
+        """The tokenizer that :meth:`save` wrote, without its fitting options. Raises DataError for another file."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
-        Raises:
-            DataError: not such a file, or tensors that do not fit together.
-        """
-        tensors = read_tensors(folder / FILE)
-        shapes = {**PCA_SHAPES, **cls.shapes(list(tensors)), "centroids": "KVS"}
+        try:
+            tensors = load_file(folder / FILE)
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{folder / FILE} cannot be read: {error}.") from None
+        shapes = {**PCA_SHAPES, **cls.shapes(list(tensors)), "centroids": cls.centroid_dimensions}
         sound = all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
         if set(tensors) != set(shapes) or not sound:
             raise DataError(f"{folder / FILE} is not {cls.what}: it needs {', '.join(sorted(shapes))}, finite float32.")
         size = sizes(tensors, shapes)
-        if size is None or not 2 <= size["V"] <= MOST or not cls.fits(size):
-            found = ", ".join(f"{name} {tensor.shape}" for name, tensor in sorted(tensors.items()))
-            raise DataError(f"{folder / FILE} holds tensors that do not fit together: {found}.")
+        if size is None or not 2 <= size["V"] <= MAX_CODEWORDS or not cls.fits(size):
+            shown = ", ".join(f"{name} {tensor.shape}" for name, tensor in sorted(tensors.items()))
+            raise DataError(f"{folder / FILE} holds tensors that do not fit together: {shown}.")
         loaded = cls(cls.Config(codebooks=size["K"], codewords=size["V"], pca=size["P"]))
         loaded.pca, loaded.centroids_KVS = Pca.from_tensors(tensors), tensors["centroids"]
         loaded.restore(tensors)
         return loaded
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a file, not yet checked. Raises DataError if it is no safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-
-
 def sizes(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[str]]) -> dict[str, int] | None:
-    """The size behind each letter; None if a letter would need two, or a tensor has another number of dimensions."""
+    """The size of each dimension; None if two tensors disagree, one is empty, or one has another rank."""
     size: dict[str, int] = {}
     for name, letters in shapes.items():
         if tensors[name].ndim != len(letters) or not tensors[name].size:

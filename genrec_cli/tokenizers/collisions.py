@@ -1,14 +1,14 @@
-"""Collision policies: items with equal codes are left, numbered in one more digit, or moved apart.
+"""Collision policies: what happens to items with equal codes.
 
-* ``none``: leave them. Metrics correct for it exactly (docs/evaluate.md).
-* ``digit``: one more digit counts the items that share a code, in the order of the catalogue (TIGER, Rajput et
-  al., NeurIPS 2023, section 3.1). V is one for all digits, so V must hold the largest group.
-* ``reassign``: the item that fits the code best keeps it; each other item of the group moves to the nearest free
-  code, by distance in the space that the tokenizer quantises. No two items have equal codes.
+* ``none``: nothing. Metrics correct for it exactly (docs/evaluate.md).
+* ``digit``: one more digit numbers the items with equal codes in the order of the catalogue (TIGER, Rajput et al.,
+  NeurIPS 2023, section 3.1). V is the same for all digits, so V must be at least the size of the largest group.
+* ``reassign``: the item with the smallest reconstruction error keeps the code; each other item of the group moves to
+  the nearest free code, by distance in the quantised space. No two items have equal codes.
 
-``reassign`` is an auction: in each round every item bids for its nearest free code, and the closest bidder of each
-code wins it. Items with equal vectors are one bidder that wants several codes, so a thousand items without text do
-not need a thousand rounds. In the end no free code is nearer to an item than the code that it has.
+``reassign`` is an auction: in each round every item bids for its nearest free code, and the closest bidder wins the
+code. Items with equal vectors are one bidder for several codes, so 1,000 items without text do not need 1,000 rounds.
+In the end no free code is nearer to an item than its new code.
 """
 
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from genrec_cli.tokenizers.quality import collisions, groups
 Policy = Literal["none", "digit", "reassign"]
 
 FIRST = 8
-"""Nearest codes looked up at first; four times as many for items of which none is free."""
+"""Nearest codes in the first search. Items for which none is free search four times as many next."""
 CELLS = 2_000_000
 """Candidate codes times codewords held in memory at a time."""
 
@@ -30,10 +30,10 @@ CELLS = 2_000_000
 def resolve(
     policy: Policy, tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The codes under a policy, with one digit more under ``digit``; and the entries of ``quality.json`` about it.
+    """The codes under a policy, and its entries of ``quality.json``.
 
     Raises:
-        UsageError: a group that V cannot number, or more items than codes.
+        UsageError: a group is larger than V, or there are more items than codes.
     """
     facts: dict[str, Any] = {"collision_policy": policy}
     if policy == "none":
@@ -51,31 +51,29 @@ def with_digit(codes_IK: np.ndarray, codewords: int) -> np.ndarray:
     order_I = np.argsort(group_I, kind="stable")
     size_G = np.bincount(group_I)
     if size_G.max() > codewords:
-        raise UsageError(
-            f"{size_G.max()} items share the same codes, and a digit counts to {codewords} (V is one for all digits).",
-            hint=f"--codewords {size_G.max()}    or --collisions reassign, or more --codebooks",
+        what = (
+            f"{size_G.max()} items share the same codes, and a digit counts to {codewords}, which is V of all digits."
         )
+        hint = f"--codewords {size_G.max()}    or --collisions reassign, or more --codebooks"
+        raise UsageError(what, hint=hint)
     digit_I = np.empty(len(codes_IK), dtype=np.uint16)
     digit_I[order_I] = np.arange(len(codes_IK)) - np.repeat(np.cumsum(size_G) - size_G, size_G)
     return np.column_stack([codes_IK, digit_I])
 
 
 def reassign(tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray, codewords: int) -> np.ndarray:
-    """Codes of which no two are equal. A code that one item alone has is kept."""
+    """Codes of which no two are equal. Items with a unique code keep it."""
     items, digits = codes_IK.shape
     if codewords**digits < items:
-        raise UsageError(
-            f"{items:,} items do not fit into {codewords}^{digits} = {codewords**digits:,} codes.",
-            hint="More --codebooks or --codewords, or another --collisions",
-        )
+        what = f"{items:,} items do not fit into {codewords}^{digits} = {codewords**digits:,} codes."
+        raise UsageError(what, hint="More --codebooks or --codewords, or another --collisions")
     moving = _surplus(tokenizer, vec_ID, codes_IK)
     if not len(moving):
         return codes_IK
     moved_IK = codes_IK.copy()
     taken = np.unique(numbers(np.delete(codes_IK, moving, axis=0), codewords))
-    # Items of equal vectors and codes bid for the same codes: they are one bidder B that wants several codes.
-    same = np.concatenate([_bytes(vec_ID[moving]), _bytes(codes_IK[moving])], axis=1)
-    bidder_N = groups(same)
+    # Items with equal vectors and codes are one bidder B.
+    bidder_N = groups(np.concatenate([_bytes(vec_ID[moving]), _bytes(codes_IK[moving])], axis=1))
     first_B = moving[np.unique(bidder_N, return_index=True)[1]]
     wants_B = np.bincount(bidder_N)
     won: list[tuple[np.ndarray, np.ndarray]] = []
@@ -88,31 +86,27 @@ def reassign(tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray, codew
             rows = first_B[some]
             near_NMK, cost_NM = tokenizer.nearest(vec_ID[rows], codes_IK[rows], many)
             key_NM = numbers(near_NMK.reshape(-1, digits), codewords).reshape(cost_NM.shape)
-            taken, bidder, place = _auction(key_NM, cost_NM, wants_B[some], taken)
-            won.append((some[bidder], near_NMK[bidder, place]))
-            wants_B[some] -= np.bincount(bidder, minlength=len(some))
+            taken, winner, place = _auction(key_NM, cost_NM, wants_B[some], taken)
+            won.append((some[winner], near_NMK[winner, place]))
+            wants_B[some] -= np.bincount(winner, minlength=len(some))
         many *= 4
-    bidder = np.concatenate([who for who, _ in won])
-    code = np.concatenate([what for _, what in won])
+    bidder, code = (np.concatenate(part) for part in zip(*won, strict=True))
     moved_IK[moving[np.argsort(bidder_N, kind="stable")]] = code[np.argsort(bidder, kind="stable")]
     return moved_IK
 
 
 def numbers(codes_NK: np.ndarray, codewords: int) -> np.ndarray:
-    """Each row as one uint64. Equal rows have equal numbers; different ones different numbers if V^K <= 2^64.
-
-    Beyond that two codes have the same number with a probability of 2^-64, and a nearest code may be passed over.
-    """
+    """A uint64 key per row: unique per code if V^K <= 2^64, else a hash (equal with probability 2^-64)."""
     digits = codes_NK.shape[1]
     if codewords**digits <= 2**64:
         weight_K = np.array([codewords**k for k in range(digits)], dtype=np.uint64)
     else:
-        weight_K = np.random.default_rng(0).integers(2**63, size=digits, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        weight_K = np.random.default_rng(0).integers(2**63, size=(digits,), dtype=np.uint64) * 2 + 1
     return (codes_NK.astype(np.uint64) * weight_K).sum(axis=1, dtype=np.uint64)
 
 
 def cheapest(cost_NC: np.ndarray, many: int) -> np.ndarray:
-    """Columns of up to ``many`` smallest costs of each row, in ascending order; equal costs in the order of columns."""
+    """``column_NM`` of up to ``many`` smallest costs of each row, in ascending order; ties in the order of columns."""
     if many >= cost_NC.shape[1]:
         return np.argsort(cost_NC, axis=1, kind="stable")
     some_NM = np.sort(np.argpartition(cost_NC, many - 1, axis=1)[:, :many], axis=1)
@@ -120,8 +114,25 @@ def cheapest(cost_NC: np.ndarray, many: int) -> np.ndarray:
     return np.take_along_axis(some_NM, order_NM, 1)
 
 
+def beam_step(
+    codes_NMK: np.ndarray, cost_NMC: np.ndarray, many: int, code_NC: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step of a beam search: ``codes_NMK`` with one more digit, ``cost_NM``, and the places of their prefixes.
+
+    ``cost_NMC`` is the cost of every prefix with every candidate digit, ``code_NC`` the candidates (by default 0..C-1).
+    """
+    cost_NB = cost_NMC.reshape(len(cost_NMC), -1)
+    best_NM = cheapest(cost_NB, many)
+    prefix_NM, last_NM = np.divmod(best_NM, cost_NMC.shape[2])
+    if code_NC is not None:
+        last_NM = np.take_along_axis(code_NC, last_NM, 1)
+    prefixes_NMK = np.take_along_axis(codes_NMK, prefix_NM[:, :, None], 1)
+    codes_NMK = np.concatenate([prefixes_NMK, last_NM[:, :, None].astype(np.uint16)], axis=2)
+    return codes_NMK, np.take_along_axis(cost_NB, best_NM, 1), prefix_NM
+
+
 def _surplus(tokenizer: Movable, vec_ID: np.ndarray, codes_IK: np.ndarray) -> np.ndarray:
-    """Rows that have to move: of each group all but the item that fits the code best, or the first of equal fits."""
+    """Rows that must move: of each group all but the first item with the smallest reconstruction error."""
     group_I = groups(codes_IK)
     shared = np.flatnonzero(np.bincount(group_I)[group_I] > 1)
     if not len(shared):
@@ -140,16 +151,13 @@ def _auction(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rounds of bids until no bidder has a free code on its list or wants one.
 
-    Returns: the codes taken now (sorted), and of every code won the bidder and the place on the bidder's list.
+    Returns: the codes now taken (sorted), and for every code won the bidder and its place on the bidder's list.
     """
     wants_N = wants_N.copy()
     free_NM = ~_contains(taken, key_NM)
-    winners, places = [], []
-    while True:
-        bids_NM = free_NM & (np.cumsum(free_NM, axis=1) <= wants_N[:, None])
+    winners, places = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
+    while (bids_NM := free_NM & (np.cumsum(free_NM, axis=1) <= wants_N[:, None])).any():
         bidder, place = np.nonzero(bids_NM)
-        if not len(bidder):
-            break
         key = key_NM[bidder, place]
         order = np.lexsort((bidder, cost_NM[bidder, place], key))
         best = order[np.concatenate([[True], key[order][1:] != key[order][:-1]])]
@@ -158,16 +166,14 @@ def _auction(
         wants_N -= np.bincount(bidder[best], minlength=len(wants_N))
         free_NM &= ~_contains(key[best], key_NM)
         taken = np.insert(taken, np.searchsorted(taken, key[best]), key[best])
-    if not winners:
-        return taken, np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
     return taken, np.concatenate(winners), np.concatenate(places)
 
 
-def _contains(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Which of ``asked`` are in the sorted ``known``."""
-    if not len(known):
-        return np.zeros(asked.shape, dtype=bool)
-    return known[np.searchsorted(known, asked).clip(max=len(known) - 1)] == asked
+def _contains(sorted_N: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which of ``values`` are in ``sorted_N``, as booleans."""
+    if not len(sorted_N):
+        return np.zeros(values.shape, dtype=bool)
+    return sorted_N[np.searchsorted(sorted_N, values).clip(max=len(sorted_N) - 1)] == values
 
 
 def _bytes(row_NC: np.ndarray) -> np.ndarray:

@@ -8,15 +8,15 @@ import numpy as np
 from genrec_cli.errors import UsageError
 
 FAISS_SEED = 1234
-"""FAISS's own seed of k-means. Our seed is added to it, so that seed 0 gives the result of FAISS's factory."""
-MOST = 4096
+"""FAISS's default seed of k-means. The seed of the settings is added to it."""
+MAX_CODEWORDS = 4096
 """Largest V."""
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Hold FAISS and NumPy to one thread, so that no sum depends on the number of cores."""
-    import faiss  # noqa: F401  only libraries that are loaded already can be limited
+    """Limit FAISS and NumPy to one thread, so that no sum depends on the number of cores."""
+    import faiss  # noqa: F401  threadpoolctl limits only libraries that are loaded
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
@@ -24,23 +24,18 @@ def one_thread() -> Iterator[None]:
 
 
 def check_codewords(codewords: int, training_items: int) -> None:
-    """V must lie in 2..4,096 and not exceed the training items; else a usage error with the largest V."""
+    """Raises UsageError if V is not in 2..4,096 or exceeds the number of training items."""
     if training_items < 2:
         hint = "genrec train --model popular    and    --model sasrec    need no codes"
         raise UsageError(f"Codebooks need two training items or more; there is {training_items}.", hint=hint)
-    largest = min(MOST, training_items)
+    largest = min(MAX_CODEWORDS, training_items)
     if not 2 <= codewords <= largest:
-        raise UsageError(
-            f"{codewords} codewords per codebook do not fit {training_items} training items: 2 to {largest} do.",
-            hint=f"--codewords {max(2, min(codewords, largest))}",
-        )
+        what = f"{codewords} codewords per codebook do not fit {training_items} training items: 2 to {largest} do."
+        raise UsageError(what, hint=f"--codewords {max(2, min(codewords, largest))}")
 
 
 def kmeans(row_NS: np.ndarray, count: int, seed: int, iterations: int | None = None) -> np.ndarray:
-    """``centroid_VS``, exactly as FAISS trains a product quantiser's subspace.
-
-    FAISS draws a sample of 256 rows per centroid if there are more.
-    """
+    """``centroid_VS``, as FAISS trains a product quantiser's subspace: on a sample of at most 256 rows per centroid."""
     import faiss
 
     clustering = faiss.Clustering(row_NS.shape[1], count)

@@ -1,4 +1,4 @@
-"""Principal components with whitening: the width that product quantisation divides, at unit variance."""
+"""PCA with whitening."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,31 +9,23 @@ import numpy as np
 from genrec_cli.errors import DataError
 
 RANK_TOLERANCE = 1e-10
-"""A component whose variance is below this share of the largest is rounding noise of float32."""
+"""Components whose variance is below this fraction of the largest are rounding noise of float32."""
 CHUNK = 8192
 """Rows converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
 class Pca:
-    """A fitted projection from D to P dimensions.
-
-    Sums run in float64 over chunks of a fixed size, so a row's result does not depend on its neighbours,
-    and each component's largest entry is made positive, so signs do not depend on the LAPACK at hand.
-    """
+    """A fitted projection from D to P dimensions. Sums are float64, so a row's result does not depend on other rows."""
 
     mean_D: np.ndarray
     components_PD: np.ndarray
     scale_P: np.ndarray
-    """One over the standard deviation (divisor n - 1) along each component."""
+    """1 / standard deviation (divisor n - 1) along each component."""
 
     @classmethod
     def fit(cls, vec_ID: np.ndarray, width: int) -> Self:
-        """Fit on all given rows. P = min(width, rank).
-
-        Raises:
-            DataError: fewer than two different vectors.
-        """
+        """Fit on all given rows; P = min(width, rank). Raises DataError if all vectors are equal."""
         mean_D = vec_ID.mean(axis=0, dtype=np.float64)
         scatter_DD = np.zeros((len(mean_D), len(mean_D)))
         for rows in _chunks(len(vec_ID)):
@@ -45,6 +37,7 @@ class Pca:
         if rank == 0:
             raise DataError(f"All {len(vec_ID)} training items have the same vector: there is nothing to quantise.")
         kept = components_DD[: min(width, rank)]
+        # The largest entry of each component is made positive, because LAPACK libraries differ in signs.
         largest_P = np.take_along_axis(kept, np.abs(kept).argmax(axis=1, keepdims=True), axis=1)
         return cls(
             mean_D.astype(np.float32),
@@ -52,17 +45,12 @@ class Pca:
             (1 / np.sqrt(variance_D[: len(kept)])).astype(np.float32),
         )
 
-    @property
-    def width(self) -> int:
-        """P."""
-        return len(self.scale_P)
-
     def transform(self, vec_ID: np.ndarray) -> np.ndarray:
-        """``reduced_IP`` as float32: mean zero and variance one over the items it was fitted on."""
+        """``reduced_IP`` as float32, with mean 0 and variance 1 over the fitted items."""
         if vec_ID.ndim != 2 or vec_ID.shape[1] != len(self.mean_D):
             raise DataError(f"The codebook reads vectors of width {len(self.mean_D)}, not shape {vec_ID.shape}.")
         whiten_DP = (self.components_PD.T * self.scale_P).astype(np.float64)
-        reduced_IP = np.empty((len(vec_ID), self.width), dtype=np.float32)
+        reduced_IP = np.empty((len(vec_ID), len(self.scale_P)), dtype=np.float32)
         for rows in _chunks(len(vec_ID)):
             reduced_IP[rows] = (vec_ID[rows] - self.mean_D.astype(np.float64)) @ whiten_DP
         return reduced_IP
@@ -73,7 +61,7 @@ class Pca:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        """Rebuild from stored tensors; the caller has checked the shapes."""
+        """Rebuild from stored tensors, whose shapes the caller has checked."""
         return cls(tensors["pca.mean"], tensors["pca.components"], tensors["pca.scale"])
 
 

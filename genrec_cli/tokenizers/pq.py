@@ -1,10 +1,8 @@
-"""Product quantisation: the vector after PCA is cut into K subspaces, and each has a codebook of V codewords.
+"""Product quantisation: the vector after PCA is divided into K subspaces with a codebook of V codewords each.
 
-Jégou et al., "Product Quantization for Nearest Neighbor Search", PAMI 2011. OPQ (``opq.py``) does the same after a
-learned rotation, so a comparison of the two shows what the rotation is worth. Whitening gives all subspaces the same
-variance, so no digit is idle; the first digits hold the components that distinguish texts most.
-
-k-means takes any V, so V need not be a power of two.
+Jégou et al., "Product Quantization for Nearest Neighbor Search", PAMI 2011. OPQ (``opq.py``) adds a learned rotation.
+Whitening gives all subspaces the same variance; the first digits encode the components with the largest variance
+before whitening. V need not be a power of two.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,11 +14,11 @@ from pydantic import Field
 from genrec_cli.errors import UsageError
 from genrec_cli.tokenizers.base import MAX_DIGITS
 from genrec_cli.tokenizers.codebook import CodebookConfig, CodebookTokenizer
-from genrec_cli.tokenizers.collisions import cheapest
+from genrec_cli.tokenizers.collisions import beam_step, cheapest
 from genrec_cli.tokenizers.kmeans import FAISS_SEED, kmeans, one_thread, squared_distances
 
 FAR = np.float32(1e15)
-"""Coordinate of the codewords that fill a codebook up to a power of two. They are never the nearest."""
+"""Coordinate of the padding codewords that fill a codebook up to a power of two. They are never the nearest."""
 
 
 class PqConfig(CodebookConfig):
@@ -49,7 +47,7 @@ class PqTokenizer(CodebookTokenizer):
         self.centroids_KVS = np.stack([kmeans(sub_NKS[:, k], codewords, seed) for k in range(sub_NKS.shape[1])])
 
     def assign(self, x_IS: np.ndarray) -> np.ndarray:
-        """``codes_IK`` as uint16: the nearest codeword in each subspace, found by FAISS."""
+        """The nearest codeword in each subspace, by FAISS."""
         import faiss
 
         digits, codewords, sub = self.centroids_KVS.shape
@@ -68,7 +66,7 @@ class PqTokenizer(CodebookTokenizer):
         return self.centroids_KVS[digits, codes_IK].reshape(len(codes_IK), -1)
 
     def nearest_codes(self, x_NS: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest codes, exactly: distances are sums over digits."""
+        """Exact, because distances are sums over digits."""
         x_KNS = x_NS.reshape(len(x_NS), len(self.centroids_KVS), -1).swapaxes(0, 1)
         pairs = zip(x_KNS, self.centroids_KVS, strict=True)
         return smallest_sums((squared_distances(sub_NS, centroid_VS) for sub_NS, centroid_VS in pairs), many)
@@ -79,40 +77,29 @@ class PqTokenizer(CodebookTokenizer):
         return size["K"] * size["S"] == size["P"]
 
 
-def check_codebooks(codebooks: int, width: int, asked: int) -> None:
-    """K must divide the width after PCA; else a usage error with the nearest K that does."""
+def check_codebooks(codebooks: int, width: int, max_width: int) -> None:
+    """Raises UsageError, with the nearest possible K, if K does not divide the width after PCA."""
     divisors = [k for k in range(1, width + 1) if width % k == 0]
     if codebooks not in divisors:
         nearest = min(divisors, key=lambda k: (abs(k - codebooks), k))
-        rank = f" (--pca {asked}, but the vectors have rank {width})" if width < asked else ""
+        rank = f" (--pca {max_width}, but the vectors have rank {width})" if width < max_width else ""
         fitting = width - width % codebooks if codebooks > 0 else 0
         other = f"    or keep it with --pca {fitting}" if fitting else ""
-        raise UsageError(
-            f"{codebooks} codebooks do not divide the width {width} after PCA{rank}; the nearest that does: {nearest}.",
-            hint=f"--codebooks {nearest}{other}",
+        what = (
+            f"{codebooks} codebooks do not divide the width {width} after PCA{rank}; the nearest that does: {nearest}."
         )
+        raise UsageError(what, hint=f"--codebooks {nearest}{other}")
 
 
 def smallest_sums(costs: Iterable[np.ndarray], many: int) -> tuple[np.ndarray, np.ndarray]:
-    """The codes with the smallest sums of costs over digits: ``codes_NMK`` and ``cost_NM``, best first.
+    """The codes with the smallest sums of costs over digits: ``codes_NMK`` and ``cost_NM``, in ascending order.
 
-    Exact without trying all V^K codes: each of the M smallest sums over k digits consists of one of the M smallest
-    sums over k - 1 digits and one of the M smallest costs of digit k.
-
-    Args:
-        costs: ``cost_NV`` digit by digit.
+    Exact beam search: each of the M smallest sums over k digits consists of one of the M smallest sums over k - 1
+    digits and one of the M smallest costs of digit k. ``costs`` yields ``cost_NV`` digit by digit.
     """
-    codes_NMK, cost_NM = None, None
+    codes_NMK, cost_NM = np.empty((1, 1, 0), dtype=np.uint16), np.zeros((1, 1))
     for cost_NV in costs:
         code_NC = cheapest(cost_NV, many)
-        least_NC = np.take_along_axis(cost_NV, code_NC, 1)
-        if codes_NMK is None:
-            codes_NMK, cost_NM = code_NC[:, :, None].astype(np.uint16), least_NC
-            continue
-        sum_NB = (cost_NM[:, :, None] + least_NC[:, None, :]).reshape(len(cost_NV), -1)
-        best_NM = cheapest(sum_NB, many)
-        before_NM, next_NM = np.divmod(best_NM, code_NC.shape[1])
-        last_NM1 = np.take_along_axis(code_NC, next_NM, 1)[:, :, None].astype(np.uint16)
-        codes_NMK = np.concatenate([np.take_along_axis(codes_NMK, before_NM[:, :, None], 1), last_NM1], axis=2)
-        cost_NM = np.take_along_axis(sum_NB, best_NM, 1)
+        sum_NMC = cost_NM[:, :, None] + np.take_along_axis(cost_NV, code_NC, 1)[:, None]
+        codes_NMK, cost_NM, _ = beam_step(codes_NMK, sum_NMC, many, code_NC)
     return codes_NMK, cost_NM

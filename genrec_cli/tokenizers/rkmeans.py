@@ -1,11 +1,10 @@
 """Residual k-means: k-means of the vectors, then k-means of the residuals, level by level.
 
-This is RQ-VAE without its networks, and the usual control for what the networks add (Ju et al., "Generative
-Recommendation with Semantic IDs", arXiv 2507.22224, compares both). 4 levels of 256 codewords as in DiffGRM
-(arXiv 2510.21805).
+It is RQ-VAE without networks, and the usual baseline of RQ-VAE (Ju et al., "Generative Recommendation with Semantic
+IDs", arXiv 2507.22224). The defaults, 4 levels of 256 codewords, are those of DiffGRM (arXiv 2510.21805).
 
 Deviation: PCA with whitening comes first, as for the other tokenizers. In a trial on Beauty (MiniLM, 8 levels, fitted
-on all items) 287 items shared codes with it and 382 without; equal digits kept 22.8 % of text neighbours and 20.6 %.
+on all items) 287 items had equal codes with it and 382 without; equal digits kept 22.8 % and 20.6 % of text neighbours.
 """
 
 from typing import ClassVar, Literal
@@ -32,12 +31,12 @@ class RkmeansTokenizer(ResidualTokenizer):
 
     Config: ClassVar[type[CodebookConfig]] = RkmeansConfig
     what = "a codebook of residual k-means"
+    centroid_dimensions = "KVP"
 
     def learn(self, train_NP: np.ndarray) -> None:
         """k-means of the residuals at each level."""
-        self.centroids_KVS = residual_kmeans(
-            train_NP, self.config.codebooks, self.config.codewords, FAISS_SEED + self.config.seed
-        )
+        config = self.config
+        self.centroids_KVS = residual_kmeans(train_NP, config.codebooks, config.codewords, FAISS_SEED + config.seed)
 
 
 def residual_kmeans(x_NS: np.ndarray, levels: int, codewords: int, seed: int) -> np.ndarray:

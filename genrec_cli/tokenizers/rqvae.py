@@ -1,18 +1,17 @@
-"""RQ-VAE: an encoder, residual quantisation of its output, a decoder, learned together.
+"""RQ-VAE: an encoder, residual quantisation of its output, and a decoder, trained together.
 
 Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER), NeurIPS 2023, section 3.1; the quantiser is
 that of Lee et al., CVPR 2022, equations 1 to 4. With z = encoder(x), r_1 = z and e_k the codeword of level k:
 
     loss = |x - decoder(z + sg[sum_k e_k - z])|^2 + sum_k |sg[r_k] - e_k|^2 + commitment |r_k - sg[e_k]|^2
 
-sg stops the gradient, so the decoder's gradient passes straight through the quantiser to the encoder. Each level
-starts from k-means of the first residuals. A codeword that no item chose for an epoch starts again at the residual
-of an item drawn at random, but not in the last fifth of the epochs, in which the codewords converge.
+sg stops the gradient (straight-through estimator). Each level is initialised with k-means of the residuals. Dead
+codewords (not used for an epoch) are reset to residuals of random items, except in the last fifth of the epochs.
 
-Legend: N items of a batch, P width after PCA, S latent width, K levels, V codewords.
+Dimensions: N items of a batch, P width after PCA, S latent width, K levels, V codewords.
 
-Deviations from TIGER: PCA with whitening comes first, as for the other tokenizers; AdamW with a cosine in place of
-Adagrad at .4; 150 epochs in place of 20,000.
+Deviations from TIGER: PCA with whitening comes first, as for the other tokenizers; AdamW with a cosine schedule in
+place of Adagrad at .4; 150 epochs in place of 20,000.
 """
 
 import itertools
@@ -37,11 +36,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 REVIVE_UNTIL = 0.8
-"""Fraction of the epochs after which no codeword is revived."""
+"""Fraction of the epochs after which no codeword is reset."""
 CHUNK = 8192
-"""Items in one forward pass outside of a training step."""
-Layers = list[tuple[np.ndarray, np.ndarray]]
-"""``weight_OH`` and ``bias_O`` of each linear layer; ReLU between them."""
+"""Items per forward pass outside of a training step."""
 
 
 class RqvaeConfig(CodebookConfig):
@@ -49,21 +46,21 @@ class RqvaeConfig(CodebookConfig):
 
     name: Literal["rqvae"] = "rqvae"
     codebooks: int = Field(4, ge=1, le=MAX_DIGITS)
-    """K: levels, usually 3 to 8 (TIGER: 3, and a digit against collisions)."""
+    """K: levels, usually 3 to 8 (TIGER: 3, and one digit for collisions)."""
     seed: Seed = 0
     """Seed of the weights, the order of the items and all k-means."""
     hidden: tuple[Count, ...] = (512, 256, 128)
     """Widths of the encoder's hidden layers; the decoder has them in reverse (TIGER, section 4)."""
     latent: Count = 32
-    """S, the width that is quantised (TIGER)."""
+    """S, the width of the quantised vectors (TIGER)."""
     commitment: NonNegative = 0.25
     """Weight of the commitment loss (TIGER's beta)."""
     epochs: Count = 150
-    """Passes over the training items; the time of training grows with both."""
+    """Passes over the training items."""
     batch_size: Count = 1024
     """Items per step (TIGER)."""
     lr: Positive = 1e-3
-    """Learning rate of AdamW, falling to 0 by a cosine."""
+    """Learning rate of AdamW, with a cosine schedule to 0."""
 
 
 class RqvaeTokenizer(ResidualTokenizer):
@@ -74,7 +71,7 @@ class RqvaeTokenizer(ResidualTokenizer):
     config: RqvaeConfig
 
     def learn(self, train_NP: np.ndarray) -> None:
-        """Train on all training items; ``history`` keeps the losses of every epoch."""
+        """Train on all training items; ``history`` has the losses of every epoch."""
         import torch
 
         config = self.config
@@ -83,56 +80,46 @@ class RqvaeTokenizer(ResidualTokenizer):
             x_NP = torch.from_numpy(train_NP)
             widths = [x_NP.shape[1], *config.hidden, config.latent]
             encoder, decoder = network(widths, random), network(widths[::-1], random)
-            first_NS = encoded(encoder, x_NP).numpy()
+            first_NS = forward(encoder, x_NP).numpy()
             start_KVS = residual_kmeans(first_NS, config.codebooks, config.codewords, FAISS_SEED + config.seed)
             centroids_KVS = torch.nn.Parameter(torch.from_numpy(start_KVS))
             self.history = train(config, x_NP, encoder, decoder, centroids_KVS, random)
-        self.encoder, self.decoder = layers(encoder), layers(decoder)
+        self.encoder, self.decoder = encoder.double(), decoder.double()
         self.centroids_KVS = centroids_KVS.detach().numpy().copy()
 
     def encode(self, reduced_IP: np.ndarray) -> np.ndarray:
-        """Through the encoder."""
-        return passed(reduced_IP, self.encoder)
+        """The output of the encoder."""
+        return _apply(self.encoder, reduced_IP)
 
     def decode_space(self, x_IS: np.ndarray) -> np.ndarray:
-        """Through the decoder."""
-        return passed(x_IS, self.decoder)
+        """The output of the decoder."""
+        return _apply(self.decoder, x_IS)
 
     @classmethod
     def shapes(cls, names: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Both networks, as deep as the file says: widths P, h1, h2, ..., S and back."""
+        """Both networks, as deep as in the file: widths P, h1, h2, ..., S and back."""
         depth = max(1, sum(name.startswith("encoder.") and name.endswith(".bias") for name in names))
         widths = ["P", *(f"h{layer}" for layer in range(1, depth)), "S"]
-        found: dict[str, Sequence[str]] = {}
-        for part, way in (("encoder", widths), ("search", widths[::-1])):
-            for layer, (into, out) in enumerate(itertools.pairwise(way)):
-                found |= {f"{part}.{layer}.weight": (out, into), f"{part}.{layer}.bias": (out,)}
-        return found
-
-    @classmethod
-    def fits(cls, size: Mapping[str, int]) -> bool:
-        """Any widths do; that they meet is in the letters."""
-        return True
+        shapes: dict[str, Sequence[str]] = {}
+        for part, part_widths in (("encoder", widths), ("decoder", widths[::-1])):
+            for layer, (inputs, outputs) in enumerate(itertools.pairwise(part_widths)):
+                shapes |= {f"{part}.{layer}.weight": (outputs, inputs), f"{part}.{layer}.bias": (outputs,)}
+        return shapes
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Both networks."""
-        return {
-            f"{part}.{layer}.{name}": value
-            for part, stack in (("encoder", self.encoder), ("search", self.decoder))
-            for layer, pair in enumerate(stack)
-            for name, value in zip(("weight", "bias"), pair, strict=True)
-        }
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        return {f"{p}.{n}": t.float().numpy() for p, net in parts.items() for n, t in net.state_dict().items()}
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Both networks."""
-        depth = sum(name.startswith("encoder.") for name in tensors) // 2
-        self.encoder, self.decoder = (
-            [(tensors[f"{part}.{layer}.weight"], tensors[f"{part}.{layer}.bias"]) for layer in range(depth)]
-            for part in ("encoder", "search")
-        )
+        import torch
 
-
-# ---- training ------------------------------------------------------------------------------------
+        layers = range(sum(name.startswith("encoder.") for name in tensors) // 2)
+        widths = [tensors["pca.scale"].size, *(tensors[f"encoder.{layer}.bias"].size for layer in layers)]
+        self.encoder, self.decoder = network(widths).double(), network(widths[::-1]).double()
+        for part, net in (("encoder", self.encoder), ("decoder", self.decoder)):
+            net.load_state_dict({name: torch.from_numpy(tensors[f"{part}.{name}"]) for name in net.state_dict()})
 
 
 def train(
@@ -176,21 +163,30 @@ def train(
             history.append({name: value / len(x_NP) for name, value in total.items()} | {"dead": int(dead_KV.sum())})
             if not np.isfinite(history[-1]["reconstruction"]):
                 what = f"RQ-VAE's reconstruction loss is {history[-1]['reconstruction']} in epoch {epoch + 1}."
-                raise DivergedError(what, hint="Lower the rate: --set tokenizer.lr=...")
+                raise DivergedError(what, hint="Lower the learning rate: --set tokenizer.lr=...")
             bar.set_postfix(loss=f"{history[-1]['reconstruction']:.3g}", dead=history[-1]["dead"])
     return history
 
 
-def encoded(encoder: "nn.Module", x_NP: "Tensor") -> "Tensor":
-    """``z_NS`` of all items, without gradient."""
+def forward(network: "nn.Module", x_NP: "Tensor") -> "Tensor":
+    """The network's output for all rows, without gradient, chunk by chunk."""
     import torch
 
     with torch.no_grad():
-        return torch.cat([encoder(some_NP) for some_NP in x_NP.split(CHUNK)])
+        return torch.cat([network(chunk_NP) for chunk_NP in x_NP.split(CHUNK)])
+
+
+def _apply(network: "nn.Module", row_IH: np.ndarray) -> np.ndarray:
+    """Float32 outputs of a float64 network: rounded, a row's result does not depend on the other rows."""
+    import torch
+
+    with _one_torch_thread():
+        chunks = torch.from_numpy(row_IH).split(CHUNK)
+        return torch.cat([forward(network, chunk_NH.double()).float() for chunk_NH in chunks]).numpy()
 
 
 def quantise(z_NS: "Tensor", centroids_KVS: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
-    """``code_NK``; ``rest_KNS``, what each level was given; ``chosen_KNS``, its codewords, with their gradient."""
+    """``code_NK``; ``rest_KNS``, the input of each level; ``chosen_KNS``, its codewords, with their gradient."""
     import torch
 
     codes, rests, chosens, rest_NS = [], [], [], z_NS
@@ -209,13 +205,13 @@ def quantise(z_NS: "Tensor", centroids_KVS: "Tensor") -> tuple["Tensor", "Tensor
 def revive(
     centroids_KVS: "Tensor", dead_KV: "Tensor", encoder: "nn.Module", x_NP: "Tensor", random: "torch.Generator"
 ) -> None:
-    """Put every dead codeword where some item's residual is, level by level, since a level changes the next."""
+    """Reset every dead codeword to the residual of a random item, level by level, since a level changes the next."""
     import torch
 
     if not dead_KV.any():
         return
     with torch.no_grad():
-        rest_NS = encoded(encoder, x_NP)
+        rest_NS = forward(encoder, x_NP)
         for level, dead_V in enumerate(dead_KV):
             drawn = torch.randperm(len(rest_NS), generator=random)[: int(dead_V.sum())]
             centroids_KVS[level, dead_V.nonzero()[: len(drawn), 0]] = rest_NS[drawn]
@@ -224,44 +220,24 @@ def revive(
                 some_NS -= chosen_1NS[0]
 
 
-# ---- networks ------------------------------------------------------------------------------------
-
-
-def network(widths: Sequence[int], random: "torch.Generator") -> "nn.Sequential":
-    """Linear layers with ReLU between them; torch's own distribution of weights, drawn from ``random``."""
+def network(widths: Sequence[int], random: "torch.Generator | None" = None) -> "nn.Sequential":
+    """Linear layers named 0, 1, ... with ReLU between them; initialised as torch does, drawn from ``random``."""
     from torch import nn
 
-    modules: list[nn.Module] = []
-    for into, out in itertools.pairwise(widths):
-        linear = nn.Linear(into, out)
-        for parameter in (linear.weight, linear.bias):
-            nn.init.uniform_(parameter, -(into**-0.5), into**-0.5, generator=random)
-        modules += [linear, nn.ReLU()]
-    return nn.Sequential(*modules[:-1])
-
-
-def layers(module: "nn.Sequential") -> Layers:
-    """The weights of a network as arrays."""
-    linears = [part for part in module if hasattr(part, "weight")]
-    return [(part.weight.detach().numpy().copy(), part.bias.detach().numpy().copy()) for part in linears]
-
-
-def passed(row_IH: np.ndarray, stack: Layers) -> np.ndarray:
-    """Rows through a network, in float64, so that a row's result does not depend on its neighbours."""
-    wide = [(weight_OH.astype(np.float64), bias_O.astype(np.float64)) for weight_OH, bias_O in stack]
-    out_IO = np.empty((len(row_IH), len(stack[-1][1])), dtype=np.float32)
-    for start in range(0, len(row_IH), CHUNK):
-        h_NH = row_IH[start : start + CHUNK].astype(np.float64)
-        for number, (weight_OH, bias_O) in enumerate(wide, 1):
-            h_NH = h_NH @ weight_OH.T + bias_O
-            h_NH = np.maximum(h_NH, 0, out=h_NH) if number < len(wide) else h_NH
-        out_IO[start : start + CHUNK] = h_NH
-    return out_IO
+    network = nn.Sequential()
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        if layer:
+            network.add_module(f"relu{layer}", nn.ReLU())
+        linear = nn.Linear(inputs, outputs)
+        for parameter in linear.parameters():
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=random)
+        network.add_module(str(layer), linear)
+    return network
 
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """One thread for torch too, which counts its own."""
+    """Limit torch to one thread: its thread count is separate from that of :func:`one_thread`."""
     import torch
 
     before = torch.get_num_threads()
