@@ -27,12 +27,8 @@ PATIENCE = 3.0  # seconds that a failed process waits for the others to fail too
 
 
 class TorchGroup(ProcessGroup):
-    """One of several processes.
-
-    Args:
-        local: rank of this process on its machine, and index of its CUDA device.
-        store: torchrun's key-value store, which outlives each process.
-    """
+    """One of several processes: ``local`` is its rank on its machine and the index of its CUDA device, and ``store``
+    torchrun's key-value store, which outlives it."""
 
     def __init__(self, rank: int, world: int, local: int, store: dist.Store) -> None:  # type: ignore[name-defined]
         self.rank, self.world, self.local, self.store = rank, world, local, store
@@ -75,11 +71,8 @@ class TorchGroup(ProcessGroup):
 
 
 class Gradients:
-    """Sums gradients over the process group; large ones overlap with the rest of the backward pass.
-
-    All-reduces start in one fixed order, the reverse of the model's, so that processes whose batches differ in layout
-    agree. Small gradients are concatenated and reduced at the end.
-    """
+    """All-reduce of gradients; that of large ones overlaps with the rest of the backward pass, in the reverse order of
+    the model, which is the same in all processes. Small ones are concatenated and reduced at the end."""
 
     def __init__(self, parameters: Iterable[Tensor], group: ProcessGroup) -> None:
         self.group = group
@@ -142,11 +135,8 @@ def joined() -> Iterator[None]:
 
 
 def prints_error() -> bool:
-    """Whether this process, which ends by an error, is to print it: the first process with an error is.
-
-    Processes that all fail (they were asked to stop, or a setting is wrong) end together, since torchrun kills the
-    others as soon as one has ended.
-    """
+    """Whether this process is the first with an error, which prints it. Processes that all fail (a stop, or a wrong
+    setting) end together, since torchrun kills the others as soon as one has ended."""
     group = current_group()
     if not isinstance(group, TorchGroup):  # not joined yet: every process finds the same error
         return os.environ.get("RANK", "0") == "0"
@@ -176,10 +166,7 @@ def _peer_errors() -> Iterator[None]:
 
 def resolve_device(name: str) -> torch.device:
     """A device by name; ``auto`` takes the best one. Of several processes each takes the CUDA device of its rank.
-
-    Raises:
-        UsageError: the device does not exist.
-    """
+    UsageError if the device does not exist."""
     check_device(name)
     kind, _, index = name.partition(":")
     group, devices = current_group(), torch.cuda.device_count()
@@ -188,10 +175,8 @@ def resolve_device(name: str) -> torch.device:
     if kind == "auto":
         kind = name = next(device for device in available if available[device])
     if not available[kind]:
-        raise UsageError(
-            f"This machine has no usable {kind} device.",
-            hint="--device auto    takes the best one; genrec doctor shows the reason",
-        )
+        hint = "--device auto    takes the best one; genrec doctor shows the reason"
+        raise UsageError(f"This machine has no usable {kind} device.", hint=hint)
     if index and int(index) >= (devices if kind == "cuda" else 1):
         raise UsageError(f"There is no device '{name}'.", hint=f"--device {kind}    takes the first one")
     if kind == "cuda":
@@ -200,13 +185,9 @@ def resolve_device(name: str) -> torch.device:
     if kind != "cuda" or not isinstance(group, TorchGroup):
         return torch.device(name)
     if index:
-        raise UsageError(
-            f"--device {name} names one device, and {group.world} processes were started.",
-            hint="--device cuda    gives each process a device",
-        )
+        hint = "--device cuda    gives each process a device"
+        raise UsageError(f"--device {name} names one device, and {group.world} processes were started.", hint=hint)
     if group.local >= devices:
-        raise UsageError(
-            f"Process {group.local} of this machine has no device: there are {devices}.",
-            hint=f"torchrun --nproc-per-node {devices}, or --device cpu",
-        )
+        hint = f"torchrun --nproc-per-node {devices}, or --device cpu"
+        raise UsageError(f"Process {group.local} of this machine has no device: there are {devices}.", hint=hint)
     return torch.device(f"cuda:{group.local}")

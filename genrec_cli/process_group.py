@@ -1,10 +1,8 @@
 """The process group: this process's rank among those that work together, and the collectives that they call.
 
-torchrun starts the processes. Each has a rank and a device, and all hold the same model. They take shards of each batch
-and of the users, and combine their results. Only rank 0, the main process, writes and prints.
-
-:func:`current_group` returns a :class:`ProcessGroup`: a single process, whose collectives do nothing, or the
-``TorchGroup`` of :mod:`genrec_cli.distributed`, which overrides every collective. This module does not import torch.
+torchrun starts the processes. All hold the same model and take shards of each batch and of the users. Only rank 0, the
+main process, writes and prints. The collectives of a :class:`ProcessGroup` do nothing, for a single process;
+:class:`genrec_cli.distributed.TorchGroup` overrides them. This module does not import torch.
 """
 
 from collections.abc import Iterable, Mapping

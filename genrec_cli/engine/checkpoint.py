@@ -4,6 +4,8 @@ The file is replaced in one rename, so that after a kill there is the old checkp
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +17,28 @@ from torch import Tensor, nn
 from genrec_cli.errors import DataError
 from genrec_cli.files import write_atomically
 
-LAST = "unfinished/state.safetensors"
-"""In a folder that is deleted once the artifact is finished: only resuming needs it, and it has three times the size of
-the weights."""
+LAST = "unfinished/state.safetensors"  # in a folder that is deleted once the artifact is finished
 BEST = "model.safetensors"
 
 
 def save_weights(path: Path, model: nn.Module, *, epoch: int | None = None) -> None:
     """Write a model's weights and the epoch that they are from."""
-    weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     # One entry: safetensors writes several in random order.
     metadata = {"format": "pt"} if epoch is None else {"epoch": str(epoch)}
-    write_atomically(path, save(weights, metadata=metadata))
+    write_atomically(path, save(_on_host(model.state_dict()), metadata=metadata))
 
 
 def epoch_of(path: Path) -> int | None:
     """The epoch that the weights of a file are from; None: the file does not say."""
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         epoch = (file.metadata() or {}).get("epoch")
     return None if epoch is None else int(epoch)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of a file by name, on the CPU."""
-    return _read(path)[1]
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -57,32 +57,26 @@ def save_state(
     counters: dict[str, Any],
     random: dict[str, Tensor],
 ) -> None:
-    """Write the whole state of a training.
-
-    Args:
-        random: random states by name, one row per process.
-    """
+    """Write the whole state of a training; ``random`` has random states by name, one row per process."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     tensors |= {f"random.{name}": state for name, state in random.items()}
-    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     state = json.dumps({"counters": counters, "scaler": scaler.state_dict()})
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, save(tensors, metadata={"state": state}))
+    write_atomically(path, save(_on_host(tensors), metadata={"state": state}))
 
 
 def load_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Restore what :func:`save_state` wrote; returns the counters and the random states."""
-    metadata, tensors = _read(path)
+    state, tensors = _state(path), read_weights(path)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
     try:
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
-        state = json.loads(metadata["state"])
         model.load_state_dict(parts["model"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
@@ -98,16 +92,22 @@ def load_state(
 
 def read_counters(path: Path) -> dict[str, Any]:
     """The counters of a checkpoint whose run may still be training."""
+    return dict(_state(path)["counters"])
+
+
+def _state(path: Path) -> dict[str, Any]:
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {})["state"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {})["state"])["counters"])
+            yield file
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", hint="Train again with --force") from None
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", hint="Train again with --force") from None
+def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous().cpu() for name, value in tensors.items()}

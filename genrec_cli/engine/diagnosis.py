@@ -1,9 +1,7 @@
 """Diagnosis of a training from its log: the failure signs of the papers, each with a change to try.
 
-Pure functions over the rows of the log; each returns a finding or None. Three signs are MHL's (validation flat early,
-unstable entropies, harm by the inference phase) and three MDGR's (masks that do not shift, invalid codes, parallel
-codes below residual ones; the last two need no log). The thresholds are ours. A finding is a hint: it changes nothing,
-and a metric over few users varies by chance.
+Three signs are MHL's and three MDGR's, as their functions say; the thresholds are ours. A finding is a hint: it changes
+nothing, and a metric over few users varies by chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,13 +113,13 @@ def best_in_warm_up(training: Training) -> Finding | None:
 def flat_early(training: Training) -> Finding | None:
     """MHL: validation plateaus early because the mask ratio decays too fast."""
     measured, last = training.measured, training.rows[-1]["epoch"]
+    highest = max(row["ratio"] for row in training.rows)
     fall = next((pair for pair in pairwise(training.rows) if pair[1]["ratio"] < pair[0]["ratio"]), None)
     if len(measured) < MIN_EVALUATIONS or fall is None:
         return None
     flat = next(at for at, (_, value) in enumerate(measured) if value >= (1 - GAIN) * training.best[1])
     if 3 * flat > len(measured) or fall[1]["epoch"] > (last + 1) // 2:
         return None
-    highest = max(row["ratio"] for row in training.rows)
     return Finding(
         "validation flat early",
         f"{training.metric} gained less than {GAIN:.0%} after epoch {measured[flat][0]} of {last}; "
@@ -132,10 +130,7 @@ def flat_early(training: Training) -> Finding | None:
 
 
 def entropy_jumps(training: Training) -> Finding | None:
-    """MHL: unstable entropies, so that entropy-guided masks are noise.
-
-    Only within a masking phase: a new phase changes the loss, and the entropies may follow at once.
-    """
+    """MHL: unstable entropies within a masking phase; those of a new phase may change at once."""
     name = "entropy/mean"
     jumps = [
         (after[name] / before[name], after["epoch"], before[name], after[name])
@@ -145,10 +140,9 @@ def entropy_jumps(training: Training) -> Finding | None:
     if not jumps:
         return None
     _, epoch, low, high = max(jumps, key=lambda jump: jump[0])
-    times = "once" if len(jumps) == 1 else f"{len(jumps)} times"
     return Finding(
         "entropies jump",
-        f"The mean entropy rose by more than {RISE:.0%} between evaluations {times}, most in epoch {epoch}: "
+        f"The mean entropy rose by more than {RISE:.0%} between evaluations {len(jumps)} times, most in epoch {epoch}: "
         f"{low:.3f} to {high:.3f} nats.",
         "Entropy-guided masks follow noise: fewer codewords for rare codes (genrec tokenize --codewords), a higher "
         "model.temperature, a lower learning rate, or --set curriculum.smoothing=true",
@@ -221,11 +215,7 @@ def invalid_codes(valid_fraction: float | None) -> Finding | None:
 
 
 def parallel_below_residual(metric: str, value_of: Mapping[str, float]) -> Finding | None:
-    """MDGR: low recall with parallel codes and high recall with residual codes.
-
-    Args:
-        value_of: the best value of each tokenizer under the same model.
-    """
+    """MDGR: the best value of a tokenizer with parallel codes is below that of one with residual codes."""
     residual = {value: name for name, value in value_of.items() if name in RESIDUAL}
     parallel = {value: name for name, value in value_of.items() if name in PARALLEL}
     if not residual or not parallel or max(parallel) >= (1 - GAIN) * max(residual):

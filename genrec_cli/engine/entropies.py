@@ -1,7 +1,7 @@
 """Entropies of a model of codes on a fixed sample of training histories, after each validation.
 
-The pass has no dropout, masks or gradient and draws no random number, so a run ends with the same bits with it or
-without. The sample is small enough to cost less than a hundredth of an epoch.
+The pass has no dropout, masks or gradient and draws no random number, so that a run keeps its bits. It costs less than
+a hundredth of an epoch.
 
 Legend: N packed items, K digits, T the longest history that the model reads.
 """

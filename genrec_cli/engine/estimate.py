@@ -1,7 +1,7 @@
 """What a training will take: steps, memory and time, measured on a few real steps before it starts.
 
-The measured loop takes real steps, so it must not be used afterwards. Nothing is written. Validation decides how long a
-phase lasts, so the time is an upper limit: an epoch that may belong to several phases counts for the slowest.
+The measured loop must not be used afterwards. Validation decides how long a phase lasts, so the time is an upper limit:
+an epoch that may belong to several phases counts for the slowest.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from genrec_cli.data.sequences import eval_batches
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.graphs import FlatBatch
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
-from genrec_cli.engine.optim import autocast, moment_bytes
+from genrec_cli.engine.optim import autocast
 
 MEASURE_SECONDS = 2.0  # over all phases together; at least one step of each is timed
 MAX_STEPS = 30  # timed steps per phase
@@ -33,27 +33,17 @@ def estimate(loop: Loop) -> dict[str, Any]:
     epoch_seconds = [seconds * steps_per_epoch + validation / config.eval_every for seconds, _ in timed]
     limits = [phase.max_epochs for phase in phases]
     fields = {"name", "mask", "granularity", "ratio", "max_epochs"}
-    return {
-        "rows": len(loop.batches.rows),
-        "epochs": config.epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "steps": loop.steps,
-        "warmup_steps": config.warmup_steps,
-        "phases": [
-            phase.model_dump(include=fields)
-            | {"rules": rules(phase), "seconds_a_step": seconds, "seconds_an_epoch": epoch}
-            for phase, (seconds, _), epoch in zip(phases, timed, epoch_seconds, strict=True)
-        ],
-        "parameters": sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
-        "memory": memory(loop),
-        "time": {
-            "how": "measured",
-            "on": _device(loop.device),
-            "timed_steps": sum(steps for _, steps in timed),
-            "validation_seconds": validation,
-            "at_most_seconds": longest(list(zip(epoch_seconds, limits, strict=True)), loop.steps / steps_per_epoch),
-        },
-    }
+    phase_rows = [
+        phase.model_dump(include=fields) | {"rules": rules(phase), "seconds_a_step": seconds, "seconds_an_epoch": epoch}
+        for phase, (seconds, _), epoch in zip(phases, timed, epoch_seconds, strict=True)
+    ]
+    at_most = longest(list(zip(epoch_seconds, limits, strict=True)), loop.steps / steps_per_epoch)
+    measured = {"how": "measured", "on": _device(loop.device), "timed_steps": sum(steps for _, steps in timed)}
+    parameters = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
+    steps = {"steps_per_epoch": steps_per_epoch, "steps": loop.steps, "warmup_steps": config.warmup_steps}
+    result = {"rows": len(loop.batches.rows), "epochs": config.epochs, **steps, "phases": phase_rows}
+    result |= {"parameters": parameters, "memory": memory(loop)}
+    return result | {"time": {**measured, "validation_seconds": validation, "at_most_seconds": at_most}}
 
 
 def longest(phases: list[tuple[float, int | None]], epochs: float) -> float:
@@ -67,26 +57,23 @@ def longest(phases: list[tuple[float, int | None]], epochs: float) -> float:
 
 def rules(phase: Phase) -> str:
     """A phase's ratio law and exit rule in words."""
-    parts, law, until = [], phase.law, phase.until
-    if law is not None:
-        step = f"minus {law.step:.0%} of its start" if law.kind == "linear" else f"times {law.eta:g}"
-        parts.append(f"ratio {step} after {law.on_plateau} stale evaluations")
-    if until.plateau is not None:
-        parts.append(f"until {until.plateau} stale evaluations")
-    if until.ratio_at is not None:
-        parts.append(f"until the ratio is {until.ratio_at:g}")
-    if phase.max_epochs is not None:
-        parts.append(f"at most {phase.max_epochs} epochs")
-    return ", ".join(parts) or "to the end of the run"
+    law, until = phase.law, phase.until
+    step = law and (f"minus {law.step:.0%} of its start" if law.kind == "linear" else f"times {law.eta:g}")
+    parts = [
+        law and f"ratio {step} after {law.on_plateau} stale evaluations",
+        until.plateau and f"until {until.plateau} stale evaluations",
+        None if until.ratio_at is None else f"until the ratio is {until.ratio_at:g}",
+        phase.max_epochs and f"at most {phase.max_epochs} epochs",
+    ]
+    return ", ".join(str(part) for part in parts if part) or "to the end of the run"
 
 
 def memory(loop: Loop) -> dict[str, Any]:
-    """Bytes on the device: weights, gradients, the optimiser's moments, and the activations of one step.
-
-    On CUDA ``peak`` is the allocator's maximum during the measured steps; elsewhere it is the sum.
-    """
+    """Bytes of weights, gradients, moments (after a step), and activations of one step. On CUDA ``peak`` is the
+    allocator's maximum during the measured steps; elsewhere it is the sum."""
     weights = sum(p.numel() * p.element_size() for p in loop.model.parameters() if p.requires_grad)
-    moments = moment_bytes(loop.model, loop.config)
+    states = [state.items() for state in loop.step.optimizer.state.values()]
+    moments = sum(value.nbytes for state in states for name, value in state if name != "step")
     parts = {"weights": weights, "gradients": weights, "optimizer": moments, "activations": _saved_bytes(loop)}
     if loop.device.type == "cuda":
         return {**parts, "peak": torch.cuda.max_memory_allocated(loop.device), "how": "measured"}
@@ -154,10 +141,8 @@ def _enter(loop: Loop, phase: int) -> None:
 
 
 def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _device(device: torch.device) -> str:

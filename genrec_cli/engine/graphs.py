@@ -1,9 +1,8 @@
 """CUDA graphs: the forward and backward pass of a step, captured once per batch shape and then replayed.
 
-A step of these models is some hundreds of kernels of a few microseconds; launching them one by one takes longer than
-running them, and a replay launches them all at once. Batches are bucketed to few shapes (``data/bucketing.py``) and
-copied to the device as one tensor. The gradients keep their memory, so that the optimiser can stay outside the graph.
-All graphs share one memory pool: they run one after the other, so it is as large as the largest graph needs.
+Launching the some hundreds of short kernels of a step takes longer than running them; a replay launches them at once.
+Batches are bucketed to few shapes (``data/bucketing.py``) and copied to the device as one tensor. Gradients keep their
+memory, so that the optimiser can stay outside the graph. All graphs share one memory pool, as they never overlap.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,8 +13,6 @@ from torch import Tensor
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.nn.losses import Loss
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class FlatBatch:
         return cls(batch, torch.cat([x.flatten() for x in batch.tensors()]).pin_memory())
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> tuple[int, ...]:
         """The key of the graph that fits this batch."""
         return (*(x.numel() for x in self.batch.tensors()), self.batch.packing.grid.longest)
 
@@ -48,11 +45,7 @@ class _Captured:
 
 
 class Graphs:
-    """Replays ``compute``, which does a forward and a backward pass and returns the detached losses.
-
-    Args:
-        parameters: whose gradients ``compute`` adds to.
-    """
+    """Replays ``compute``, which adds to the gradients of ``parameters`` and returns the detached losses."""
 
     def __init__(
         self, compute: Callable[[Batch], dict[str, Loss]], parameters: Iterable[Tensor], device: torch.device
@@ -61,7 +54,7 @@ class Graphs:
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream(device)  # one for all: cuBLAS keeps tens of MiB per stream
         self.gradients: list[tuple[Tensor, Tensor]] = []
-        self.captured: dict[Shape, _Captured] = {}
+        self.captured: dict[tuple[int, ...], _Captured] = {}
 
     def __call__(self, flat: FlatBatch) -> dict[str, Loss]:
         """Gradients of this batch alone, and its losses, which the next call overwrites."""

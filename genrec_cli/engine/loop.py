@@ -8,6 +8,7 @@ the validation users; the collectives of ``self.group`` combine the results.
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +26,7 @@ from genrec_cli.engine.batches import TrainingBatches
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe
 from genrec_cli.engine.evaluation import evaluate
-from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, restored_matmul_precision
+from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate
 from genrec_cli.engine.progress import Callbacks, Counters
 from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.engine.step import MaskSampler, TrainStep
@@ -40,14 +41,8 @@ VALIDATION_BATCH = {"cpu": 64, "cuda": 1024}
 
 
 class Loop:
-    """Trains one model.
-
-    Args:
-        model, catalog: on the device.
-        folder: where ``model.safetensors`` (the kept weights) and the checkpoint ``LAST`` are written.
-        make_ranker: makes the ranker of a validation; default: the exact ranker.
-        noise: settings of target masking, for a model with ``masking = "target"``.
-    """
+    """Trains one model, which is on the device like the catalogue; ``folder`` gets the kept weights and the checkpoint.
+    ``make_ranker`` makes the ranker of a validation (default: the exact ranker), and ``noise`` sets target masking."""
 
     def __init__(
         self,
@@ -77,7 +72,6 @@ class Loop:
         self.saved = time.perf_counter()
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, EntropyModel) else None
 
-    @restored_matmul_precision()
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""
         if any(self.group.any(self.group.main and (self.folder / LAST).exists())):
@@ -85,10 +79,13 @@ class Loop:
         elif not self.group.main:
             torch.manual_seed(self.group.seed(self.config.seed))
         self.group.broadcast(self.model.parameters())
-        while (self.counters.step < self.steps or self.counters.step_in_epoch) and not self.curriculum.state.finished:
-            self._epoch()
-            self._finish_epoch()
-        return self.counters
+        counters = self.counters
+        with ExitStack() as stack:  # the precision of matrix products is that of the process: restore it
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            while (counters.step < self.steps or counters.step_in_epoch) and not self.curriculum.state.finished:
+                self._epoch()
+                self._finish_epoch()
+        return counters
 
     def sampler(self) -> MaskSampler | None:
         """The mask sampler of the present phase; None where nothing is masked."""
@@ -154,14 +151,10 @@ class Loop:
     def _finish_epoch(self) -> None:
         counters, config = self.counters, self.config
         started = time.perf_counter()
-        row: dict[str, Any] = {
-            "epoch": counters.epoch + 1,
-            "step": counters.step,
-            "phase": self.curriculum.phase.name,
-            "ratio": self.curriculum.state.ratio,
-            "lr": learning_rate(counters.step - 1, self.steps, config),
-            **{f"loss/{n}": v for n, v in counters.means.items()},
-        }
+        row: dict[str, Any] = {"epoch": counters.epoch + 1, "step": counters.step}
+        row |= {"phase": self.curriculum.phase.name, "ratio": self.curriculum.state.ratio}
+        row |= {"lr": learning_rate(counters.step - 1, self.steps, config)}
+        row |= {f"loss/{n}": v for n, v in counters.means.items()}
         value = None
         if (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps or self.curriculum.ends:
             if any(self.group.any(self._checkpoint_due())):

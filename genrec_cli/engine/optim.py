@@ -1,8 +1,7 @@
 """The optimiser, its learning-rate schedule, and precision."""
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -80,15 +79,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
-def moment_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """Bytes of the optimiser's moments: AdamW has two per weight, Adafactor one per row and column."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.optimizer == "adamw":
-        return sum(2 * p.numel() * p.element_size() for p in parameters)
-    sizes = [(p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.dim() > 1 else p.numel()) for p in parameters]
-    return sum(size * p.element_size() for size, p in zip(sizes, parameters, strict=True))
-
-
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     """Linear warm-up, then half a cosine to zero; a pure function of the step (from 0), so that resuming needs no
     state."""
@@ -96,16 +86,6 @@ def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
         return config.lr * (step + 1) / config.warmup_steps
     span = max(total_steps - config.warmup_steps, 1)
     return config.lr * 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
-
-
-@contextmanager
-def restored_matmul_precision() -> Iterator[None]:
-    """Restore the process-wide precision of matrix products at the end."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

@@ -1,8 +1,7 @@
 """One optimiser step: masks, forward and backward passes of all micro-batches, clipping, the update.
 
-All random numbers except those of dropout (masks, sampled items) are drawn before the forward pass. So the counts that
-losses are divided by are known before any gradient, and gradient accumulation needs one forward pass only. With several
-processes the counts are summed over the process group between forward and backward.
+Masks and sampled items are drawn before the forward pass. So the counts that losses are divided by are known before any
+gradient, and gradient accumulation needs one pass. With several processes the counts are summed before any gradient.
 """
 
 from typing import Protocol
@@ -27,12 +26,8 @@ class MaskSampler(Protocol):
 
 
 class TrainStep:
-    """Holds what an update changes: weights, moments, the gradient scaler, the random generator.
-
-    Args:
-        steps: of the whole run, for the learning rate.
-        items: size of the catalogue, for sampled items.
-    """
+    """Holds what an update changes: weights, moments, the gradient scaler, the random generator. ``steps`` is the count
+    of the whole run, for the learning rate, and ``items`` the size of the catalogue, for sampled items."""
 
     def __init__(
         self, model: Model, config: TrainConfig, device: torch.device, group: ProcessGroup, *, steps: int, items: int

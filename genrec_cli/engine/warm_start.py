@@ -18,14 +18,10 @@ class WarmStart(NamedTuple):
 
 
 def warm_start(model: nn.Module, path: Path, *, same_ids: bool) -> WarmStart:
-    """Load the weights of a file that fit the model by name and shape.
+    """Load the weights of a file that fit the model by name and shape; ConfigError if nothing fits.
 
-    Args:
-        same_ids: whether row i of a table means the same in both. Then the common leading rows of two tables of
-            different length are loaded too; extra rows, such as mask tokens, come last in all tables.
-
-    Raises:
-        ConfigError: nothing fits.
+    ``same_ids``: row i of a table means the same in both. Then the common leading rows of tables of different length
+    are loaded too; extra rows, such as mask tokens, come last in all tables.
     """
     weights, result = read_weights(path), WarmStart([], [])
     for name, parameter in model.named_parameters():
@@ -50,11 +46,8 @@ def _fits(weight: Tensor, parameter: Tensor, same_ids: bool) -> bool:
 
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """Switch off the gradients of the parameters that match a pattern; returns their names.
-
-    Raises:
-        ConfigError: a pattern matches nothing, or no parameter is left to train.
-    """
+    """Switch off the gradients of the parameters that match a pattern; returns their names. ConfigError if a pattern
+    matches nothing, or if no parameter is left to train."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):

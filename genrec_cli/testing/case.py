@@ -4,6 +4,7 @@ Seeds are fixed and there is no dropout unless a test sets it, so that numbers c
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -135,18 +136,11 @@ class ModelCase:
         defaults |= {"windows": self.rows(histories).windows, "max_length": self.max_length}
         catalog, search = self.catalog(), load("search", self.kind.search)
         settings = search.Config(**({"beams": 10} if "beams" in search.Config.model_fields else {}))
-        loop = Loop(
-            model,
-            catalog,
-            histories,
-            validate(TrainConfig, "train", defaults | train),
-            validate(CurriculumConfig, "curriculum", {"ratio": 0.3, **phases}),
-            CPU,
-            folder,
-            callbacks=callbacks,
-            noise=validate(NoiseConfig, "noise", {"ramp": 0.1}),
-            make_ranker=lambda: make_ranker(model, catalog, search, settings),
-        )
+        config = validate(TrainConfig, "train", defaults | train)
+        curriculum = validate(CurriculumConfig, "curriculum", {"ratio": 0.3, **phases})
+        options: dict[str, Any] = {"callbacks": callbacks, "noise": validate(NoiseConfig, "noise", {"ramp": 0.1})}
+        options |= {"make_ranker": partial(make_ranker, model, catalog, search, settings)}
+        loop = Loop(model, catalog, histories, config, curriculum, CPU, folder, **options)
         if fixed and self.kind.masking != "none":
             loop.sampler = FixedMasks  # type: ignore[method-assign]
         return loop

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,14 +51,11 @@ def complete(catalog: Catalog) -> Catalog:
     vector_RE = torch.randn(catalog.items + 1, VECTOR_WIDTH, generator=generator)
     attribute_RA = torch.randint(0, ATTRIBUTES + 1, (catalog.items + 1, 2), generator=generator).sort(1).values
     vector_RE[0], attribute_RA[0] = 0, 0
-    facts = {name: getattr(catalog, name) for name in ("items", "train_count_I", "code_RK", "codewords", "shared")}
-    return Catalog(**facts, vector_RE=vector_RE, attribute_RA=attribute_RA, attributes=ATTRIBUTES, users=USERS)
+    return replace(catalog, vector_RE=vector_RE, attribute_RA=attribute_RA, attributes=ATTRIBUTES, users=USERS)
 
 
 class FixedMasks:
     """A mask sampler without a draw: the mask depends on the items alone, however the batch is cut."""
-
-    by_entropy = False
 
     def __call__(self, model: Model, batch: Batch) -> Tensor:
         if model.masking == "target":
