@@ -57,10 +57,10 @@ def test_a_model_that_sees_its_masked_items_is_found():
 
 
 def test_a_model_that_sees_its_targets_is_found():
-    from probes import Seer
+    from probes import LooksAhead
 
     class Cheat(ModelContract):
-        kind = Seer
+        kind = LooksAhead
 
     with pytest.raises(AssertionError):
         Cheat().test_the_future_does_not_leak()
