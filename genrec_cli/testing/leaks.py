@@ -61,4 +61,4 @@ def fill(item_N: Tensor, place: int, item: int) -> Tensor:
 def probability(model: Model, batch: Batch, mask: Tensor | None = None) -> float:
     """Of what a batch has to predict: its masked codes, or its only target."""
     losses = model.losses(batch, mask)
-    return float(torch.exp(-losses.get("mask", losses["next"]).sum))
+    return float(torch.exp(-losses.get("mask", losses["next"]).sum.detach()))
