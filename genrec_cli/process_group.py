@@ -1,10 +1,8 @@
-"""The process group: which of the processes that work together this one is, and the collectives they call.
+"""The process group: this process's rank among those that work together, and the collectives that they call.
 
-Processes are started by torchrun. Each has a rank and a device of its own, and all hold the same model. They take
-shards of each batch and of the users, and add up what they found. Only rank 0, the main process, writes and prints.
-
-:func:`current_group` returns a :class:`ProcessGroup`: a single process, whose collectives do nothing, or the
-``TorchGroup`` of :mod:`genrec_cli.distributed`, which overrides every collective. No torch is imported here.
+torchrun starts the processes. All hold the same model and take shards of each batch and of the users. Only rank 0, the
+main process, writes and prints. The collectives of a :class:`ProcessGroup` do nothing, for a single process;
+:class:`genrec_cli.distributed.TorchGroup` overrides them. This module does not import torch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ProcessGroup:
-    """This process among those that work together. All of them call the collectives in the same order."""
+    """All processes call the collectives in the same order."""
 
     rank: int = 0
     world: int = 1
@@ -34,7 +32,7 @@ class ProcessGroup:
         return self.world == 1
 
     def seed(self, seed: int, *words: int) -> int:
-        """A seed for this rank's own random stream; the main process has that of a single process."""
+        """The seed of this rank's random stream; that of the main process is the seed of a single process."""
         if self.main and not words:
             return seed
         return int(np.random.SeedSequence([seed, self.rank, *words]).generate_state(1, np.uint64)[0])
@@ -42,7 +40,7 @@ class ProcessGroup:
     def batch_size(self, size: int, rows: int) -> int:
         """``size``, or less where a process would otherwise get no batch."""
         if rows < self.world:
-            raise UsageError(f"{rows} users cannot be shared by {self.world} processes.", hint="Start fewer of them")
+            raise UsageError(f"{rows} users are too few for {self.world} processes.", hint="Start fewer processes")
         return size if -(-rows // size) >= self.world else rows // self.world
 
     def any(self, *flags: bool) -> list[bool]:
@@ -53,14 +51,12 @@ class ProcessGroup:
         """Wait for all processes."""
         self.all_reduce_max(0.0)
 
-    # ---- collectives -------------------------------------------------------------------
-
     def all_reduce_sum(self, tensor: "Tensor") -> "Tensor":
         """The sum over all processes, in place."""
         return tensor
 
     def all_reduce_max(self, *values: float) -> list[float]:
-        """The largest of each value over all processes, by way of the host: no device synchronises."""
+        """The maximum of each value over all processes, by way of the host: no device synchronises."""
         return list(values)
 
     def weighted_mean(self, values: Mapping[str, float], weight: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Models that probe the contract suite: a right BERT4Rec, one that hides nothing, and one that sees the future."""
+"""Models to test the contract suite: a correct BERT4Rec, one that masks nothing, and one that sees later items."""
 
 import torch
 
@@ -19,7 +19,7 @@ class BertConfig(ItemConfig):
 
 
 class BlindBert(ItemModel):
-    """BERT4Rec: masked items of the history are predicted from both sides; [MASK] behind the history at inference."""
+    """BERT4Rec: masked items of the history are predicted from both sides; [MASK] after the history at inference."""
 
     Config = BertConfig
     masking = "random"
@@ -31,16 +31,16 @@ class BlindBert(ItemModel):
         initialise(self)
 
     def encode(self, batch, mask_N, at_X):
-        """States of some places, where [MASK] stands behind each history."""
+        """States at some positions, where [MASK] is after each history."""
         packing = batch.packing.expand(suffix=1)
         token_X = torch.full_like(packing.sequence_N, self.items)
-        token_X[self.places(batch)] = self.hide(batch.item_N - 1, mask_N)
+        token_X[self.places(batch)] = self.apply_mask(batch.item_N - 1, mask_N)
         return self.backbone(self.item(token_X), packing, packing.last_B if at_X is None else at_X)
 
     def places(self, batch):
         return torch.arange(len(batch.item_N)) + batch.packing.sequence_N
 
-    def hide(self, token_N, mask_N):
+    def apply_mask(self, token_N, mask_N):
         return torch.where(mask_N, self.items, token_N)
 
     def states(self, batch, at_M):
@@ -58,19 +58,19 @@ class BlindBert(ItemModel):
         return {"next": self.item_loss(following, target_B), "mask": self.item_loss(masked, batch.item_N[at_M])}
 
     def counts(self, batch, mask=None):
-        found = {"next": (batch.target_N[batch.packing.last_B] > 0).sum()}
-        return found if mask is None else found | {"mask": mask.sum()}
+        counts = {"next": (batch.target_N[batch.packing.last_B] > 0).sum()}
+        return counts if mask is None else counts | {"mask": mask.sum()}
 
 
 class NoMaskBert(BlindBert):
-    """The same, but it hides nothing, so it sees what it predicts."""
+    """The same, but it masks nothing, so it sees what it predicts."""
 
-    def hide(self, token_N, mask_N):
+    def apply_mask(self, token_N, mask_N):
         return token_N
 
 
-class Seer(ItemModel):
-    """Claims to be causal and looks one item ahead."""
+class LooksAhead(ItemModel):
+    """Declares itself causal and reads one item ahead."""
 
     def states(self, batch, at_M):
         ahead_N = batch.item_N.roll(-1)

@@ -22,7 +22,7 @@ def batch_of(lengths: list[int]) -> Batch:
 
 
 def sampler(mask="entropy", granularity="token", ratio=0.5, budget="rounded", seed=0):
-    """``mask_NK`` by entropies or, without them, of so many digits at random."""
+    """A function to ``mask_NK`` by entropies or, without them, at random."""
     masks = HistoryMasks(mask, granularity, ratio, budget, torch.Generator().manual_seed(seed))
 
     def draw(entropy_NK, batch, digits):
@@ -58,10 +58,9 @@ def test_entropy_masks_whole_items_by_their_mean():
 def test_the_rounded_budget_is_the_ratio_on_average(policy, granularity):
     batch = batch_of([1, 3, 7, 20])
     draw = sampler(policy, granularity, ratio=0.15)
-    shares = torch.stack([
-        draw(torch.rand(31, 4) if policy == "entropy" else None, batch, 4).float().mean() for _ in range(800)
-    ])  # fmt: skip
-    assert shares.mean().item() == pytest.approx(0.15, abs=0.012)
+    entropies = [torch.rand(31, 4) if policy == "entropy" else None for _ in range(800)]
+    fractions = torch.stack([draw(entropy_NK, batch, 4).float().mean() for entropy_NK in entropies])
+    assert fractions.mean().item() == pytest.approx(0.15, abs=0.012)
 
 
 def test_the_printed_budget_is_uniform_from_one():
@@ -143,10 +142,10 @@ def test_max_epochs_ends_a_phase_and_losses_may_be_watched():
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.15, 0.4])
-def test_the_exponential_preset_falls_by_shares_of_its_start(ratio):
-    """At every ratio of Table 1 alike; a floor that is no share ended the phase of the lowest at its first plateau."""
+def test_the_exponential_preset_falls_by_fractions_of_its_start(ratio):
+    """At every ratio of Table 1; a floor that was no fraction ended the phase of the lowest at its first plateau."""
 
-    def shares(**given: float) -> list[float]:
+    def fractions(**given: float) -> list[float]:
         config = CurriculumConfig(preset="e-inf", law="exponential", ratio=ratio, plateau=1, **given)
         machine, seen = Curriculum(config), []
         while machine.phase.name == "entropy":
@@ -154,8 +153,8 @@ def test_the_exponential_preset_falls_by_shares_of_its_start(ratio):
             machine.after_epoch(0.5)
         return seen
 
-    assert shares() == pytest.approx([1.0, 1.0, 0.5, 0.25, 0.125])
-    assert shares(eta=0.8, floor=0.6) == pytest.approx([1.0, 1.0, 0.8, 0.64])
+    assert fractions() == pytest.approx([1.0, 1.0, 0.5, 0.25, 0.125])
+    assert fractions(eta=0.8, floor=0.6) == pytest.approx([1.0, 1.0, 0.8, 0.64])
 
 
 def test_state_survives_a_dump():
@@ -173,7 +172,7 @@ def test_presets_end_in_early_stopping(preset):
     assert [p.mask for p in phases] == [{"inf": "none", "r": "random", "e": "entropy"}[x] for x in preset.split("-")]
 
 
-def test_a_plateau_that_a_falling_ratio_always_forestalls_is_an_error():
+def test_a_plateau_that_is_never_reached_because_the_ratio_falls_is_an_error():
     phase = {"name": "a", "mask": "random", "ratio": 0.3, "law": {"on_plateau": 3}, "until": {"plateau": 3}}
     with pytest.raises(ConfigError, match=r"until\.plateau = 3 is never reached.*ratio_at"):
         validate(CurriculumConfig, "curriculum", {"phase": [phase]})
@@ -184,8 +183,8 @@ def test_a_plateau_that_a_falling_ratio_always_forestalls_is_an_error():
 @pytest.mark.parametrize(
     ("phase", "message"),
     [
-        ({"mask": "random"}, "mask = random with ratio = 0 hides nothing"),
-        ({"ratio": 0.3}, "mask = none with ratio = 0.3 hides nothing"),
+        ({"mask": "random"}, "mask = random with ratio = 0 masks nothing"),
+        ({"ratio": 0.3}, "mask = none with ratio = 0.3 masks nothing"),
         ({"mask": "random", "ratio": 0.3, "until": {"ratio_at": 0.1}}, r"ratio_at = 0\.1 is never reached.*a law"),
         ({"mask": "random", "ratio": 0.3, "until": {"ratio_at": -0.1}}, "ratio_at"),
     ],
@@ -195,7 +194,7 @@ def test_a_phase_that_would_do_nothing_or_never_end_is_an_error(phase, message):
         validate(CurriculumConfig, "curriculum", {"phase": [{"name": "a", **phase}]})
 
 
-def test_own_phases_and_wrong_presets():
+def test_phases_in_a_file_and_wrong_presets():
     own = CurriculumConfig(phase=(Phase(name="a", mask="random", ratio=0.3, max_epochs=2), Phase(name="b")))
     assert [p.name for p in own.phases()] == ["a", "b"]
     for preset in ("r-x", "inf-r", "e-r", "r-e"):
@@ -228,7 +227,7 @@ def test_mask_ids_name_position_and_digit(model):
 
 
 def test_a_masked_code_never_reaches_its_own_target_through_the_input(model):
-    """With all codes hidden, the reconstruction loss cannot depend on what was hidden, only on the target."""
+    """The input of the codes' embedding has no masked code."""
     histories = make_histories([9], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0]))
     mask = torch.zeros(len(batch.item_N), 4, dtype=torch.bool)
@@ -237,17 +236,17 @@ def test_a_masked_code_never_reaches_its_own_target_through_the_input(model):
     handle = model.codes.register_forward_hook(lambda m, i, o: seen.__setitem__("tokens", i[0].clone()))
     model.losses(batch, mask)
     handle.remove()
-    own = model.tokens(batch)
-    assert not (seen["tokens"][mask] == own[mask]).any()
-    assert torch.equal(seen["tokens"][~mask], own[~mask])
+    tokens = model.tokens(batch)
+    assert not (seen["tokens"][mask] == tokens[mask]).any()
+    assert torch.equal(seen["tokens"][~mask], tokens[~mask])
 
 
-@pytest.mark.parametrize("share_K", [[0.4] * 4, [1.0, 0.1, 0.1, 0.6], [0.0, 0.9, 0.0, 0.0], [0.0] * 4])
-def test_reconstruction_at_pairs_equals_a_loop(model, share_K):
+@pytest.mark.parametrize("fraction_K", [[0.4] * 4, [1.0, 0.1, 0.1, 0.6], [0.0, 0.9, 0.0, 0.0], [0.0] * 4])
+def test_reconstruction_at_pairs_equals_a_loop(model, fraction_K):
     histories = make_histories([9, 7], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
     draw = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(3))
-    mask = draw < torch.tensor(share_K)
+    mask = draw < torch.tensor(fraction_K)
     loss = model.losses(batch, mask)["mask"]
     h = model.states(model.apply_mask(model.tokens(batch), mask, batch), batch)
     logits = model.logits(h).log_softmax(-1)

@@ -1,4 +1,4 @@
-"""The failure signatures, each on a log made up to show it and no other."""
+"""The signs of a failed training, each on a log that shows it and no other."""
 
 import pytest
 
@@ -8,7 +8,7 @@ STEPS = 100
 
 
 def log(metric, *, loss=None, ratio=None, entropy=None, lr=None):
-    """Rows of a log from one value an epoch; what is not given is healthy."""
+    """Rows of a log from one value per epoch; other columns show no sign."""
     epochs = range(len(metric))
     loss = loss or [6.0 * 0.97**e for e in epochs]
     ratio = ratio or [0.0 for _ in epochs]
@@ -136,28 +136,27 @@ def test_a_loss_that_rises_with_a_new_phase_is_healthy():
 
 
 def masked(*means: float, shifts: bool = True) -> list[str]:
-    """Signs in the log of a run of two digits with these mean numbers of masked digits."""
+    """Signs in the log of a run of two digits with these mean counts of masked digits."""
     rows = [
-        {"epoch": e, "step": 100 * e, "phase": "inference", "ratio": 0.0, "lr": 1e-3, "valid/NDCG@10": 0.01 * e,
-         "loss/next": 5.0 / e, "loss/masked_digits": mean, "loss/masked_1": 2 - mean, "loss/masked_2": mean - 1}
-        for e, mean in enumerate(means, 1)
-    ]  # fmt: skip
+        row | {"loss/masked_digits": mean, "loss/masked_1": 2 - mean, "loss/masked_2": mean - 1}
+        for row, mean in zip(log([0.01 * e for e in range(1, len(means) + 1)]), means, strict=True)
+    ]
     return [finding.sign for finding in diagnose(Training(rows, "NDCG@10", 99, 10, shifts))]
 
 
-def test_masks_that_stay_easy_are_told():
+def test_masks_that_stay_easy_are_found():
     assert "masks did not shift" in masked(1.2, 1.25, 1.3)
     assert "masks did not shift" not in masked(1.2, 1.4, 1.8)
     assert "masks did not shift" not in masked(1.2), "one epoch has nothing to shift to"
     assert "masks did not shift" not in masked(1.5, 1.5, 1.5, shifts=False)
 
 
-def test_invalid_codes_are_told():
+def test_invalid_codes_are_found():
     assert invalid_codes(0.2).sign == "invalid codes" and "20%" in invalid_codes(0.2).seen
     assert invalid_codes(0.9) is None and invalid_codes(None) is None
 
 
-def test_parallel_codes_that_do_worse_are_told():
+def test_parallel_codes_that_are_worse_are_found():
     finding = parallel_below_residual("Recall@5", {"opq": 0.03, "pq": 0.02, "rkmeans": 0.04, "rqvae": 0.035})
     assert "0.0300 with opq and 0.0400 with rkmeans" in finding.seen
     assert parallel_below_residual("Recall@5", {"opq": 0.05, "rkmeans": 0.04}) is None

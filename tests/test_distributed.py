@@ -1,4 +1,4 @@
-"""Several processes against one: two of them on this CPU, through torchrun as a user starts them."""
+"""Two processes on this CPU, started by torchrun, against one process."""
 
 import json
 import os
@@ -28,13 +28,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def start(*words: str | Path, root: Path | None = None) -> subprocess.Popen[str]:
-    """Two processes of a script or module; the words follow torchrun's own."""
+    """Two processes of a script or module; the words come after torchrun's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GENREC_")}
     paths = os.pathsep.join([str(HOME), str(HOME / "tests"), kept.get("PYTHONPATH", "")])
-    own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GENREC_ROOT": str(root), "GENREC_ENCODER": "lsa"}
-    return subprocess.Popen(
-        [*TORCHRUN, *map(str, words)], env=kept | own, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )  # fmt: skip
+    kept |= {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GENREC_ROOT": str(root), "GENREC_ENCODER": "lsa"}
+    pipes: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*TORCHRUN, *map(str, words)], env=kept, text=True, **pipes)
 
 
 def ended(job: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -53,7 +52,7 @@ def ended(job: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """As torchrun gives its processes: the last bit of a product may depend on how threads share it."""
+    """As in torchrun's processes: the last bit of a product may depend on the count of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +61,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """What one process leaves, and what two do."""
+    """The results of one process, and those of two."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     job = start(HOME / "tests" / "two_processes.py", two)
     with pytest.MonkeyPatch.context() as patch:
@@ -89,12 +88,12 @@ def test_two_processes_take_the_steps_of_one(both: tuple[Path, Path], case: str)
 def test_the_log_of_two_is_that_of_one(both: tuple[Path, Path], case: str) -> None:
     (rows, positions), (other, others) = (json.loads((path / case / "log0.json").read_text()) for path in both)
     assert positions == others
-    for row, twin in zip(rows, other, strict=True):
-        assert row.keys() == twin.keys()
+    for row, second in zip(rows, other, strict=True):
+        assert row.keys() == second.keys()
         words = {"phase", "change"}
-        assert {name: row[name] for name in words} == {name: twin[name] for name in words}
+        assert {name: row[name] for name in words} == {name: second[name] for name in words}
         for name in row.keys() - words - {"seconds", "waited"}:
-            assert twin[name] == pytest.approx(row[name], abs=1e-5, rel=1e-4), name
+            assert second[name] == pytest.approx(row[name], abs=1e-5, rel=1e-4), name
 
 
 def test_the_first_validation_is_that_of_one(both: tuple[Path, Path]) -> None:
@@ -103,7 +102,7 @@ def test_the_first_validation_is_that_of_one(both: tuple[Path, Path]) -> None:
         assert other[0][name] == pytest.approx(rows[0][name], abs=1e-6), name
 
 
-def test_every_user_is_scored_once_and_alike(both: tuple[Path, Path]) -> None:
+def test_every_user_is_scored_once_with_the_same_result(both: tuple[Path, Path]) -> None:
     one, two = (np.load(path / "outcome.npz") for path in both)
     assert len(set(two["user"])) == len(two["user"]) == 24
     for name in one:
@@ -123,7 +122,7 @@ def test_parts_that_two_processes_kept_are_those_of_one(both: tuple[Path, Path])
 def test_two_processes_resume_to_the_same_bits(both: tuple[Path, Path]) -> None:
     whole, broken = (load_file(both[1] / name / LAST) for name in ("whole", "broken"))
     assert whole.keys() == broken.keys()
-    assert len(whole["random.cpu"]) == 2 and not torch.equal(*whole["random.cpu"]), "one stream a process"
+    assert len(whole["random.cpu"]) == 2 and not torch.equal(*whole["random.cpu"]), "one stream per process"
     assert len(whole["random.masks"]) == 2 and not torch.equal(*whole["random.masks"])
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
@@ -190,30 +189,33 @@ def test_a_job_that_is_stopped_or_loses_a_process_goes_on(tmp_path: Path) -> Non
     assert [(again.path / f"{name}.parquet").read_bytes() for name in ("per_user", "topk")] == tables
 
 
-@pytest.mark.parametrize("words, said", [
-    (["preprocess"], "'genrec preprocess' is work for one process"),
-    (["train", "--dry-run"], "A dry run is work for one process"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["preprocess"], "'genrec preprocess' is work for one process"),
+        (["train", "--dry-run"], "A dry run is work for one process"),
+    ],
+)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_what_one_process_does_refuses_several(tmp_path, monkeypatch, words, said, rank) -> None:
+def test_a_command_for_one_process_refuses_several(tmp_path, monkeypatch, words, message, rank) -> None:
     for name, value in {"LOCAL_RANK": rank, "RANK": rank, "WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     answer = genrec(tmp_path, *words)
-    assert answer.code == 2 and (said in answer.err) == (rank == 0)
+    assert answer.code == 2 and (message in answer.err) == (rank == 0)
 
 
-def test_a_process_that_is_alone_talks_to_itself() -> None:
-    two_processes.talk()
+def test_collectives_of_a_single_process() -> None:
+    two_processes.collectives()
     assert ProcessGroup().batch_size(256, 3) == 256
 
 
-def test_ranks_share_what_can_be_shared() -> None:
-    ranks = ProcessGroup()
-    ranks.world = 4
-    assert ranks.batch_size(256, 10_000) == 256
-    assert ranks.batch_size(256, 300) == 75, "four batches at least"
+def test_every_process_gets_a_batch() -> None:
+    group = ProcessGroup()
+    group.world = 4
+    assert group.batch_size(256, 10_000) == 256
+    assert group.batch_size(256, 300) == 75, "at least four batches"
     with pytest.raises(UsageError, match="3 users"):
-        ranks.batch_size(256, 3)
+        group.batch_size(256, 3)
 
 
 def test_a_device_that_does_not_exist_is_an_error() -> None:
@@ -224,7 +226,7 @@ def test_a_device_that_does_not_exist_is_an_error() -> None:
             resolve_device(name)
 
 
-def test_a_number_beyond_the_devices_is_an_error(monkeypatch) -> None:
+def test_an_index_beyond_the_devices_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")

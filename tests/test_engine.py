@@ -20,9 +20,10 @@ from genrec_cli.engine.optim import TrainConfig, learning_rate, make_optimizer
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.engine.ranking import ExactRanker, make_ranker
 from genrec_cli.errors import DataError, DivergedError, Interrupted
-from genrec_cli.models.mdgr import Mdgr, MdgrConfig
+from genrec_cli.models.mdgr import Mdgr
 from genrec_cli.models.mhl import Mhl, MhlConfig
-from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.models.rpg import Rpg
+from genrec_cli.models.sasrec import SasRec
 from genrec_cli.searches.diffusion import Diffusion, DiffusionConfig
 from genrec_cli.searches.exhaustive import Exhaustive, ExhaustiveConfig
 from genrec_cli.stages.train import write_log
@@ -33,20 +34,21 @@ INF = CurriculumConfig(preset="inf")
 FULL = CurriculumConfig(preset="r-e-inf", max_epochs=1, ratio=0.3)
 
 
-def make_loop(folder: Path, *, config=CONFIG, curriculum=INF, report=None, seed=0, kind=Rpg) -> Loop:
+def make_loop(folder: Path, *, config=CONFIG, curriculum=INF, callbacks=None, seed=0, kind=Rpg) -> Loop:
     torch.manual_seed(seed)
     catalog, histories = make_catalog(), make_histories([5, 9, 6, 14, 6, 4, 7, 12] * 4, 30)
     small = {"width": 16, "heads": 2, "inner": 32, "dropout": 0.2, "attention_dropout": 0.2}
-    model = kind({Rpg: RpgConfig, Mhl: MhlConfig, Mdgr: MdgrConfig}[kind](**small), catalog, max_length=8)
+    small |= {SasRec: {"loss": "bce", "negatives": 2}}.get(kind, {})
+    model = kind(kind.Config(**small), catalog, max_length=8)
     search = {Mdgr: (Diffusion, DiffusionConfig(beams=10))}.get(kind, (Exhaustive, ExhaustiveConfig()))
-    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, callbacks=report,
-                make_ranker=lambda: make_ranker(model, catalog, *search))  # fmt: skip
+    options = {"callbacks": callbacks, "make_ranker": lambda: make_ranker(model, catalog, *search)}
+    return Loop(model, catalog, histories, config, curriculum, torch.device("cpu"), folder, **options)
 
 
 def stop_at(step: int) -> Callbacks:
-    """A report whose run is asked to stop after so many looks."""
-    looks = iter(range(1, 10_000))
-    return Callbacks(stop_requested=lambda: next(looks) == step)
+    """Callbacks that request a stop at a check."""
+    checks = iter(range(1, 10_000))
+    return Callbacks(stop_requested=lambda: next(checks) == step)
 
 
 def same(one: Path, two: Path) -> bool:
@@ -60,7 +62,7 @@ def everything(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "kind, curriculum, optimizer",
-    [(Rpg, INF, "adamw"), (Rpg, INF, "adafactor"), (Mhl, FULL, "adamw"), (Mdgr, INF, "adamw")],
+    [(Rpg, INF, "adamw"), (Rpg, INF, "adafactor"), (Mhl, FULL, "adamw"), (Mdgr, INF, "adamw"), (SasRec, INF, "adamw")],
 )
 @pytest.mark.parametrize("stops", [[3], [5, 4, 1], [1, 1, 1, 1, 1, 1, 1]])
 def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum, optimizer):
@@ -70,11 +72,9 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, ki
     unbroken = make_loop(whole, **more).run()
     for time, step in enumerate(stops):  # a wrong seed after the first start must not matter
         with pytest.raises(Interrupted, match="checkpoint"):
-            make_loop(broken, report=stop_at(step), seed=time, **more).run()
+            make_loop(broken, callbacks=stop_at(step), seed=time, **more).run()
     resumed = make_loop(broken, seed=99, **more).run()
-    one, two = everything(whole), everything(broken)
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert same(whole, broken)
     clocks = {"seconds", "waited"}
     logs = [[{k: v for k, v in row.items() if k not in clocks} for row in c.rows] for c in (unbroken, resumed)]
     assert logs[0] == logs[1]
@@ -86,11 +86,8 @@ def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
 
-    def limited(folder: Path, report: Callbacks | None = None):
-        loop = make_loop(folder, report=report)
-        config = loop.config.model_copy(update={"max_steps": limit})
-        return Loop(loop.model, loop.catalog, loop.histories, config, loop.curriculum_config, loop.device, folder,
-                    callbacks=report)  # fmt: skip
+    def limited(folder: Path, callbacks: Callbacks | None = None):
+        return make_loop(folder, callbacks=callbacks, config=CONFIG.model_copy(update={"max_steps": limit}))
 
     loop = limited(whole)
     assert len(loop.batches) == 6
@@ -100,8 +97,7 @@ def test_a_limit_of_steps_ends_the_run_with_a_validation(tmp_path, limit):
     with pytest.raises(Interrupted):
         limited(broken, stop_at(limit - 1)).run()
     limited(broken).run()
-    one, two = everything(whole), everything(broken)
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert same(whole, broken)
 
 
 class Killed(BaseException):
@@ -110,16 +106,16 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("what", ["save_state", "save_weights"])
 @pytest.mark.parametrize("write", range(1, 6))
-def test_a_kill_before_any_write_leaves_numbers_and_weights_of_one_epoch(tmp_path, monkeypatch, what, write):
+def test_a_kill_before_any_write_leaves_counters_and_weights_of_one_epoch(tmp_path, monkeypatch, what, write):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
     make_loop(whole).run()
     real, writes = getattr(engine, what), iter(range(1, 100))
 
-    def killed(*given, **named):
+    def killed(*args, **kwargs):
         if next(writes) == write:
             raise Killed
-        real(*given, **named)
+        real(*args, **kwargs)
 
     monkeypatch.setattr(engine, what, killed)
     with contextlib.suppress(Killed):
@@ -140,12 +136,12 @@ def test_a_stop_while_it_validates_keeps_the_epoch(tmp_path, monkeypatch, kind, 
     unbroken = make_loop(whole, kind=kind, curriculum=curriculum).run()
     monkeypatch.setattr(engine, "VALIDATION_BATCH", {"cpu": 8})
     asked, checks = [], []
-    loop = make_loop(broken, kind=kind, curriculum=curriculum, report=Callbacks(stop_requested=lambda: bool(asked)))
+    loop = make_loop(broken, kind=kind, curriculum=curriculum, callbacks=Callbacks(stop_requested=lambda: bool(asked)))
     rank = ExactRanker.rank
 
-    def ask(*given, **named):
+    def ask(*args, **kwargs):
         checks.append(asked.append(True))
-        return rank(*given, **named)
+        return rank(*args, **kwargs)
 
     monkeypatch.setattr(ExactRanker, "rank", ask)
     with pytest.raises(Interrupted, match=f"epoch 1 after step {len(loop.batches)}"):
@@ -178,17 +174,16 @@ def test_the_last_epoch_of_a_curriculum_is_validated(tmp_path, phase):
 
 
 def test_a_run_leaves_the_precision_of_products_as_it_was(tmp_path):
-    found = []
-    report = Callbacks(epoch=lambda row: found.append(torch.get_float32_matmul_precision()))
-    make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1, "precision": "tf32"}), report=report).run()
-    assert found == ["high"] and torch.get_float32_matmul_precision() == "highest"
+    during = []
+    callbacks = Callbacks(epoch=lambda row: during.append(torch.get_float32_matmul_precision()))
+    make_loop(tmp_path, config=CONFIG.model_copy(update={"epochs": 1, "precision": "tf32"}), callbacks=callbacks).run()
+    assert during == ["high"] and torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_phase_is_logged_with_its_ratio(tmp_path):
     counters = make_loop(tmp_path, kind=Mhl, curriculum=FULL).run()
-    assert [(row["phase"], row["ratio"]) for row in counters.rows] == [
-        ("random", 0.3), ("entropy", 0.3), ("inference", 0.0), ("inference", 0.0),
-    ]  # fmt: skip
+    phases = [(row["phase"], row["ratio"]) for row in counters.rows]
+    assert phases == [("random", 0.3), ("entropy", 0.3), ("inference", 0.0), ("inference", 0.0)]
     assert all(("loss/mask" in row) == (row["ratio"] > 0) for row in counters.rows)
     write_log(tmp_path, counters.rows)
     assert pq.read_table(tmp_path / "log.parquet").column("phase").to_pylist()[0] == "random"
@@ -229,8 +224,8 @@ def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
     assert counters.rows[-1]["change"] == "phase 'inference' ended"
 
 
-def test_an_epoch_that_hides_nothing_tells_no_loss_of_what_is_hidden(tmp_path):
-    """Of few short histories a rounded budget may leave all as they are."""
+def test_an_epoch_without_masked_codes_logs_no_loss_of_masked_codes(tmp_path):
+    """A rounded budget of few short histories may be 0."""
     curriculum = CurriculumConfig(preset="r", ratio=1e-6, budget="rounded", max_epochs=1)
     counters = make_loop(tmp_path, curriculum=curriculum, kind=Mhl).run()
     assert counters.rows[0]["loss/masked_fraction"] == 0
@@ -264,7 +259,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path):
 
 
 def test_linear_layers_see_no_padding(tmp_path):
-    """Counts work instead of time: positions given to each linear layer, against valid positions."""
+    """Counts work instead of time: positions that each linear layer reads, against valid positions."""
     loop = make_loop(tmp_path)
     batch = loop.batches.rows.batch(loop.histories, np.arange(len(loop.batches.rows)))
     seen = {}
@@ -278,7 +273,7 @@ def test_linear_layers_see_no_padding(tmp_path):
     assert learned < items < batch.packing.grid.token_C.numel(), "the batch has padding and rows of one target"
     everywhere = {name for name in seen if "blocks.0" in name or "qkv" in name}
     assert {seen.pop(name) for name in everywhere} == {items}
-    assert set(seen.values()) == {learned}, "the last block and the heads work for targets alone"
+    assert set(seen.values()) == {learned}, "the last block and the heads read targets alone"
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
@@ -307,11 +302,49 @@ def test_adafactor_moves_a_tensor_by_its_size_and_adamw_by_the_rate(name):
     assert moved["large"] / moved["small"] == pytest.approx(float(sizes), rel=1e-2)
 
 
-def test_report_is_frozen_and_silent_by_default():
-    report = Callbacks()
-    assert report.stop_requested() is False
+def test_callbacks_are_frozen_and_do_nothing_by_default():
+    callbacks = Callbacks()
+    assert callbacks.stop_requested() is False
     with pytest.raises(dataclasses.FrozenInstanceError):
-        report.step = None
+        callbacks.step = None
+
+
+@pytest.mark.parametrize("select, epoch", [("metric", 1), ("last", 4)])
+def test_a_run_keeps_the_weights_of_the_best_or_of_the_last_epoch(tmp_path, select, epoch):
+    """With a learning rate near zero no epoch is better than the first one."""
+    loop = make_loop(tmp_path, config=CONFIG.model_copy(update={"select": select, "lr": 1e-12}))
+    counters = loop.run()
+    assert counters.best_epoch == epoch_of(tmp_path / BEST) == epoch and counters.epoch == 4
+    kept, last = load_file(tmp_path / BEST), load_file(tmp_path / LAST)
+    assert all(torch.equal(value, last[f"model.{name}"]) for name, value in kept.items()) == (select == "last")
+
+
+def test_validation_users_depend_on_their_own_seed_alone(tmp_path, monkeypatch):
+    users, evaluate = [], engine.evaluate
+
+    def record(*args, **kwargs):
+        outcome = evaluate(*args, **kwargs)
+        users.append(sorted(outcome.user.tolist()))
+        return outcome
+
+    monkeypatch.setattr(engine, "evaluate", record)
+    for number, seeds in enumerate([{"seed": 0}, {"seed": 1}, {"valid_seed": 1}]):
+        (folder := tmp_path / str(number)).mkdir()
+        make_loop(folder, config=CONFIG.model_copy(update={"epochs": 1, "valid_users": 8, **seeds})).run()
+    assert len(users) == 3 and len(users[0]) == 8
+    assert users[0] == users[1] != users[2]
+
+
+def test_sampled_items_are_drawn_from_the_generator_of_the_run(tmp_path):
+    """The global random state does not matter, and each step draws anew."""
+    drawn = []
+    for seed in (0, 99):
+        loop = make_loop(tmp_path, kind=SasRec)
+        batch = loop.batches.rows.batch(loop.histories, np.arange(8))
+        torch.manual_seed(seed)
+        drawn.append([loop.step.draw(batch)[0].negative_MS for _ in range(2)])
+    assert all(torch.equal(*pair) for pair in zip(*drawn, strict=True))
+    assert not torch.equal(*drawn[0])
 
 
 def test_mhl_gives_the_same_bits_on_two_threads(tmp_path):

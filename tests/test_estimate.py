@@ -1,4 +1,4 @@
-"""What is told before and during a training: the dry run's table, the live line, the line of an epoch."""
+"""The output before and during a training: the dry run's table, the live line, the line of an epoch."""
 
 import json
 from pathlib import Path
@@ -41,9 +41,8 @@ def test_an_estimate_counts_what_the_loop_will_do(tmp_path, monkeypatch):
     assert found["parameters"] == parameters
     assert found["rows"] == len(fresh.batches.rows) and found["steps_per_epoch"] == -(-len(fresh.batches.rows) // 8)
     assert found["steps"] == 4 * found["steps_per_epoch"]
-    assert [(p["name"], p["ratio"], p["max_epochs"]) for p in found["phases"]] == [
-        ("random", 0.3, 2), ("entropy", 0.3, 2), ("inference", 0.0, None),
-    ]  # fmt: skip
+    phases = [(p["name"], p["ratio"], p["max_epochs"]) for p in found["phases"]]
+    assert phases == [("random", 0.3, 2), ("entropy", 0.3, 2), ("inference", 0.0, None)]
     assert all(p["seconds_a_step"] > 0 for p in found["phases"])
     memory = found["memory"]
     assert memory["weights"] == memory["gradients"] == 4 * parameters and memory["optimizer"] == 8 * parameters
@@ -56,7 +55,7 @@ def test_an_estimate_counts_what_the_loop_will_do(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_moments_take_what_the_optimiser_keeps(tmp_path, optimizer):
+def test_moments_are_as_large_as_the_optimisers_state(tmp_path, optimizer):
     loop = make_loop(tmp_path, config=CONFIG.model_copy(update={"optimizer": optimizer}))
     for p in loop.model.parameters():
         p.grad = torch.ones_like(p)
@@ -96,14 +95,14 @@ def shop(tmp_path_factory) -> Path:
     return root
 
 
-def test_the_dry_run_tells_what_training_takes_and_leaves_nothing(shop):
+def test_the_dry_run_shows_what_training_takes_and_writes_nothing(shop):
     answer = genrec(shop, "train", *TINY, "--epochs", "9", "--dry-run", "--json")
     assert answer.code == 0, answer.err
-    told = json.loads(answer.out)["forecast"]
-    assert told["epochs"] == 9 and [p["name"] for p in told["phases"]] == ["random", "entropy", "inference"]
-    assert told["time"]["at_most_seconds"] > 0
+    forecast = json.loads(answer.out)["forecast"]
+    assert forecast["epochs"] == 9 and [p["name"] for p in forecast["phases"]] == ["random", "entropy", "inference"]
+    assert forecast["time"]["at_most_seconds"] > 0
     shown = genrec(shop, "train", *TINY, "--epochs", "9", "--dry-run").err
-    for word in ("at most 9 epochs", "until 20 stale", "memory", f"{told['parameters']:,}", "measured"):
+    for word in ("at most 9 epochs", "until 20 stale", "memory", f"{forecast['parameters']:,}", "measured"):
         assert word in shown, word
     assert not (shop / "synthetic" / "runs").exists()
     assert "without gradients" in genrec(shop, "train", "--model", "popular", "--curriculum", "inf", "--dry-run").err
@@ -113,16 +112,14 @@ def test_the_diagnosis_is_printed_and_stored(shop):
     answer = genrec(shop, "train", *TINY, "--epochs", "2", "--set", "train.warmup_steps=5000")
     (finding,) = [f for f in answer.manifest["result"]["diagnosis"] if f["sign"] == "best epoch in warm-up"]
     assert finding["seen"] in answer.err and f"try: {finding['change']}" in answer.err
-    assert answer.err.count("epoch 1/2  random 0.15  next ") == 1, "one line an epoch where there is no terminal"
+    assert answer.err.count("epoch 1/2  random 0.15  next ") == 1, "one line per epoch without a terminal"
 
 
 # ---- progress ------------------------------------------------------------------------------------------
 
-ROW = {
-    "epoch": 12, "phase": "entropy", "ratio": 0.135, "loss/next": 3.21144, "loss/mask": 2.87,
-    "loss/masked_fraction": 0.08, "loss/gradient_norm": 1.0, "valid/NDCG@10": 0.0412, "best": 0.0420, "seconds": 3723.0,
-    "change": "mask ratio 0.12",
-}  # fmt: skip
+LOSSES = {"next": 3.21144, "mask": 2.87, "masked_fraction": 0.081, "gradient_norm": 1.0}
+ROW = {"epoch": 12, "phase": "entropy", "ratio": 0.135, "change": "mask ratio 0.12", "seconds": 3723.0}
+ROW |= {"valid/NDCG@10": 0.0412, "best": 0.0420} | {f"loss/{name}": value for name, value in LOSSES.items()}
 
 
 def test_an_epoch_in_one_line():
@@ -149,9 +146,8 @@ def test_the_live_line_fits_a_hundred_columns(monkeypatch):
     report = TrainProgress().attach(
         SimpleNamespace(config=config, steps=150 * 348, steps_per_epoch=348, curriculum=curriculum)
     )
-    losses = {name.removeprefix("loss/"): value for name, value in ROW.items() if name.startswith("loss/")}
     for step in (38_000, 38_100):
-        report.step(SimpleNamespace(epoch=111, step=step, rows=[ROW]), 348, losses)
+        report.step(SimpleNamespace(epoch=111, step=step, rows=[ROW], means=LOSSES), 348)
     assert shown[-1] == (
         "epoch 112/150 entropy 0.135 next 3.211 mask 2.870 masked 8.1% NDCG@10 0.0412 <3:55:00 left"
     ), "100 steps took 100 seconds; 14,100 are left"
@@ -178,7 +174,7 @@ def test_the_probe_agrees_with_a_loop_over_positions_and_draws_nothing():
     model = Mhl(MhlConfig(width=16, heads=2, inner=32), catalog, max_length=8).train()
     probe = EntropyProbe(histories, torch.device("cpu"), CONFIG)
     state = torch.get_rng_state()
-    told = probe(model)
+    result = probe(model)
     assert torch.equal(state, torch.get_rng_state()) and model.training
     slow: dict[int, list[float]] = {}
     model.eval()
@@ -189,7 +185,7 @@ def test_the_probe_agrees_with_a_loop_over_positions_and_draws_nothing():
                 slow.setdefault(position, []).append(value)
     assert histories.users == 32, "the sample holds all users"
     expected = [sum(slow[t]) / len(slow[t]) for t in range(8)]
-    assert told["entropy/position"] == pytest.approx(expected, abs=1e-4)
+    assert result["entropy/position"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_positions_that_few_histories_reach_have_no_mean():

@@ -1,4 +1,4 @@
-"""Recorded steps on CUDA against the same steps launched one by one; without CUDA there is nothing to test."""
+"""Captured steps on CUDA against the same steps launched one by one."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ MAX_LENGTH = 8
 SMALL = {"width": 16, "heads": 2, "inner": 32}
 
 
-def windows_of(name: str, otherwise: str) -> str:
-    return registry.load("model", name).defaults.get("train", {}).get("windows", otherwise)
+def windows_of(name: str, default: str) -> str:
+    return registry.load("model", name).defaults.get("train", {}).get("windows", default)
 
 
 def settings(name: str) -> dict:
@@ -43,17 +43,17 @@ def made(name: str, **changes):
 
 @pytest.mark.parametrize("name", CAPTURABLE)
 def test_replayed_gradients_are_those_of_launched_steps(name):
-    """Over several shapes, each met twice: what a graph wrote before must not show."""
+    """Over several shapes, each used twice: what a graph wrote before must have no effect."""
     histories = make_histories(LENGTHS, 30)
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows=windows_of(name, "sliding"))
-    launched, recorded = made(name), made(name)
+    launched, captured = made(name), made(name)
 
     def compute(batch):
-        losses = recorded.losses(batch)
+        losses = captured.losses(batch)
         sum(loss.weight * loss.sum / loss.count for loss in losses.values()).backward()
         return {key: loss._replace(sum=loss.sum.detach()) for key, loss in losses.items()}
 
-    graphs = Graphs(compute, recorded.parameters(), torch.device("cuda"))
+    graphs = Graphs(compute, captured.parameters(), torch.device("cuda"))
     for size in (8, 40, 24, 8, 40, 24):
         chosen = rows.order(0, size)[:size]
         found = graphs(FlatBatch.of(rows.batch(histories, chosen, bucketed=True)))
@@ -63,7 +63,7 @@ def test_replayed_gradients_are_those_of_launched_steps(name):
         for key, loss in expected.items():
             torch.testing.assert_close(found[key].sum, loss.sum.detach(), rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(found[key].count.float(), loss.count.float())
-        for (where, p), q in zip(launched.named_parameters(), recorded.parameters(), strict=True):
+        for (where, p), q in zip(launched.named_parameters(), captured.parameters(), strict=True):
             assert (p.grad is None) == (q.grad is None), where
             if p.grad is not None:
                 torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5, msg=where)
@@ -86,17 +86,17 @@ def test_dropout_is_drawn_anew_at_every_replay():
     drawn = [float(graphs(flat)["next"].sum) for _ in range(4)]
     assert len(set(drawn)) == 4
     torch.cuda.manual_seed(0)
-    assert [float(graphs(flat)["next"].sum) for _ in range(4)] == drawn  # as if nothing had been recorded in between
+    assert [float(graphs(flat)["next"].sum) for _ in range(4)] == drawn  # the capture leaves the random state as it was
 
 
 def loop(folder, name: str, *, graphs: bool = True, stop_at: int | None = None, preset: str = "inf") -> Loop:
     histories = make_histories(LENGTHS, 30)
-    config = TrainConfig(epochs=3, batch_size=16, max_length=MAX_LENGTH, graphs=graphs,
-                         warmup_steps=2, lr=1e-2, windows=windows_of(name, "sliding"))  # fmt: skip
-    model = made(name, dropout=0.2)
-    made_loop = Loop(model, make_catalog().to(torch.device("cuda")), histories, config,
-                     CurriculumConfig(preset=preset, max_epochs=1), torch.device("cuda"), folder,
-                     callbacks=Callbacks(stop_requested=lambda: made_loop.counters.step == stop_at))  # fmt: skip
+    train = {"epochs": 3, "batch_size": 16, "max_length": MAX_LENGTH, "warmup_steps": 2, "lr": 1e-2}
+    config = TrainConfig(**train, graphs=graphs, windows=windows_of(name, "sliding"))
+    cuda, curriculum = torch.device("cuda"), CurriculumConfig(preset=preset, max_epochs=1)
+    callbacks = Callbacks(stop_requested=lambda: made_loop.counters.step == stop_at)
+    catalog = make_catalog().to(cuda)
+    made_loop = Loop(made(name, dropout=0.2), catalog, histories, config, curriculum, cuda, folder, callbacks=callbacks)
     return made_loop
 
 

@@ -1,7 +1,7 @@
-"""What models learn on the synthetic dial: the order when there is one, nothing when there is none.
+"""What models learn on synthetic data: the order where there is one, nothing where there is none.
 
-A model that sees its target fails where there is no order: it finds what nobody can foresee, in training
-(the loss falls below that of a guess) or at evaluation (more hits than chance).
+A model that sees its target fails where there is no order: the training loss falls below that of a guess, or the
+evaluation has more hits than by chance.
 """
 
 from math import log, sqrt
@@ -17,10 +17,8 @@ from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.stages.trained import Run
 
-SMALL = {
-    "model.width": 32, "model.heads": 2, "model.inner": 64, "model.dropout": 0.1,
-    "train.lr": 0.005, "train.warmup_steps": 20,
-}  # fmt: skip
+SMALL = {"model.width": 32, "model.heads": 2, "model.inner": 64, "model.dropout": 0.1}
+SMALL |= {"train.lr": 0.005, "train.warmup_steps": 20}
 
 
 def settings(values: dict[str, float]) -> list[str]:
@@ -54,8 +52,8 @@ def ordered(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory) -> Path:
-    """Independent draws from many items, all equally likely: what a user owns says nothing of what comes next
-    (but that it is none of some nine in a thousand), and neither do the counts."""
+    """Independent draws from many equally likely items: a history does not predict the next item (except that it is
+    none of some nine in a thousand), and neither do the counts."""
     root = tmp_path_factory.mktemp("shuffled")
     make_shop(root, users=1500, items=1000, order=0.0, popularity=0.0)
     return root
@@ -64,16 +62,16 @@ def shuffled(tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["sasrec", "rpg"])
 def test_order_is_learned(ordered, model):
-    """Planted: three of four steps have one right answer, most others a shelf of some ten items."""
+    """Of the synthetic steps three of four have one right answer, most others some ten items."""
     train(ordered, model, "--epochs", "6")
     assert metrics(ordered, model)["NDCG@10"] > 4 * metrics(ordered, "popular")["NDCG@10"]
 
 
 @pytest.mark.slow
 def test_order_is_learned_by_a_model_that_generates(ordered):
-    """In three short epochs: each step of it costs more than one of the models above."""
+    """In three short epochs, since its steps cost more than those of the models above."""
     sizes = {"model.layers": 1, "model.head_width": 16, "train.batch_size": 64, "train.valid_users": 100}
-    sizes["train.lr"] = 0.05  # of Adafactor: a share of the weights' size
+    sizes["train.lr"] = 0.05  # Adafactor: a fraction of the size of the weights
     train(ordered, "tiger", *settings(sizes | {"model.dropout": 0.0, "model.attention_dropout": 0.0}), "--epochs", "3")
     assert metrics(ordered, "tiger")["NDCG@10"] > 1.5 * metrics(ordered, "popular")["NDCG@10"]
 
@@ -82,11 +80,11 @@ def test_order_is_learned_by_a_model_that_generates(ordered):
 @pytest.mark.parametrize("model, choices", [("sasrec", 1000), ("rpg", 32)])
 def test_nothing_is_learned_where_there_is_no_order(shuffled, model, choices):
     """Each list of 10 hits a target with p = 10 / items, whatever the model. The hits of two models are then
-    two binomial draws of mean n p, and their difference has a deviation of at most sqrt(2 n p): five of them
+    two binomial draws of mean n p, and their difference has a standard deviation of at most sqrt(2 n p): five of them
     are exceeded by chance once in three million. Seeing the target would give n hits, not some 40."""
     run = train(shuffled, model, "--epochs", "4")
     loss = pq.read_table(run / "log.parquet").column("loss/next").to_pylist()[-1]
-    assert loss > 0.9 * log(choices), "a guess costs log(choices); four epochs learn little by heart"
+    assert loss > 0.9 * log(choices), "a guess costs log(choices); four epochs memorise little"
     answer = genrec(shuffled, "evaluate", "--run", f"{model}-s0")
     users = answer.manifest["result"]["users"]
     chance = users * 10 / pq.read_metadata(data_of(shuffled).path / "items.parquet").num_rows
@@ -99,10 +97,8 @@ def test_nothing_is_learned_where_there_is_no_order(shuffled, model, choices):
 
 @pytest.mark.slow
 def test_masked_items_of_an_intent_are_reconstructed_better_than_noise(tmp_path):
-    """Each user's last item, which training never saw, is hidden; the state at its place sees the history.
-
-    An item that follows the plan can be told from what came before, a random one cannot.
-    """
+    """Each user's last item, which is not in training, is masked; the state at its place depends on the history. It
+    predicts an item that follows the synthetic plan, and cannot predict a random one."""
     make_shop(tmp_path, users=1200, items=300, order=1.0, noise=0.25)
     words = ["--curriculum", "r", "--set", "curriculum.granularity=item", "--set", "curriculum.ratio=0.3"]
     path = train(tmp_path, "mhl", *words, "--epochs", "15")

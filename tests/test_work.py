@@ -1,4 +1,4 @@
-"""Work is counted, not timed: multiplications, bytes, Python calls. A slow path that comes back is seen at once."""
+"""Work is counted, not timed: multiplications, bytes, Python calls. So a slow path fails a test on any machine."""
 
 import gc
 import sys
@@ -60,7 +60,7 @@ def step(model: Model, batch: Batch, sampler: HistoryMasks | None = None) -> Non
     sum(loss.sum for loss in losses.values() if loss.weight).backward()
 
 
-def rpg(kind: type = Rpg, config: type = RpgConfig) -> Model:
+def small_model(kind: type = Rpg, config: type = RpgConfig) -> Model:
     torch.manual_seed(0)
     return kind(config(**SMALL), make_catalog(ITEMS, K, V), max_length=T).train()
 
@@ -75,7 +75,7 @@ def test_the_counter_counts_a_linear_layer_as_by_hand():
 @pytest.mark.parametrize("lengths", [SKEWED, EVEN])
 def test_a_training_step_of_rpg_multiplies_as_often_as_the_formula_says(lengths):
     """N positions in the first block, M targets in the last, their grids in attention: nothing else."""
-    model, batch = rpg(), batch_of(lengths)
+    model, batch = small_model(), batch_of(lengths)
     n, m = len(batch.item_N), len(batch.learn_M)
     grids = sum(part.length_B.numel() * part.longest**2 for part in batch.packing.parts)
     forward = 2 * n * 3 * D * D + 2 * 2 * grids * D + 2 * n * (D * D + 2 * D * INNER)
@@ -88,39 +88,37 @@ def test_a_training_step_of_rpg_multiplies_as_often_as_the_formula_says(lengths)
 
 @pytest.mark.parametrize("name", ["rpg", "sasrec", "mhl"])
 def test_bytes_of_a_training_step_follow_valid_positions(name):
-    """Short histories beside long ones allocate no more a position than histories without any padding."""
+    """Short histories beside long ones allocate no more per position than histories without any padding."""
     masked = name == "mhl"
     sampler = HistoryMasks("random", "token", 0.3, "rounded", torch.Generator().manual_seed(0)) if masked else None
     spent = {}
     for label, lengths in {"skewed": SKEWED * 4, "even": EVEN * 4, "more": EVEN * 8}.items():
         torch.manual_seed(0)
-        model = {
-            "rpg": rpg, "mhl": lambda: rpg(Mhl, MhlConfig),
-            "sasrec": lambda: SasRec(SasRecConfig(**SMALL), make_catalog(ITEMS, K, V), max_length=T).train(),
-        }[name]()  # fmt: skip
+        kinds = {"rpg": (Rpg, RpgConfig), "mhl": (Mhl, MhlConfig), "sasrec": (SasRec, SasRecConfig)}
+        model = small_model(*kinds[name])
         batch = batch_of(lengths)
         with Allocated() as made:
             step(model, batch, sampler)
         spent[label] = (made.total, len(batch.item_N))
-    each = {label: total / positions for label, (total, positions) in spent.items()}
-    assert each["skewed"] < 1.3 * each["even"]
-    assert each["more"] == pytest.approx(each["even"], rel=0.1), "bytes grow with positions, not faster"
+    per_position = {label: total / positions for label, (total, positions) in spent.items()}
+    assert per_position["skewed"] < 1.3 * per_position["even"]
+    assert per_position["more"] == pytest.approx(per_position["even"], rel=0.1), "bytes grow with positions, not faster"
 
 
 def test_a_training_step_keeps_few_bytes_for_its_gradients():
-    """What waits for the backward pass: of a target's K states and K x V logits, four and three copies at most."""
-    kept: dict[int, int] = {}
+    """Saved for the backward pass: at most four copies of a target's K states and three of its K x V logits."""
+    saved: dict[int, int] = {}
 
-    def keep(x: torch.Tensor) -> torch.Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+    def save(x: torch.Tensor) -> torch.Tensor:
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
     batch = batch_of(EVEN)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        model = rpg()
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda x: x):
+        model = small_model()
         losses = model.losses(batch)
-    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
-    held = sum(size for place, size in kept.items() if place not in own)
+    weights = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+    held = sum(size for pointer, size in saved.items() if pointer not in weights)
     n, m = len(batch.item_N), len(batch.learn_M)
     heads = m * K * (4 * D + 3 * V)
     block = 6 * n * D + 4 * n * INNER + 3 * sum(p.length_B.numel() * p.longest**2 for p in batch.packing.parts) * HEADS
@@ -144,7 +142,7 @@ def test_exact_decoding_makes_nothing_larger_than_users_by_items():
 def calls(work: Callable[[], object]) -> int:
     """Python and C functions that a piece of work calls, seen by the interpreter; a first run fills caches.
 
-    The least of three counts without garbage collection, whose callbacks are nobody's work.
+    The minimum of three counts, without the callbacks of garbage collection.
     """
     seen = 0
 
@@ -170,12 +168,12 @@ def calls(work: Callable[[], object]) -> int:
 
 
 def of_users(users: int) -> dict[str, Callable[[], object]]:
-    """Pieces of the hot path over so many users in one batch."""
+    """Parts of the hot path over a count of users in one batch."""
     lengths = [5, 9, 6, 14] * (users // 4)
     histories, catalog = make_histories(lengths, ITEMS), make_catalog(ITEMS, K, V)
     rows = Rows.of(histories, max_length=T, windows="sliding")
     user, at = histories.targets("test")
-    model, batch = rpg().eval(), rows.batch(histories, np.arange(len(rows)))
+    model, batch = small_model().eval(), rows.batch(histories, np.arange(len(rows)))
     masks = HistoryMasks("entropy", "mixed", 0.3, "rounded", torch.Generator().manual_seed(0))
     entropy = torch.rand(len(batch.item_N), K)
     decoder, device = Exhaustive(catalog), torch.device("cpu")

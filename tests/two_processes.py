@@ -1,4 +1,4 @@
-"""What the tests of several processes do in each of them, and what one process does alone for comparison.
+"""What each of several processes does in the tests, and one process alone for comparison.
 
 python -m torch.distributed.run --standalone --nproc-per-node 2 tests/two_processes.py FOLDER
 """
@@ -63,7 +63,7 @@ def make_loop(folder: Path, name: str, *, dropout: float, report: Callbacks | No
 
 
 def play(folder: Path, case: str) -> None:
-    """Train without any draw; leaves this rank's first gradients and last weights, and the log."""
+    """Train without any draw; write this rank's first gradients and last weights, and the log."""
     name, changes = CASES[case]
     loop = make_loop(folder / case, name, dropout=0.0, **changes)
     first: dict[str, torch.Tensor] = {}
@@ -80,9 +80,9 @@ def play(folder: Path, case: str) -> None:
 
 
 def stopping(step: int) -> Callbacks:
-    """Asks to stop at a look, in the last process only: the others have to learn of it."""
-    looks = iter(range(1, 10_000))
-    return Callbacks(stop_requested=lambda: next(looks) == step and current_group().rank == current_group().world - 1)
+    """Requests a stop at a check, in the last process only: the others must stop too."""
+    checks = iter(range(1, 10_000))
+    return Callbacks(stop_requested=lambda: next(checks) == step and current_group().rank == current_group().world - 1)
 
 
 def resume(folder: Path) -> None:
@@ -93,18 +93,18 @@ def resume(folder: Path) -> None:
             make_loop(folder / name, "mhl", dropout=0.2, report=stopping(7)).run()
         except Interrupted:
             continue
-        raise AssertionError("nobody heard the last process")
+        raise AssertionError("the request of the last process had no effect")
     make_loop(folder / "broken", "mhl", dropout=0.2).run()
 
 
-class Neighbourly:
-    """An encoder whose vectors tell the batch they were made in; it may be killed after some batches."""
+class BatchEncoder:
+    """An encoder whose vectors depend on their batch; it may be killed after some batches."""
 
-    label, batch_size, frozen, config = "neighbourly", 4, True, Section()
+    label, batch_size, frozen, config = "batch-encoder", 4, True, Section()
     facts: ClassVar = {"device": "cpu"}
 
     def __init__(self, batches: int | None = None) -> None:
-        self.batches, self.most = 0, batches
+        self.batches, self.max_batches = 0, batches
 
     def external(self) -> dict[str, str]:
         return {}
@@ -114,7 +114,7 @@ class Neighbourly:
 
     def _batch(self, texts: Sequence[str]) -> np.ndarray:
         assert 1 <= len(texts) <= 4 and all(text.strip() for text in texts)
-        if self.batches == self.most:
+        if self.batches == self.max_batches:
             raise KeyboardInterrupt
         self.batches += 1
         lengths = [len(text) for text in texts]
@@ -128,35 +128,35 @@ def some_texts(seed: int = 0) -> list[str]:
     return [*texts[:20], "", " ", *texts[20:], ""]
 
 
-def encode_some(folder: Path, encoder: Neighbourly, texts: list[str] | None = None) -> np.ndarray:
+def encode_some(folder: Path, encoder: BatchEncoder, texts: list[str] | None = None) -> np.ndarray:
     """``vec_ID`` in parts of two batches: six of them."""
     texts = some_texts() if texts is None else texts
-    plan = Plan("any", "vectors", "neighbourly", 1, {})
+    plan = Plan("any", "vectors", "batch-encoder", 1, {})
     with mock.patch("genrec_cli.stages.encode.BATCHES", 2):
         return stage.encode(encoder, texts, [str(row) for row in range(len(texts))], plan, folder)
 
 
 def encode(folder: Path) -> None:
     """All texts; then again with the last three parts gone, so that five of the 11 batches are missing."""
-    vec_ID = encode_some(folder / "parts", Neighbourly())
+    vec_ID = encode_some(folder / "parts", BatchEncoder())
     if current_group().main:
         np.save(folder / "vectors.npy", vec_ID)
         for number in (3, 4, 5):
             (folder / "parts" / f"{number:06}.safetensors").unlink()
     current_group().barrier()
-    encoder = Neighbourly()
+    encoder = BatchEncoder()
     again_ID = encode_some(folder / "parts", encoder)
-    batches = int(current_group().sum(torch.tensor(encoder.batches)))
+    batches = int(current_group().all_reduce_sum(torch.tensor(encoder.batches)))
     if current_group().main:
         assert batches == 5 and np.array_equal(again_ID, vec_ID)
 
 
 def score(folder: Path) -> None:
-    """Every user once, whichever process scores."""
+    """Score every user once, in any process."""
     loop = make_loop(folder / "score", "rpg", dropout=0.0)
     user, at = loop.histories.targets("test")
-    turns = {"first": current_group().rank, "every": current_group().world}
-    batches = eval_batches(loop.histories, user, at, max_length=8, batch_size=5, exclude_seen=True, **turns)
+    shard = {"first": current_group().rank, "every": current_group().world}
+    batches = eval_batches(loop.histories, user, at, max_length=8, batch_size=5, exclude_seen=True, **shard)
     outcome = gathered(evaluate(ExactRanker(loop.model, loop.catalog), batches, loop.device, k=4))
     if current_group().main:
         columns = {"user": outcome.user, "target": outcome.target, "loss": outcome.loss}
@@ -166,27 +166,27 @@ def score(folder: Path) -> None:
         np.savez(folder / "outcome.npz", **columns)
 
 
-def talk() -> None:
-    """The words that ranks have for each other, against what they must come to."""
-    ranks, world = current_group(), current_group().world
-    assert ranks.sum(torch.tensor([1.0, ranks.rank])).tolist() == [world, world * (world - 1) / 2]
-    assert ranks.most(ranks.rank, -ranks.rank) == [world - 1, 0]
-    assert ranks.agree(ranks.rank == world - 1, False) == [True, False]
-    assert ranks.mean({"a": float(ranks.rank)}, weight=1 + ranks.rank) == {"a": {1: 0.0, 2: 2 / 3}[world]}
-    parts = ranks.gather(np.full((ranks.rank, 2), ranks.rank, np.int64))
-    assert [part.shape for part in parts] == ([(n, 2) for n in range(world)] if ranks.main else [])
-    tensor = torch.tensor([float(ranks.rank)])
-    ranks.align([tensor])
+def collectives() -> None:
+    """Each collective of the process group against its expected result."""
+    group, world = current_group(), current_group().world
+    assert group.all_reduce_sum(torch.tensor([1.0, group.rank])).tolist() == [world, world * (world - 1) / 2]
+    assert group.all_reduce_max(group.rank, -group.rank) == [world - 1, 0]
+    assert group.any(group.rank == world - 1, False) == [True, False]
+    assert group.weighted_mean({"a": float(group.rank)}, weight=1 + group.rank) == {"a": {1: 0.0, 2: 2 / 3}[world]}
+    parts = group.gather(np.full((group.rank, 2), group.rank, np.int64))
+    assert [part.shape for part in parts] == ([(n, 2) for n in range(world)] if group.main else [])
+    tensor = torch.tensor([float(group.rank)])
+    group.broadcast([tensor])
     assert float(tensor) == 0
-    draws = ranks.sum(torch.nn.functional.one_hot(torch.tensor(ranks.seed(5) % 97), 97))
-    assert int(draws.max()) == 1, "each rank has a stream of its own"
-    assert ranks.seed(5) == 5 or not ranks.main
+    draws = group.all_reduce_sum(torch.nn.functional.one_hot(torch.tensor(group.seed(5) % 97), 97))
+    assert int(draws.max()) == 1, "each rank has its own random stream"
+    assert group.seed(5) == 5 or not group.main
 
 
 def everything(folder: Path) -> None:
-    """All of it, in this process or in each of several."""
-    distributed.LARGE = 100  # some of these small gradients are sent by themselves, some together
-    talk()
+    """All of the above, in this process or in each of several."""
+    distributed.LARGE = 100  # some of these small gradients have their own all-reduce, some are concatenated
+    collectives()
     for case in CASES:
         play(folder, case)
     resume(folder)

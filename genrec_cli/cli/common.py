@@ -189,9 +189,9 @@ def fail(error: Exception) -> int:
     known = error if isinstance(error, GenrecError) else of_the_disk(error) or of_memory(error)
     code = known.exit_code if known else 1
     if in_process_group():
-        from genrec_cli.distributed import speaks
+        from genrec_cli.distributed import prints_error
 
-        if not speaks():
+        if not prints_error():
             return code
     if known:
         lines = [known.message if code == 130 else f"error: {known.message}"]  # stopping is no failure

@@ -1,19 +1,15 @@
-"""History masks: which codes of a history to mask, at random or by entropy, per code, per item or mixed (MHL,
-sections 3.2, 3.3).
+"""History masks: which codes of a history to mask, at random or by entropy (MHL, sections 3.2 and 3.3).
 
-No loop over users or positions: scores are laid out as B x X (X: items, or all their digits), the budget N
-of each history is drawn, and the N highest scores are masked.
+Scores are padded to B x X, the budget N of each history is drawn, and the N highest scores are masked.
 
 Legend: B histories, N packed items, T longest history, K digits (1 for a model of items), X = T or T * K candidates.
 
-Readings where the paper is silent or contradicts itself:
+Our readings of what the paper leaves open:
 
-* ``budget``: "printed" draws N from U{1 .. max(1, floor(ratio * T))} (section 3.3; the printed range is empty
-  for short histories, hence the 1); "rounded" takes floor(ratio * T + u), u uniform, so that the expected
-  fraction is the ratio whatever the length, and N may be 0. At token level T is T * K.
-* random masking draws under the same budget, or each token by itself ("bernoulli").
-* mixed: each item takes item or token granularity with probability one half, then each kind is ranked
-  among its own, under its own budget.
+* ``budget``: "printed" draws N from U{1 .. max(1, floor(ratio * T))} (section 3.3; the printed range is empty for short
+  histories, hence the 1). "rounded" is floor(ratio * T + u), u uniform: its mean is ratio * T, and N may be 0. At token
+  level T is T * K. Random masks may also draw each token independently ("bernoulli").
+* mixed: each item is masked at item or token level with probability one half; each level has its own ranks and budget.
 """
 
 from typing import Any, Literal
@@ -29,11 +25,7 @@ Budget = Literal["printed", "rounded", "bernoulli"]
 
 
 class HistoryMasks:
-    """Mask sampler of one phase: its policy, granularity and ratio.
-
-    Args:
-        generator: on the device of the batches; every draw comes from it.
-    """
+    """Mask sampler of one phase. Every draw is from ``generator``, which is on the device of the batches."""
 
     def __init__(
         self,
@@ -46,7 +38,7 @@ class HistoryMasks:
     ) -> None:
         self.smoothing, self.by_entropy = smoothing, mask == "entropy"
         self.granularity, self.generator, self.ratio = granularity, generator, ratio
-        # An entropy policy ranks, so it needs a number to cut at; independent draws have none.
+        # Entropy masks cut a ranking at a count, which independent draws do not have.
         self.budget: Budget = "rounded" if self.by_entropy and budget == "bernoulli" else budget
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
@@ -56,47 +48,45 @@ class HistoryMasks:
 
     def sample(self, packing: Packing, candidate_NK: Tensor, entropy_NK: Tensor | None = None) -> Tensor:
         """``mask_NK`` among the candidates, by entropy where it is given and at random otherwise."""
-        grid, device, digits = packing.grid, candidate_NK.device, candidate_NK.shape[1]
-        items = len(candidate_NK)
+        grid, digits = packing.grid, candidate_NK.shape[1]
         if entropy_NK is None:
-            entropy_NK = torch.rand(items, digits, device=device, generator=self.generator)
-            item_score_N = torch.rand(items, device=device, generator=self.generator)
+            entropy_NK, item_score_N = self._uniform(candidate_NK), self._uniform(candidate_NK[:, 0])
         else:
             entropy_NK = smooth(entropy_NK, packing) if self.smoothing else entropy_NK
             item_score_N = entropy_NK.mean(-1)
-        as_item_N = torch.full((items,), self.granularity == "item", device=device)
+        as_item_N = torch.full_like(candidate_NK[:, 0], self.granularity == "item")
         if self.granularity == "mixed":
-            as_item_N = torch.rand(items, device=device, generator=self.generator) < 0.5
-
-        real_BT = grid.real_BT()
-        mask_NK = torch.zeros(items, digits, dtype=torch.bool, device=device)
+            as_item_N = self._uniform(as_item_N) < 0.5
+        real_BT, mask_NK = grid.real_BT(), torch.zeros_like(candidate_NK)
         if self.granularity != "token":
             open_BT = grid.pad(as_item_N) & real_BT
             mask_NK |= grid.pack(self._select(grid.pad(item_score_N), open_BT))[:, None]
         if self.granularity != "item":
             open_BT = ~grid.pad(as_item_N) & real_BT
             open_BX = (open_BT[..., None] & grid.pad(candidate_NK)).flatten(1)
-            chosen_BX = self._select(grid.pad(entropy_NK).flatten(1), open_BX)
-            mask_NK |= grid.pack(chosen_BX.unflatten(1, (-1, digits)))
+            mask_BX = self._select(grid.pad(entropy_NK).flatten(1), open_BX)
+            mask_NK |= grid.pack(mask_BX.unflatten(1, (-1, digits)))
         return mask_NK & candidate_NK
 
     def _select(self, score_BX: Tensor, open_BX: Tensor) -> Tensor:
         """The N highest scores among the open candidates of each history."""
         if self.budget == "bernoulli":
-            coin_BX = torch.rand(score_BX.shape, device=score_BX.device, generator=self.generator)
-            return open_BX & (coin_BX < self.ratio)
-        number_B = self._number(open_BX.sum(1))
+            return open_BX & (self._uniform(score_BX) < self.ratio)
+        budget_B = self._budget(open_BX.sum(1))
         order_BX = score_BX.masked_fill(~open_BX, -torch.inf).argsort(dim=1, descending=True, stable=True)
-        chosen_BX = torch.arange(score_BX.shape[1], device=score_BX.device) < number_B[:, None]
-        return torch.zeros_like(open_BX).scatter_(1, order_BX, chosen_BX) & open_BX
+        first_BX = torch.arange(score_BX.shape[1], device=score_BX.device) < budget_B[:, None]
+        return torch.zeros_like(open_BX).scatter_(1, order_BX, first_BX) & open_BX
 
-    def _number(self, open_B: Tensor) -> Tensor:
-        """The budget N of each history with so many candidates."""
-        draw_B = torch.rand(open_B.shape, device=open_B.device, generator=self.generator)
+    def _budget(self, open_B: Tensor) -> Tensor:
+        """The budget N of each history, from its count of candidates."""
+        draw_B = self._uniform(open_B)
         if self.budget == "rounded":
             return (self.ratio * open_B + draw_B).floor().long()
-        most_B = (self.ratio * open_B).floor().clamp_min(1)
-        return torch.minimum((draw_B * most_B).floor() + 1, most_B).long()
+        max_B = (self.ratio * open_B).floor().clamp_min(1)
+        return torch.minimum((draw_B * max_B).floor() + 1, max_B).long()
+
+    def _uniform(self, like: Tensor) -> Tensor:
+        return torch.rand(like.shape, device=like.device, generator=self.generator)
 
 
 def smooth(entropy_NK: Tensor, packing: Packing, *, window: int = 3, decay: float = 2.0, mixing: float = 0.2) -> Tensor:
@@ -107,7 +97,7 @@ def smooth(entropy_NK: Tensor, packing: Packing, *, window: int = 3, decay: floa
     item_N = entropy_NK.mean(-1)
     total_N, weight_N = torch.zeros_like(item_N), torch.zeros_like(item_N)
     for back in range(window):
-        there_N = packing.position_N >= back
-        total_N = total_N + torch.where(there_N, item_N.roll(back), 0.0) * decay**-back
-        weight_N = weight_N + there_N * decay**-back
+        exists_N = packing.position_N >= back
+        total_N = total_N + torch.where(exists_N, item_N.roll(back), 0.0) * decay**-back
+        weight_N = weight_N + exists_N * decay**-back
     return (1 - mixing) * entropy_NK + mixing * (total_N / weight_N)[:, None]

@@ -1,8 +1,7 @@
-"""The curriculum: a list of phases as data, and the state machine that walks through it.
+"""The curriculum: a list of phases as data, and the state machine that goes through them.
 
-MHL, section 3.4 and appendix I: random masking, then entropy-guided masking whose ratio decays at each
-plateau, then inference alignment. Its ablations, early stopping and plain training are the same kind of
-list: "direct inference" is one phase without a mask that ends when validation no longer improves.
+MHL, section 3.4 and appendix I: random masking, then entropy-guided masking whose ratio decays at each plateau, then
+inference alignment. Plain training with early stopping is one phase without a mask that ends at a plateau.
 """
 
 from copy import deepcopy
@@ -14,7 +13,6 @@ from pydantic import Field, model_validator
 from genrec_cli.config import Count, Fraction, NonNegative, Positive, Section
 
 Inside = Annotated[float, Field(gt=0, lt=1)]
-"""Above 0 and below 1."""
 Mask = Literal["none", "random", "entropy"]
 Granularity = Literal["token", "item", "mixed"]
 
@@ -40,12 +38,12 @@ class Law(Section):
 
 
 class Until(Section):
-    """When a phase ends. Without any rule it lasts to its ``max_epochs`` or the end of the run."""
+    """When a phase ends; without any rule, at its ``max_epochs`` or the end of the run."""
 
     plateau: Count | None = None
-    """After so many evaluations without improvement."""
+    """After this count of evaluations without improvement."""
     ratio_at: NonNegative | None = None
-    """Once the mask ratio is at or below this."""
+    """Once the mask ratio is at or below this value."""
 
 
 class Phase(Section):
@@ -54,35 +52,29 @@ class Phase(Section):
     name: str
     """Shown in the log and on the progress line."""
     mask: Mask = "none"
-    """How the positions to mask are chosen."""
+    """How to select what is masked."""
     granularity: Granularity = "token"
-    """token: single digits; item: all digits of an item; mixed: either, for each item."""
+    """token: single digits; item: all digits of an item; mixed: one or the other, drawn per item."""
     ratio: Fraction = 0.0
-    """Initial mask ratio; a mask needs one above 0."""
+    """Initial mask ratio, above 0 with a mask."""
     law: Law | None = None
     """How the ratio falls; none: it stays."""
     until: Until = Until()
-    """What ends the phase."""
+    """When the phase ends."""
     max_epochs: Count | None = None
-    """Upper limit of epochs in this phase."""
+    """Maximum of epochs in this phase."""
 
     @model_validator(mode="after")
-    def _hides(self) -> Self:
-        if (self.mask == "none") != (self.ratio == 0):
-            raise ValueError(f"mask = {self.mask} with ratio = {self.ratio:g} hides nothing; give both or neither")
-        return self
-
-    @model_validator(mode="after")
-    def _can_end(self) -> Self:
+    def _masks_and_can_end(self) -> Self:
         law, plateau, ratio_at = self.law, self.until.plateau, self.until.ratio_at
+        if (self.mask == "none") != (self.ratio == 0):
+            raise ValueError(f"mask = {self.mask} with ratio = {self.ratio:g} masks nothing; give both or neither")
         if law is None and ratio_at is not None and ratio_at < self.ratio:
-            raise ValueError(
-                f"until.ratio_at = {ratio_at:g} is never reached, as ratio = {self.ratio:g} stays; give a law"
-            )
+            raise ValueError(f"until.ratio_at = {ratio_at:g} is never reached: ratio = {self.ratio:g} needs a law")
         if law is not None and plateau is not None and law.on_plateau <= plateau:
             raise ValueError(
-                f"until.plateau = {plateau} is never reached, as each step down, after law.on_plateau = "
-                f"{law.on_plateau}, counts anew; end the phase by until.ratio_at"
+                f"until.plateau = {plateau} is never reached, because each step down restarts the count, after "
+                f"law.on_plateau = {law.on_plateau}; end the phase by until.ratio_at"
             )
         return self
 
@@ -91,7 +83,7 @@ class CurriculumConfig(Section):
     """Which phases to train in."""
 
     preset: Literal["inf", "r", "e", "r-inf", "e-inf", "r-e-inf"] = "inf"
-    """A preset by name, unless ``phase`` lists phases of your own."""
+    """A preset by name, unless ``phase`` lists your own phases."""
     patience: Count = 20
     """Evaluations without improvement that end the last phase (early stopping)."""
     plateau: Count = 5
@@ -103,58 +95,54 @@ class CurriculumConfig(Section):
     law: Literal["linear", "exponential"] = "linear"
     """Decay law of the presets: minus a tenth of ``ratio`` at each plateau, or times ``eta``."""
     eta: Inside = 0.5
-    """Factor of the presets' exponential law (equation 5; the paper gives no number)."""
+    """Factor of the presets' exponential law (equation 5; the paper gives no value)."""
     floor: Inside = 0.1
-    """Fraction of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; no number either)."""
+    """Fraction of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; no value either)."""
     max_epochs: Count | None = None
-    """Upper limit of epochs in each masking phase of a preset."""
+    """Maximum of epochs in each masking phase of a preset."""
     watch: Literal["metric", "loss"] = "metric"
-    """What a plateau is measured on: the validation metric or the validation loss."""
+    """A plateau is one of the validation metric or of the validation loss."""
     budget: Literal["printed", "rounded", "bernoulli"] = "printed"
-    """How many to mask: U{1..max(1, ratio T)}, floor(ratio T + u), or each by itself (random masks only)."""
+    """Count to mask: U{1..max(1, ratio T)}, floor(ratio T + u), or independent draws (random masks only)."""
     smoothing: bool = False
     """Smooth entropies over neighbouring items (our reading of appendix I)."""
     phase: tuple[Phase, ...] = ()
-    """Phases of your own, as [[curriculum.phase]] tables."""
+    """Your own phases, as [[curriculum.phase]] tables."""
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases in order."""
-        if self.phase:
-            return self.phase
         names = self.preset.split("-")
-        return tuple(self._preset(name, last=name == names[-1]) for name in names)
+        return self.phase or tuple(self._preset(name, last=name == names[-1]) for name in names)
 
     def _preset(self, name: str, *, last: bool) -> Phase:
         if name == "inf":
             return Phase(name="inference", until=Until(plateau=self.patience))
         mask: Mask = "random" if name == "r" else "entropy"
-        law = Law(on_plateau=self.plateau)
-        if self.law == "exponential":
-            law = Law(on_plateau=self.plateau, kind=self.law, eta=self.eta, floor=self.floor * self.ratio)
-        until = Until(plateau=self.patience) if last else Until(plateau=self.plateau)
-        decays = name == "e" and not last
-        return Phase(
-            name=mask, mask=mask, granularity=self.granularity, ratio=self.ratio, law=law if decays else None,
-            until=Until(ratio_at=0.0) if decays else until, max_epochs=None if last else self.max_epochs,
-        )  # fmt: skip
+        phase = Phase(name=mask, mask=mask, granularity=self.granularity, ratio=self.ratio)
+        if last:
+            return phase.model_copy(update={"until": Until(plateau=self.patience)})
+        rules: dict[str, Any] = {"until": Until(plateau=self.plateau), "max_epochs": self.max_epochs}
+        if name == "e":
+            exponential: dict[str, Any] = {"kind": self.law, "eta": self.eta, "floor": self.floor * self.ratio}
+            law = Law(on_plateau=self.plateau, **(exponential if self.law == "exponential" else {}))
+            rules |= {"until": Until(ratio_at=0.0), "law": law}
+        return phase.model_copy(update=rules)
 
 
 @dataclass
 class CurriculumState:
-    """What a checkpoint must hold to go on."""
+    """The state that a checkpoint holds."""
 
     phase: int = 0
     ratio: float = 0.0
     epochs_in_phase: int = 0
-    best: float | None = None
-    """Best value watched in this phase."""
-    stale: int = 0
-    """Evaluations since the last improvement or step down."""
+    best: float | None = None  # of the watched value, in this phase
+    stale: int = 0  # evaluations since the last improvement or step down
     finished: bool = False
 
 
 class Curriculum:
-    """The state machine. Call :meth:`after_epoch` once an epoch, with a value where there was an evaluation."""
+    """The state machine. Call :meth:`after_epoch` once per epoch, with the watched value after an evaluation."""
 
     def __init__(self, config: CurriculumConfig, state: dict[str, Any] | None = None) -> None:
         self.phases = config.phases()
@@ -167,7 +155,7 @@ class Curriculum:
 
     @property
     def ends(self) -> bool:
-        """Whether all phases are over with the present epoch, whatever an evaluation says of it."""
+        """Whether the present epoch is the last one, whatever its evaluation gives."""
         ahead = deepcopy(self)
         ahead.after_epoch(None)
         return ahead.state.finished
@@ -180,15 +168,14 @@ class Curriculum:
         """Advance by one epoch; returns what changed, in words, or None."""
         state, phase = self.state, self.phase
         state.epochs_in_phase += 1
-        lowered = None
+        change = None
         if value is not None:
             better = state.best is None or (value > state.best if self.higher_is_better else value < state.best)
             state.best = value if better else state.best
             state.stale = 0 if better else state.stale + 1
             if phase.law and state.stale >= phase.law.on_plateau:
-                state.ratio = phase.law.lower(state.ratio, phase.ratio)
-                state.stale = 0
-                lowered = f"mask ratio {state.ratio:.3g}"
+                state.ratio, state.stale = phase.law.lower(state.ratio, phase.ratio), 0
+                change = f"mask ratio {state.ratio:.3g}"
         until = phase.until
         over = (
             (until.plateau is not None and state.stale >= until.plateau)
@@ -196,7 +183,7 @@ class Curriculum:
             or (phase.max_epochs is not None and state.epochs_in_phase >= phase.max_epochs)
         )
         if not over:
-            return lowered
+            return change
         if state.phase + 1 == len(self.phases):
             state.finished = True
             return f"phase '{phase.name}' ended"

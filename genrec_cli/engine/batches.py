@@ -1,7 +1,7 @@
-"""Training batches of an epoch on the host, each prepared while the step before it is computed."""
+"""Training batches of an epoch on the host; a thread prepares each one during the step before it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,35 +15,28 @@ from genrec_cli.process_group import ProcessGroup
 
 
 class Prepared(NamedTuple):
-    """The batch of one step, as this process computes it."""
+    """The part of one step's batch that this process computes."""
 
-    parts: list[Batch] | FlatBatch
-    """Micro-batches, or one batch for a captured step."""
-    positions: int
-    """Items that the global batch reads, over all processes."""
+    parts: list[Batch] | FlatBatch  # micro-batches, or one batch for a captured step
+    positions: int  # items that the global batch reads, over all processes
     counted: bool
-    """False where an epoch's last batch has fewer rows than there are processes: this process repeats a row, and what
-    it computes must not count."""
+    """False where an epoch's last batch has fewer rows than there are processes: then this process repeats a row, whose
+    losses must not count."""
 
 
 class TrainingBatches:
-    """Global batches of rows: sharded over processes, cut into micro-batches, bucketed for CUDA graphs.
-
-    Args:
-        group: the processes that train together.
-    """
+    """Global batches of rows: sharded over processes, cut into micro-batches, bucketed for CUDA graphs."""
 
     def __init__(self, rows: Rows, histories: Histories, config: TrainConfig, group: ProcessGroup) -> None:
         self.rows, self.histories, self.config, self.group = rows, histories, config, group
-        self.waited = 0.0
-        """Seconds in which :meth:`epoch` waited for a batch."""
+        self.waited = 0.0  # seconds in which :meth:`epoch` waited for a batch
 
     def __len__(self) -> int:
         """Steps per epoch."""
         return -(-len(self.rows) // self.config.batch_size)
 
-    def epoch(self, number: int, first: int, last: int, *, captured: bool = False) -> Iterator[Prepared]:
-        """The batches of the steps ``first`` to before ``last`` of an epoch."""
+    def epoch(self, number: int, first: int, last: int, *, captured: bool = False) -> Generator[Prepared, None, None]:
+        """The batches of the steps ``first`` to ``last - 1`` of an epoch."""
         order, size = self.rows.order(self.config.seed, number), self.config.batch_size
 
         def prepare(step: int) -> Prepared:
@@ -52,12 +45,12 @@ class TrainingBatches:
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(prepare, first)
             for step in range(first, last):
-                began = time.perf_counter()
-                found = ahead.result()
-                self.waited += time.perf_counter() - began
+                started = time.perf_counter()
+                batch = ahead.result()
+                self.waited += time.perf_counter() - started
                 if step + 1 < last:
                     ahead = pool.submit(prepare, step + 1)
-                yield found
+                yield batch
 
     def prepare(self, rows: np.ndarray, *, captured: bool = False) -> Prepared:
         """This process's part of a global batch of rows."""
@@ -67,7 +60,7 @@ class TrainingBatches:
             batch = self.rows.batch_of(self.histories, spans, bucketed=True)
             return Prepared(FlatBatch.of(batch), positions, True)
         counted = self.group.rank < len(rows)
-        if not self.group.single:  # sharded by length, so that no process waits for the one with the long rows
+        if not self.group.single:  # sharded by length, so that no process gets only long rows
             by_length = np.argsort(spans.length, kind="stable")
             spans = spans.take(by_length[self.group.rank :: self.group.world] if counted else by_length[:1])
         size = self.config.micro_batch_size or len(spans.length)

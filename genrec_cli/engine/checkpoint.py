@@ -1,10 +1,11 @@
-"""Checkpoints: one safetensors file that holds everything needed to go on with the same bits.
+"""Checkpoints: one safetensors file with the whole state of a training, without pickle.
 
-Weights, optimiser, random states and counters go into a single file that is replaced in one rename, so a
-kill at any moment leaves the old checkpoint or the new one. No pickle anywhere.
+The file is replaced in one rename, so that after a kill there is the old checkpoint or the new one.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,36 @@ from torch import Tensor, nn
 from genrec_cli.errors import DataError
 from genrec_cli.files import write_atomically
 
-LAST = "unfinished/state.safetensors"
-"""In the folder of an artifact that is dropped once it is finished: only going on needs it, and it is three times
-the size of the weights."""
+LAST = "unfinished/state.safetensors"  # in a folder that is deleted once the artifact is finished
 BEST = "model.safetensors"
 
 
 def save_weights(path: Path, model: nn.Module, *, epoch: int | None = None) -> None:
-    """Write a model's weights, and after which epoch they were so. One fact, as several come in no fixed order."""
-    weights = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-    facts = {"format": "pt"} if epoch is None else {"epoch": str(epoch)}
-    write_atomically(path, save(weights, metadata=facts))
+    """Write a model's weights and the epoch that they are from."""
+    # One entry: safetensors writes several in random order.
+    metadata = {"format": "pt"} if epoch is None else {"epoch": str(epoch)}
+    write_atomically(path, save(_on_host(model.state_dict()), metadata=metadata))
 
 
 def epoch_of(path: Path) -> int | None:
-    """After which epoch the weights of a file were so; None: it does not say."""
-    with safe_open(path, framework="pt") as file:
+    """The epoch that the weights of a file are from; None: the file does not say."""
+    with _opened(path) as file:
         epoch = (file.metadata() or {}).get("epoch")
     return None if epoch is None else int(epoch)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of a file by name, on the CPU."""
-    return _read(path)[1]
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Read weights that fit the model exactly. The error names the file and the first mismatch."""
-    _fill(path, model, read_weights(path))
+    try:
+        model.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from None
 
 
 def save_state(
@@ -54,62 +57,57 @@ def save_state(
     counters: dict[str, Any],
     random: dict[str, Tensor],
 ) -> None:
-    """Write everything that training needs to go on.
-
-    Args:
-        random: random states by name, a row for each process.
-    """
+    """Write the whole state of a training; ``random`` has random states by name, one row per process."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     tensors |= {f"random.{name}": state for name, state in random.items()}
-    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    facts = {"counters": counters, "scaler": scaler.state_dict()}
+    state = json.dumps({"counters": counters, "scaler": scaler.state_dict()})
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, save(tensors, metadata={"state": json.dumps(facts)}))
+    write_atomically(path, save(_on_host(tensors), metadata={"state": state}))
 
 
 def load_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Restore what :func:`save_state` wrote; returns the counters and the random states."""
-    metadata, tensors = _read(path)
+    state, tensors = _state(path), read_weights(path)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
     try:
-        facts = json.loads(metadata["state"])
-        weights = {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
-        _fill(path, model, weights)
-        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, moment = name.split(".", 2)
-                moments.setdefault(int(index), {})[moment] = value
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        model.load_state_dict(parts["model"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            index, _, moment = name.partition(".")
+            moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        scaler.load_state_dict(facts["scaler"])
-        random = {n.removeprefix("random."): v for n, v in tensors.items() if n.startswith("random.")}
-        return dict(facts["counters"]), random
+        scaler.load_state_dict(state["scaler"])
+        return dict(state["counters"]), parts["random"]
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path} is not a checkpoint of this run: {error}.", hint="--force starts anew") from None
+        reason = str(error).rpartition("\n")[2].strip()  # the first mismatch is the last line of torch's error
+        raise DataError(f"{path} is not a checkpoint of this run: {reason}.", hint="--force starts anew") from None
 
 
 def read_counters(path: Path) -> dict[str, Any]:
-    """The counters alone, of a state that may still be written to."""
+    """The counters of a checkpoint whose run may still be training."""
+    return dict(_state(path)["counters"])
+
+
+def _state(path: Path) -> dict[str, Any]:
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {})["state"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {})["state"])["counters"])
+            yield file
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", hint="Train again with --force") from None
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", hint="Train again with --force") from None
-
-
-def _fill(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise DataError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from None
+def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().contiguous().cpu() for name, value in tensors.items()}

@@ -1,8 +1,7 @@
-"""Entropies of a model of codes on the histories it learns from, epoch by epoch.
+"""Entropies of a model of codes on a fixed sample of training histories, after each validation.
 
-A pass over a fixed sample of training histories, without dropout, masks or gradient, after each validation. It
-draws no random number, so a run ends with the same bits with it or without, and its sample is small enough to
-cost less than a hundredth of an epoch.
+The pass has no dropout, masks or gradient and draws no random number, so that a run keeps its bits. It costs less than
+a hundredth of an epoch.
 
 Legend: N packed items, K digits, T the longest history that the model reads.
 """
@@ -11,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, drawn, eval_batches
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.models.base import EntropyModel
 
-SHARE, LEAST, MOST = 1 / 40, 32, 256
-"""Users in the sample of a run: this share of all, within these bounds."""
-READ = 5
-"""A position that fewer histories of the sample reach has no mean: it would be noise."""
+FRACTION, MIN_USERS, MAX_USERS = 1 / 40, 32, 256  # users in the sample: this fraction of all, within these bounds
+READ = 5  # a position that fewer histories of the sample reach has no mean, which would be noise
 BATCH = 64
 
 
@@ -29,16 +26,15 @@ def sample(histories: Histories, *, max_length: int, users: int, seed: int) -> l
     """Training histories (their last ``max_length`` items) of users drawn by the seed, packed, on the host."""
     user = np.sort(drawn(histories.train_end, 2, users, seed))
     at = histories.train_end[user].astype(np.int64)
-    known = eval_batches(histories, user, at, max_length=max_length, batch_size=BATCH)
-    return [each.batch for each in known]
+    return [known.batch for known in eval_batches(histories, user, at, max_length=max_length, batch_size=BATCH)]
 
 
 @torch.no_grad()
-def measure(model: EntropyModel, batch: Batch) -> Tensor:
-    """``entropy_NK`` in nats of a batch on the model's device; leaves the model's mode as it is."""
-    assert isinstance(model, torch.nn.Module)
+def measure(model: nn.Module, batch: Batch) -> Tensor:
+    """``entropy_NK`` in nats of a batch on the device of an :class:`EntropyModel`; restores the model's mode."""
     was_training = model.training
     model.eval()
+    assert isinstance(model, EntropyModel)
     entropy_NK = model.entropies(batch).float()
     model.train(was_training)
     return entropy_NK
@@ -48,22 +44,20 @@ class EntropyProbe:
     """The columns ``entropy/…`` of the log: means over a sample that the run's seed draws."""
 
     def __init__(self, histories: Histories, device: torch.device, config: TrainConfig) -> None:
-        users = int(np.clip(SHARE * histories.users, LEAST, MOST))
-        found = sample(histories, max_length=config.max_length, users=users, seed=config.seed)
-        self.batches = [batch.to(device) for batch in found]
-        self.max_length = config.max_length
+        users = int(np.clip(FRACTION * histories.users, MIN_USERS, MAX_USERS))
+        batches = sample(histories, max_length=config.max_length, users=users, seed=config.seed)
+        self.batches, self.max_length = [batch.to(device) for batch in batches], config.max_length
 
-    def __call__(self, model: EntropyModel) -> dict[str, Any]:
-        """``entropy/mean``, ``entropy/position`` (T numbers, None where too few are so long), ``entropy/digit``."""
+    def __call__(self, model: nn.Module) -> dict[str, Any]:
+        """``entropy/mean``, ``entropy/position`` (T values, None where fewer than READ histories reach),
+        ``entropy/digit``."""
         entropy_NK = torch.cat([measure(model, batch) for batch in self.batches]).cpu().double()
         position_N = torch.cat([batch.packing.position_N for batch in self.batches]).cpu()
         total_T = entropy_NK.new_zeros(self.max_length).index_add_(0, position_N, entropy_NK.mean(1))
         count_T = torch.bincount(position_N, minlength=self.max_length)
+        totals = zip(total_T.tolist(), count_T.tolist(), strict=True)
         return {
             "entropy/mean": float(entropy_NK.mean()),
-            "entropy/position": [
-                round(total / count, 5) if count >= READ else None
-                for total, count in zip(total_T.tolist(), count_T.tolist(), strict=True)
-            ],
+            "entropy/position": [round(total / count, 5) if count >= READ else None for total, count in totals],
             "entropy/digit": [round(value, 5) for value in entropy_NK.mean(0).tolist()],
         }

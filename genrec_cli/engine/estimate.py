@@ -1,8 +1,7 @@
-"""What a training will take, before it starts: steps, memory and time, measured on a few real steps.
+"""What a training will take: steps, memory and time, measured on a few real steps before it starts.
 
-The loop that is measured takes the steps itself, so what is timed is what will run; it is of no use afterwards.
-Nothing is written. How long a phase lasts is decided by validation, so the time is an upper limit: every epoch
-that may belong to several phases is counted in the slowest of them.
+The measured loop must not be used afterwards. Validation decides how long a phase lasts, so the time is an upper limit:
+an epoch that may belong to several phases counts for the slowest.
 """
 
 import itertools
@@ -18,147 +17,119 @@ from genrec_cli.data.sequences import eval_batches
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.graphs import FlatBatch
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
-from genrec_cli.engine.optim import autocast, moment_bytes
+from genrec_cli.engine.optim import autocast
 
-MEASURE_SECONDS = 2.0
-"""Over all phases together; at least one step of each is timed."""
-MOST_STEPS = 30
-"""Of a phase: fast steps are measured well enough by then."""
+MEASURE_SECONDS = 2.0  # over all phases together; at least one step of each is timed
+MAX_STEPS = 30  # timed steps per phase
 
 
 def estimate(loop: Loop) -> dict[str, Any]:
     """Steps, phases, parameters, memory (bytes) and time (seconds) of a run; plain values for JSON."""
-    phases, config = loop.curriculum.phases, loop.config
+    phases, config, steps_per_epoch = loop.curriculum.phases, loop.config, len(loop.batches)
     if loop.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loop.device)
-    seconds_of = [_seconds_a_step(loop, number, MEASURE_SECONDS / len(phases)) for number in range(len(phases))]
-    validation = _seconds_of_validation(loop)
-    epochs = loop.steps / len(loop.batches)
-    told = [
-        {
-            "name": phase.name, "mask": phase.mask, "granularity": phase.granularity, "ratio": phase.ratio,
-            "rules": rules(phase), "max_epochs": phase.max_epochs, "seconds_a_step": seconds,
-            "seconds_an_epoch": seconds * len(loop.batches) + validation / config.eval_every,
-        }
-        for phase, (seconds, _) in zip(phases, seconds_of, strict=True)
-    ]  # fmt: skip
-    return {
-        "rows": len(loop.batches.rows),
-        "epochs": config.epochs,
-        "steps_per_epoch": len(loop.batches),
-        "steps": loop.steps,
-        "warmup_steps": config.warmup_steps,
-        "phases": told,
-        "parameters": sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
-        "memory": memory(loop),
-        "time": {
-            "how": "measured",
-            "on": _device(loop.device),
-            "timed_steps": sum(steps for _, steps in seconds_of),
-            "validation_seconds": validation,
-            "at_most_seconds": longest([(t["seconds_an_epoch"], t["max_epochs"]) for t in told], epochs),
-        },
-    }
+    timed = [_seconds_per_step(loop, number, MEASURE_SECONDS / len(phases)) for number in range(len(phases))]
+    validation = _seconds_per_validation(loop)
+    epoch_seconds = [seconds * steps_per_epoch + validation / config.eval_every for seconds, _ in timed]
+    limits = [phase.max_epochs for phase in phases]
+    fields = {"name", "mask", "granularity", "ratio", "max_epochs"}
+    phase_rows = [
+        phase.model_dump(include=fields) | {"rules": rules(phase), "seconds_a_step": seconds, "seconds_an_epoch": epoch}
+        for phase, (seconds, _), epoch in zip(phases, timed, epoch_seconds, strict=True)
+    ]
+    at_most = longest(list(zip(epoch_seconds, limits, strict=True)), loop.steps / steps_per_epoch)
+    measured = {"how": "measured", "on": _device(loop.device), "timed_steps": sum(steps for _, steps in timed)}
+    parameters = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
+    steps = {"steps_per_epoch": steps_per_epoch, "steps": loop.steps, "warmup_steps": config.warmup_steps}
+    result = {"rows": len(loop.batches.rows), "epochs": config.epochs, **steps, "phases": phase_rows}
+    result |= {"parameters": parameters, "memory": memory(loop)}
+    return result | {"time": {**measured, "validation_seconds": validation, "at_most_seconds": at_most}}
 
 
 def longest(phases: list[tuple[float, int | None]], epochs: float) -> float:
-    """The most seconds that so many epochs can take.
-
-    Args:
-        phases: seconds an epoch and the limit of epochs of each phase.
-    """
+    """The maximum of seconds that a count of epochs can take, from seconds per epoch and epoch limit of each phase."""
     total = 0.0
     for seconds, limit in sorted(phases, key=lambda phase: -phase[0]):
-        here = min(epochs, limit if limit is not None else epochs)
-        total, epochs = total + here * seconds, epochs - here
+        spent = epochs if limit is None else min(epochs, limit)
+        total, epochs = total + spent * seconds, epochs - spent
     return total
 
 
 def rules(phase: Phase) -> str:
     """A phase's ratio law and exit rule in words."""
-    parts, law, until = [], phase.law, phase.until
-    if law is not None:
-        step = f"minus {law.step:.0%} of its start" if law.kind == "linear" else f"times {law.eta:g}"
-        parts.append(f"ratio {step} after {law.on_plateau} stale evaluations")
-    if until.plateau is not None:
-        parts.append(f"until {until.plateau} stale evaluations")
-    if until.ratio_at is not None:
-        parts.append(f"until the ratio is {until.ratio_at:g}")
-    if phase.max_epochs is not None:
-        parts.append(f"at most {phase.max_epochs} epochs")
-    return ", ".join(parts) or "to the end of the run"
+    law, until = phase.law, phase.until
+    step = law and (f"minus {law.step:.0%} of its start" if law.kind == "linear" else f"times {law.eta:g}")
+    parts = [
+        law and f"ratio {step} after {law.on_plateau} stale evaluations",
+        until.plateau and f"until {until.plateau} stale evaluations",
+        None if until.ratio_at is None else f"until the ratio is {until.ratio_at:g}",
+        phase.max_epochs and f"at most {phase.max_epochs} epochs",
+    ]
+    return ", ".join(str(part) for part in parts if part) or "to the end of the run"
 
 
 def memory(loop: Loop) -> dict[str, Any]:
-    """Bytes on the device: weights, gradients, the optimiser's moments, and the activations of one step.
-
-    On CUDA ``peak`` is what the allocator really held during the measured steps; elsewhere it is the sum.
-    """
+    """Bytes of weights, gradients, moments (after a step), and activations of one step. On CUDA ``peak`` is the
+    allocator's maximum during the measured steps; elsewhere it is the sum."""
     weights = sum(p.numel() * p.element_size() for p in loop.model.parameters() if p.requires_grad)
-    moments = moment_bytes(loop.model, loop.config)
-    found = {"weights": weights, "gradients": weights, "optimizer": moments, "activations": _saved_bytes(loop)}
+    states = [state.items() for state in loop.step.optimizer.state.values()]
+    moments = sum(value.nbytes for state in states for name, value in state if name != "step")
+    parts = {"weights": weights, "gradients": weights, "optimizer": moments, "activations": _saved_bytes(loop)}
     if loop.device.type == "cuda":
-        return {**found, "peak": torch.cuda.max_memory_allocated(loop.device), "how": "measured"}
-    return {**found, "peak": sum(found.values()), "how": "weights, gradients, moments and what a step keeps"}
+        return {**parts, "peak": torch.cuda.max_memory_allocated(loop.device), "how": "measured"}
+    return {**parts, "peak": sum(parts.values()), "how": "weights, gradients, moments and activations of a step"}
 
 
 def _saved_bytes(loop: Loop) -> int:
-    """Bytes that the forward pass of one part of a step keeps for the gradient, each storage once."""
-    own = {p.untyped_storage().data_ptr() for p in loop.model.parameters()}
-    kept: dict[int, int] = {}
+    """Bytes that one forward pass saves for the gradient, each storage once."""
+    parameters = {p.untyped_storage().data_ptr() for p in loop.model.parameters()}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     _enter(loop, 0)
-    order, size = loop.batches.rows.order(loop.config.seed, 0), loop.config.micro_batch_size or loop.config.batch_size
-    first = loop.batches.rows.batch(loop.histories, order[:size])
-    loop.model.train()
-    batch, mask = loop.step.draw(first.to(loop.device))
+    rows = loop.batches.rows.order(loop.config.seed, 0)[: loop.config.micro_batch_size or loop.config.batch_size]
+    batch, mask = loop.step.draw(loop.batches.rows.batch(loop.histories, rows).to(loop.device))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         losses = loop.step.losses(batch, mask)
     del losses
-    return sum(kept.values())
+    return sum(saved.values())
 
 
-def _seconds_a_step(loop: Loop, phase: int, limit: float) -> tuple[float, int]:
-    """Seconds of one step in a phase, and over how many it was timed, after one that warms up."""
+def _seconds_per_step(loop: Loop, phase: int, limit: float) -> tuple[float, int]:
+    """Mean seconds per step in a phase and the count of timed steps, after one warm-up step."""
     _enter(loop, phase)
-    loop.model.train()
     prepared = loop.batches.epoch(0, 0, len(loop.batches), captured=loop.step.capturable)
     first = next(prepared)
     loop.step(first, 0)
-    _wait(loop.device)
-    steps, began = 0, time.perf_counter()
-    again = itertools.repeat(first)  # a new shape would be captured anew
-    for batch in again if isinstance(first.parts, FlatBatch) else itertools.chain(prepared, again):
+    _synchronise(loop.device)
+    steps, started = 0, time.perf_counter()
+    repeated = itertools.repeat(first)  # a new shape would be captured anew
+    for batch in repeated if isinstance(first.parts, FlatBatch) else itertools.chain(prepared, repeated):
         loop.step(batch, 0)
-        _wait(loop.device)
-        steps, spent = steps + 1, time.perf_counter() - began
-        if spent > limit or steps == MOST_STEPS:
+        _synchronise(loop.device)
+        steps, spent = steps + 1, time.perf_counter() - started
+        if spent > limit or steps == MAX_STEPS:
             break
     prepared.close()
     return spent / steps, steps
 
 
-def _seconds_of_validation(loop: Loop) -> float:
+def _seconds_per_validation(loop: Loop) -> float:
     """Seconds of one validation, from two batches of users of all lengths."""
+    config, size = loop.config, VALIDATION_BATCH.get(loop.device.type, 256)
     user, at = loop.histories.targets("valid")
-    size = VALIDATION_BATCH.get(loop.device.type, 256)
-    chosen = np.random.default_rng(0).permutation(len(user))[: 2 * size]
-    config = loop.config
-    batches = list(
-        eval_batches(loop.histories, user[chosen], at[chosen], max_length=config.max_length, batch_size=size)
-    )
-    began = time.perf_counter()
+    drawn = np.random.default_rng(0).permutation(len(user))[: 2 * size]
+    known = eval_batches(loop.histories, user[drawn], at[drawn], max_length=config.max_length, batch_size=size)
+    batches, started = list(known), time.perf_counter()
     with autocast(loop.device, config.precision):
         evaluate(loop.make_ranker(), batches, loop.device)
-    _wait(loop.device)
-    spent = time.perf_counter() - began
-    return spent / len(chosen) * min(len(user), config.valid_users or len(user))
+    _synchronise(loop.device)
+    return (time.perf_counter() - started) / len(drawn) * min(len(user), config.valid_users or len(user))
 
 
 def _enter(loop: Loop, phase: int) -> None:
@@ -166,14 +137,12 @@ def _enter(loop: Loop, phase: int) -> None:
     loop.curriculum = Curriculum(loop.curriculum_config)
     loop.curriculum.state = CurriculumState(phase=phase, ratio=loop.curriculum.phases[phase].ratio)
     loop.step.sampler = loop.sampler()
+    loop.model.train()
 
 
-def _wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def _synchronise(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _device(device: torch.device) -> str:

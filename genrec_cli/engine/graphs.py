@@ -1,11 +1,8 @@
-"""CUDA graphs: the forward and backward pass of a step, captured once for each shape of batch and then replayed.
+"""CUDA graphs: the forward and backward pass of a step, captured once per batch shape and then replayed.
 
-A step of these models is some hundreds of kernels of a few microseconds; launching them one by one takes longer than
-running them. A replay launches them all at once. Batches are bucketed to few shapes (``data/bucketing.py``) and copied
-to the device as one tensor. Gradients stay where they are and are added to, so that the optimiser, outside of the
-graph, needs nothing new.
-
-All graphs share one pool of memory: they run one after the other, so it holds what the largest needs.
+Launching the some hundreds of short kernels of a step takes longer than running them; a replay launches them at once.
+Batches are bucketed to few shapes (``data/bucketing.py``) and copied to the device as one tensor. Gradients keep their
+memory, so that the optimiser can stay outside the graph. All graphs share one memory pool, as they never overlap.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,12 +14,10 @@ from torch import Tensor
 from genrec_cli.data.batch import Batch
 from genrec_cli.nn.losses import Loss
 
-Shape = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class FlatBatch:
-    """A batch on the host, all its tensors in one that can be copied while the device computes."""
+    """A batch on the host whose tensors are parts of one pinned tensor, for an asynchronous copy."""
 
     batch: Batch
     numbers: Tensor
@@ -32,8 +27,8 @@ class FlatBatch:
         return cls(batch, torch.cat([x.flatten() for x in batch.tensors()]).pin_memory())
 
     @property
-    def shape(self) -> Shape:
-        """What decides which graph a batch needs."""
+    def shape(self) -> tuple[int, ...]:
+        """The key of the graph that fits this batch."""
         return (*(x.numel() for x in self.batch.tensors()), self.batch.packing.grid.longest)
 
     def at(self, numbers: Tensor) -> Batch:
@@ -45,27 +40,21 @@ class FlatBatch:
 @dataclass(frozen=True)
 class _Captured:
     graph: "torch.cuda.CUDAGraph"
-    numbers: Tensor
-    """Where the graph reads its batch."""
-    losses: dict[str, Loss]
-    """Where it writes its losses."""
+    numbers: Tensor  # the graph reads its batch from here
+    losses: dict[str, Loss]  # the graph writes its losses here
 
 
 class Graphs:
-    """Replays ``compute``, which does a forward and a backward pass and returns the detached losses.
-
-    Args:
-        parameters: whose gradients ``compute`` adds to.
-    """
+    """Replays ``compute``, which adds to the gradients of ``parameters`` and returns the detached losses."""
 
     def __init__(
         self, compute: Callable[[Batch], dict[str, Loss]], parameters: Iterable[Tensor], device: torch.device
     ) -> None:
         self.compute, self.parameters, self.device = compute, list(parameters), device
         self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream(device)  # one, as cuBLAS keeps tens of MiB for each
+        self.stream = torch.cuda.Stream(device)  # one for all: cuBLAS keeps tens of MiB per stream
         self.gradients: list[tuple[Tensor, Tensor]] = []
-        self.captured: dict[Shape, _Captured] = {}
+        self.captured: dict[tuple[int, ...], _Captured] = {}
 
     def __call__(self, flat: FlatBatch) -> dict[str, Loss]:
         """Gradients of this batch alone, and its losses, which the next call overwrites."""
@@ -79,7 +68,7 @@ class Graphs:
         return captured.losses
 
     def _capture(self, flat: FlatBatch) -> _Captured:
-        """Once without capture, as first calls do more than later ones; random numbers are as if neither had been."""
+        """Run once without capture, since first calls do extra work, then capture; restore the random state."""
         random = torch.cuda.get_rng_state(self.device)
         numbers = flat.numbers.to(self.device)
         batch = flat.at(numbers)
@@ -90,7 +79,7 @@ class Graphs:
         if not self.gradients:
             self.gradients = [(p, p.grad) for p in self.parameters if p.grad is not None]
         graph = torch.cuda.CUDAGraph()
-        # The thread that prepares the next batch allocates pinned memory meanwhile.
+        # thread_local: the thread that prepares the next batch allocates pinned memory meanwhile.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             torch._foreach_zero_([gradient for _, gradient in self.gradients])
             losses = self.compute(batch)

@@ -1,15 +1,14 @@
-"""The training loop: epochs, curriculum, validation, and checkpoints that resume to the same bits.
+"""The training loop: epochs, curriculum, validation, and checkpoints from which a run resumes to the same bits.
 
-Everything that decides the next bit is either a pure function of the step (order of rows, learning rate)
-or part of the checkpoint (weights, moments, random states, counters, curriculum).
-
-Where several processes train together, each takes its shard of every global batch and of the validation users;
-what is added up or agreed upon goes through ``self.group``, which does nothing where a process is alone.
+The order of rows and the learning rate are pure functions of the step. The checkpoint holds all other state: weights,
+moments, random states, counters, curriculum. With several processes each takes its shard of every global batch and of
+the validation users; the collectives of ``self.group`` combine the results.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +26,7 @@ from genrec_cli.engine.batches import TrainingBatches
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe
 from genrec_cli.engine.evaluation import evaluate
-from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, products_kept
+from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate
 from genrec_cli.engine.progress import Callbacks, Counters
 from genrec_cli.engine.ranking import ExactRanker, Ranker
 from genrec_cli.engine.step import MaskSampler, TrainStep
@@ -36,20 +35,14 @@ from genrec_cli.models.base import EntropyModel, Model
 from genrec_cli.process_group import current_group
 
 CHECK_EVERY = 50
-"""Steps between checks whether the losses are finite: a check synchronises with the device, a bad loss stays bad."""
+"""Steps between checks of the losses: a check synchronises with the device, and a loss that is not finite stays so."""
 VALIDATION_BATCH = {"cpu": 64, "cuda": 1024}
-"""Users scored at once: on a CPU the table of their log-probabilities should stay in the cache."""
+"""Users per validation batch, 256 on other devices. On a CPU their log-probabilities should fit into the cache."""
 
 
 class Loop:
-    """Trains one model.
-
-    Args:
-        catalog, model: on the device.
-        folder: where ``model.safetensors`` (the kept weights), the checkpoint ``LAST`` and nothing else are written.
-        make_ranker: makes what validation ranks with; default: the exact ranker.
-        noise: settings of target masking, for a model with ``masking = "target"``.
-    """
+    """Trains one model, which is on the device like the catalogue; ``folder`` gets the kept weights and the checkpoint.
+    ``make_ranker`` makes the ranker of a validation (default: the exact ranker), and ``noise`` sets target masking."""
 
     def __init__(
         self,
@@ -79,9 +72,6 @@ class Loop:
         self.saved = time.perf_counter()
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, EntropyModel) else None
 
-    # ---- the loop ------------------------------------------------------------------------------
-
-    @products_kept()
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""
         if any(self.group.any(self.group.main and (self.folder / LAST).exists())):
@@ -89,56 +79,52 @@ class Loop:
         elif not self.group.main:
             torch.manual_seed(self.group.seed(self.config.seed))
         self.group.broadcast(self.model.parameters())
-        while (self.counters.step < self.steps or self.counters.step_in_epoch) and not self.curriculum.state.finished:
-            self._epoch()
-            self._finish_epoch()
-        return self.counters
-
-    @property
-    def epoch_ends(self) -> int:
-        """Steps in this epoch; the last one ends early where the steps of the run are limited."""
-        return min(len(self.batches), self.steps - self.counters.step + self.counters.step_in_epoch)
+        counters = self.counters
+        with ExitStack() as stack:  # the precision of matrix products is that of the process: restore it
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            while (counters.step < self.steps or counters.step_in_epoch) and not self.curriculum.state.finished:
+                self._epoch()
+                self._finish_epoch()
+        return counters
 
     def sampler(self) -> MaskSampler | None:
-        """What draws the masks of the present phase; None where nothing is masked."""
-        step, how = self.step, self.curriculum_config
+        """The mask sampler of the present phase; None where nothing is masked."""
+        generator, config = self.step.generator, self.curriculum_config
         if self.model.masking == "target":
-            return TargetMasks(self.noise, self.catalog.digits, step.generator)
+            return TargetMasks(self.noise, self.catalog.digits, generator)
         phase, ratio = self.curriculum.phase, self.curriculum.state.ratio
         if phase.mask == "none" or ratio == 0:
             return None
-        return HistoryMasks(phase.mask, phase.granularity, ratio, how.budget, step.generator, how.smoothing)
+        return HistoryMasks(phase.mask, phase.granularity, ratio, config.budget, generator, config.smoothing)
 
     def _epoch(self) -> None:
-        counters, step = self.counters, self.step
-        before = counters.totals if self.group.main else {}
-        step.totals = {n: torch.tensor(pair, dtype=step.exact, device=self.device) for n, pair in before.items()}
+        counters, step, batches = self.counters, self.step, self.batches
+        last = min(len(batches), self.steps - counters.step + counters.step_in_epoch)
+        totals = counters.totals if self.group.main else {}
+        step.totals = {n: torch.tensor(pair, dtype=step.exact, device=self.device) for n, pair in totals.items()}
         step.sampler = sampler = self.sampler()
-        mark = time.perf_counter()
+        checked = time.perf_counter()
         self.model.train()
-        batches = self.batches
-        for prepared in batches.epoch(
-            counters.epoch, counters.step_in_epoch, self.epoch_ends, captured=step.capturable
-        ):
+        for prepared in batches.epoch(counters.epoch, counters.step_in_epoch, last, captured=step.capturable):
             if isinstance(sampler, TargetMasks):
                 sampler.at(counters.step / self.steps)
             step(prepared, counters.step)
             counters.positions += prepared.positions
             counters.step += 1
             counters.step_in_epoch += 1
-            stop, due = self.group.any(self.callbacks.stop_requested(), self._overdue())
-            if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == self.epoch_ends:
+            stop, due = self.group.any(self.callbacks.stop_requested(), self._checkpoint_due())
+            if stop or due or counters.step % CHECK_EVERY == 0 or counters.step_in_epoch == last:
                 self._check()
                 now = time.perf_counter()
-                counters.seconds, mark = counters.seconds + now - mark, now
+                counters.seconds, checked = counters.seconds + now - checked, now
                 counters.waited, batches.waited = counters.waited + batches.waited, 0.0
-                self.callbacks.step(counters, self.epoch_ends)
-            if due and not stop and counters.step_in_epoch < self.epoch_ends:
-                self._save()
+                self.callbacks.step(counters, last)
             if stop:
                 self._stop()
+            if due and counters.step_in_epoch < last:
+                self._save()
 
-    def _overdue(self) -> bool:
+    def _checkpoint_due(self) -> bool:
         return time.perf_counter() - self.saved > 60 * self.config.checkpoint_minutes
 
     def _stop(self) -> NoReturn:
@@ -151,7 +137,7 @@ class Loop:
         )
 
     def _check(self) -> None:
-        """Read the losses from the device, over all processes; stop where one is not finite."""
+        """Read the losses of all processes from the device; stop where one is not finite."""
         totals = self.step.totals
         pairs = self.group.all_reduce_sum(torch.stack(list(totals.values())))
         self.counters.totals = dict(zip(totals, pairs.tolist(), strict=True))
@@ -159,25 +145,19 @@ class Loop:
             if not np.isfinite(value):
                 raise DivergedError(
                     f"The loss '{name}' is {value} in epoch {self.counters.epoch + 1}, step {self.counters.step}.",
-                    hint="Lower the rate (--set train.lr=...) or warm up longer; the last good checkpoint is kept",
+                    hint="Lower the learning rate (--lr) or warm up longer; the last good checkpoint is kept",
                 )
-
-    # ---- the end of an epoch --------------------------------------------------------------------
 
     def _finish_epoch(self) -> None:
         counters, config = self.counters, self.config
-        began = time.perf_counter()
-        row: dict[str, Any] = {
-            "epoch": counters.epoch + 1,
-            "step": counters.step,
-            "phase": self.curriculum.phase.name,
-            "ratio": self.curriculum.state.ratio,
-            "lr": learning_rate(counters.step - 1, self.steps, config),
-            **{f"loss/{n}": v for n, v in counters.means.items()},
-        }
+        started = time.perf_counter()
+        row: dict[str, Any] = {"epoch": counters.epoch + 1, "step": counters.step}
+        row |= {"phase": self.curriculum.phase.name, "ratio": self.curriculum.state.ratio}
+        row |= {"lr": learning_rate(counters.step - 1, self.steps, config)}
+        row |= {f"loss/{n}": v for n, v in counters.means.items()}
         value = None
         if (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps or self.curriculum.ends:
-            if any(self.group.any(self._overdue())):
+            if any(self.group.any(self._checkpoint_due())):
                 self._save()
             row |= self._validate()
             value = row[f"valid/{config.metric}"]
@@ -187,7 +167,7 @@ class Loop:
             counters.best_epoch = counters.epoch + 1
         watched = row.get("valid/loss") if self.curriculum_config.watch == "loss" else value
         row["change"] = self.curriculum.after_epoch(watched) or ""
-        counters.seconds += time.perf_counter() - began
+        counters.seconds += time.perf_counter() - started
         (counters.waited,) = self.group.all_reduce_max(counters.waited)
         row |= {name: getattr(counters, name) for name in ("best", "seconds", "waited", "positions")}
         counters.epoch, counters.step_in_epoch, counters.totals = counters.epoch + 1, 0, {}
@@ -196,25 +176,23 @@ class Loop:
         self.callbacks.epoch(row)
 
     def _validate(self) -> dict[str, Any]:
-        config = self.config
+        config, group = self.config, self.group
         name, cutoff = metrics.parse(config.metric)
         user, at = self.histories.targets("valid", sample=config.valid_users, seed=config.valid_seed)
-        size = self.group.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
-        turns = {"first": self.group.rank, "every": self.group.world}
-        batches = eval_batches(self.histories, user, at, max_length=config.max_length, batch_size=size, **turns)
+        size = group.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
+        options: dict[str, Any] = {"max_length": config.max_length, "first": group.rank, "every": group.world}
+        batches = eval_batches(self.histories, user, at, batch_size=size, **options)
         with autocast(self.device, config.precision):
-            outcome = evaluate(self.make_ranker(), batches, self.device, tick=self._validated)
-            entropies = self.probe(self.model) if self.probe and self.group.main else {}
-        found = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
-        found = self.group.weighted_mean(found | {"valid/loss": float(outcome.loss.mean())}, len(outcome.user))
-        return found | {f"valid/{config.metric}": found[f"valid/{name}@{cutoff}"]} | entropies
+            outcome = evaluate(self.make_ranker(), batches, self.device, tick=self._after_validation_batch)
+            entropies = self.probe(self.model) if self.probe and group.main else {}
+        values = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
+        values = group.weighted_mean(values | {"valid/loss": float(outcome.loss.mean())}, len(outcome.user))
+        return values | {f"valid/{config.metric}": values[f"valid/{name}@{cutoff}"]} | entropies
 
-    def _validated(self, users: int) -> None:
-        """Between two batches of a validation a single process stops at once; several go on to the next step."""
+    def _after_validation_batch(self, users: int) -> None:
+        """A single process stops between two batches of a validation; several processes finish the validation."""
         if self.group.single and self.callbacks.stop_requested():
             self._stop()
-
-    # ---- checkpoints -----------------------------------------------------------------------------
 
     def _save(self) -> None:
         self.counters.curriculum = self.curriculum.dump()
@@ -230,25 +208,26 @@ class Loop:
         self.saved = time.perf_counter()
 
     def _save_best(self) -> None:
-        """Write the weights if they are the best: second, and so again when a kill has left the checkpoint alone."""
+        """Write the weights if they are the best. This follows the checkpoint, and is repeated after a restore, since
+        a kill between the two writes leaves the checkpoint alone."""
         counters = self.counters
         if self.group.main and counters.best_epoch == counters.epoch > 0 == counters.step_in_epoch:
             save_weights(self.folder / BEST, self.model, epoch=counters.best_epoch)
 
     def _restore(self) -> None:
-        step = self.step
+        step, rank = self.step, self.group.rank
         counters, random = load_state(self.folder / LAST, self.model, step.optimizer, step.scaler)
         self.counters = Counters(**counters)
         self.curriculum = Curriculum(self.curriculum_config, self.counters.curriculum)
         self._save_best()
-        if self.group.rank >= len(random["cpu"]):  # more processes than before: new streams
+        if rank >= len(random["cpu"]):  # more processes than before: new streams
             seed = self.group.seed(self.config.seed, self.counters.step)
             torch.manual_seed(seed)
             step.generator.manual_seed(seed)
             return
-        own = {name: rows[self.group.rank].clone() for name, rows in random.items()}
-        torch.set_rng_state(own["cpu"])
-        if own["masks"].shape == step.generator.get_state().shape:
-            step.generator.set_state(own["masks"])
-        if self.device.type == "cuda" and "cuda" in own:
-            torch.cuda.set_rng_state(own["cuda"], self.device)
+        states = {name: rows[rank].clone() for name, rows in random.items()}
+        torch.set_rng_state(states["cpu"])
+        if states["masks"].shape == step.generator.get_state().shape:
+            step.generator.set_state(states["masks"])
+        if self.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.device)

@@ -1,8 +1,7 @@
 """The optimiser, its learning-rate schedule, and precision."""
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -18,54 +17,53 @@ class TrainConfig(Section):
     """How to train: the optimiser, the batches, the validation."""
 
     epochs: Count = 150
-    """Upper limit of passes over the training rows; the cosine runs over all of them."""
+    """Maximum of passes over the training rows; the cosine schedule covers all of them."""
     max_steps: Count | None = None
-    """Upper limit of optimiser steps, for a first look at large data; then the cosine runs over them."""
+    """Maximum of optimiser steps, for a first look at large data; then the cosine schedule covers these steps."""
     batch_size: Count = 64
-    """Training rows an optimiser step, over all devices and accumulation steps together."""
+    """Training rows per optimiser step, over all devices and accumulation steps together."""
     micro_batch_size: Count | None = None
-    """Rows that go through the model at once; smaller than the batch size accumulates gradients."""
+    """Rows per forward pass; a value below the batch size accumulates gradients."""
     optimizer: Literal["adamw", "adafactor"] = "adamw"
-    """adamw: every weight moves by about the rate in a step. adafactor (Shazeer and Stern, ICML 2018), T5's: by about
-    the rate times the size (root mean square) of its tensor, the rate being at most 1/sqrt(step)."""
+    """adamw: a step moves every weight by about the learning rate. adafactor (Shazeer and Stern, ICML 2018), as in T5:
+    by about the learning rate, at most 1/sqrt(step), times the root mean square of the weight's tensor."""
     lr: Positive = 5e-4
     """Peak learning rate."""
     weight_decay: NonNegative = 0.0
-    """Decoupled, on matrices only."""
+    """Decoupled weight decay, on matrices only."""
     warmup_steps: Natural = 1000
     """Steps of linear warm-up before the cosine."""
     clip: NonNegative = 1.0
-    """Gradient norm; 0: no clipping."""
+    """Maximum norm of the gradient; 0: no clipping."""
     precision: Precision = "fp32"
-    """Of the matrix products; weights and optimiser stay in fp32. tf32 is fp32 where there is no CUDA."""
+    """Of matrix products; weights and optimiser stay in fp32. Without CUDA, tf32 is fp32."""
     seed: Seed = 0
-    """Decides the start, the order of rows, dropout and masks."""
+    """Seed of the initial weights, the order of rows, dropout and masks."""
     max_length: Count = 50
-    """T_max: items of a history that the model reads."""
+    """T_max: the model reads at most this many items of a history."""
     windows: Windows = "sliding"
     """sliding: every training item of a long history is a target (RPG); recent: only the last T_max (SASRec); each:
     every target is a row of its own (TIGER)."""
     stride: Count = 25
-    """sliding: how many targets each window behind the first adds. 1 (RPG's own): each has T_max items before it, and
-    a long history is read once a target; s: at least T_max - s + 1, in a s-th of the work."""
+    """sliding: count of targets that each later window adds. 1 (as in RPG): each target has T_max items before
+    it, and a long history is read once per target. s: at least T_max - s + 1 items, and about 1/s of the work."""
     metric: str = "NDCG@10"
-    """What validation selects the best epoch by."""
+    """The validation metric that selects the best epoch."""
     eval_every: Count = 1
     """Epochs between validations."""
     valid_users: Count | None = None
-    """Validate on so many users; none: all."""
+    """Count of users to validate on; none: all."""
     valid_seed: Seed = 0
-    """Draws these users: the same for all seeds of a run, so that seeds are compared on the same users."""
+    """Draws these users. It is independent of ``seed``, so that runs with other seeds validate on the same users."""
     select: Literal["metric", "last"] = "metric"
-    """metric: keep the weights of the epoch that validates best; last: those of the last epoch, for pre-training."""
+    """metric: keep the weights of the best epoch by validation; last: those of the last epoch, for pre-training."""
     freeze: tuple[str, ...] = ()
     """Parameters that training does not change, by name patterns such as "backbone.*"."""
     graphs: bool = True
-    """Capture steps without masks as CUDA graphs, where there is CUDA, one process, no accumulation, and a model that
-    allows it."""
+    """Capture steps without masks as CUDA graphs. Needs CUDA, one process, no accumulation, and a capturable model."""
     checkpoint_minutes: Positive = 5.0
-    """Minutes between checkpoints within an epoch; one is always written after each epoch. It is in the key: with
-    another one a training starts anew."""
+    """Minutes between checkpoints within an epoch; each epoch also ends with one. Part of the key: with another value a
+    training starts anew."""
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -81,38 +79,17 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
-def moment_bytes(model: nn.Module, config: TrainConfig) -> int:
-    """What the optimiser keeps: AdamW two moments of each weight, Adafactor one of each row and column."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.optimizer == "adamw":
-        return sum(2 * p.numel() * p.element_size() for p in parameters)
-    sizes = [(p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.dim() > 1 else p.numel()) for p in parameters]
-    return sum(size * p.element_size() for size, p in zip(sizes, parameters, strict=True))
-
-
 def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine to zero. ``step`` counts from 0.
-
-    A pure function, so that resuming needs no state.
-    """
+    """Linear warm-up, then half a cosine to zero; a pure function of the step (from 0), so that resuming needs no
+    state."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     span = max(total_steps - config.warmup_steps, 1)
     return config.lr * 0.5 * (1 + math.cos(math.pi * min((step - config.warmup_steps) / span, 1.0)))
 
 
-@contextmanager
-def products_kept() -> Iterator[None]:
-    """Leave the precision of matrix products as it was: it is the whole process's, which may evaluate later."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """Run matrix products in the named precision; those in TF32 until the next call, so gradients are taken in it."""
+    """Run matrix products in a precision. TF32 stays on until the next call, so that gradients use it too."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if precision in ("fp32", "tf32"):
         return nullcontext()

@@ -1,8 +1,7 @@
 """One optimiser step: masks, forward and backward passes of all micro-batches, clipping, the update.
 
-All random numbers but those of dropout are drawn before the pass: masks and sampled items. So the counts that losses
-are divided by are known before any gradient, and gradient accumulation needs no second forward pass. With several
-processes the counts are added over the process group between forward and backward.
+Masks and sampled items are drawn before the forward pass. So the counts that losses are divided by are known before any
+gradient, and gradient accumulation needs one pass. With several processes the counts are summed before any gradient.
 """
 
 from typing import Protocol
@@ -27,12 +26,8 @@ class MaskSampler(Protocol):
 
 
 class TrainStep:
-    """Owns what an update changes: weights, moments, the scaler, the random generator.
-
-    Args:
-        steps: of the whole run, for the learning rate.
-        items: size of the catalogue, for sampled items.
-    """
+    """Holds what an update changes: weights, moments, the gradient scaler, the random generator. ``steps`` is the count
+    of the whole run, for the learning rate, and ``items`` the size of the catalogue, for sampled items."""
 
     def __init__(
         self, model: Model, config: TrainConfig, device: torch.device, group: ProcessGroup, *, steps: int, items: int
@@ -43,12 +38,10 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.gradients = Gradients(model.parameters(), group)
         self.generator = torch.Generator(device).manual_seed(group.seed(config.seed))
-        self.sampler: MaskSampler | None = None
-        """Draws the masks of the present phase; None where nothing is masked."""
+        self.sampler: MaskSampler | None = None  # the mask sampler of the present phase; None where nothing is masked
         self.graphs: Graphs | None = None
         self.exact = torch.float32 if device.type == "mps" else torch.float64
-        self.totals: dict[str, Tensor] = {}
-        """Sum and count of each loss since the epoch began, in one tensor each."""
+        self.totals: dict[str, Tensor] = {}  # loss name -> tensor of its sum and count in this epoch
 
     @property
     def capturable(self) -> bool:
@@ -60,9 +53,8 @@ class TrainStep:
 
     def __call__(self, prepared: Prepared, number: int) -> None:
         """Take step ``number`` (from 0) of the run."""
-        rate = learning_rate(number, self.steps, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(number, self.steps, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         if isinstance(prepared.parts, FlatBatch):
             self.graphs = self.graphs or Graphs(self._captured, self.model.parameters(), self.device)
@@ -96,17 +88,17 @@ class TrainStep:
     def _accumulate(self, parts: list[Batch], counted: bool) -> list[dict[str, Loss]]:
         """Gradients of all micro-batches, each loss divided by its count over all of them."""
         drawn = [self.draw(part) for part in parts]
-        counts: dict[str, Tensor] | None = None
+        totals: dict[str, Tensor] | None = None
         if len(parts) > 1:
-            each = [self.model.counts(batch, mask) for batch, mask in drawn]
-            counts = self._global({name: torch.stack([one[name] for one in each]).sum() for name in each[0]})
+            counts = [self.model.counts(batch, mask) for batch, mask in drawn]
+            totals = self._all_reduce({name: torch.stack([c[name] for c in counts]).sum() for name in counts[0]})
         done = []
         for number, (batch, mask) in enumerate(drawn, 1):
             losses = self.losses(batch, mask)
             if not counted:
                 losses = {name: Loss(0 * loss.sum, 0 * loss.count, loss.weight) for name, loss in losses.items()}
-            own = counts or self._global({name: loss.count for name, loss in losses.items() if loss.weight})
-            done.append(self._backward(losses, own, last=number == len(drawn)))
+            divisors = totals or self._all_reduce({name: loss.count for name, loss in losses.items() if loss.weight})
+            done.append(self._backward(losses, divisors, last=number == len(drawn)))
         return done
 
     def _captured(self, batch: Batch) -> dict[str, Loss]:
@@ -119,8 +111,7 @@ class TrainStep:
         self.gradients.backward(self.scaler.scale(torch.stack(weighted).sum()), last=last)
         return {name: loss._replace(sum=loss.sum.detach()) for name, loss in losses.items()}
 
-    def _global(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The counts over all processes."""
+    def _all_reduce(self, counts: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.group.single:
             return counts
         total = self.group.all_reduce_sum(torch.stack([count.double() for count in counts.values()]))

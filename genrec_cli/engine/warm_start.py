@@ -1,4 +1,4 @@
-"""Warm start and freezing: start a training from the weights of another run, and leave some parameters unchanged."""
+"""Warm start and freezing: start a training from the weights of another run, and keep some parameters unchanged."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,54 +11,43 @@ from genrec_cli.errors import ConfigError
 
 
 class WarmStart(NamedTuple):
-    """What a warm start did, by parameter name."""
+    """The parameters that a warm start loaded, and those that keep their initial values, by name."""
 
     loaded: list[str]
     kept: list[str]
-    """Parameters that keep their own initialisation."""
 
 
 def warm_start(model: nn.Module, path: Path, *, same_ids: bool) -> WarmStart:
-    """Load the weights of a file that fit the model by name and shape.
+    """Load the weights of a file that fit the model by name and shape; ConfigError if nothing fits.
 
-    Args:
-        same_ids: whether row i of a table means the same in both, so that the common leading rows of two tables of
-            different length are loaded too. Extra rows, such as mask tokens, come last in all our tables.
-
-    Raises:
-        ConfigError: nothing fits.
+    ``same_ids``: row i of a table means the same in both. Then the common leading rows of tables of different length
+    are loaded too; extra rows, such as mask tokens, come last in all tables.
     """
-    given, loaded, kept = read_weights(path), [], []
-    for name, own in model.named_parameters():
-        found = given.get(name)
-        if found is None or not _fits(found, own, same_ids):
-            kept.append(name)
+    weights, result = read_weights(path), WarmStart([], [])
+    for name, parameter in model.named_parameters():
+        weight = weights.get(name)
+        if weight is None or not _fits(weight, parameter, same_ids):
+            result.kept.append(name)
             continue
-        rows = min(len(found), len(own)) if own.dim() else None
-        own.data[:rows].copy_(found[:rows]) if own.dim() else own.data.copy_(found)
-        loaded.append(name)
-    if not loaded:
+        target = parameter.data[: len(weight)] if weight.dim() else parameter.data
+        target.copy_(weight[: len(target)] if weight.dim() else weight)
+        result.loaded.append(name)
+    if not result.loaded:
         raise ConfigError(
             f"No parameter of {path} fits this model by name and shape.",
             hint="--init-from takes a run of the same or a related model, with the same width and codes",
         )
-    return WarmStart(loaded, kept)
+    return result
 
 
-def _fits(found: Tensor, own: Tensor, same_ids: bool) -> bool:
-    if found.shape == own.shape:
-        return True
-    return same_ids and found.dim() == own.dim() == 2 and found.shape[1] == own.shape[1]
+def _fits(weight: Tensor, parameter: Tensor, same_ids: bool) -> bool:
+    tables = weight.dim() == parameter.dim() == 2 and weight.shape[1] == parameter.shape[1]
+    return weight.shape == parameter.shape or (same_ids and tables)
 
 
 def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """Switch off the gradients of the parameters that match a pattern; returns their names.
-
-    Raises:
-        ConfigError: a pattern matches nothing, or nothing is left to learn.
-    """
-    if not patterns:
-        return []
+    """Switch off the gradients of the parameters that match a pattern; returns their names. ConfigError if a pattern
+    matches nothing, or if no parameter is left to train."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):
@@ -66,7 +55,7 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
             raise ConfigError(f"--freeze '{pattern}' matches no parameter.", hint=f"Parameters: {first}")
     frozen = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
     if frozen and len(frozen) == len(names):
-        raise ConfigError("--freeze leaves no parameter to learn.", hint="Freeze fewer parameters")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+        raise ConfigError("--freeze leaves no parameter to train.", hint="Freeze fewer parameters")
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
     return frozen

@@ -5,7 +5,7 @@
     class TestMine(ModelContract):
         kind = Mine
 
-pytest then runs every test below over small data made in memory. It needs the packages pytest and torch.
+pytest then runs every test over small data made in memory. It needs the packages pytest and torch.
 """
 
 from genrec_cli.testing.contract import ModelContract

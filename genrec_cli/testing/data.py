@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def make_histories(lengths: Sequence[int], items: int, *, seed: int = 0) -> Hist
 def make_catalog(
     items: int = 30, digits: int = 4, codewords: int = 8, *, seed: int = 0, padded: bool = False, shared: bool = False
 ) -> Catalog:
-    """Random codes, some items of equal ones; ``padded``: items of 1 to K codes; ``shared``: digits mean the same."""
+    """Random codes, two of them equal; ``padded``: items of 1 to K codes; ``shared``: one codebook for all digits."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, codewords, (items, digits), generator=generator)
     if padded:
@@ -45,22 +46,20 @@ def all_codes(digits: int = 2, codewords: int = 5) -> Catalog:
 
 
 def complete(catalog: Catalog) -> Catalog:
-    """A catalogue with everything that a model may need."""
+    """A catalogue with all inputs that a model may need."""
     generator = torch.Generator().manual_seed(1)
     vector_RE = torch.randn(catalog.items + 1, VECTOR_WIDTH, generator=generator)
     attribute_RA = torch.randint(0, ATTRIBUTES + 1, (catalog.items + 1, 2), generator=generator).sort(1).values
     vector_RE[0], attribute_RA[0] = 0, 0
-    facts = {name: getattr(catalog, name) for name in ("items", "train_count_I", "code_RK", "codewords", "shared")}
-    return Catalog(**facts, vector_RE=vector_RE, attribute_RA=attribute_RA, attributes=ATTRIBUTES, users=USERS)
+    return replace(catalog, vector_RE=vector_RE, attribute_RA=attribute_RA, attributes=ATTRIBUTES, users=USERS)
 
 
 class FixedMasks:
-    """A mask sampler without a draw: what it masks depends on the items alone, whatever the batch is cut into."""
-
-    by_entropy = False
+    """A mask sampler without a draw: the mask depends on the items alone, however the batch is cut."""
 
     def __call__(self, model: Model, batch: Batch) -> Tensor:
         if model.masking == "target":
+            assert batch.target_N is not None
             item_X, digits = batch.target_N[batch.learn_M], model.code_RK.shape[1]
             mask_XK = (item_X[:, None] + torch.arange(digits)) % 3 == 0
             mask_XK[:, 0] |= ~mask_XK.any(1)

@@ -1,4 +1,4 @@
-"""Which digits of a target are hidden: hand-computed schedules, allocation and counts, and their distributions."""
+"""Which digits of a target are masked: hand-computed schedules, allocation and counts, and their distributions."""
 
 import json
 from collections import Counter
@@ -21,14 +21,12 @@ DRAWS = 40_000
 def batch_of(*lengths: int) -> Batch:
     """Histories of these lengths whose every position has a target."""
     total = sum(lengths)
-    return Batch(
-        torch.ones(total, dtype=torch.long), Packing.of(list(lengths)), torch.arange(len(lengths)),
-        torch.ones(total, dtype=torch.long), torch.arange(total),
-    )  # fmt: skip
+    ones, user_B = torch.ones(total, dtype=torch.long), torch.arange(len(lengths))
+    return Batch(ones, Packing.of(list(lengths)), user_B, target_N=ones, learn_M=torch.arange(total))
 
 
-def noise(progress: float = 0.5, *, digits: int = 8, seed: int = 0, **settings):
-    """The masks of targets with these codes behind histories with those."""
+def sampler(progress: float = 0.5, *, digits: int = 8, seed: int = 0, **settings):
+    """A function from codes of targets, codes of histories and their batch to masks."""
     return TargetMasks(NoiseConfig(**settings), digits, torch.Generator().manual_seed(seed)).at(progress).sample
 
 
@@ -39,11 +37,13 @@ def test_counts_of_the_curriculum_by_hand() -> None:
 
 
 @pytest.mark.parametrize("progress, likeliest", [(0.0, 1), (1.0, 8)])
-def test_the_curriculum_starts_easy_ends_hard_and_leaves_no_number_out(progress: float, likeliest: int) -> None:
-    shares = count_probabilities(progress, 8, NoiseConfig())
-    assert max(range(8), key=shares.__getitem__) + 1 == likeliest
-    assert sum(shares) == pytest.approx(1)
-    assert min(shares) > 0
+def test_the_curriculum_starts_easy_ends_hard_and_gives_every_count_a_probability(
+    progress: float, likeliest: int
+) -> None:
+    probabilities = count_probabilities(progress, 8, NoiseConfig())
+    assert max(range(8), key=probabilities.__getitem__) + 1 == likeliest
+    assert sum(probabilities) == pytest.approx(1)
+    assert min(probabilities) > 0
 
 
 def test_a_higher_gamma_stays_easy_for_longer() -> None:
@@ -55,7 +55,7 @@ def test_a_higher_gamma_stays_easy_for_longer() -> None:
 
 
 def test_frequency_by_hand() -> None:
-    """Two histories; the second one's codes do not count for the first, nor does what stands behind a target."""
+    """Two histories; the second one's codes do not count for the first, nor do the codes after a target."""
     codes_NK = torch.tensor([[1, 5], [1, 6], [2, 6], [1, 7]])
     target_MK = torch.tensor([[1, 6], [1, 5], [1, 6], [1, 6]])
     assert frequency(target_MK, codes_NK, batch_of(3, 1)).tolist() == [[1, 0], [2, 1], [2, 2], [1, 0]]
@@ -78,33 +78,33 @@ def test_rare_codes_come_first_by_their_weights() -> None:
     """Seen twice and never: weights 1/9 and 1 at rarity 2, so that a single mask hits the first one time in ten."""
     codes_NK = torch.tensor([[1, 5], [1, 6]]).repeat(DRAWS, 1)
     target_MK = torch.tensor([[1, 9], [1, 9]]).repeat(DRAWS, 1)
-    mask_MK = noise(0.0, digits=2, std=0.05, rarity=2.0)(target_MK, codes_NK, batch_of(*[2] * DRAWS))
+    mask_MK = sampler(0.0, digits=2, std=0.05, rarity=2.0)(target_MK, codes_NK, batch_of(*[2] * DRAWS))
     assert mask_MK[1::2, 0].float().mean() == pytest.approx(1 / 10, abs=0.01)
 
 
-def test_the_first_of_two_digits_drawn_has_its_share_of_the_weights() -> None:
+def test_the_first_of_two_digits_is_drawn_in_proportion_to_its_weight() -> None:
     """One code of two was seen twice: weights 1/3 and 1, so that a single mask hits it once in four."""
     codes_NK = torch.tensor([[3, 4], [3, 5]]).repeat(DRAWS, 1)
     target_MK = torch.tensor([[3, 9], [3, 9]]).repeat(DRAWS, 1)
-    mask_MK = noise(0.0, digits=2, std=0.05)(target_MK, codes_NK, batch_of(*[2] * DRAWS))
-    assert (mask_MK.sum(1) == 1).all(), "a narrow bell at the start hides one digit"
+    mask_MK = sampler(0.0, digits=2, std=0.05)(target_MK, codes_NK, batch_of(*[2] * DRAWS))
+    assert (mask_MK.sum(1) == 1).all(), "a narrow bell curve at the start masks one digit"
     assert mask_MK[1::2, 0].float().mean() == pytest.approx(1 / 4, abs=0.01)
     assert mask_MK[0::2, 0].float().mean() == pytest.approx(1 / 3, abs=0.01), "seen once: 1/2 and 1"
 
 
 def test_a_cold_user_is_masked_uniformly() -> None:
     codes_NK, target_MK = torch.zeros(DRAWS, 4, dtype=torch.long), torch.ones(DRAWS, 4, dtype=torch.long)
-    mask_MK = noise(digits=4)(target_MK, codes_NK, batch_of(*[1] * DRAWS))
-    share_K = mask_MK.float().mean(0)
-    torch.testing.assert_close(share_K, share_K.mean().expand(4), atol=0.01, rtol=0)
+    mask_MK = sampler(digits=4)(target_MK, codes_NK, batch_of(*[1] * DRAWS))
+    fraction_K = mask_MK.float().mean(0)
+    torch.testing.assert_close(fraction_K, fraction_K.mean().expand(4), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("preset", ["random", "curriculum", "curriculum-history"])
 @pytest.mark.parametrize("progress", [0.0, 0.7, 1.0])
-def test_numbers_of_masked_digits_have_the_distribution_of_the_preset(preset: str, progress: float) -> None:
+def test_counts_of_masked_digits_have_the_distribution_of_the_preset(preset: str, progress: float) -> None:
     codes_NK, target_MK = torch.zeros(DRAWS, 8, dtype=torch.long), torch.ones(DRAWS, 8, dtype=torch.long)
-    number_M = noise(progress, preset=preset)(target_MK, codes_NK, batch_of(*[1] * DRAWS)).sum(1)
-    found = Counter(number_M.tolist())
+    count_M = sampler(progress, preset=preset)(target_MK, codes_NK, batch_of(*[1] * DRAWS)).sum(1)
+    found = Counter(count_M.tolist())
     wanted = [1 / 8] * 8 if preset == "random" else count_probabilities(progress, 8, NoiseConfig())
     assert [found[k] / DRAWS for k in range(1, 9)] == pytest.approx(wanted, abs=0.012)
 
@@ -112,7 +112,7 @@ def test_numbers_of_masked_digits_have_the_distribution_of_the_preset(preset: st
 def test_the_generator_decides_the_masks() -> None:
     codes_NK, target_MK = torch.zeros(50, 8, dtype=torch.long), torch.ones(50, 8, dtype=torch.long)
     batch = batch_of(*[1] * 50)
-    first, same, other = (noise(seed=seed)(target_MK, codes_NK, batch) for seed in (0, 0, 1))
+    first, same, other = (sampler(seed=seed)(target_MK, codes_NK, batch) for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
