@@ -17,7 +17,7 @@ from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import validate
 from genrec_cli.data import assign_ids, engines
 from genrec_cli.data.engines import PolarsEngine, batches, open_engine
-from genrec_cli.data.ingest import Labels, Spool
+from genrec_cli.data.ingest import Labels, IngestedLog
 from genrec_cli.errors import UsageError
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, preprocess
@@ -48,16 +48,16 @@ def test_numbering_equals_the_slow_twin(tmp_path_factory, rows: list[tuple[int, 
 
     folder = tmp_path_factory.mktemp("engine")
     engine = PolarsEngine(folder, shard=9)
-    spool = Spool.of(blocks(rows), folder / "log.parquet")
-    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    assert spool.users.texts(by_side[0]).to_list() == users and spool.items.texts(by_side[1]).to_list() == items
-    found = engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by)))
+    log = IngestedLog.of(blocks(rows), folder / "log.parquet")
+    by_side = [assign_ids.first_seen(engine, log.path, side, log.order) for side in ("user", "item")]
+    assert log.users.texts(by_side[0]).to_list() == users and log.items.texts(by_side[1]).to_list() == items
+    found = engine.collect(engine.scan(assign_ids.ordered(engine, log.path, *by_side, log.order)))
     assert found.rows() == [numbered[at] for at in order]
 
     seen = set()
     kept = [at for at in exact if not (rows[at] in seen or seen.add(rows[at]))]
-    assert assign_ids.repeated(engine, spool) == len(rows) - len(kept)
-    once = engine.collect(engine.scan(assign_ids.without_repeated(engine, spool)))
+    assert assign_ids.repeated(engine, log) == len(rows) - len(kept)
+    once = engine.collect(engine.scan(assign_ids.without_repeated(engine, log)))
     assert sorted(once["row"]) == sorted(5 + at for at in kept)
 
 
@@ -66,9 +66,9 @@ def tied(tmp_path: Path, name: str, seed: int | None, *, shard: int = 10**6) -> 
     rows = [(n % 40, n, 10 * min(n // 40, 5)) for n in range(1_000)]
     (folder := tmp_path / f"{name}-{seed}").mkdir()
     engine = PolarsEngine(folder, shard=shard)
-    spool = Spool.of(blocks(rows), folder / "log.parquet")
-    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    return engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by, ties=seed)))
+    log = IngestedLog.of(blocks(rows), folder / "log.parquet")
+    by_side = [assign_ids.first_seen(engine, log.path, side, log.order) for side in ("user", "item")]
+    return engine.collect(engine.scan(assign_ids.ordered(engine, log.path, *by_side, log.order, ties=seed)))
 
 
 def test_ties_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_every_order_of_ties_is_as_likely(tmp_path: Path, seed: int) -> None:
 def test_exact_times_are_no_ties_within_a_second(tmp_path: Path) -> None:
     rows = [(0, n, n) for n in range(5)] * 2  # tenths of a second, each twice
     engine = PolarsEngine(tmp_path)
-    spool = Spool.of(blocks(rows), tmp_path / "log.parquet")
-    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    found = engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by, ties=3)))
+    log = IngestedLog.of(blocks(rows), tmp_path / "log.parquet")
+    by_side = [assign_ids.first_seen(engine, log.path, side, log.order) for side in ("user", "item")]
+    found = engine.collect(engine.scan(assign_ids.ordered(engine, log.path, *by_side, log.order, ties=3)))
     assert found["item"].to_list() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 

@@ -113,7 +113,7 @@ def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
     bad = BadRows(skip=True)
     log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
     assert log.rows() == [("u", "i", 1, 2), ("u", "j", 2, 10)]
-    assert bad.count == 6 and bad.first == f"{path}, line 3: another number of columns than the header"
+    assert bad.count == 6 and bad.first == f"{path}, line 3: another count of columns than the header"
     assert bad.by_reason["not UTF-8"] == bad.by_reason["a NUL byte"] == bad.by_reason["no item"] == 1
 
 
@@ -194,7 +194,7 @@ def test_blocks_of_any_size_give_the_same_rows(tmp_path: Path, monkeypatch, chun
     log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
     expected = [(f"u{n % 7}", f"i{n % 5}", n) for n in range(40)]
     assert log.drop("row").rows() == [*expected, ("u", "a\nb", 1), ("v", 'say "hi"', 2), *expected]
-    assert bad.by_reason == {"no item": 1, "another number of columns than the header": 1}
+    assert bad.by_reason == {"no item": 1, "another count of columns than the header": 1}
     assert bad.first == f"{path}, line 46: no item"
     assert log["row"].to_list() == [*range(2, 42), 42, 45, *range(48, 88)]
 
