@@ -462,7 +462,7 @@ def test_from_dir_shares_blocks_where_it_can_and_copies_elsewhere(tmp_path, monk
 
     monkeypatch.setattr(stage.fcntl, "ioctl", ioctl)
     (tmp_path / "a").write_bytes(b"content")
-    stage._place(tmp_path / "a", tmp_path / "b")
+    stage._copy(tmp_path / "a", tmp_path / "b")
     assert asked == [stage.FICLONE] and not (tmp_path / "b").samefile(tmp_path / "a")
     assert (tmp_path / "b").read_bytes() == (b"" if can_fraction else b"content"), (
         "the kernel shares, so nothing is copied"
@@ -479,7 +479,7 @@ def test_what_was_there_stays_where_another_cannot_be_placed(ws, folder, monkeyp
 
     monkeypatch.setattr(stage.shutil, "copyfileobj", full)
     with pytest.raises(DownloadError, match="No space"):
-        stage._place(folder / name, artifact.path / name)
+        stage._copy(folder / name, artifact.path / name)
     assert (artifact.path / name).read_bytes() == before and not list(artifact.path.glob("*.part"))
 
 

@@ -28,10 +28,14 @@ events = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0,
 def blocks(rows: list[tuple[int, int, int]], size: int = 7) -> list[pl.DataFrame]:
     """A source's blocks; times are tenths of a second."""
     frame = pl.DataFrame(
-        {"user": [f"u{u}" for u, _, _ in rows], "item": [f"i{i}" for _, i, _ in rows],
-         "micros": [t * 100_000 for *_, t in rows], "row": range(5, 5 + len(rows))},
+        {
+            "user": [f"u{u}" for u, _, _ in rows],
+            "item": [f"i{i}" for _, i, _ in rows],
+            "micros": [t * 100_000 for *_, t in rows],
+            "row": range(5, 5 + len(rows)),
+        },
         schema={"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64},
-    )  # fmt: skip
+    )
     return [frame[at : at + size] for at in range(0, len(rows), size)]
 
 
@@ -169,8 +173,12 @@ def made(tmp_path: Path, engine: str, **settings_) -> Artifact:
 )
 def test_spark_and_polars_make_the_same_artifact(tmp_path: Path, spark: None, settings_: dict) -> None:
     random = np.random.default_rng(1)
-    rows = zip(random.integers(0, 60, 600), random.integers(0, 40, 600), random.integers(10**9, 2 * 10**9, 600) * 100,
-               strict=True)  # fmt: skip
+    rows = zip(
+        random.integers(0, 60, 600),
+        random.integers(0, 40, 600),
+        random.integers(10**9, 2 * 10**9, 600) * 100,
+        strict=True,
+    )
     lines = [f"u{u},i{i},{t}\n" for u, i, t in rows]
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines + lines[:50]))
     first, second = (made(tmp_path, engine, **settings_) for engine in ("polars", "spark"))

@@ -60,7 +60,7 @@ def test_row_order_is_the_time_without_a_time_column(tmp_path: Path, capsys) -> 
     log = whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions)
     assert log.sort("time")["item"].to_list() == ["b", "a"]
     said = capsys.readouterr().err
-    assert "order of its rows is taken as time. Its columns: user_id, item_id, time; --time-col NAME" in said
+    assert "order of its rows is used as time. Its columns: user_id, item_id, time; --time-col NAME" in said
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet", "items.csv"])

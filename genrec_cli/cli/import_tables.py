@@ -16,9 +16,7 @@ def register(app: typer.Typer) -> None:
         common: Common,
         folder: Annotated[
             Path | None,
-            typer.Argument(
-                help="Folder with interactions, users, items and optional attributes, each .parquet or a folder."
-            ),
+            typer.Argument(help="Folder with the tables; attributes are optional. Each is .parquet or a folder."),
         ] = None,
         interactions: Annotated[Path | None, typer.Option(help="By user and time: user, item, time.")] = None,
         users: Annotated[Path | None, typer.Option(help="raw_id, train_end, valid_at, test_at.")] = None,

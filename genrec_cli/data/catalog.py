@@ -44,8 +44,9 @@ class Catalog:
 
     def to(self, device: torch.device) -> "Catalog":
         """The same catalogue with its tensors on a device."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Catalog(**{name: x.to(device) if isinstance(x, Tensor) else x for name, x in values.items()})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in values.items()}
+        return Catalog(**moved)
 
     @property
     def codes_IK(self) -> Tensor | None:

@@ -10,7 +10,7 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.bucketing import padding_rows
-from genrec_cli.data.histories import CHUNK, read_histories
+from genrec_cli.data.histories import CHUNK, USER, read_histories
 from genrec_cli.data.shuffle import Order
 from genrec_cli.nn.packing import Packing
 
@@ -44,9 +44,7 @@ class Histories:
     def read(cls, folder: Path, *, times: bool = False) -> "Histories":
         """The memory-mapped histories of a data artifact; with ``times``, those that it has."""
         item, user, time = read_histories(folder)
-        columns: dict[str, Any] = {
-            name: user[name] for name in ("offset", "length", "train_end", "valid_at", "test_at")
-        }
+        columns: dict[str, Any] = {name: user[name] for name in USER.names or ()}
         return cls(item=item, time=time if times else None, **columns)
 
     def users_of(self, row: np.ndarray) -> torch.Tensor:

@@ -69,7 +69,7 @@ class Source(Protocol):
 
     def generate(self, folder: Path, progress: Callable[[float], None]) -> None:
         """Write the raw files of a generated source into a folder; ``progress`` gets the fraction done."""
+        return
 
     def read(self, raw: Path, bad: BadRows) -> Tables:
         """Parse the raw files. Never evaluates their content; bad lines go to ``bad``."""
-        ...

@@ -53,15 +53,12 @@ class Reader(Protocol):
 
     def columns(self, path: Path) -> list[str]:
         """The names of the columns in a file."""
-        ...
 
     def fast(self, block: Block, columns: Columns) -> pl.DataFrame | None:
         """The rows (:data:`ROWS`) of a block by a columnar parser; None if a line of it needs :meth:`records`."""
-        ...
 
     def records(self, blocks: Iterator[Block], *, one: bool = False) -> Iterator[Record]:
         """Every record; with ``one``, those that begin in the first block."""
-        ...
 
 
 def read_interactions(path: Path, reader: Reader, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows
@@ -37,7 +36,9 @@ def item_table(
         DataError: a field has a name of :data:`RESERVED`, or there are more than :data:`MAX_FIELDS` fields.
             A record without an id only is a bad line.
     """
-    frames, chunk, names = [], _Chunk(fields), set[str]()
+    frames, names = [], set[str]()
+    rows: list[dict[str, str | None]] = []
+    lists: list[list[str]] = []
     for line, record, reason in records:
         raw_id = None if reason else as_text(without_point(record.get(id_field)))
         if raw_id is None:
@@ -53,43 +54,22 @@ def item_table(
                     f"{path}, line {line}: the items have more than {MAX_FIELDS:,} different fields.",
                     hint="Keep the fields that describe an item, each under one name",
                 )
-        chunk.add(raw_id, record)
-        if len(chunk.raw_ids) == CHUNK:
-            frames.append(chunk.frame())
-            chunk = _Chunk(fields)
-    frames.append(chunk.frame())
+        texts = {name: as_text(record.get(name)) for name in (record if fields is None else fields)}
+        rows.append({"title": None} | texts | {"raw_id": raw_id})
+        lists.append(attributes(record))
+        if len(rows) == CHUNK:
+            frames.append(_frame(rows, lists))
+            rows, lists = [], []
+    frames.append(_frame(rows, lists))
     return pl.concat(frames, how="diagonal").unique("raw_id", keep="first", maintain_order=True)
 
 
-class _Chunk:
-    """Some records, column by column."""
-
-    def __init__(self, fields: Sequence[str] | None) -> None:
-        self.fields = fields
-        self.raw_ids: list[str] = []
-        self.texts: dict[str, list[str | None]] = {name: [] for name in fields or ()}
-        self.attributes: list[str] = []
-        self.ends = [0]
-
-    def add(self, raw_id: str, record: Mapping[str, Any]) -> None:
-        """Append one record; missing fields are null."""
-        for name in record if self.fields is None else self.fields:
-            column = self.texts.setdefault(name, [])
-            column += [None] * (len(self.raw_ids) - len(column))
-            column.append(as_text(record.get(name)))
-        self.raw_ids.append(raw_id)
-        self.attributes += attributes(record)
-        self.ends.append(len(self.attributes))
-
-    def frame(self) -> pl.DataFrame:
-        """The columns as a frame."""
-        rows = len(self.raw_ids)
-        names = pa.array(_encodable(self.attributes), pa.string())
-        lists = pa.ListArray.from_arrays(pa.array(self.ends, pa.int32()), names)
-        texts = {name: column + [None] * (rows - len(column)) for name, column in self.texts.items()}
-        texts = {"title": [None] * rows, **texts, "raw_id": [*self.raw_ids]}
-        columns = {name: pl.Series(_encodable(column), dtype=pl.String) for name, column in texts.items()}
-        return pl.DataFrame(columns | {"attributes": pl.Series(pl.from_arrow(lists), dtype=pl.List(pl.String))})
+def _frame(rows: list[dict[str, str | None]], lists: list[list[str]]) -> pl.DataFrame:
+    """Texts by field, and the attributes of each row, as columns."""
+    names = dict.fromkeys(name for row in rows for name in row) or ("title", "raw_id")
+    columns = {name: pl.Series(_encodable([row.get(name) for row in rows]), dtype=pl.String) for name in names}
+    attributes = pl.Series([_encodable(names) for names in lists], dtype=pl.List(pl.String))
+    return pl.DataFrame(columns | {"attributes": attributes})
 
 
 def attributes(record: Mapping[str, Any]) -> list[str]:

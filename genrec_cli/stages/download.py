@@ -1,7 +1,7 @@
 """download: fetch, copy or generate the raw files of a data set.
 
-The key of a raw artifact hashes the ``[source]`` settings only, so all mirrors give the same artifact. The digest hashes
-the content: if the files change, everything made from the old ones is stale.
+The key of a raw artifact hashes the ``[source]`` settings only, so all mirrors give the same artifact. The digest
+hashes the content: if the files change, everything made from the old ones is stale.
 
 ``SHA256SUMS`` lists the complete files, also after a kill or with a damaged manifest: a file with this checksum is not
 fetched again, and a file that is fetched again must have it. ``--force`` ignores it.
