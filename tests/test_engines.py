@@ -17,7 +17,7 @@ from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import validate
 from genrec_cli.data import assign_ids, engines
 from genrec_cli.data.engines import PolarsEngine, batches, open_engine
-from genrec_cli.data.ingest import Labels, IngestedLog
+from genrec_cli.data.ingest import IngestedLog, Labels
 from genrec_cli.errors import UsageError
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, preprocess

@@ -18,7 +18,7 @@ def _option(name: str, help: str, panel: str | None = None) -> Any:
 
 
 FIELDS = "Text fields in order. Default: the existing ones of title,price,brand,feature,categories,description."
-Text = str | None
+Text, Flag, File = str | None, bool | None, Path | None
 
 
 def register(app: typer.Typer) -> None:
@@ -30,25 +30,15 @@ def register(app: typer.Typer) -> None:
         k_core: Annotated[int | None, _option("--k-core", "Minimum rows per user and item. Default: 5.")] = None,
         split: Annotated[Text, _option("--split", "leave-one-out or time. Default: leave-one-out.")] = None,
         fields: Annotated[Text, _option("--fields", FIELDS)] = None,
-        valid_from: Annotated[
-            Text, _option("--valid-from", "By time: a fraction or a date (2014-01-31). Default: 0.8.")
-        ] = None,
-        test_from: Annotated[Text, _option("--test-from", "By time: a fraction or a date. Default: 0.9.")] = None,
-        drop_duplicates: Annotated[
-            bool | None, _option("--drop-duplicates", "Keep one row per user, item and time.")
-        ] = None,
+        valid_from: Annotated[Text, _option("--valid-from", "Fraction or date (2014-01-31). Default: 0.8.")] = None,
+        test_from: Annotated[Text, _option("--test-from", "Fraction or date. Default: 0.9.")] = None,
+        drop_duplicates: Annotated[Flag, _option("--drop-duplicates", "One row per user, item and time.")] = None,
         shuffle_ties: Annotated[int | None, _option("--shuffle-ties", "Seed of a random order of equal times.")] = None,
-        skip_bad_rows: Annotated[
-            bool | None, _option("--skip-bad-rows", "Leave out lines that cannot be read.")
-        ] = None,
-        engine: Annotated[
-            str, _option("--engine", "polars, or spark with genrec-cli[spark]; equal results.")
-        ] = "polars",
+        skip_bad_rows: Annotated[Flag, _option("--skip-bad-rows", "Skip lines that cannot be read.")] = None,
+        engine: Annotated[str, _option("--engine", "polars or spark (genrec-cli[spark]); same tables.")] = "polars",
         raw: Annotated[Text, _option("--raw", "Raw artifact. Default: the only one.")] = None,
-        interactions: Annotated[
-            Path | None, _option("--interactions", "CSV, TSV, Parquet, JSON lines; --dataset names it.", PANEL)
-        ] = None,
-        items: Annotated[Path | None, _option("--items", "Its columns are text fields.", PANEL)] = None,
+        interactions: Annotated[File, _option("--interactions", "CSV, TSV, Parquet, JSON lines.", PANEL)] = None,
+        items: Annotated[File, _option("--items", "Its columns are text fields.", PANEL)] = None,
         user_col: Annotated[Text, _option("--user-col", "Default: user_id.", PANEL)] = None,
         item_col: Annotated[Text, _option("--item-col", "Default: item_id.", PANEL)] = None,
         time_col: Annotated[Text, _option("--time-col", "Default: timestamp, or the order of the rows.", PANEL)] = None,

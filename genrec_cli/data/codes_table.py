@@ -18,10 +18,8 @@ from genrec_cli.errors import DataError
 FILE = "codes.parquet"
 NO_CODE = -1
 """Padding in memory: the item has no code at this digit, so the digit is not pooled, predicted or counted."""
-NO_CODE_ON_DISK = 65535
-"""Padding in the file (uint16). As int16 it has the bits of :data:`NO_CODE`."""
-MAX_CODEWORDS = NO_CODE_ON_DISK
-"""Largest V that the file can hold."""
+MAX_CODEWORDS = NO_CODE_ON_DISK = 65535
+"""Largest V, and the padding in the file (uint16), which has the bits of :data:`NO_CODE` as int16."""
 
 
 def codes_schema(digits: int, codewords: int = 0, *, shared: bool = False) -> pa.Schema:

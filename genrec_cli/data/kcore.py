@@ -27,7 +27,7 @@ def k_core(engine: Engine, log: Path, k: int) -> Path:
         before = height(core)
         frame = engine.scan(core)
         for side in ("user", "item"):
-            enough = engine.write(_counts(frame, side).filter(nw.col("n") >= k))
+            enough = engine.write(frame.group_by(side).agg(n=nw.len()).filter(nw.col("n") >= k))
             frame = frame.join(engine.scan(enough), on=side, how="semi")
         core = engine.write(frame)
     if not height(core):
@@ -35,14 +35,11 @@ def k_core(engine: Engine, log: Path, k: int) -> Path:
     return core
 
 
-def _counts(frame: nw.LazyFrame, side: str) -> nw.LazyFrame:
-    return frame.group_by(side).agg(nw.len().alias("n"))
-
-
 def _empty_core(engine: Engine, log: Path, k: int) -> DataError:
     if not (rows := height(log)):
         return DataError("There is no interaction to work with.", hint="Look at the file and its bad lines")
-    users, items = (engine.collect(_counts(engine.scan(log), side))["n"].to_numpy() for side in ("user", "item"))
+    counts = [engine.scan(log).group_by(side).agg(n=nw.len()) for side in ("user", "item")]
+    users, items = (engine.collect(count)["n"].to_numpy() for count in counts)
     return DataError(
         f"The {k}-core is empty: none of {rows:,} interactions of {len(users):,} users and {len(items):,} items is "
         f"left. The most active user has {users.max():,}, the most frequent item {items.max():,}.",

@@ -9,9 +9,6 @@ import pyarrow.parquet as pq
 
 from genrec_cli.errors import DataError
 
-PADDING = 0
-"""Item id of padding. Items count from 1; codes count from 0."""
-
 SLICE = 2**16
 """Rows per cast: the texts of a chunk of a column have at most 2 GiB."""
 

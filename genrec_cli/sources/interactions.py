@@ -27,7 +27,6 @@ CHUNK = 200_000
 NO_MOMENT = "no time between the years 1 and 9999 (see --time-unit)"
 ROWS = pl.Schema({"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String, "reason": pl.String})
 """The result of a reader: the line number, three texts, and why the line is bad (null: it is readable)."""
-_UTC = r"(Z|[+-]00:?00)$"
 _ISO = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
@@ -116,10 +115,9 @@ def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
     number = times.cast(pl.Float64, strict=False)
     number = number.set(~number.is_between(low, high), None)
     fraction = (number * (10**6 / scale)).floor().cast(pl.Int64)
-    texts = times.str.replace(_UTC, "").str.replace("T", " ", literal=True)
+    texts = times.str.replace(r"(Z|[+-]00:?00)$", "").str.replace("T", " ", literal=True)
     dates = [texts.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64) for form in _ISO]
-    others = pl.select(pl.coalesce(fraction, *dates)).to_series()
-    return exact.zip_with(whole.is_not_null(), others)
+    return exact.zip_with(whole.is_not_null(), pl.select(pl.coalesce(fraction, *dates)).to_series())
 
 
 def _reason(condition: pl.Expr, text: str) -> pl.Expr:

@@ -18,7 +18,7 @@ SAMPLE = 1_000
 """Records at the beginning of a file whose keys are its columns."""
 
 
-def parse_json(line: str) -> dict[str, Any]:
+def parse_json(line: str) -> Any:
     """One JSON object. Raises :class:`ValueError` with the reason."""
     try:
         value = json.loads(line)
