@@ -1,7 +1,7 @@
 """genrec preprocess: raw files to tables."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -18,7 +18,9 @@ def _option(name: str, help: str, panel: str | None = None) -> Any:
 
 
 FIELDS = "Text fields in order. Default: the existing ones of title,price,brand,feature,categories,description."
-Text, Flag, File = str | None, bool | None, Path | None
+Text: TypeAlias = str | None
+Flag: TypeAlias = bool | None
+File: TypeAlias = Path | None
 
 
 def register(app: typer.Typer) -> None:

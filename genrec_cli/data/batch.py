@@ -37,7 +37,6 @@ class Batch:
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with ``change`` applied to every tensor, always in the same order."""
         optional = (self.target_N, self.learn_M, self.time_N, self.negative_MS)
-
         return Batch(
             change(self.item_N),
             self.packing.mapped(change),

@@ -156,7 +156,7 @@ class Rows:
         return Spans(user_R, offset_R + shift_R, length_R, np.where(first_R, 0, self.max_length - learned_R))
 
     def batch(self, histories: Histories, rows: np.ndarray, *, bucketed: bool = False) -> Batch:
-        """The packed training batch of some rows; see :meth:`batch_of`."""
+        """The packed training batch of rows; see :meth:`batch_of`."""
         return self.batch_of(histories, self.spans(histories, rows), bucketed=bucketed)
 
     def batch_of(self, histories: Histories, spans: "Spans", *, bucketed: bool = False) -> Batch:
@@ -228,8 +228,8 @@ class EvalBatch:
     def to(self, device: torch.device) -> "EvalBatch":
         """The same on a device."""
         seen = self.seen and (self.seen[0].to(device), self.seen[1].to(device))
-        batch, target_B = self.batch.to(device), self.target_B.to(device, non_blocking=True)
-        return EvalBatch(batch, target_B, self.row_B.to(device), seen)
+        target_B = self.target_B.to(device, non_blocking=True)
+        return EvalBatch(self.batch.to(device), target_B, self.row_B.to(device), seen)
 
 
 def eval_batches(

@@ -36,10 +36,6 @@ class ValidTables:
     times: bool
     """Whether the column ``time`` holds times, not positions."""
 
-    def blocks(self) -> Iterator[pa.RecordBatch]:
-        """The interactions, batch by batch."""
-        return read_batches(self.interactions)
-
 
 def check_tables(paths: dict[str, Path]) -> ValidTables:
     """Check the tables and add their optional columns.

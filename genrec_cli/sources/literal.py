@@ -67,10 +67,7 @@ def _as_json(line: str) -> str | None:
 
 def _requoted(string: str) -> str:
     """A quoted Python string as a JSON string. Raises ValueError for an escape that JSON does not have."""
-    body = string[1:-1]
-    if "\\" in body or '"' in body:
-        body = _SPECIAL.sub(_json_escape, body)
-    return f'"{body}"'
+    return f'"{_SPECIAL.sub(_json_escape, string[1:-1])}"'
 
 
 def _json_escape(match: re.Match[str]) -> str:

@@ -7,17 +7,20 @@ file except the id become text fields under their names.
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import polars as pl
 
 from genrec_cli import console
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.sources.base import BadRows, Source, Tables
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from genrec_cli.sources.interactions import Reader, Record
+from genrec_cli.sources.columnar import parquet_columns, parquet_interactions, parquet_records
+from genrec_cli.sources.interactions import Columns, Reader, Record, read_interactions
+from genrec_cli.sources.json_lines import JsonLines
+from genrec_cli.sources.lines import read_blocks
+from genrec_cli.sources.records import item_table
+from genrec_cli.sources.separated import Separated
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -56,17 +59,12 @@ class Logs(Source):
 
     def read_files(self, interactions: Path, items: Path | None, bad: BadRows) -> Tables:
         """Read the two files. Raises a :class:`DataError` for a missing column, with the columns of the file."""
-        from genrec_cli.sources.records import item_table
-
         log = self._interactions(interactions, bad)
         if items is None:
             return Tables(log, None)
         return Tables(log, item_table(self._records(items, bad), self.config.item_id_col, items, bad).lazy())
 
-    def _interactions(self, path: Path, bad: BadRows) -> "Iterator[pl.DataFrame]":
-        from genrec_cli.sources.columnar import parquet_interactions
-        from genrec_cli.sources.interactions import Columns, read_interactions
-
+    def _interactions(self, path: Path, bad: BadRows) -> Iterator[pl.DataFrame]:
         reader, present = _opened(path)
         config = self.config
         time = config.time_col or (TIME if TIME in present else None)
@@ -84,10 +82,7 @@ class Logs(Source):
             return parquet_interactions(path, columns, bad)
         return read_interactions(path, reader, columns, bad)
 
-    def _records(self, path: Path, bad: BadRows) -> "Iterator[Record]":
-        from genrec_cli.sources.columnar import parquet_records
-        from genrec_cli.sources.lines import read_blocks
-
+    def _records(self, path: Path, bad: BadRows) -> Iterator[Record]:
         reader, present = _opened(path)
         repeated = (name for name, count in Counter(filter(None, present)).items() if count > 1)
         for name in (self.config.item_id_col, *repeated):
@@ -95,12 +90,8 @@ class Logs(Source):
         return parquet_records(path) if reader is None else reader.records(read_blocks(path, bad))
 
 
-def _opened(path: Path) -> "tuple[Reader | None, list[str]]":
+def _opened(path: Path) -> tuple[Reader | None, list[str]]:
     """The reader of a text file (None: it is Parquet) and the columns: a header, a schema, or keys of JSON objects."""
-    from genrec_cli.sources.columnar import parquet_columns
-    from genrec_cli.sources.json_lines import JsonLines
-    from genrec_cli.sources.separated import Separated
-
     kind = format_of(path)
     refuse_special(path)
     if not path.exists():

@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -21,12 +21,8 @@ from genrec_cli.sources.lines import LONGEST, Block, decoded, read_blocks
 UNCLOSED = "in a quote that is not closed"
 
 
-class _Row(NamedTuple):
-    """A record of the file: its first line and its cells, or the reason why it is bad."""
-
-    line: int
-    cells: list[str]
-    reason: str | None = None
+_Row: TypeAlias = tuple[int, list[str], str | None]
+"""A record of the file: its first line, its cells, and the reason if it is bad."""
 
 
 class Separated:
@@ -34,10 +30,9 @@ class Separated:
 
     def __init__(self, path: Path, separator: str) -> None:
         self.separator = separator
-        header = next(self._rows(read_blocks(path, BadRows())), _Row(1, []))
-        if header.reason:
-            raise DataError(f"{path}: the header cannot be read: {header.reason}.", hint="Save the file as UTF-8")
-        self.line, self.header = header.line, header.cells
+        self.line, self.header, reason = next(self._rows(read_blocks(path, BadRows())), (1, [], None))
+        if reason:
+            raise DataError(f"{path}: the header cannot be read: {reason}.", hint="Save the file as UTF-8")
 
     def columns(self, path: Path) -> list[str]:
         """The cells of the header; empty for an empty file."""
@@ -81,7 +76,7 @@ class Separated:
                     try:
                         text = decoded(line) + "\n"
                     except ValueError as error:
-                        refused.append(_Row(number, [], str(error)))
+                        refused.append((number, [], str(error)))
                     else:
                         taken.append(number)
                         yield text
@@ -105,7 +100,7 @@ class Separated:
             if reason is None and len(cells) != width:
                 reason = "another count of columns than the header"
             for line in taken if reason else taken[:1]:
-                yield _Row(line, cells, reason)
+                yield line, cells, reason
 
 
 def _regular(content: bytes, separator: str, width: int) -> bool:

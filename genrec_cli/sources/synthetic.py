@@ -19,18 +19,17 @@ configuration gives the same bytes.
 import gzip
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from genrec_cli.config import Section, Seed
 from genrec_cli.errors import ConfigError
+from genrec_cli.sources.amazon import read_amazon
 from genrec_cli.sources.base import BadRows, Source, Tables
 from genrec_cli.sources.shop import INTENTS, Shop, build_shop, draw, meta_lines, words
-
-if TYPE_CHECKING:
-    import polars as pl
 
 REVIEWS = "reviews_Synthetic_5.json.gz"
 META = "meta_Synthetic.json.gz"
@@ -115,8 +114,6 @@ class Synthetic(Source):
 
     def read(self, raw: Path, bad: BadRows) -> Tables:
         """Parse the files with the reader of Amazon 2014."""
-        from genrec_cli.sources.amazon import read_amazon
-
         return read_amazon(raw, bad)
 
 
@@ -215,18 +212,14 @@ def _days(filled_BT: np.ndarray, days: int, rng: np.random.Generator) -> np.ndar
     return np.minimum(at_BT * days, days - 1).astype(np.int64)
 
 
-def _names(shop: Shop, log: Log) -> "pl.DataFrame":
+def _names(shop: Shop, log: Log) -> pl.DataFrame:
     """Raw ids of user and item for each row."""
-    import polars as pl
-
     user = pl.Series("user", log.user_N + 1).cast(pl.String).str.zfill(7)
     return pl.DataFrame({"user": "U" + user, "item": pl.Series("item", shop.asin_I).gather(log.item_N)})
 
 
 def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> Iterator[bytes]:
     """The reviews as JSON lines, :data:`BLOCK` lines at a time."""
-    import polars as pl
-
     names = _names(shop, log).with_columns(stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N))
     for first, piece in zip(range(0, names.height, BLOCK), names.iter_slices(BLOCK), strict=True):
         values = (part for name, before in REVIEW.items() for part in (pl.lit(before), name))
@@ -235,10 +228,8 @@ def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> It
         progress((first + piece.height) / names.height)
 
 
-def _labels(shop: Shop, log: Log) -> "pl.DataFrame":
+def _labels(shop: Shop, log: Log) -> pl.DataFrame:
     """The labels of all rows. Intent and role are those of the item, also where the row is noise."""
-    import polars as pl
-
     scenarios, _ = words()
     roles = [(scenario.name, role.name) for scenario in scenarios for role in scenario.roles]
     first_role = np.cumsum([0] + [len(scenario.roles) for scenario in scenarios])

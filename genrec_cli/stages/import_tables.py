@@ -7,7 +7,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.data import schema
 from genrec_cli.data.histories import write_interactions
-from genrec_cli.data.validate_tables import check_tables, check_train_counts, parts
+from genrec_cli.data.validate_tables import check_tables, check_train_counts, parts, read_batches
 from genrec_cli.errors import UsageError
 from genrec_cli.files import refuse_changed, sha256_file, sha256_text, stamps
 
@@ -40,7 +40,7 @@ def import_tables(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[
     def work() -> Artifact:
         tables = check_tables(paths)
         with ws.build(plan) as draft:
-            blocks, items = tables.blocks(), len(tables.items)
+            blocks, items = read_batches(tables.interactions), len(tables.items)
             train_count_I = write_interactions(draft.path, blocks, tables.user_U, items, times=tables.times)
             refuse_changed(before)  # the key holds the hashes of the unchanged files
             described = check_train_counts(tables.items, train_count_I, paths["items"])

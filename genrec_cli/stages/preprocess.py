@@ -97,7 +97,9 @@ def preprocess(
     time without times.
     """
     settings = {"preprocess": config.model_dump(mode="json"), **origin.config}
-    plan = Plan(dataset, "data", label_of(config), VERSION, settings, origin.inputs, origin.external)
+    ties = "" if config.shuffle_ties is None else f"-ties{config.shuffle_ties}"
+    label = f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else 'time'}{ties}"
+    plan = Plan(dataset, "data", label, VERSION, settings, origin.inputs, origin.external)
 
     def work() -> Artifact:
         with ws.build(plan) as draft:
@@ -105,12 +107,6 @@ def preprocess(
         return ws.made(plan)
 
     return plan, work
-
-
-def label_of(config: PreprocessConfig) -> str:
-    """The label of the artifact: k-core, split and the seed of shuffled ties."""
-    ties = "" if config.shuffle_ties is None else f"-ties{config.shuffle_ties}"
-    return f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else 'time'}{ties}"
 
 
 def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str) -> None:
