@@ -388,3 +388,10 @@ def test_histories_are_read_as_logs_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: in a quote that is not closed") as caught:
         read_histories(write(path, 'user,item\nu1,"a\nu2,b\nu3,c\n'))
     assert "quote" in str(caught.value.hint)
+
+
+def test_long_names_of_columns_are_cut_in_errors(tmp_path: Path) -> None:
+    (path := tmp_path / "log.csv").write_text("9" * 30_000 + ",item_id\nu,i\n")
+    with pytest.raises(DataError, match="has no column 'user_id'") as caught:
+        Logs(Logs.Config()).read_files(path, None, BadRows())
+    assert len(caught.value.message) < 1_000

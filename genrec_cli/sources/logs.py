@@ -125,5 +125,7 @@ def require(path: Path, present: list[str], column: str, option: str) -> None:
 
 
 def _listed(names: list[str], limit: int = 30) -> str:
-    """Names of columns; only the first ones where there are more than ``limit``."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+    """At most ``limit`` names of columns, at most 100 characters of each."""
+    return ", ".join(name[:100] for name in names[:limit]) + (
+        f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    )
