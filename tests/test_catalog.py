@@ -21,9 +21,11 @@ CODES = (ITEMS + 1) * K * 2
 """Bytes of all codes at two bytes each."""
 SMALL = {"width": 8, "heads": 2, "inner": 8, "layers": 1}
 MODELS = {
-    "rpg": (Rpg, RpgConfig(**SMALL)), "mhl": (Mhl, MhlConfig(**SMALL)),
-    "tiger": (Tiger, TigerConfig(**SMALL, head_width=4, user_tokens=4)), "mdgr": (Mdgr, MdgrConfig(**SMALL)),
-}  # fmt: skip
+    "rpg": (Rpg, RpgConfig(**SMALL)),
+    "mhl": (Mhl, MhlConfig(**SMALL)),
+    "tiger": (Tiger, TigerConfig(**SMALL, head_width=4, user_tokens=4)),
+    "mdgr": (Mdgr, MdgrConfig(**SMALL)),
+}
 
 
 @pytest.fixture(scope="module")

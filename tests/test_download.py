@@ -235,7 +235,7 @@ def test_another_file_on_resume_that_the_server_hides_is_not_mixed_in(ws, server
 def test_a_continuation_of_something_else_is_told_by_its_headers(ws, server, tmp_path, trick):
     server.shelf.files["log.csv"] = b"user,item\n" * 999  # nothing in the content would tell
     server.shelf.tricks["log.csv"] = ["truncate 1000", trick, ""]
-    fetch(RemoteFile("log.csv", (f"{server.url}/log.csv",)), tmp_path, patience=PATIENT, way_out="")
+    fetch(RemoteFile("log.csv", (f"{server.url}/log.csv",)), tmp_path, patience=PATIENT, hint="")
     assert (tmp_path / "log.csv").read_bytes() == server.shelf.files["log.csv"]
     assert [asked for _, asked in server.shelf.asked] == [None, "bytes=1000-", None]
 
@@ -244,7 +244,7 @@ def test_a_part_from_one_mirror_is_not_continued_from_another(ws, server, tmp_pa
     server.shelf.files |= {"a.csv": b"user,item\n" * 999, "b.csv": b"item,user\n" * 999}
     server.shelf.tricks |= {"a.csv": ["truncate 1000", "status 404"], "b.csv": ["ignore-if-range"]}
     file = RemoteFile("log.csv", (f"{server.url}/a.csv", f"{server.url}/b.csv"))
-    fetch(file, tmp_path, patience=PATIENT, way_out="")
+    fetch(file, tmp_path, patience=PATIENT, hint="")
     assert (tmp_path / "log.csv").read_bytes() == server.shelf.files["b.csv"]
 
 
@@ -274,7 +274,7 @@ def test_falls_back_to_the_next_mirror(ws, server, first):
     server.shelf.tricks["bad.gz"] = [first]
     file = RemoteFile(REVIEWS, (f"{server.url}/bad.gz", f"{server.url}/{REVIEWS}"))
     ws.root.mkdir()
-    assert fetch(file, ws.root, patience=PATIENT, way_out="") == file.urls[1]
+    assert fetch(file, ws.root, patience=PATIENT, hint="") == file.urls[1]
     assert [p.name for p in ws.root.iterdir()] == [REVIEWS]
     assert (ws.root / REVIEWS).read_bytes() == CONTENT[REVIEWS]
 
@@ -338,7 +338,7 @@ def test_a_damaged_gzip_file_is_refused(ws, server, content):
 def test_a_file_of_the_wrong_length_is_refused(ws, server):
     file = RemoteFile(REVIEWS, (f"{server.url}/{REVIEWS}",), bytes=17)
     with pytest.raises(DownloadError, match="not 17"):
-        fetch(file, ws.root, patience=PATIENT, way_out="")
+        fetch(file, ws.root, patience=PATIENT, hint="")
 
 
 def test_a_known_checksum_is_enforced(ws, server, monkeypatch, folder):
@@ -462,7 +462,7 @@ def test_from_dir_shares_blocks_where_it_can_and_copies_elsewhere(tmp_path, monk
 
     monkeypatch.setattr(stage.fcntl, "ioctl", ioctl)
     (tmp_path / "a").write_bytes(b"content")
-    stage._place(tmp_path / "a", tmp_path / "b")
+    stage._copy(tmp_path / "a", tmp_path / "b")
     assert asked == [stage.FICLONE] and not (tmp_path / "b").samefile(tmp_path / "a")
     assert (tmp_path / "b").read_bytes() == (b"" if can_fraction else b"content"), (
         "the kernel shares, so nothing is copied"
@@ -479,7 +479,7 @@ def test_what_was_there_stays_where_another_cannot_be_placed(ws, folder, monkeyp
 
     monkeypatch.setattr(stage.shutil, "copyfileobj", full)
     with pytest.raises(DownloadError, match="No space"):
-        stage._place(folder / name, artifact.path / name)
+        stage._copy(folder / name, artifact.path / name)
     assert (artifact.path / name).read_bytes() == before and not list(artifact.path.glob("*.part"))
 
 

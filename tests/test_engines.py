@@ -17,7 +17,7 @@ from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import validate
 from genrec_cli.data import assign_ids, engines
 from genrec_cli.data.engines import PolarsEngine, batches, open_engine
-from genrec_cli.data.ingest import Labels, Spool
+from genrec_cli.data.ingest import IngestedLog, Labels
 from genrec_cli.errors import UsageError
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages.preprocess import PreprocessConfig, from_files, preprocess
@@ -28,10 +28,14 @@ events = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0,
 def blocks(rows: list[tuple[int, int, int]], size: int = 7) -> list[pl.DataFrame]:
     """A source's blocks; times are tenths of a second."""
     frame = pl.DataFrame(
-        {"user": [f"u{u}" for u, _, _ in rows], "item": [f"i{i}" for _, i, _ in rows],
-         "micros": [t * 100_000 for *_, t in rows], "row": range(5, 5 + len(rows))},
+        {
+            "user": [f"u{u}" for u, _, _ in rows],
+            "item": [f"i{i}" for _, i, _ in rows],
+            "micros": [t * 100_000 for *_, t in rows],
+            "row": range(5, 5 + len(rows)),
+        },
         schema={"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64},
-    )  # fmt: skip
+    )
     return [frame[at : at + size] for at in range(0, len(rows), size)]
 
 
@@ -48,16 +52,16 @@ def test_numbering_equals_the_slow_twin(tmp_path_factory, rows: list[tuple[int, 
 
     folder = tmp_path_factory.mktemp("engine")
     engine = PolarsEngine(folder, shard=9)
-    spool = Spool.of(blocks(rows), folder / "log.parquet")
-    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    assert spool.users.texts(by_side[0]).to_list() == users and spool.items.texts(by_side[1]).to_list() == items
-    found = engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by)))
+    log = IngestedLog.of(blocks(rows), folder / "log.parquet")
+    by_side = [assign_ids.first_seen(engine, log.path, side, log.order) for side in ("user", "item")]
+    assert log.users.texts(by_side[0]).to_list() == users and log.items.texts(by_side[1]).to_list() == items
+    found = engine.collect(engine.scan(assign_ids.ordered(engine, log.path, *by_side, log.order)))
     assert found.rows() == [numbered[at] for at in order]
 
     seen = set()
     kept = [at for at in exact if not (rows[at] in seen or seen.add(rows[at]))]
-    assert assign_ids.repeated(engine, spool) == len(rows) - len(kept)
-    once = engine.collect(engine.scan(assign_ids.without_repeated(engine, spool)))
+    assert assign_ids.repeated(engine, log) == len(rows) - len(kept)
+    once = engine.collect(engine.scan(assign_ids.without_repeated(engine, log)))
     assert sorted(once["row"]) == sorted(5 + at for at in kept)
 
 
@@ -66,9 +70,9 @@ def tied(tmp_path: Path, name: str, seed: int | None, *, shard: int = 10**6) -> 
     rows = [(n % 40, n, 10 * min(n // 40, 5)) for n in range(1_000)]
     (folder := tmp_path / f"{name}-{seed}").mkdir()
     engine = PolarsEngine(folder, shard=shard)
-    spool = Spool.of(blocks(rows), folder / "log.parquet")
-    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    return engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by, ties=seed)))
+    log = IngestedLog.of(blocks(rows), folder / "log.parquet")
+    by_side = [assign_ids.first_seen(engine, log.path, side, log.order) for side in ("user", "item")]
+    return engine.collect(engine.scan(assign_ids.ordered(engine, log.path, *by_side, log.order, ties=seed)))
 
 
 def test_ties_are_shuffled_by_the_seed_alone(tmp_path: Path) -> None:
@@ -92,9 +96,9 @@ def test_every_order_of_ties_is_as_likely(tmp_path: Path, seed: int) -> None:
 def test_exact_times_are_no_ties_within_a_second(tmp_path: Path) -> None:
     rows = [(0, n, n) for n in range(5)] * 2  # tenths of a second, each twice
     engine = PolarsEngine(tmp_path)
-    spool = Spool.of(blocks(rows), tmp_path / "log.parquet")
-    by_side = [assign_ids.first_seen(engine, spool.path, side, spool.by) for side in ("user", "item")]
-    found = engine.collect(engine.scan(assign_ids.ordered(engine, spool.path, *by_side, spool.by, ties=3)))
+    log = IngestedLog.of(blocks(rows), tmp_path / "log.parquet")
+    by_side = [assign_ids.first_seen(engine, log.path, side, log.order) for side in ("user", "item")]
+    found = engine.collect(engine.scan(assign_ids.ordered(engine, log.path, *by_side, log.order, ties=3)))
     assert found["item"].to_list() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
@@ -169,8 +173,12 @@ def made(tmp_path: Path, engine: str, **settings_) -> Artifact:
 )
 def test_spark_and_polars_make_the_same_artifact(tmp_path: Path, spark: None, settings_: dict) -> None:
     random = np.random.default_rng(1)
-    rows = zip(random.integers(0, 60, 600), random.integers(0, 40, 600), random.integers(10**9, 2 * 10**9, 600) * 100,
-               strict=True)  # fmt: skip
+    rows = zip(
+        random.integers(0, 60, 600),
+        random.integers(0, 40, 600),
+        random.integers(10**9, 2 * 10**9, 600) * 100,
+        strict=True,
+    )
     lines = [f"u{u},i{i},{t}\n" for u, i, t in rows]
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines + lines[:50]))
     first, second = (made(tmp_path, engine, **settings_) for engine in ("polars", "spark"))

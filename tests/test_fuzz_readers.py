@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from genrec_cli.data.histories import FOLDER, ITEMS_FILE, USERS_FILE
 from genrec_cli.data.histories import read_histories as read_arrays
 from genrec_cli.data.schema import ITEMS, USERS, read_table
-from genrec_cli.data.validate_tables import check_tables
+from genrec_cli.data.validate_tables import check_tables, read_batches
 from genrec_cli.errors import GenrecError
 from genrec_cli.sources.amazon import read_amazon
 from genrec_cli.sources.base import BadRows, Tables
@@ -207,7 +207,7 @@ def test_imported_tables(tmp_path: Path, data: st.DataObject) -> None:
         values = data.draw(st.sampled_from([odd for odd in ODD_TYPES]))
         values = pa.concat_arrays([values, values]).slice(0, len(table))
         paths[name].write_bytes(parquet(table.set_column(table.column_names.index(column), column, values)))
-    ends_well(lambda: [sum(block.num_rows for block in check_tables(paths).blocks())])
+    ends_well(lambda: [sum(block.num_rows for block in read_batches(check_tables(paths).interactions))])
 
 
 @pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.jsonl"])

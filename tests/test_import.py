@@ -130,8 +130,8 @@ UNSOUND = {
         "2 columns 'raw_id'",
     ),
     "nulls": ("interactions", lambda t: changed(t, "time", 1, None), "nulls"),
-    "negative ids": ("interactions", lambda t: changed(t, "item", 1, -3), "column 'item' is no uint32"),
-    "a raw id twice": ("users", lambda t: changed(t, "raw_id", 0, t["raw_id"][1].as_py()), "stand more than once"),
+    "negative ids": ("interactions", lambda t: changed(t, "item", 1, -3), "column 'item' is not uint32"),
+    "a raw id twice": ("users", lambda t: changed(t, "raw_id", 0, t["raw_id"][1].as_py()), "occur more than once"),
     "offsets": (
         "users",
         lambda t: changed(t, "offset", 2, 1),

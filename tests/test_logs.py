@@ -60,7 +60,7 @@ def test_row_order_is_the_time_without_a_time_column(tmp_path: Path, capsys) -> 
     log = whole(Logs(Logs.Config()).read_files(path, None, BadRows()).interactions)
     assert log.sort("time")["item"].to_list() == ["b", "a"]
     said = capsys.readouterr().err
-    assert "order of its rows is taken as time. Its columns: user_id, item_id, time; --time-col NAME" in said
+    assert "order of its rows is used as time. Its columns: user_id, item_id, time; --time-col NAME" in said
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet", "items.csv"])
@@ -113,7 +113,7 @@ def test_bad_csv_rows_are_counted_with_their_lines(tmp_path: Path) -> None:
     bad = BadRows(skip=True)
     log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
     assert log.rows() == [("u", "i", 1, 2), ("u", "j", 2, 10)]
-    assert bad.count == 6 and bad.first == f"{path}, line 3: another number of columns than the header"
+    assert bad.count == 6 and bad.first == f"{path}, line 3: another count of columns than the header"
     assert bad.by_reason["not UTF-8"] == bad.by_reason["a NUL byte"] == bad.by_reason["no item"] == 1
 
 
@@ -194,7 +194,7 @@ def test_blocks_of_any_size_give_the_same_rows(tmp_path: Path, monkeypatch, chun
     log = whole(Logs(Logs.Config()).read_files(path, None, bad).interactions)
     expected = [(f"u{n % 7}", f"i{n % 5}", n) for n in range(40)]
     assert log.drop("row").rows() == [*expected, ("u", "a\nb", 1), ("v", 'say "hi"', 2), *expected]
-    assert bad.by_reason == {"no item": 1, "another number of columns than the header": 1}
+    assert bad.by_reason == {"no item": 1, "another count of columns than the header": 1}
     assert bad.first == f"{path}, line 46: no item"
     assert log["row"].to_list() == [*range(2, 42), 42, 45, *range(48, 88)]
 
@@ -388,3 +388,10 @@ def test_histories_are_read_as_logs_are(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: in a quote that is not closed") as caught:
         read_histories(write(path, 'user,item\nu1,"a\nu2,b\nu3,c\n'))
     assert "quote" in str(caught.value.hint)
+
+
+def test_long_names_of_columns_are_cut_in_errors(tmp_path: Path) -> None:
+    (path := tmp_path / "log.csv").write_text("9" * 30_000 + ",item_id\nu,i\n")
+    with pytest.raises(DataError, match="has no column 'user_id'") as caught:
+        Logs(Logs.Config()).read_files(path, None, BadRows())
+    assert len(caught.value.message) < 1_000

@@ -270,9 +270,9 @@ def test_only_a_few_chunks_are_read_ahead_and_a_reader_can_be_left(tmp_path: Pat
     before = threading.active_count()
     blocks = read_blocks(path, BadRows())
     first = next(blocks)
-    assert first == (1, b"0123456\n" * 8) and first.count() == 8
+    assert first == (1, b"0123456\n" * 8) and first.height() == 8
     blocks.close()
-    assert len(read) <= 2 + reading.AHEAD and threading.active_count() == before
+    assert len(read) <= 2 + reading.PREFETCH and threading.active_count() == before
 
 
 def test_gzip_members_are_read_and_damage_is_named(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_split_by_time_leaks_nothing_and_equals_the_definition(rows, valid_from:
             )
         )
     if not all((sum(e[0] for e in expected), max(e[1] for e in expected) >= 0, max(e[2] for e in expected) >= 0)):
-        with pytest.raises(DataError, match="leaves no"):
+        with pytest.raises(DataError, match="has no"):
             split.by_time(HERE, lazy(log), valid_from, test_from)
         return
     users = split.by_time(HERE, lazy(log), valid_from, test_from)
@@ -181,7 +181,7 @@ def test_the_artifact_says_whether_there_are_times(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon", "2014-13-01"])
 def test_moments_that_no_date_can_say(moment: str) -> None:
-    with pytest.raises(ConfigError, match="neither a share nor a date"):
+    with pytest.raises(ConfigError, match="neither a fraction nor a date"):
         split.seconds_of(HERE, moment, lazy(as_log([(1, 5)])), "preprocess.valid_from")
 
 
@@ -255,8 +255,10 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     artifact = make(tmp_path, LOG, items)
     found = tables(artifact)
     assert [(u["user"], u["raw_id"], u["offset"], u["length"]) for u in found["users"]] == [
-        (1, "v", 0, 1), (2, "u", 1, 5), (3, "w", 6, 2),
-    ]  # fmt: skip
+        (1, "v", 0, 1),
+        (2, "u", 1, 5),
+        (3, "w", 6, 2),
+    ]
     assert [(u["train_end"], u["valid_at"], u["test_at"]) for u in found["users"]] == [
         (1, -1, -1),
         (3, 3, 4),
@@ -266,8 +268,15 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert [i["item"] for i in found["items"]] == [1, 2, 3, 4]
     # user u: a at 7, then the rows of time 9 in the order of the file
     assert [(r["user"], r["item"]) for r in found["interactions"]] == [
-        (1, 1), (2, 2), (2, 1), (2, 3), (2, 1), (2, 3), (3, 2), (3, 4),
-    ]  # fmt: skip
+        (1, 1),
+        (2, 2),
+        (2, 1),
+        (2, 3),
+        (2, 1),
+        (2, 3),
+        (3, 2),
+        (3, 4),
+    ]
     assert [i["train_count"] for i in found["items"]] == [2, 2, 1, 1]
     assert [i["title"] for i in found["items"]] == ["The & B", None, None, None]
     assert [i["text"] for i in found["items"]] == ["The & B. X. K,L.", "X. K, M.", "", ""]
@@ -313,7 +322,7 @@ def test_a_field_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
 def test_texts_that_come_out_empty_are_told(tmp_path: Path, capsys) -> None:
     log = "u,1.0,1\nu,2.0,2\n"
     make(tmp_path, log, [{"item_id": "1", "title": "One"}])
-    assert "log's ids look like '1.0', in the items file they look like '1'" in capsys.readouterr().err
+    assert "ids of the log look like '1.0', in the items file they look like '1'" in capsys.readouterr().err
     make(tmp_path, log, [{"item_id": "1.0", "Title": "One", "note": "n"}])
     said = capsys.readouterr().err
     assert "Item texts are empty" in said and "--fields Title,note" in said and "made of the others" not in said

@@ -18,18 +18,18 @@ def register(app: typer.Typer) -> None:
         common: Common,
         from_dir: Annotated[
             Path | None,
-            typer.Option("--from-dir", help="Folder with the files already at hand; nothing is fetched."),
+            typer.Option("--from-dir", help="Folder with the files, which are copied; no download."),
         ] = None,
         url: Annotated[
             list[str] | None,
-            typer.Option("--url", help="Address of a file, or of the folder with all; repeatable, tried in order."),
+            typer.Option("--url", help="Address of a file or of the folder with all files; repeatable, in order."),
         ] = None,
         timeout: Annotated[
-            float, typer.Option("--timeout", min=0.1, help="Longest silence of a server, seconds.")
+            float, typer.Option("--timeout", min=0.1, help="Seconds without data before a retry.")
         ] = 30.0,
         retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror.")] = 5,
     ) -> "Artifact | None":
-        """Fetch the raw files of a data set, or generate them; an interrupted download goes on."""
+        """Fetch the raw files of a data set, or generate them; resumes an interrupted download."""
         from genrec_cli.sources.fetch import Patience
         from genrec_cli.stages import download as stage
 
@@ -37,8 +37,8 @@ def register(app: typer.Typer) -> None:
         if from_dir and stage.changed(common.workspace(), plan, from_dir):
             common = replace(common, force=True)
 
-        def work():
-            ways = {"from_dir": from_dir, "urls": url or (), "patience": Patience(timeout, retries)}
-            return stage.download(common.workspace(), plan, **ways, force=common.force)
+        def work() -> "Artifact":
+            ws, patience = common.workspace(), Patience(timeout, retries)
+            return stage.download(ws, plan, from_dir=from_dir, urls=url or (), patience=patience, force=common.force)
 
         return make(common, plan, work)

@@ -1,20 +1,20 @@
-"""Batches of few shapes: padding rows behind the real ones bring every size up to a round number.
+"""Bucketing: padding rows after the real ones bring every size of a batch to one of a few values.
 
-A recorded step (``engine/graphs.py``) repeats the same kernels on the same shapes, while packed batches hardly ever
-have the same sizes twice. Dummy rows read item 1, and what they are to learn is item 0, which no loss counts.
+A CUDA graph (``engine/graphs.py``) repeats kernels on fixed shapes, while the sizes of packed batches vary. Padding
+rows read item 1, and their targets are item 0, which no loss counts.
 
-Legend: B real rows, F padding rows, N items read, M targets, T columns of the attention's grid.
+Legend: B real rows, F padding rows, N items read, M targets, T columns of the grid of the attention.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-STEPS_AN_OCTAVE = 8
-"""Round numbers between a power of two and the next: at most an eighth of the work is for nothing."""
-LEAST_STEP = 32
+STEPS_PER_OCTAVE = 8
+"""Buckets from a power of two to the next: padding is at most an eighth of the work."""
+MIN_STEP = 32
 COLUMNS = 8
-"""T is a multiple of this, or the longest history that the model reads."""
+"""T is a multiple of this, or the maximum length of the model."""
 
 
 class PaddingRows(NamedTuple):
@@ -22,32 +22,32 @@ class PaddingRows(NamedTuple):
 
     length_F: np.ndarray
     learned: np.ndarray
-    """Which of their items, one row after the other, have a (dummy) target."""
+    """Whether each item of these rows has a target (bool)."""
     longest: int
     """T."""
 
 
 def step_of(size: int) -> int:
-    """The distance between two round numbers near a size."""
-    return max(LEAST_STEP, 2 ** (size.bit_length() - 1) // STEPS_AN_OCTAVE)
+    """The distance between the buckets near a size."""
+    return max(MIN_STEP, 2 ** (size.bit_length() - 1) // STEPS_PER_OCTAVE)
 
 
 def bucketed(size: int) -> int:
-    """The next round number."""
+    """The smallest bucket that is not below a size."""
     return -(-size // step_of(size)) * step_of(size)
 
 
 def padding_rows(length_B: np.ndarray, targets: int, max_length: int) -> PaddingRows:
-    """What brings rows of these lengths, with ``targets`` targets in all, to round sizes.
+    """The padding rows for a batch of rows of these lengths with ``targets`` targets in total.
 
-    Where every row has one target, every dummy has one too, its last item.
+    If every row has one target, the last item of every padding row has one too.
     """
     items, one_each = int(length_B.sum()), targets == len(length_B)
     longest = min(-(-int(length_B.max()) // COLUMNS) * COLUMNS, max_length)
     rows = -(-(2 * step_of(items) + step_of(targets)) // longest)
     missing = rows if one_each else bucketed(targets) - targets
     extra = bucketed(items + max(rows, missing)) - items
-    rows = max(rows, -(-extra // longest))  # of short rows it takes more to hold that many
+    rows = max(rows, -(-extra // longest))  # as no row is longer than T
     length_F = np.full(rows, extra // rows)
     length_F[: extra % rows] += 1
     learned = np.zeros(extra, dtype=bool)

@@ -1,9 +1,6 @@
-"""The catalogue that a model knows: how many items there are, and what is known of each.
+"""The catalogue: count and features of the items. Item ids count from 1; row 0 of every table is padding."""
 
-Item ids count from 1; row 0 of every table belongs to padding.
-"""
-
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -15,50 +12,50 @@ from genrec_cli.data.codes_table import NO_CODE as NO_CODE
 
 @dataclass(frozen=True)
 class Catalog:
-    """Items as tensors. A model gets what it declares in ``needs``; the rest may be absent."""
+    """Features of the items as tensors: those that a model declares in ``needs``."""
 
     items: int
-    """I, the number of items."""
+    """I, the count of items."""
     train_count_I: Tensor
-    """How often item i + 1 stands in the training part (int64)."""
+    """Training interactions of item i + 1 (int64)."""
     code_RK: Tensor | None = None
-    """Codes of item i in row i (R = I + 1), 0-based in each digit; -1 (``NO_CODE``) pads an item of fewer than K.
-    Row 0 is 0. Held once, in two bytes a code where they are enough: models share this tensor."""
+    """Codes of item i in row i (R = I + 1), from 0 in each digit; -1 (``NO_CODE``) pads an item with fewer than K.
+    Row 0 is 0. Models share this tensor of :func:`blank_codes`."""
     codewords: int = 0
     """V, the same for every digit."""
     shared: bool = False
-    """Whether a code means the same in every digit: text, whose digits are places in one sequence."""
+    """Whether a code has the same meaning in every digit, as in text codes."""
     vector_RE: Tensor | None = None
     """Text vector of item i in row i, E wide (float32); row 0 is 0."""
     attribute_RA: Tensor | None = None
-    """Attribute ids (from 1) of item i in row i, ascending; 0 pads an item of fewer than A."""
+    """Attribute ids (from 1) of item i in row i, ascending; 0 pads an item with fewer than A."""
     attributes: int = 0
-    """Number of attributes."""
+    """Count of attributes."""
     users: int = 0
-    """Number of users in the data."""
+    """Count of users in the data."""
 
     @classmethod
-    def of(
-        cls, train_count_I: Tensor, codes_IK: Tensor, codewords: int, *, shared: bool = False, **others: Any
-    ) -> "Catalog":
+    def of(cls, train_count_I: Tensor, codes_IK: Tensor, codewords: int, *, shared: bool = False) -> "Catalog":
         """From codes of any integer type without a row for padding, on the device of the codes."""
-        code_RK = blank_codes(*codes_IK.shape, codewords).to(codes_IK.device)
+        items, digits = codes_IK.shape
+        code_RK = blank_codes(items, digits, codewords).to(codes_IK.device)
         code_RK[1:] = codes_IK
-        return cls(len(codes_IK), train_count_I, code_RK, codewords, shared, **others)
+        return cls(items, train_count_I, code_RK, codewords, shared)
 
     def to(self, device: torch.device) -> "Catalog":
         """The same catalogue with its tensors on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value for name, value in tensors.items() if name in self.__dataclass_fields__})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in values.items()}
+        return Catalog(**moved)
 
     @property
     def codes_IK(self) -> Tensor | None:
-        """The codes without padding's row: a view."""
+        """The codes without row 0: a view."""
         return None if self.code_RK is None else self.code_RK[1:]
 
     @property
     def padded(self) -> bool:
-        """Whether some items have fewer than K codes. Looks at the codes, so ask once."""
+        """Whether some items have fewer than K codes; reads all codes."""
         return self.code_RK is not None and bool((self.code_RK == NO_CODE).any())
 
     @property
@@ -68,7 +65,7 @@ class Catalog:
 
     @cached_property
     def groups(self) -> Tensor:
-        """``group_I``: items with equal codes have equal numbers, from 0. Without codes, each item is its own."""
+        """``group_I``: collision groups (from 0) of items with equal codes; without codes, one group per item."""
         if self.codes_IK is None:
             return torch.arange(self.items, device=self.train_count_I.device)
         return torch.unique(self.codes_IK, dim=0, return_inverse=True)[1]

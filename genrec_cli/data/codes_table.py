@@ -1,8 +1,7 @@
-"""The codes table ``codes.parquet``: the one place that knows how codes are stored, checked and described.
+"""The codes table ``codes.parquet``: how codes are stored and checked.
 
-Row i holds the K codes of item i + 1, counted from 0. K is the length of the lists. The metadata of the Parquet file
-hold V (``codewords``) and whether all digits use one table of codewords (``shared``). Only shared digits may give an
-item fewer than K codes: the rest of its row is padding.
+Row i holds the K codes, from 0, of item i + 1. The metadata of the Parquet file hold V (``codewords``) and whether all
+digits use one table of codewords (``shared``). Only with shared digits may an item have fewer than K codes and padding.
 """
 
 from dataclasses import dataclass
@@ -18,11 +17,9 @@ from genrec_cli.errors import DataError
 
 FILE = "codes.parquet"
 NO_CODE = -1
-"""Padding in memory: the item has no code at this digit. It is neither pooled, nor predicted, nor counted."""
-NO_CODE_ON_DISK = 65535
-"""Padding in the file, which holds uint16. As int16 it has the same bits as :data:`NO_CODE`."""
-MAX_CODEWORDS = NO_CODE_ON_DISK
-"""Largest V that the file can hold."""
+"""Padding in memory: the item has no code at this digit, so the digit is not pooled, predicted or counted."""
+MAX_CODEWORDS = NO_CODE_ON_DISK = 65535
+"""Largest V, and the padding in the file (uint16), which has the bits of :data:`NO_CODE` as int16."""
 
 
 def codes_schema(digits: int, codewords: int = 0, *, shared: bool = False) -> pa.Schema:
@@ -52,7 +49,7 @@ class CodesTable:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read ``codes.parquet``. Codes of two bytes are not copied.
+        """Read ``codes.parquet``; int16 codes are not copied.
 
         Raises:
             DataError: the file is not such a table, a code is not below V, or an item has no code.
@@ -77,7 +74,7 @@ class CodesTable:
 
 
 def _description(path: Path) -> tuple[int, int, bool]:
-    """K, V and ``shared`` as the schema of a file says."""
+    """K, V and ``shared`` from the schema of a file."""
     try:
         schema = pq.read_schema(path)
         digits, metadata = schema.field("codes").type.list_size, schema.metadata or {}

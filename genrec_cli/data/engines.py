@@ -1,14 +1,13 @@
-"""What runs the preparation of a log: polars on this machine, or Spark.
+"""The engines that preprocess a log: polars on this machine, or Spark.
 
-k-core, numbering, order, split and statistics are written once, as lazy Narwhals frames over integers. An engine
-says how a frame is read, run and kept; everything that an engine is handed or gives back in memory is as large as
-the users or the items, never as the interactions.
+k-core, ids, order, split and statistics are written once, as lazy Narwhals frames over integers. An engine reads,
+runs and stores frames; in memory it gives and takes at most as many rows as there are users or items.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import narwhals as nw
 import numpy as np
@@ -28,48 +27,55 @@ BATCH = 2**20
 Step = Callable[[nw.LazyFrame], nw.LazyFrame]
 
 
-class Engine(Protocol):
-    """Runs lazy frames. What it keeps lies in a scratch folder, one folder of Parquet files a frame."""
+class Engine(ABC):
+    """Runs lazy frames and stores them in a scratch folder, one folder of Parquet files per frame."""
 
-    scratch: Path
+    def __init__(self, scratch: Path) -> None:
+        self.scratch, self._frames = scratch, 0
 
+    @abstractmethod
     def scan(self, path: Path) -> nw.LazyFrame:
-        """The frame kept in a folder, or a Parquet file."""
-        ...
+        """The frame of a folder or of a Parquet file."""
 
+    @abstractmethod
     def collect(self, frame: nw.LazyFrame) -> pl.DataFrame:
-        """A result as large as the users or the items."""
-        ...
+        """The rows of a frame, at most as many as there are users or items."""
 
+    @abstractmethod
     def write(self, frame: nw.LazyFrame) -> Path:
-        """Run a frame and keep its rows, in its order."""
-        ...
+        """Run a frame and store its rows in order."""
 
     def write_by_user(self, frame: nw.LazyFrame, step: Step, users: int | None = None) -> Path:
-        """Keep ``step(frame)``, where the step may be taken for some of the users at a time.
+        """Store ``step(frame)``, which may be computed for some users at a time.
 
         Args:
             step: never compares rows of different users, except to sort them by ``user`` first.
-            users: the column ``user`` holds ids from 1 to this, and they are kept in order; None: any whole
-                numbers, in any order.
+            users: the largest id in the column ``user``, which stays in order; None: any integers, in any order.
         """
-        ...
+        return self.write(step(frame))
+
+    def _folder(self) -> Path:
+        self._frames += 1
+        return self.scratch / f"frame-{self._frames:03}"
 
 
-class PolarsEngine:
-    """The streaming engine of polars; what needs all rows of a user goes shard by shard of users."""
+class PolarsEngine(Engine):
+    """The streaming engine of polars; steps by user run shard by shard of users."""
 
     def __init__(self, scratch: Path, *, shard: int = SHARD) -> None:
-        self.scratch, self.shard, self.kept = scratch, shard, 0
+        super().__init__(scratch)
+        self.shard = shard
 
     def scan(self, path: Path) -> nw.LazyFrame:
         return nw.from_native(pl.scan_parquet(path))
 
     def collect(self, frame: nw.LazyFrame) -> pl.DataFrame:
-        return frame.to_native().collect(engine="streaming", optimizations=_PLAN)
+        result: pl.DataFrame = frame.to_native().collect(engine="streaming", optimizations=_PLAN)
+        return result
 
     def write(self, frame: nw.LazyFrame) -> Path:
         folder = self._folder()
+        folder.mkdir()
         self._sink(frame, folder / "part-00000.parquet")
         return folder
 
@@ -79,6 +85,8 @@ class PolarsEngine:
         if shards <= 1:
             return self.write(step(self.scan(whole)))
         cut, done = self._folder(), self._folder()
+        cut.mkdir()
+        done.mkdir()
         split_by_user(batches(whole), users, [cut / f"part-{number:05}.parquet" for number in range(shards)])
         discard(whole)
         for path in sorted(cut.iterdir()):
@@ -86,89 +94,77 @@ class PolarsEngine:
             path.unlink()
         return done
 
-    def _folder(self) -> Path:
-        self.kept += 1
-        folder = self.scratch / f"frame-{self.kept:03}"
-        folder.mkdir()
-        return folder
-
     def _sink(self, frame: nw.LazyFrame, path: Path) -> None:
         frame.to_native().sink_parquet(path, compression="lz4", engine="streaming", optimizations=_PLAN)
 
 
 _PLAN = pl.QueryOptFlags(comm_subplan_elim=False)
-"""A common part of a plan would be held in memory; reading it twice costs less."""
+"""Otherwise polars holds common parts of a plan in memory; reading them twice costs less."""
 
 
-class SparkEngine:
-    """A Spark session: that of ``spark-submit``, or one on this machine. Scratch must be a folder all workers see."""
+class SparkEngine(Engine):
+    """A Spark session: that of ``spark-submit``, or one on this machine. All workers must see the scratch folder."""
 
     def __init__(self, scratch: Path) -> None:
+        super().__init__(scratch.resolve())
         try:
             from pyspark.sql import SparkSession
-        except ImportError:
-            raise UsageError(
-                "The engine 'spark' needs pyspark, and it is not installed.", hint="pip install 'genrec-cli[spark]'"
-            ) from None
-        self.scratch, self.kept = scratch.resolve(), 0
-        try:
+
             self.session = SparkSession.builder.appName("genrec").getOrCreate()
+        except ImportError:
+            hint = "pip install 'genrec-cli[spark]'"
+            raise UsageError("The engine 'spark' needs pyspark, and it is not installed.", hint=hint) from None
         except (RuntimeError, OSError) as error:
-            raise UsageError(
-                f"Spark does not start: {error}.", hint="It needs Java 17 or newer; see JAVA_HOME"
-            ) from None
+            hint = "It needs Java 17 or newer; see JAVA_HOME"
+            raise UsageError(f"Spark does not start: {error}.", hint=hint) from None
 
     def scan(self, path: Path) -> nw.LazyFrame:
         return nw.from_native(self.session.read.parquet(path.resolve().as_uri()))
 
     def collect(self, frame: nw.LazyFrame) -> pl.DataFrame:
-        found = pl.from_arrow(frame.to_native().toArrow())
-        assert isinstance(found, pl.DataFrame)
-        return found
+        result = pl.from_arrow(frame.to_native().toArrow())
+        assert isinstance(result, pl.DataFrame)
+        return result
 
     def write(self, frame: nw.LazyFrame) -> Path:
-        self.kept += 1
-        folder = self.scratch / f"frame-{self.kept:03}"
+        folder = self._folder()
         frame.to_native().write.parquet(folder.as_uri())
         return folder
 
-    def write_by_user(self, frame: nw.LazyFrame, step: Step, users: int | None = None) -> Path:
-        return self.write(step(frame))
-
 
 def open_engine(name: str, scratch: Path) -> Engine:
-    """An engine by name; ``scratch`` is an empty folder of its own."""
+    """An engine by name; ``scratch`` is an empty folder."""
     if name not in ENGINES:
         raise UsageError(f"There is no engine '{name}'.", hint=f"--engine {' or '.join(ENGINES)}")
     return PolarsEngine(scratch) if name == "polars" else SparkEngine(scratch)
 
 
 def parts(path: Path) -> list[Path]:
-    """The Parquet files of a kept frame in the order of its rows."""
+    """The Parquet files of a stored frame in the order of its rows."""
     return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
 
 def height(path: Path) -> int:
-    """Rows of a kept frame."""
+    """Count of the rows of a stored frame."""
     return sum(pq.read_metadata(part).num_rows for part in parts(path))
 
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a kept frame in order, some at a time."""
+    """The rows of a stored frame in order, :data:`BATCH` at a time."""
     for part in parts(path):
         with pq.ParquetFile(part) as file:
             yield from file.iter_batches(BATCH)
 
 
 def discard(path: Path) -> None:
-    """Delete a kept frame that is of no more use."""
+    """Delete a stored frame."""
     for part in path.iterdir():
         part.unlink()
     path.rmdir()
 
 
 def split_by_user(rows: Iterator[pa.RecordBatch], users: int | None, paths: list[Path]) -> None:
-    """Distribute rows over files, all rows of a user in one; with ``users``, in the order of the users."""
+    """Distribute rows over files, all rows of a user in one file; with ``users``, in the order of the users."""
     with ExitStack() as stack:
         writers: list[pq.ParquetWriter] = []
         for batch in rows:
@@ -179,6 +175,6 @@ def split_by_user(rows: Iterator[pa.RecordBatch], users: int | None, paths: list
             order = np.argsort(shard.astype(np.uint16), kind="stable")
             ends = np.cumsum(np.bincount(shard.astype(np.int64), minlength=len(paths)))
             ordered = batch.take(pa.array(order))
-            for writer, begin, end in zip(writers, np.r_[0, ends[:-1]].tolist(), ends.tolist(), strict=True):
+            for writer, begin, end in zip(writers, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
                 if end > begin:
                     writer.write_batch(ordered.slice(begin, end - begin))

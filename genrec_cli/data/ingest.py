@@ -1,7 +1,6 @@
-"""A log as integers on disk: user and item of each row set_group numbers while the rows are read.
+"""A log as integers on disk: users and items become integer labels while the rows are read.
 
-Only the distinct ids are held in memory. The rows go to a Parquet file of some ten bytes each, which can be read
-any number of times by any engine.
+Only the distinct ids are in memory. The rows go to a Parquet file of about ten bytes per row that every engine reads.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,75 +15,71 @@ import pyarrow.parquet as pq
 ROWS = 2**20
 """Rows of a row group."""
 EMPTY = {"user": pl.String, "item": pl.String, "micros": pl.Int64, "row": pl.Int64}
-"""What a log without a row looks like."""
+"""Columns of a log without rows."""
 
 
 class Labels:
-    """A number for each id, given as the ids come in: texts are counted, whole numbers stay as they are."""
+    """An integer label per id: texts are encoded as categories, integer ids are their own labels."""
 
     def __init__(self, name: str) -> None:
         self._type = pl.Categorical(pl.Categories.random(name))
-        self._hold = pl.Series([], dtype=self._type)  # the texts live as long as a series of them
-        self._whole = False
+        self._reference = pl.Series([], dtype=self._type)  # keeps the texts in memory
+        self._integers = False
 
     def add(self, ids: pl.Series) -> pl.Series:
-        """The number of each id; what number a text gets means nothing."""
-        self._whole = ids.dtype.is_integer()
-        return ids if self._whole else ids.cast(self._type).to_physical().cast(pl.Int32)
+        """The label of each id, in no particular order."""
+        self._integers = ids.dtype.is_integer()
+        return ids if self._integers else ids.cast(self._type).to_physical().cast(pl.Int32)
 
-    def texts(self, numbers: np.ndarray) -> pl.Series:
-        """The ids of numbers, as texts."""
-        if self._whole:
-            return pl.Series(numbers).cast(pl.String)
-        return pl.Series(numbers, dtype=pl.UInt32).cat.to(self._type).cast(pl.String)
+    def texts(self, labels: np.ndarray) -> pl.Series:
+        """The ids of labels, as texts."""
+        if self._integers:
+            return pl.Series(labels).cast(pl.String)
+        return pl.Series(labels, dtype=pl.UInt32).cat.to(self._type).cast(pl.String)
 
 
 @dataclass(frozen=True)
-class Spool:
-    """The rows of a log: ``user, item`` (whole numbers), ``time`` (seconds), ``fraction`` of it and ``row``."""
+class IngestedLog:
+    """The rows of a log: ``user, item`` (labels), ``time`` (seconds), ``fraction`` (microseconds) and ``row``."""
 
     path: Path
     rows: int
     users: Labels
     items: Labels
-    by: tuple[str, ...]
-    """Columns that say which row is first: ``row`` (the order of the file), or the exact time and then ``row``
-    where times are finer than seconds (``fraction``: microseconds within the second)."""
+    order: tuple[str, ...]
+    """Sort keys: ``row`` (the order of the file), or time, fraction and row where times are finer than seconds."""
     times_are_rows: bool
     """Whether every time is the number of its row."""
 
     @classmethod
-    def of(cls, blocks: Iterable[pl.DataFrame], path: Path) -> "Spool":
+    def of(cls, blocks: Iterable[pl.DataFrame], path: Path) -> "IngestedLog":
         """Read the blocks of a source (see :class:`genrec_cli.sources.base.Tables`) into a file."""
         users, items = Labels("user"), Labels("item")
         rows, fine, counted = 0, False, True
         with ExitStack() as stack:
             file: pq.ParquetWriter | None = None
-            for slab in _slabs(blocks):
-                table = _numbered(slab, users, items)
-                fine = fine or bool((table["fraction"] != 0).any())
-                counted = counted and bool((table["time"] == table["row"]).all())
-                rows += table.height
-                file = file or stack.enter_context(pq.ParquetWriter(path, table.to_arrow().schema))
-                file.write_table(table.to_arrow())
+            for chunk in _joined(blocks):
+                seconds = chunk["micros"] // 1_000_000
+                fraction = (chunk["micros"] - seconds * 1_000_000).cast(pl.Int32)
+                ids = {"user": users.add(chunk["user"]), "item": items.add(chunk["item"])}
+                columns = ids | {"time": seconds, "fraction": fraction, "row": chunk["row"]}
+                table = pl.DataFrame(columns).to_arrow()
+                fine = fine or bool((fraction != 0).any())
+                counted = counted and bool((seconds == chunk["row"]).all())
+                rows += len(table)
+                file = file or stack.enter_context(pq.ParquetWriter(path, table.schema))
+                file.write_table(table)
         return cls(path, rows, users, items, ("time", "fraction", "row") if fine else ("row",), counted)
 
 
-def _numbered(block: pl.DataFrame, users: Labels, items: Labels) -> pl.DataFrame:
-    seconds = block["micros"] // 1_000_000
-    fraction = (block["micros"] - seconds * 1_000_000).cast(pl.Int32)
-    ids = {"user": users.add(block["user"]), "item": items.add(block["item"])}
-    return pl.DataFrame(ids | {"time": seconds, "fraction": fraction, "row": block["row"]})
-
-
-def _slabs(blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Blocks joined until there are enough rows; at least one."""
+def _joined(blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Blocks concatenated to at least :data:`ROWS` rows; one empty block if there are none."""
     held: list[pl.DataFrame] = []
-    given = False
+    written = False
     for block in blocks:
         held.append(block.select("user", "item", "micros", "row"))
         if sum(part.height for part in held) >= ROWS:
             yield pl.concat(held)
-            held, given = [], True
-    if held or not given:
+            held, written = [], True
+    if held or not written:
         yield pl.concat(held) if held else pl.DataFrame(schema=EMPTY)

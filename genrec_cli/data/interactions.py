@@ -1,4 +1,4 @@
-"""Training interactions as a sparse matrix of users and items, for encoders and tokenizers that declare the need."""
+"""Training interactions as a sparse matrix of users and items, for encoders and tokenizers that need them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +12,10 @@ if TYPE_CHECKING:
 
 
 def training_matrix(folder: Path, items: int) -> "csr_array":
-    """``interactions_UI`` (float32, users x items): a one for every interaction of the training part.
+    """``interactions_UI`` (float32, users x items) of a data artifact: a one per training interaction.
 
-    Validation and test targets, and all that comes after them, are left out. The entries of a user are in the order
-    of time. An item that a user met twice has two entries: ``sum_duplicates`` of SciPy adds them up.
-
-    Args:
-        folder: a data artifact.
-        items: number of items.
+    The entries of a user are in the order of time. A repeated item has several entries: ``sum_duplicates`` of SciPy
+    adds them.
     """
     from scipy.sparse import csr_array
 

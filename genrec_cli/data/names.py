@@ -1,4 +1,4 @@
-"""Raw ids and titles: what people call the users and items that the models count."""
+"""Raw ids of users, raw ids and titles of items."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,5 +22,5 @@ class Names:
         return cls(users.column(0).to_pylist(), items.column(0).to_pylist(), items.column(1).to_pylist())
 
     def shown(self, item: int) -> str:
-        """An item the way a person reads it: its title, or its raw id if it has none."""
+        """The title of an item, or its raw id if it has no title."""
         return self.title[item - 1] or self.item[item - 1]

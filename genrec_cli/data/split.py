@@ -1,14 +1,15 @@
-"""Which of a user's interactions train, validate and test.
+"""The split of the interactions of each user into training part, validation target and test target.
 
-Leave-one-out: the last is the test target, the one before it the validation target; a user with fewer than
-three is for training only. By time: everything before ``valid_from`` trains; the target of a period is a
-user's first interaction in it, if there is at least one earlier interaction of theirs. The history of a
-target is always everything before it, so a test history holds the validation period.
+Leave-one-out: the last interaction is the test target, the previous one the validation target; users with fewer than
+three interactions are for training only. By time: interactions before ``valid_from`` are for training; the target of a
+period is the first interaction of the user in it, if the user has an earlier one. The history of a target is always
+everything before it.
 """
 
 from datetime import UTC, datetime
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 
 from genrec_cli.data.engines import Engine
@@ -17,14 +18,14 @@ from genrec_cli.errors import ConfigError, DataError
 
 DAY = 86_400
 Moment = float | str
-"""A share of the interactions in order of time, between 0 and 1, or an ISO 8601 date (UTC)."""
+"""A fraction of the interactions in order of time, between 0 and 1, or an ISO 8601 date (UTC)."""
 
 
 def leave_one_out(engine: Engine, interactions: nw.LazyFrame) -> pl.DataFrame:
-    """One row a user: ``user, offset, length, train_end, valid_at, test_at``; see the users' schema.
+    """``user, offset, length, train_end, valid_at, test_at``, one row per user; see :data:`schema.USERS`.
 
     Args:
-        interactions: ``user`` (from 1, every id there), ``time``.
+        interactions: ``user`` (all ids from 1), ``time``.
     """
     long = pl.col("length") >= 3
     return _users(engine, interactions).with_columns(
@@ -40,10 +41,8 @@ def by_time(engine: Engine, interactions: nw.LazyFrame, valid_from: int, test_fr
     Raises:
         DataError: nothing is left to train on, or a period has no target.
     """
-    before = {
-        name: (nw.col("time") < moment).cast(nw.Int64)
-        for name, moment in (("train_end", valid_from), ("test_at", test_from))
-    }
+    starts = {"train_end": valid_from, "test_at": test_from}
+    before = {name: (nw.col("time") < start).cast(nw.Int64) for name, start in starts.items()}
     users = _users(engine, interactions.with_columns(**before), *before)
     first_valid, first_test = pl.col("train_end"), pl.col("test_at")
     has_valid = (first_valid >= 1) & (first_valid < first_test)
@@ -52,56 +51,48 @@ def by_time(engine: Engine, interactions: nw.LazyFrame, valid_from: int, test_fr
         valid_at=pl.when(has_valid).then(first_valid).otherwise(-1),
         test_at=pl.when(has_test).then(first_test).otherwise(-1),
     ).select("user", "offset", "length", "train_end", "valid_at", "test_at")
-    counts = {
-        "training interaction": users["train_end"].sum(),
-        "validation target": (users["valid_at"] >= 0).sum(),
-        "test target": (users["test_at"] >= 0).sum(),
-    }
-    for what, count in counts.items():
-        if not count:
+    names = {"train_end": "training interaction", "valid_at": "validation target", "test_at": "test target"}
+    for column, what in names.items():
+        if not (users[column] > 0).any():
             times = nw.col("time")
             ends = engine.collect(interactions.select(first=times.min(), last=times.max()))
             raise DataError(
-                f"The split at {date_of(valid_from)} and {date_of(test_from)} leaves no {what}; the times run "
+                f"The split at {date_of(valid_from)} and {date_of(test_from)} has no {what}; the times go "
                 f"from {date_of(ends['first'].item())} to {date_of(ends['last'].item())}.",
-                hint="Choose others with --valid-from and --test-from (a share or a date)",
+                hint="Choose others with --valid-from and --test-from (a fraction or a date)",
             )
     return users
 
 
 def seconds_of(engine: Engine, moment: Moment, interactions: nw.LazyFrame, option: str) -> int:
-    """The time in seconds of a share of the interactions or of a date.
-
-    Raises:
-        ConfigError: it is neither.
-    """
+    """The time in seconds of a fraction of the interactions or of a date. Raises :class:`ConfigError` otherwise."""
     if isinstance(moment, str):
         try:
             date = datetime.fromisoformat(moment)
             return int((date if date.tzinfo is None else date.astimezone(UTC)).replace(tzinfo=UTC).timestamp())
         except (ValueError, OverflowError):  # no date, or none between the years 1 and 9999 in UTC
-            raise ConfigError(f"{option}: '{moment}' is neither a share nor a date like 2014-01-31.") from None
+            raise ConfigError(f"{option}: '{moment}' is neither a fraction nor a date like 2014-01-31.") from None
     if not 0 < moment < 1:
-        raise ConfigError(f"{option}: a share lies between 0 and 1, and {moment} does not.")
+        raise ConfigError(f"{option}: a fraction lies between 0 and 1, and {moment} does not.")
     times = interactions.select("time", day=nw.col("time") // DAY)
     days = _counts(engine, times, "day")
-    place = int(moment * days["n"].sum())
+    place = int(moment * int(days["n"].sum()))
     day, skipped = _at(days, place)
     return _at(_counts(engine, times.filter(nw.col("day") == day), "time"), place - skipped)[0]
 
 
 def times_are_positions(engine: Engine, log: nw.LazyFrame) -> bool:
-    """Whether times are mere positions: they count each user's interactions from 0 or 1.
+    """Whether times are positions: they count the interactions of each user from 0 or 1.
 
     Args:
         log: ``user, time`` as read, before any filter.
     """
     starts = engine.collect(log.group_by("user").agg(nw.col("time").min()))["time"]
-    return bool(starts.is_in([0, 1]).mean() >= POSITIONS)
+    return len(starts) > 0 and bool(np.isin(starts.to_numpy(), (0, 1)).mean() >= POSITIONS)
 
 
 def _users(engine: Engine, interactions: nw.LazyFrame, *sums: str) -> pl.DataFrame:
-    """``user, offset, length`` of rows that stand by user, and sums of columns."""
+    """``user, offset, length`` of rows sorted by user, and sums of columns."""
     counts = interactions.group_by("user").agg(nw.len().alias("length"), *(nw.col(name).sum() for name in sums))
     users = engine.collect(counts).cast(pl.Int64).sort("user")
     return users.with_columns(offset=pl.col("length").cum_sum() - pl.col("length")).select(
@@ -114,7 +105,7 @@ def _counts(engine: Engine, rows: nw.LazyFrame, name: str) -> pl.DataFrame:
 
 
 def _at(counts: pl.DataFrame, place: int) -> tuple[int, int]:
-    """The value that stands at a place when every value is repeated ``n`` times, and the rows before the value."""
+    """The value at a place of the list in which each value is repeated ``n`` times, and the count of rows before it."""
     ends = counts["n"].cum_sum()
     found = int(ends.search_sorted(place, side="right"))
     return counts.item(found, 0), ends[found] - counts.item(found, "n")

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import polars as pl
 
 _TAG = r"(?s)<!--.*?-->|</?[a-zA-Z][^<>]*>"
-"""A comment or a tag; "5 < 6" and "<3" are neither."""
+"""A comment or a tag, but not "5 < 6" or "<3"."""
 _SCRIPT = r"(?is)<script\b.*?</script\s*>|<style\b.*?</style\s*>"
 
 
 def clean(texts: pl.Series) -> pl.Series:
     """Texts without HTML entities, tags, control characters and repeated blanks; null stays null.
 
-    Entities are resolved first, since stored texts often hold escaped tags (``&lt;br&gt;``).
+    Entities are resolved first, since texts may hold escaped tags (``&lt;br&gt;``).
     """
     marked = texts.str.contains("&", literal=True).fill_null(False).arg_true()
     if len(marked):
@@ -24,11 +24,7 @@ def clean(texts: pl.Series) -> pl.Series:
 
 
 def joined(items: pl.DataFrame, fields: Sequence[str]) -> pl.Series:
-    """The text of each item: its fields in order, each closed by a full stop, joined by blanks; "" if none.
-
-    Args:
-        items: one cleaned column a field.
-    """
+    """The text of each item: its fields (columns of ``items``) in order, with full stops, joined by blanks."""
     parts = [pl.repeat(None, pl.len(), dtype=pl.String)]
     for name in fields:
         field = pl.col(name)

@@ -1,10 +1,11 @@
-"""Data tables that something else has made, checked before anything trusts them.
+"""The check of data tables from outside.
 
-The interactions are gone through batch by batch, the users and items are held as columns; nothing loops over rows.
-Every check that fails is one error that says where and what was expected.
+Interactions are read batch by batch, users and items are columns in memory; no check loops over rows. A failed check is
+one error with the place and the expected value.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genrec_cli.data.histories import POSITIONS, USER
-from genrec_cli.data.schema import ATTRIBUTES, INTERACTIONS, ITEMS, USERS
+from genrec_cli.data.schema import ATTRIBUTES, INTERACTIONS, ITEMS, SCHEMAS, USERS
 from genrec_cli.errors import DataError
 
-SCHEMAS = {"interactions": INTERACTIONS, "users": USERS, "items": ITEMS, "attributes": ATTRIBUTES}
 DERIVED = {"users": ("user", "offset", "length"), "items": ("item", "title", "text", "attributes", "train_count")}
-"""Columns that may be left out: they follow from the others, or there is nothing in them."""
+"""Optional columns: they follow from the others, or they are empty by default."""
 BATCH = 2**20
-HINT = "docs/data.md, Tables, says what each column holds"
+HINT = "docs/data.md, Tables, describes the columns"
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,18 @@ class ValidTables:
     attributes: pa.Table
     user_U: np.ndarray
     times: bool
-    """Whether the column ``time`` holds times, not mere positions."""
-
-    def blocks(self) -> Iterator[pa.RecordBatch]:
-        """The interactions, batch by batch."""
-        return read_batches(self.interactions)
+    """Whether the column ``time`` holds times, not positions."""
 
 
 def check_tables(paths: dict[str, Path]) -> ValidTables:
-    """Check the tables and fill in what follows from them.
+    """Check the tables and add their optional columns.
 
     Args:
-        paths: ``interactions``, ``users``, ``items`` and perhaps ``attributes``: Parquet files, or folders of them.
+        paths: ``interactions``, ``users``, ``items`` and optional ``attributes``: Parquet files, or folders of them.
 
     Raises:
-        DataError: a column is missing or of a wrong type, ids are not 1, 2, 3, ..., rows are out of order, or the
-            tables contradict each other.
+        DataError: a column is missing or has a wrong type, ids are not 1, 2, 3, ..., rows are not in order, or the
+            tables are inconsistent.
     """
     users, items = _read(paths["users"], "users"), _read(paths["items"], "items")
     attributes = ATTRIBUTES.empty_table()
@@ -65,7 +61,7 @@ def check_tables(paths: dict[str, Path]) -> ValidTables:
 
 
 def check_train_counts(items: pa.Table, train_count_I: np.ndarray, path: Path) -> pa.Table:
-    """The items with the counts of their training interactions; a column of them must say the same."""
+    """The items with the counts of their training interactions; a given column must be equal to them."""
     if "train_count" in items.column_names:
         _equal(items["train_count"].to_numpy(), train_count_I, "train_count", "training interactions", path)
         items = items.drop_columns("train_count")
@@ -80,27 +76,31 @@ def parts(path: Path) -> list[Path]:
     return found
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}.") from None
+
+
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """``user, item, time`` of the interactions, batch by batch, in the types of their schema."""
     for part in parts(path):
-        try:
-            with pq.ParquetFile(part) as file:
-                _require(file.schema_arrow.names, "interactions", part)
-                for batch in file.iter_batches(BATCH, columns=INTERACTIONS.names):
-                    yield from _typed(pa.Table.from_batches([batch]), "interactions", part).to_batches()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{part} cannot be read as Parquet: {error}.") from None
+        with _opened(part) as file:
+            _require(file.schema_arrow.names, "interactions", part)
+            for batch in file.iter_batches(BATCH, columns=INTERACTIONS.names):
+                yield from _typed(pa.Table.from_batches([batch]), "interactions", part).to_batches()
 
 
 def _read(path: Path, name: str) -> pa.Table:
-    """A table with the columns of its schema that are there."""
+    """A table with those columns of its schema that it has."""
     tables = []
     for part in parts(path):
-        try:
-            there = _require(pq.read_schema(part).names, name, part)
-            tables.append(_typed(pq.read_table(part, columns=there), name, part))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{part} cannot be read as Parquet: {error}.") from None
+        with _opened(part) as file:
+            present = _require(file.schema_arrow.names, name, part)
+            tables.append(_typed(file.read(columns=present), name, part))
     try:
         table = pa.concat_tables(tables).combine_chunks()
     except pa.ArrowInvalid:
@@ -111,20 +111,20 @@ def _read(path: Path, name: str) -> pa.Table:
     if name in ("users", "items"):
         if len(pc.unique(table["raw_id"])) < len(table):
             counts = pc.value_counts(table["raw_id"])
-            twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-            raise DataError(f"{path}: {len(twice):,} raw id(s) stand more than once, such as '{twice[0]}'.")
+            repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+            raise DataError(f"{path}: {len(repeated):,} raw id(s) occur more than once, such as '{repeated[0]}'.")
         _ids(table, name[:-1], path)
     return table
 
 
-def _require(there: list[str], name: str, path: Path) -> list[str]:
-    """The columns of the schema that a file has. Raises for one that it lacks and that cannot be filled in."""
+def _require(present: list[str], name: str, path: Path) -> list[str]:
+    """The columns of the schema that a file has. Raises for a missing column that is not optional."""
     for column in SCHEMAS[name].names:
-        if column not in there and column not in DERIVED.get(name, ()):
-            raise DataError(f"{path} has no column '{column}'; it has: {', '.join(there)}.", hint=HINT)
-        if there.count(column) > 1:
-            raise DataError(f"{path} has {there.count(column)} columns '{column}'.", hint="Name each column once")
-    return [column for column in SCHEMAS[name].names if column in there]
+        if column not in present and column not in DERIVED.get(name, ()):
+            raise DataError(f"{path} has no column '{column}'; it has: {', '.join(present)}.", hint=HINT)
+        if present.count(column) > 1:
+            raise DataError(f"{path} has {present.count(column)} columns '{column}'.", hint="Name each column once")
+    return [column for column in SCHEMAS[name].names if column in present]
 
 
 def _typed(table: pa.Table, name: str, path: Path) -> pa.Table:
@@ -132,15 +132,15 @@ def _typed(table: pa.Table, name: str, path: Path) -> pa.Table:
         wanted, values = SCHEMAS[name].field(column).type, table[column]
         try:
             if column == "time" and (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type)):
-                values = values.cast(pa.timestamp("s"), safe=False)  # Spark's are microseconds
+                values = values.cast(pa.timestamp("s"), safe=False)  # Spark writes microseconds
             table = table.set_column(table.column_names.index(column), column, values.cast(wanted))
         except pa.ArrowException as error:
-            raise DataError(f"{path}: the column '{column}' is no {wanted}: {error}.", hint=HINT) from None
+            raise DataError(f"{path}: the column '{column}' is not {wanted}: {error}.", hint=HINT) from None
     return table
 
 
 def _ids(table: pa.Table, column: str, path: Path) -> None:
-    """Ids, where they are given, are 1, 2, 3, ... in this order."""
+    """Check that ids, if given, are 1, 2, 3, ... in this order."""
     if column in table.column_names:
         _equal(table[column].to_numpy(), np.arange(1, len(table) + 1), column, "ids from 1 without a gap", path)
 
@@ -149,24 +149,21 @@ def _equal(found: np.ndarray, expected: np.ndarray, column: str, what: str, path
     wrong = np.flatnonzero(found != expected)
     if len(wrong):
         row = int(wrong[0])
-        raise DataError(
-            f"{path}, row {row + 1}: '{column}' is {found[row]}, and by the {what} it must be {expected[row]} "
-            f"({len(wrong):,} such row(s)).",
-            hint=HINT,
-        )
+        problem = f"'{column}' is {found[row]}, and by the {what} it must be {expected[row]}"
+        raise DataError(f"{path}, row {row + 1}: {problem} ({len(wrong):,} such row(s)).", hint=HINT)
 
 
 def _check_interactions(path: Path, users: int, items: int) -> tuple[np.ndarray, bool]:
-    """``length_U`` and whether the times are times, after checking ids, order by user and order by time."""
+    """Check ids and order by user and time; return ``length_U`` and whether ``time`` holds times."""
     length_U, row, last, positions = np.zeros(users, np.int64), 0, (0, 0), 0
     for batch in read_batches(path):
         if any(column.null_count for column in batch.columns):
-            raise DataError(f"{path} has nulls behind row {row:,}.", hint=HINT)
+            raise DataError(f"{path} has nulls after row {row:,}.", hint=HINT)
         user, item, time = (batch.column(name).to_numpy().astype(np.int64) for name in INTERACTIONS.names)
         step = np.diff(user, prepend=last[0])
         earlier = (step == 0) & (np.diff(time, prepend=last[1]) < 0)
-        _refuse(earlier, path, row, "the time is before that of the row above; rows of a user stand by time")
-        _refuse((step < 0) | (step > 1), path, row, "users stand one after the other, 1, 2, 3, ...; user is", user)
+        _refuse(earlier, path, row, "the time is before that of the row above; sort the rows of a user by time")
+        _refuse((step < 0) | (step > 1), path, row, "users must be in the order 1, 2, 3, ...; user is", user)
         _refuse(user < 1, path, row, "users go from 1; user is", user)
         _refuse(user > users, path, row, f"there are {users:,} users; user is", user)
         _refuse((item < 1) | (item > items), path, row, f"items go from 1 to {items:,}; item is", item)
@@ -180,9 +177,9 @@ def _check_interactions(path: Path, users: int, items: int) -> tuple[np.ndarray,
 
 def _refuse(wrong: np.ndarray, path: Path, row: int, why: str, value: np.ndarray | None = None) -> None:
     if wrong.any():
-        at = int(wrong.argmax())
-        found = "" if value is None else f" {value[at]}"
-        raise DataError(f"{path}, row {row + at + 1:,}: {why}{found}.", hint=HINT)
+        first = int(wrong.argmax())
+        shown = "" if value is None else f" {value[first]}"
+        raise DataError(f"{path}, row {row + first + 1:,}: {why}{shown}.", hint=HINT)
 
 
 def _check_users(users: pa.Table, length_U: np.ndarray, path: Path) -> np.ndarray:
@@ -192,31 +189,29 @@ def _check_users(users: pa.Table, length_U: np.ndarray, path: Path) -> np.ndarra
         if name in users.column_names:
             _equal(users[name].to_numpy(), user_U[name], name, "interactions", path)
     end_U, valid_U, test_U = (users[n].to_numpy().astype(np.int64) for n in ("train_end", "valid_at", "test_at"))
-    _refuse(end_U > length_U, path, 0, "the training part is longer than the user's items; train_end is", end_U)
-    for name, at_U, least_U in (("valid_at", valid_U, end_U), ("test_at", test_U, np.maximum(end_U, valid_U + 1))):
-        wrong = (at_U != -1) & ((at_U < np.maximum(least_U, 1)) | (at_U >= length_U))
-        _refuse(wrong, path, 0, f"a target stands behind the training part and is not the first item; {name} is", at_U)
+    _refuse(end_U > length_U, path, 0, "the training part is longer than the items of the user; train_end is", end_U)
+    for name, at_U, min_U in (("valid_at", valid_U, end_U), ("test_at", test_U, np.maximum(end_U, valid_U + 1))):
+        wrong = (at_U != -1) & ((at_U < np.maximum(min_U, 1)) | (at_U >= length_U))
+        _refuse(wrong, path, 0, f"a target comes after the training part and is not the first item; {name} is", at_U)
         user_U[name] = at_U
     user_U["train_end"] = end_U
     return user_U
 
 
 def _check_items(items: pa.Table, attributes: int, path: Path) -> pa.Table:
-    """The items with empty columns where there were none; ids of attributes are checked."""
-    there, number = items.column_names, len(items)
-    columns = {"item": pa.array(np.arange(1, number + 1), pa.uint32()), "raw_id": items["raw_id"]}
+    """The items with their optional columns; ids of attributes are checked."""
+    columns = {"item": pa.array(np.arange(1, len(items) + 1), pa.uint32()), "raw_id": items["raw_id"]}
     for name in ("title", "text", "attributes"):
-        columns[name] = items[name] if name in there else pa.nulls(number, ITEMS.field(name).type)
+        given = items[name].combine_chunks() if name in items.column_names else None
+        columns[name] = pa.nulls(len(items), ITEMS.field(name).type) if given is None else given
     columns["text"] = pc.fill_null(columns["text"], "")
-    lists = columns["attributes"]
-    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-    lists = pc.fill_null(lists, pa.scalar([], lists.type))
-    ids = pc.list_flatten(lists)
+    columns["attributes"] = pc.fill_null(columns["attributes"], pa.scalar([], columns["attributes"].type))
+    ids = pc.list_flatten(columns["attributes"])
     if len(ids) and (ids.null_count or pc.min(ids).as_py() < 1 or pc.max(ids).as_py() > attributes):
         raise DataError(
             f"{path}: 'attributes' holds ids from {pc.min(ids)} to {pc.max(ids)}, and there are {attributes:,} "
             "attributes, counted from 1.",
             hint="Give the table of attributes too, or leave the column out",
         )
-    columns["attributes"] = lists
-    return pa.table(columns | ({"train_count": items["train_count"]} if "train_count" in there else {}))
+    counts = {"train_count": items["train_count"]} if "train_count" in items.column_names else {}
+    return pa.table(columns | counts)

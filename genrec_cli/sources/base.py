@@ -1,4 +1,4 @@
-"""What a source offers: files to fetch, and a reader that turns them into two frames."""
+"""The interface of a source: the files to download, and a reader that turns them into two frames."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RemoteFile(NamedTuple):
-    """A file to download: its name on disk, its addresses in order of preference, what is known of it."""
+    """A file to download: its name on disk, its addresses in order of preference, its checksum and size if known."""
 
     name: str
     urls: tuple[str, ...]
@@ -21,14 +21,13 @@ class RemoteFile(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What a source reads from its files.
+    """The result of a reader.
 
-    ``interactions``: blocks of rows in the order of the file, read while they are asked for, so that the log
-    is never held as a whole: ``user str, item str, micros i64 (microseconds since 1970), row i64``. Where all
-    users (or all items) of a file are whole numbers, the column may be ``i64``. No value is null, and ``row``
-    counts upwards. Bad lines are known when the last block has been read.
-    ``items``: ``raw_id str, title str | null``, one ``str`` column for each further text field in the
-    field's own name, and ``attributes list[str]`` such as ``brand: Canon``; may be None.
+    ``interactions``: blocks of rows in the order of the file, read lazily, so the log is never in memory as a whole:
+    ``user str, item str, micros i64 (microseconds since 1970), row i64 (ascending)``, without nulls. ``user`` or
+    ``item`` may be ``i64`` if all of its values are integers. ``bad`` is complete after the last block.
+    ``items``: ``raw_id str, title str | null``, one ``str`` column per further text field, and ``attributes
+    list[str]`` such as ``brand: Canon``; None without metadata.
     """
 
     interactions: "Iterable[pl.DataFrame]"
@@ -37,7 +36,7 @@ class Tables(NamedTuple):
 
 @dataclass
 class BadRows:
-    """Counts lines that cannot be used and remembers the first; refuses them unless told to skip."""
+    """Counts the lines that cannot be read and keeps the first; :meth:`check` refuses them unless ``skip`` is set."""
 
     skip: bool = False
     count: int = 0
@@ -45,33 +44,32 @@ class BadRows:
     by_reason: dict[str, int] = field(default_factory=dict)
 
     def add(self, file: Path | str, line: int, reason: str, count: int = 1, *, value: str | None = None) -> None:
-        """Record bad lines; ``line`` counts from 1 and is that of the first one, and so is the ``value``."""
+        """Record bad lines. ``line`` (from 1) and ``value`` are those of the first one."""
         given = "" if value is None else f", given: {value[:40]!r}"
         self.first = self.first or f"{file}, line {line}: {reason}{given}"
         self.count += count
         self.by_reason[reason] = self.by_reason.get(reason, 0) + count
 
     def check(self) -> None:
-        """Raise if there were bad lines and they are not to be skipped."""
+        """Raise a :class:`DataError` if there were bad lines and they are not to be skipped."""
         if self.count and not self.skip:
             reasons = ", ".join(f"{n} x {reason}" for reason, n in self.by_reason.items())
             raise DataError(
                 f"{self.count} bad line(s) ({reasons}). The first: {self.first}.",
-                hint="Mend the file, or add --skip-bad-rows to leave them out",
+                hint="Correct the file, or add --skip-bad-rows to leave them out",
             )
 
 
 class Source(Protocol):
-    """A family of raw files."""
+    """A family of raw files. The defaults are those of a source without downloads."""
 
     def files(self) -> list[RemoteFile]:
-        """What to download. Empty for a source that generates its files."""
-        ...
+        """The files to download; empty for a source that generates its files."""
+        return []
 
     def generate(self, folder: Path, progress: Callable[[float], None]) -> None:
-        """Write the raw files of a generated source into a folder."""
-        ...
+        """Write the raw files of a generated source into a folder; ``progress`` gets the fraction done."""
+        return
 
     def read(self, raw: Path, bad: BadRows) -> Tables:
         """Parse the raw files. Never evaluates their content; bad lines go to ``bad``."""
-        ...

@@ -1,8 +1,8 @@
-"""Which data sets can be named, and where their files are: a table of facts, no work.
+"""The names of the data sets that can be downloaded, and the addresses of their files.
 
 Amazon Reviews 2014 (McAuley et al., SIGIR 2015; He and McAuley, WWW 2016), the 24 categories of
-https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html. The mirrors are the ones that the authors'
-own pages name. They publish no checksums, so none stand here; the first download records its own.
+https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html, and the mirrors that the authors name. They publish no
+checksums; the first download records them.
 """
 
 import re
@@ -18,32 +18,13 @@ AMAZON_2014_MIRRORS = (
 )
 """Folders that hold every file, in order of preference."""
 
-AMAZON_2014 = (
-    "Amazon_Instant_Video",
-    "Apps_for_Android",
-    "Automotive",
-    "Baby",
-    "Beauty",
-    "Books",
-    "CDs_and_Vinyl",
-    "Cell_Phones_and_Accessories",
-    "Clothing_Shoes_and_Jewelry",
-    "Digital_Music",
-    "Electronics",
-    "Grocery_and_Gourmet_Food",
-    "Health_and_Personal_Care",
-    "Home_and_Kitchen",
-    "Kindle_Store",
-    "Movies_and_TV",
-    "Musical_Instruments",
-    "Office_Products",
-    "Patio_Lawn_and_Garden",
-    "Pet_Supplies",
-    "Sports_and_Outdoors",
-    "Tools_and_Home_Improvement",
-    "Toys_and_Games",
-    "Video_Games",
-)
+_CATEGORIES = """
+    Amazon_Instant_Video Apps_for_Android Automotive Baby Beauty Books CDs_and_Vinyl Cell_Phones_and_Accessories
+    Clothing_Shoes_and_Jewelry Digital_Music Electronics Grocery_and_Gourmet_Food Health_and_Personal_Care
+    Home_and_Kitchen Kindle_Store Movies_and_TV Musical_Instruments Office_Products Patio_Lawn_and_Garden
+    Pet_Supplies Sports_and_Outdoors Tools_and_Home_Improvement Toys_and_Games Video_Games
+"""
+AMAZON_2014 = tuple(_CATEGORIES.split())
 """The categories, spelled as in the names of their files."""
 
 DATASETS: Mapping[str, Mapping[str, str]] = {
@@ -53,7 +34,7 @@ DATASETS: Mapping[str, Mapping[str, str]] = {
         for category in AMAZON_2014
     },
 }
-"""Name of a data set -> the settings of ``[source]`` that it stands for."""
+"""Name of a data set -> its settings of ``[source]``."""
 
 
 def files(category: str) -> list[RemoteFile]:
@@ -70,18 +51,18 @@ def files(category: str) -> list[RemoteFile]:
 
 
 def settings(dataset: str | None) -> Mapping[str, str]:
-    """What a data set's name stands for; a usage error that lists the names if it is none of them."""
+    """The settings of ``[source]`` of a data set. Raises a :class:`UsageError` with all names if it is unknown."""
     if dataset and dataset in DATASETS:
         return DATASETS[dataset]
     what = f"There is no data set '{dataset}' to download." if dataset else "Which data set to download?"
-    raise UsageError(
-        f"{what}{did_you_mean(dataset or '', DATASETS)}",
-        hint=f"--dataset NAME, one of: {', '.join(DATASETS)}",
-    )
+    hint = f"--dataset NAME, one of: {', '.join(DATASETS)}"
+    raise UsageError(f"{what}{did_you_mean(dataset or '', DATASETS)}", hint=hint)
 
 
-def check_name(dataset: str) -> None:
-    """Raise a :class:`UsageError` unless a text can be the name of a data set, which is a folder under the root."""
+def check_name(dataset: str | None) -> str:
+    """The name of a new data set. Raises a :class:`UsageError` if it is absent or cannot be the name of a folder."""
+    if dataset is None:
+        raise UsageError("Your own data needs a name.", hint="Add --dataset NAME")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", dataset):
-        hint = "At most 64 letters, digits, '-', '_' and '.'"
-        raise UsageError(f"'{dataset}' cannot be the name of a data set.", hint=hint)
+        raise UsageError(f"'{dataset}' cannot be the name of a data set.", hint="64 letters, digits, - _ . at most")
+    return dataset

@@ -1,12 +1,12 @@
 """Resumable download of one file over HTTP, with the standard library only.
 
-The bytes arrive in ``NAME.part``; ``NAME.part.json`` beside it says of which file they are (address, ETag
-or date, length). A kill leaves both, and the next call asks for the rest (Range, If-Range). Only a file
-that is whole, is not a web page, unpacks to its end and has the checksum that is known of it gets its name.
+The bytes are written to ``NAME.part``; ``NAME.part.json`` holds the identity of their file (address, ETag or date,
+length), so a later call requests the rest (Range, If-Range). A file is renamed to ``NAME`` if it is complete, is not a
+web page, decompresses to its end and has the known checksum.
 
-An address that cannot serve the file (404, a web page, a damaged file) is left for the next mirror; one
-that may serve it later (a stall, a cut connection, 503) is asked again after a growing pause. A server that
-ignores Range, or that has another file by now, makes the download start over, never mix two files.
+After a permanent failure (404, a web page, a damaged file) the next mirror is tried; after a temporary one (a stall, a
+cut connection, 503) the same address, with exponential backoff. If a server ignores Range or has a different file, the
+download starts over.
 """
 
 import email.utils
@@ -33,25 +33,25 @@ from genrec_cli.sources.base import RemoteFile
 
 BLOCK = 1 << 18
 ASK_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP answers after which the same address may serve the file later (RFC 9110)."""
+"""HTTP status codes of temporary failures (RFC 9110)."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server; all times in seconds."""
+    """Timeouts and retries; all times in seconds."""
 
     timeout: float = 30.0
-    """Longest silence: no connection or no byte."""
+    """Longest time without a connection or a byte."""
     retries: int = 5
-    """Failures in a row, without a new byte, after which an address is given up."""
+    """Failures in a row, without a new byte, before the next mirror."""
     pause: float = 1.0
     """First pause between two attempts; doubled each time."""
     longest: float = 60.0
-    """Longest pause, also when the server asks for more (Retry-After)."""
+    """Longest pause, also for Retry-After."""
 
 
 class _AskAgain(Exception):
-    """This address may serve the file later."""
+    """A temporary failure; ``after``: least pause in seconds."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -59,12 +59,12 @@ class _AskAgain(Exception):
 
 
 class _AskElsewhere(Exception):
-    """This address will not serve the file."""
+    """A permanent failure of an address."""
 
 
 @dataclass(frozen=True)
 class _Identity:
-    """Of which file the bytes of a part are."""
+    """The file that the bytes of a part belong to."""
 
     url: str
     validator: str | None
@@ -72,7 +72,7 @@ class _Identity:
 
 
 class _Part:
-    """The bytes that have arrived so far, and what they are bytes of."""
+    """The bytes received so far, and the identity of their file."""
 
     def __init__(self, final: Path) -> None:
         self.path = final.with_name(f"{final.name}.part")
@@ -83,18 +83,16 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def resumes(self, url: str) -> _Identity | None:
-        """What the part is of, if a download from this address can go on from it."""
+        """The identity of the part, if a download from this address can continue it."""
         try:
-            found = json.loads(self.sidecar.read_text(encoding="utf-8"))
-            known = _Identity(found["url"], found["validator"], found["total"])
-        except (OSError, ValueError, KeyError, TypeError):
+            known = _Identity(**json.loads(self.sidecar.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             return None
-        fits = known.url == url and isinstance(known.validator, str)
-        fits = fits and (known.total is None or (isinstance(known.total, int) and self.size <= known.total))
-        return known if fits and self.size else None
+        fits = known.total is None or (isinstance(known.total, int) and self.size <= known.total)
+        return known if fits and self.size and known.url == url and isinstance(known.validator, str) else None
 
     def begin(self, identity: _Identity) -> None:
-        """Start over. Old bytes go before the new identity comes: a kill between leaves no false claim."""
+        """Start over. The old bytes are deleted first, so a kill never leaves them with a new identity."""
         self.path.write_bytes(b"")
         write_atomically(self.sidecar, json.dumps(asdict(identity)).encode())
 
@@ -103,37 +101,32 @@ class _Part:
         self.sidecar.unlink(missing_ok=True)
 
 
-def fetch(file: RemoteFile, folder: Path, *, patience: Patience | None = None, way_out: str) -> str:
+def fetch(file: RemoteFile, folder: Path, *, patience: Patience | None = None, hint: str) -> str:
     """Download a file into a folder and return the address that served it.
 
-    Args:
-        way_out: what to do if it cannot be fetched; the hint of the error.
-
     Raises:
-        DownloadError: no address served the file; names each with its reason.
+        DownloadError: no address served the file; it lists each with its reason, and has the hint.
     """
-    patience = patience or Patience()
     final = folder / file.name
-    part = _Part(final)
-    tried = []
+    part, tried = _Part(final), []
     for url in file.urls:
         try:
-            _fetch_from(url, file, part, patience)
+            _fetch_from(url, file, part, patience or Patience())
             part.path.replace(final)
         except _AskElsewhere as reason:
             console.say(f"{file.name}: {url} {reason}", level=2)
             tried.append(f"  {url} {reason}")
-        except OSError as error:  # the network's are dealt with below; this one is the disk's
+        except OSError as error:  # of the disk; _transfer handles those of the network
             raise DownloadError(f"{part.path} cannot be written: {error.strerror or error}.") from None
         else:
             part.drop()
             return url
-    kept = f"\n  {part.size:,} bytes are kept in {part.path} to go on from." if part.size else ""
-    raise DownloadError(f"{file.name} could not be fetched.\n" + "\n".join(tried) + kept, hint=way_out)
+    kept = f"\n  {part.size:,} bytes are kept in {part.path} for the next call." if part.size else ""
+    raise DownloadError(f"{file.name} could not be fetched.\n" + "\n".join(tried) + kept, hint=hint)
 
 
 def damage(path: Path, sha256: str | None = None) -> str | None:
-    """What is wrong with a file's content, or None: its checksum, and a ``.gz`` must unpack to its end."""
+    """The fault of a file, or None: it is empty, a ``.gz`` that does not decompress, or has another checksum."""
     if path.stat().st_size == 0:
         return "is empty"
     if ".gz" in path.suffixes:
@@ -149,7 +142,7 @@ def damage(path: Path, sha256: str | None = None) -> str | None:
 
 
 def _fetch_from(url: str, file: RemoteFile, part: _Part, patience: Patience) -> None:
-    """Fill the part with the whole, verified file from one address."""
+    """Fill the part with the complete, verified file from one address."""
     failures, furthest = 0, part.size
     while True:
         try:
@@ -158,7 +151,7 @@ def _fetch_from(url: str, file: RemoteFile, part: _Part, patience: Patience) -> 
             if wrong is None:
                 return
             part.drop()
-            if in_one_piece:  # the file itself is bad: the same bytes would come again
+            if in_one_piece:  # the file itself is bad: a retry gives the same bytes
                 raise _AskElsewhere(f"sent a file that {wrong}")
             raise _AskAgain(f"sent pieces of which the file {wrong}")
         except _AskAgain as reason:
@@ -169,14 +162,14 @@ def _fetch_from(url: str, file: RemoteFile, part: _Part, patience: Patience) -> 
                 raise _AskElsewhere(f"{reason}; {failures} attempts") from None
             if reason.after > patience.longest:
                 raise _AskElsewhere(f"{reason} and wants {reason.after:,.0f} s of patience") from None
-            pause = min(patience.longest, patience.pause * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
-            pause = max(pause, reason.after)
+            backoff = min(patience.longest, patience.pause * 2 ** (failures - 1)) * random.uniform(0.5, 1.0)
+            pause = max(backoff, reason.after)
             console.say(f"{file.name}: the server {reason}; again in {pause:.1f} s ({failures} of {patience.retries})")
             time.sleep(pause)
 
 
 def _transfer(url: str, file: RemoteFile, part: _Part, patience: Patience) -> bool:
-    """One request: append to the part, or start it over. Returns whether the file came in one piece."""
+    """One request: append to the part, or start over. Returns whether the file was sent in one piece."""
     known = part.resumes(url)
     if known and part.size == known.total:
         return False  # killed after the last byte
@@ -187,19 +180,21 @@ def _transfer(url: str, file: RemoteFile, part: _Part, patience: Patience) -> bo
         headers |= {"Range": f"bytes={offset}-", "If-Range": known.validator}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=patience.timeout) as response:
-            seen = _identity(url, response, file)
+            served = _identity(url, response, file)
             if known and offset and response.status == 206:
-                _check_continues(response, known, seen, offset, part)
-                seen = known
+                if not _continues(response, known, served, offset):
+                    part.drop()
+                    raise _AskAgain("has another file than before")
+                served = known
             elif response.status == 200:
                 offset = 0
-                part.begin(seen)
+                part.begin(served)
             else:
                 raise _AskElsewhere(f"answered {response.status} {response.reason}")
-            _receive(response, file, part, offset, seen.total)
+            _receive(response, file, part, offset, served.total)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # the file is shorter than the part by now
+        if error.code == 416:  # the file is now shorter than the part
             part.drop()
             raise _AskAgain("has another file than before") from None
         answer = f"answered {error.code} {error.reason}"
@@ -208,33 +203,31 @@ def _transfer(url: str, file: RemoteFile, part: _Part, patience: Patience) -> bo
         raise _AskElsewhere(answer) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-            raise  # writing the part failed; asking the server again cannot help
+            raise  # the part cannot be written: a retry cannot help
         raise _network_fault(error, patience) from None
-    if seen.total is not None and part.size != seen.total:
-        raise _AskAgain(f"ended the file after {part.size:,} of {seen.total:,} bytes")
-    return offset == 0 and seen.total is not None
+    if served.total is not None and part.size != served.total:
+        raise _AskAgain(f"ended the file after {part.size:,} of {served.total:,} bytes")
+    return offset == 0 and served.total is not None
 
 
 def _receive(response: http.client.HTTPResponse, file: RemoteFile, part: _Part, offset: int, total: int | None) -> None:
-    """Write the body to the end of the part. What has arrived is on disk when the connection breaks."""
+    """Append the body to the part, block by block, so that a broken connection loses nothing."""
     options: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "desc": file.name}
     with part.path.open("ab") as out, console.progress(total=total, initial=offset, **options) as bar:
-        at_start = offset == 0
         while block := response.read1(BLOCK):
-            if at_start and file.name.endswith(".gz") and not b"\x1f\x8b".startswith(block[:2]):
+            if part.size == 0 and file.name.endswith(".gz") and not b"\x1f\x8b".startswith(block[:2]):
                 part.drop()
                 kind = response.headers.get_content_type()
                 raise _AskElsewhere(f"sent something else ({kind}: {block[:40]!r}...) in place of a gzip file")
-            at_start = False
             out.write(block)
-            out.flush()  # to the system: even a kill loses none of it
+            out.flush()  # to the operating system, so that a kill loses nothing
             bar.update(len(block))
         os.fsync(out.fileno())
 
 
 def _identity(url: str, response: http.client.HTTPResponse, file: RemoteFile) -> _Identity:
-    """Address, strong validator and length of the file that a server is about to send."""
-    if response.headers.get_content_type() == "text/html":  # a portal's or an error page, sent as a success
+    """Address, strong validator and length of the file of a response."""
+    if response.headers.get_content_type() == "text/html":  # a login or an error page with status 200
         raise _AskElsewhere("sent a web page in place of the file")
     tag = response.headers.get("ETag")
     strong = tag if tag and not tag.startswith("W/") else None  # RFC 9110, 13.1.5: If-Range takes no weak tag
@@ -245,29 +238,18 @@ def _identity(url: str, response: http.client.HTTPResponse, file: RemoteFile) ->
     return _Identity(url, strong or response.headers.get("Last-Modified"), total if total is not None else file.bytes)
 
 
-def _check_continues(
-    response: http.client.HTTPResponse, known: _Identity, seen: _Identity, offset: int, part: _Part
-) -> None:
-    """A partial answer must continue this very file at this very byte; otherwise the part is dropped."""
-    said = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said.strip())
-    same = (
-        match is not None
-        and int(match[1]) == offset
-        and (known.total is None or match[2] in ("*", str(known.total)))
-        and seen.validator in (None, known.validator)  # some servers ignore If-Range
-    )
-    if not same:
-        part.drop()
-        raise _AskAgain("has another file than before")
+def _continues(response: http.client.HTTPResponse, known: _Identity, served: _Identity, offset: int) -> bool:
+    """Whether a partial response continues the known file at the offset."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if match is None or int(match[1]) != offset or served.validator not in (None, known.validator):
+        return False  # the last: some servers ignore If-Range
+    return known.total is None or match[2] in ("*", str(known.total))
 
 
 def _retry_after(value: str | None) -> float:
-    """Seconds of a Retry-After header: a number or a date; 0 if there is none or it makes no sense."""
-    if value is None:
-        return 0.0
-    if value.strip().isdecimal():
-        return float(value)
+    """Seconds of a Retry-After header: a number or a date; 0 if it is absent or not valid."""
+    if value is None or value.strip().isdecimal():
+        return float(value or 0)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError):
@@ -275,7 +257,7 @@ def _retry_after(value: str | None) -> float:
 
 
 def _network_fault(error: Exception, patience: Patience) -> _AskAgain | _AskElsewhere:
-    """Sort what went wrong below HTTP: nobody there (go elsewhere), or broken off (ask again)."""
+    """The failure of a network error: permanent (no such server or address) or temporary (broken off)."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
         return _AskAgain(f"was silent for {patience.timeout:g} s")

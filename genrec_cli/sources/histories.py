@@ -1,4 +1,4 @@
-"""Histories and user ids from a user's own small files, for ``recommend``.
+"""Histories and user ids from small files of the caller, for ``recommend``.
 
 CSV or TSV with a header and the columns user and item (rows in order of time), or JSON lines such as
 ``{"user": "u1", "items": ["B00A", "B00B"]}``; also as gzip.
@@ -23,29 +23,31 @@ def read_histories(path: Path) -> dict[str, list[str]]:
     lines = ending in JSON_LINES
     hint = 'Each line is {"user": "u1", "items": ["B00A", "B00B"]}' if lines else "The header must be: user,item"
     reader = JsonLines() if lines else Separated(path, "\t" if ending == ".tsv" else ",")
-    there = reader.columns(path)
-    if not lines and sorted(name for name in there if name in ("user", "item")) != ["item", "user"]:
-        raise DataError(f"{path} must have the columns user and item, once; it has: {', '.join(there)}.", hint=hint)
-    bad, found = BadRows(), dict[str, list[str]]()
+    names = reader.columns(path)
+    if not lines and sorted(name for name in names if name in ("user", "item")) != ["item", "user"]:
+        raise DataError(f"{path} must have the columns user and item, once; it has: {', '.join(names)}.", hint=hint)
+    bad, histories = BadRows(), dict[str, list[str]]()
     for line, values, reason in reader.records(read_blocks(path, bad)):
         items = values.get("items") if lines else [values.get("item")]
         ids = _ids([values.get("user"), *items]) if isinstance(items, list) else None
         if reason or ids is None:
-            said = reason or ("not a history" if lines else "user and item must both be given")
-            raise DataError(f"{path}, line {line}: {said}.", hint="Close every quote" if reason and not lines else hint)
-        found.setdefault(ids[0], []).extend(ids[1:])
+            problem = reason or ("not a history" if lines else "user and item must both be given")
+            raise DataError(
+                f"{path}, line {line}: {problem}.", hint="Close every quote" if reason and not lines else hint
+            )
+        histories.setdefault(ids[0], []).extend(ids[1:])
     bad.check()
-    if not found:
+    if not histories:
         raise DataError(f"{path} holds no history.", hint=hint)
-    return found
+    return histories
 
 
 def _ids(values: list[Any]) -> list[str] | None:
-    """Values as ids, or None if one of them is none."""
+    """Values as ids, or None if one of them is not an id."""
     ids = [str(value).strip() if isinstance(value, str | int) else "" for value in values]
     try:
         "".join(ids).encode()
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # half of a surrogate pair
         return None
     return ids if all(ids) else None
 
@@ -57,8 +59,7 @@ def read_users(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not readable text: {error}.", hint="Save it as UTF-8") from None
-    users = [line.strip() for line in lines if line.strip()]
-    if not users:
+    if not (users := [line.strip() for line in lines if line.strip()]):
         raise DataError(f"{path} holds no user id.", hint="Write one raw user id per line")
     return users
 

@@ -1,4 +1,4 @@
-"""JSON lines, and other files of one record per line: a parser of single lines decides what a record is."""
+"""JSON lines, and other formats of one record per line, given a parser of single lines."""
 
 import io
 import json
@@ -14,11 +14,11 @@ from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.interactions import Columns, Record, as_rows
 from genrec_cli.sources.lines import Block, decoded, read_blocks
 
-LOOKED_AT = 1_000
+SAMPLE = 1_000
 """Records at the beginning of a file whose keys are its columns."""
 
 
-def parse_json(line: str) -> dict[str, Any]:
+def parse_json(line: str) -> Any:
     """One JSON object. Raises :class:`ValueError` with the reason."""
     try:
         value = json.loads(line)
@@ -30,32 +30,27 @@ def parse_json(line: str) -> dict[str, Any]:
 
 
 class JsonLines:
-    """One record per line.
-
-    Args:
-        parse: a line to its value; raises :class:`ValueError` with the reason.
-    """
+    """One record per line. ``parse`` gives the value of a line or raises :class:`ValueError` with the reason."""
 
     def __init__(self, parse: Callable[[str], Any] = parse_json) -> None:
         self.parse = parse
 
     def columns(self, path: Path) -> list[str]:
         """The keys of the first records that can be read, in order. Raises :class:`DataError` if none can be."""
-        records = list(islice(self.records(read_blocks(path, BadRows())), LOOKED_AT))
+        records = list(islice(self.records(read_blocks(path, BadRows())), SAMPLE))
         if records and all(record.reason for record in records):
-            raise DataError(
-                f"{path}, line {records[0].line}: {records[0].reason}.", hint="Each line is one JSON object"
-            )
+            problem = f"{path}, line {records[0].line}: {records[0].reason}."
+            raise DataError(problem, hint="Each line is one JSON object")
         return list(dict.fromkeys(key for record in records for key in record.values))
 
     def fast(self, block: Block, columns: Columns) -> pl.DataFrame | None:
-        """The rows by polars, which reads the wanted keys alone; None for blank lines and lines that it refuses."""
+        """The rows by polars, which reads only the needed keys; None for blank lines and lines that it refuses."""
         schema = {name: pl.String for name in columns[:3] if name is not None}
         try:
-            found = pl.read_ndjson(io.BytesIO(block.content), schema=schema)
+            frame = pl.read_ndjson(io.BytesIO(block.content), schema=schema)
         except pl.exceptions.PolarsError:
             return None
-        return as_rows(found, columns, block.first) if found.height == block.count() else None
+        return as_rows(frame, columns, block.first) if frame.height == block.height() else None
 
     def records(self, blocks: Iterator[Block], *, one: bool = False) -> Iterator[Record]:
         """Every line that is not blank; with ``one``, those of the first block."""

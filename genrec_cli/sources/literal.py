@@ -1,8 +1,8 @@
 """Python literals, as in Amazon's 2014 metadata (``{'asin': 'B00', 'title': "Dr. Scholl's"}``), read safely.
 
-Nothing is ever evaluated. A line that is provably simple (outside of its strings only brackets, commas,
-colons and numbers; inside only escapes that JSON has too) becomes JSON by requoting and is read by the much
-faster JSON parser. Every other line goes to :func:`ast.literal_eval`, the slow reference, which gives the same.
+Nothing is ever evaluated. A simple line (outside of its strings only brackets, commas, colons and numbers; inside only
+escapes that JSON has too) is requoted to JSON and read by the faster JSON parser. :func:`ast.literal_eval`, the slow
+reference with the same results, reads every other line.
 """
 
 import ast
@@ -12,7 +12,7 @@ import warnings
 from typing import Any
 
 LONGEST_SLOW = 2**20
-"""Characters that the slow parser takes: its syntax tree needs up to 500 bytes a character."""
+"""Characters of the longest line for the slow parser: its syntax tree needs up to 500 bytes per character."""
 
 _STRING = re.compile(r"""('[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")""")
 _SIMPLE_OUTSIDE = re.compile(r"[{}\[\]:, \t\n0-9.eE+-]*")
@@ -20,18 +20,18 @@ _SPECIAL = re.compile(r'\\x([0-9a-fA-F]{2})|\\(.)|"')
 
 
 def parse_literal(line: str) -> Any:
-    """The value of a line. Raises :class:`ValueError` if it is no literal: a call, a name, cut off."""
+    """The value of a line. Raises :class:`ValueError` if it is not a literal, for example a call or a name."""
     text = _as_json(line)
     if text is not None:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            pass  # adjacent strings, a trailing comma, a tab in a string: fine in Python
+            pass  # adjacent strings, a trailing comma, a tab in a string: valid in Python
     return parse_literal_slowly(line)
 
 
 def parse_literal_slowly(line: str) -> Any:
-    """The same by :func:`ast.literal_eval` alone: the reference for the fast path."""
+    """The reference for the fast path: :func:`ast.literal_eval` alone."""
     if len(line) > LONGEST_SLOW:
         raise ValueError(f"not a plain literal and longer than {LONGEST_SLOW:,} characters")
     try:
@@ -67,10 +67,7 @@ def _as_json(line: str) -> str | None:
 
 def _requoted(string: str) -> str:
     """A quoted Python string as a JSON string. Raises ValueError for an escape that JSON does not have."""
-    body = string[1:-1]
-    if "\\" in body or '"' in body:
-        body = _SPECIAL.sub(_json_escape, body)
-    return f'"{body}"'
+    return f'"{_SPECIAL.sub(_json_escape, string[1:-1])}"'
 
 
 def _json_escape(match: re.Match[str]) -> str:

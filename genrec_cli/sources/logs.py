@@ -1,32 +1,35 @@
-"""Your own data: an interactions file and, if you have one, an items file.
+"""Your own data: an interactions file and an optional items file.
 
-CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names are options. All columns of the
-items file but the id set_group text fields under their own names.
+CSV, TSV, Parquet and JSON lines, the text formats also as gzip. Column names are options. All columns of the items
+file except the id become text fields under their names.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import polars as pl
 
 from genrec_cli import console
 from genrec_cli.config import Section
 from genrec_cli.errors import DataError, refuse_special
-from genrec_cli.sources.base import BadRows, RemoteFile, Tables
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from genrec_cli.sources.interactions import Reader, Record
+from genrec_cli.sources.base import BadRows, Source, Tables
+from genrec_cli.sources.columnar import parquet_columns, parquet_interactions, parquet_records
+from genrec_cli.sources.interactions import Columns, Reader, Record, read_interactions
+from genrec_cli.sources.json_lines import JsonLines
+from genrec_cli.sources.lines import read_blocks
+from genrec_cli.sources.records import item_table
+from genrec_cli.sources.separated import Separated
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
 TIME = "timestamp"
-"""Time column that is used when none is named; without it the order of the rows is the time."""
+"""Default time column; without it the order of the rows is the time."""
 
 
-class Logs:
+class Logs(Source):
     """Files in general formats."""
 
     class Config(Section):
@@ -46,45 +49,32 @@ class Logs:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def files(self) -> list[RemoteFile]:
-        """Nothing to download."""
-        return []
-
-    def generate(self, folder: Path, progress: Callable[[float], None]) -> None:
-        """Nothing: the files are yours."""
-
     def read(self, raw: Path, bad: BadRows) -> Tables:
-        """Read ``interactions.*`` and, if there, ``items.*`` of a folder."""
-        found = {name: sorted(raw.glob(f"{name}.*")) for name in ("interactions", "items")}
-        for name, paths in found.items():
-            if len(paths) > 1 or (name == "interactions" and not paths):
-                raise DataError(f"{raw} has to hold one file {name}.*, not {len(paths)}.")
-        return self.read_files(found["interactions"][0], next(iter(found["items"]), None), bad)
+        """Read ``interactions.*`` and the optional ``items.*`` of a folder."""
+        paths = {name: sorted(raw.glob(f"{name}.*")) for name in ("interactions", "items")}
+        for name, found in paths.items():
+            if len(found) > 1 or (name == "interactions" and not found):
+                raise DataError(f"{raw} has to hold one file {name}.*, not {len(found)}.")
+        return self.read_files(paths["interactions"][0], next(iter(paths["items"]), None), bad)
 
     def read_files(self, interactions: Path, items: Path | None, bad: BadRows) -> Tables:
-        """Read the two files. A missing column is a :class:`DataError` that names it and those there are."""
-        from genrec_cli.sources.records import item_table
-
+        """Read the two files. Raises a :class:`DataError` for a missing column, with the columns of the file."""
         log = self._interactions(interactions, bad)
         if items is None:
             return Tables(log, None)
-        table = item_table(self._records(items, bad), self.config.item_id_col, items, bad)
-        return Tables(log, table.lazy())
+        return Tables(log, item_table(self._records(items, bad), self.config.item_id_col, items, bad).lazy())
 
-    def _interactions(self, path: Path, bad: BadRows) -> "Iterator[pl.DataFrame]":
-        from genrec_cli.sources.columnar import parquet_interactions
-        from genrec_cli.sources.interactions import Columns, read_interactions
-
+    def _interactions(self, path: Path, bad: BadRows) -> Iterator[pl.DataFrame]:
         reader, present = _opened(path)
         config = self.config
-        require(path, present, config.user_col, "--user-col")
-        require(path, present, config.item_col, "--item-col")
         time = config.time_col or (TIME if TIME in present else None)
-        if time is not None:
-            require(path, present, time, "--time-col")
-        elif set(present) - {config.user_col, config.item_col}:
+        needed = {"--user-col": config.user_col, "--item-col": config.item_col, "--time-col": time}
+        for option, column in needed.items():
+            if column is not None:
+                require(path, present, column, option)
+        if time is None and set(present) - {config.user_col, config.item_col}:
             console.warn(
-                f"{path} has no column '{TIME}': the order of its rows is taken as time. "
+                f"{path} has no column '{TIME}': the order of its rows is used as time. "
                 f"Its columns: {_listed(present)}; --time-col NAME names one."
             )
         columns = Columns(config.user_col, config.item_col, time, config.time_unit)
@@ -92,23 +82,16 @@ class Logs:
             return parquet_interactions(path, columns, bad)
         return read_interactions(path, reader, columns, bad)
 
-    def _records(self, path: Path, bad: BadRows) -> "Iterator[Record]":
-        from genrec_cli.sources.columnar import parquet_records
-        from genrec_cli.sources.lines import read_blocks
-
+    def _records(self, path: Path, bad: BadRows) -> Iterator[Record]:
         reader, present = _opened(path)
-        once = Counter(filter(None, present))
-        for name in (self.config.item_id_col, *(name for name, count in once.items() if count > 1)):
+        repeated = (name for name, count in Counter(filter(None, present)).items() if count > 1)
+        for name in (self.config.item_id_col, *repeated):
             require(path, present, name, "--item-id-col")
         return parquet_records(path) if reader is None else reader.records(read_blocks(path, bad))
 
 
-def _opened(path: Path) -> "tuple[Reader | None, list[str]]":
+def _opened(path: Path) -> tuple[Reader | None, list[str]]:
     """The reader of a text file (None: it is Parquet) and the columns: a header, a schema, or keys of JSON objects."""
-    from genrec_cli.sources.columnar import parquet_columns
-    from genrec_cli.sources.json_lines import JsonLines
-    from genrec_cli.sources.separated import Separated
-
     kind = format_of(path)
     refuse_special(path)
     if not path.exists():
@@ -120,7 +103,7 @@ def _opened(path: Path) -> "tuple[Reader | None, list[str]]":
 
 
 def format_of(path: Path) -> str:
-    """The ending that says the format, without ``.gz``. Raises :class:`DataError` for any other."""
+    """The ending of a file name without ``.gz``. Raises a :class:`DataError` for an unknown format."""
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     known = (*SEPARATORS, *PARQUET, *JSON_LINES)
     if ending not in known or (path.suffix == ".gz" and ending in PARQUET):
@@ -129,18 +112,20 @@ def format_of(path: Path) -> str:
 
 
 def require(path: Path, present: list[str], column: str, option: str) -> None:
-    """Raise a :class:`DataError` that names the columns there are, unless ``column`` is one of them, and once."""
+    """Raise a :class:`DataError` with the names of the columns unless exactly one of them is ``column``."""
     if not present:
         raise DataError(f"{path} has no column '{column}'. Its columns: none: the file is empty.")
     if column not in present:
-        there = f"{path} has no column '{column}'. Its columns: {_listed(present)}."
+        problem = f"{path} has no column '{column}'. Its columns: {_listed(present)}."
         if len(present) == 1 and any(other in present[0] for other in ";\t|,"):
-            raise DataError(there, hint="Separate .csv by commas and .tsv by tabs")
-        raise DataError(there, hint=f"{option} NAME sets it")
+            raise DataError(problem, hint="Separate .csv by commas and .tsv by tabs")
+        raise DataError(problem, hint=f"{option} NAME sets it")
     if present.count(column) > 1:
         raise DataError(f"{path} has {present.count(column)} columns '{column}'.", hint="Name each column once")
 
 
-def _listed(names: list[str], most: int = 30) -> str:
-    """Names of columns, shortened where there are many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+def _listed(names: list[str], limit: int = 30) -> str:
+    """At most ``limit`` names of columns, at most 100 characters of each."""
+    return ", ".join(name[:100] for name in names[:limit]) + (
+        f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    )

@@ -1,14 +1,14 @@
-"""CSV and TSV, plain or gzip, block by block: by columns where a block is sound, else record by record.
+"""CSV and TSV, plain or gzip, block by block: a columnar parser for regular blocks, :mod:`csv` for the others.
 
-The careful reader (:mod:`csv`) knows the line of each record and the reason why one is bad; it takes quoted
-line breaks and never holds a line longer than the limit.
+:mod:`csv` reads record by record. It gives the line of each record and the reason why one is bad, and it accepts line
+breaks within quotes.
 """
 
 import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -21,61 +21,52 @@ from genrec_cli.sources.lines import LONGEST, Block, decoded, read_blocks
 UNCLOSED = "in a quote that is not closed"
 
 
-class _Row(NamedTuple):
-    """A record of the file: its first line and its cells, or the reason why it is bad."""
-
-    line: int
-    cells: list[str]
-    reason: str | None = None
+_Row: TypeAlias = tuple[int, list[str], str | None]
+"""A record of the file: its first line, its cells, and the reason if it is bad."""
 
 
 class Separated:
-    """A file whose first record is the header.
-
-    Raises:
-        DataError: the header cannot be read.
-    """
+    """A file whose first record is the header. Raises a :class:`DataError` if the header cannot be read."""
 
     def __init__(self, path: Path, separator: str) -> None:
         self.separator = separator
-        header = next(self._rows(read_blocks(path, BadRows())), _Row(1, []))
-        if header.reason:
-            raise DataError(f"{path}: the header cannot be read: {header.reason}.", hint="Save the file as UTF-8")
-        self.line, self.header = header.line, header.cells
+        self.line, self.header, reason = next(self._rows(read_blocks(path, BadRows())), (1, [], None))
+        if reason:
+            raise DataError(f"{path}: the header cannot be read: {reason}.", hint="Save the file as UTF-8")
 
     def columns(self, path: Path) -> list[str]:
         """The cells of the header; empty for an empty file."""
         return self.header
 
     def fast(self, block: Block, columns: Columns) -> pl.DataFrame | None:
-        """The rows of a block by the columnar parser, or None if it refuses the block or the careful one might."""
-        content, begins = block.content, block.first == self.line
+        """The rows of a block by the columnar parser, or None if one of the two parsers might refuse a line of it."""
+        content, header_rows = block.content, int(block.first == self.line)
         if block.first < self.line or b"\0" in content or not _regular(content, self.separator, len(self.header)):
             return None
         places = sorted({self.header.index(name) for name in columns[:3] if name is not None})
-        source, of = io.BytesIO(content), self.separator
+        options: dict[str, Any] = {
+            "separator": self.separator,
+            "has_header": False,
+            "skip_rows": header_rows,
+            "infer_schema": False,
+        }
         try:
-            found = pl.read_csv(
-                source, separator=of, has_header=False, skip_rows=begins, columns=places, infer_schema=False
-            )
+            frame = pl.read_csv(io.BytesIO(content), columns=places, **options)
         except pl.exceptions.PolarsError:
             return None
-        if found.height != block.count() - begins:  # blank lines, or line breaks within quotes
+        if frame.height != block.height() - header_rows:  # blank lines, or line breaks within quotes
             return None
-        found.columns = [self.header[place] for place in places]
-        return as_rows(found, columns, first=block.first + begins)
+        frame.columns = [self.header[place] for place in places]
+        return as_rows(frame, columns, first=block.first + header_rows)
 
     def records(self, blocks: Iterator[Block], *, one: bool = False) -> Iterator[Record]:
-        """Every record behind the header; with ``one``, those that begin in the first block."""
+        """Every record after the header; with ``one``, those that begin in the first block."""
         for line, cells, reason in self._rows(blocks, width=len(self.header), one=one):
             if line != self.line:
                 yield Record(line, {} if reason else dict(zip(self.header, cells, strict=True)), reason)
 
     def _rows(self, blocks: Iterator[Block], *, width: int | None = None, one: bool = False) -> Iterator[_Row]:
-        """Every record, a header too.
-
-        Each line of a bad record is a bad row of its own, and so is a line that is no text.
-        """
+        """Every record, including the header. Each line of a bad record and each line that is not text is a bad row."""
         taken: list[int] = []
         refused: list[_Row] = []
 
@@ -85,7 +76,7 @@ class Separated:
                     try:
                         text = decoded(line) + "\n"
                     except ValueError as error:
-                        refused.append(_Row(number, [], str(error)))
+                        refused.append((number, [], str(error)))
                     else:
                         taken.append(number)
                         yield text
@@ -107,9 +98,9 @@ class Separated:
             refused.clear()
             width = width or len(cells)
             if reason is None and len(cells) != width:
-                reason = "another number of columns than the header"
+                reason = "another count of columns than the header"
             for line in taken if reason else taken[:1]:
-                yield _Row(line, cells, reason)
+                yield line, cells, reason
 
 
 def _regular(content: bytes, separator: str, width: int) -> bool:

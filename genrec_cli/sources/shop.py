@@ -1,8 +1,7 @@
-"""The synthetic shop: its shelves, what follows what, how popular each item is, and its metadata.
+"""The synthetic shop: its items, their planted successors, their popularity and their metadata.
 
-A product line is one brand and series that spans every role of its scenario; an item is a line's product
-for one role. Items of a role are substitutes, items of a scenario are complements, and an item's planted
-successor is its own line's product for the next role.
+A product line is one brand and series with one item per role of its scenario. Items of a role are substitutes, items of
+a scenario are complements. The planted successor of an item is the item of its line for the next role.
 """
 
 import html
@@ -15,23 +14,23 @@ from typing import NamedTuple
 import numpy as np
 
 WORDS = Path(__file__).with_name("shop.toml")
-"""The words: names of product lines, and scenarios with their roles."""
+"""Names of product lines, and scenarios with their roles."""
 INTENTS = 20
 """Scenarios in :data:`WORDS`."""
 
 ENTRY_DECAY = 3.0
 """Entering a scenario at a role is this many times less likely than at the role before it."""
 HEAD = 0.1
-"""Flattens the head of the Zipf law: weight of rank r of I items = (r + HEAD * I) ** -popularity. A pure
-Zipf head would put the same few items into every history."""
+"""Flattens the head of the Zipf law: weight of rank r of I items = (r + HEAD * I) ** -popularity. With the plain law
+the same few items would be in every history."""
 MISSING = {"brand": 0.15, "price": 0.2, "description": 0.1}
 """Fraction of items whose metadata lack the field."""
 BRAND_TIERS = (0.7, 0.85, 1.0, 1.25, 1.6)
-"""What the brands of a scenario ask, relative to the middle price, from cheap to dear."""
+"""Prices of the brands of a scenario, from cheap to expensive, relative to the middle price."""
 
 
 class Role(NamedTuple):
-    """A place in a scenario: its name, the product's noun, its category, a middle price, variants."""
+    """A step of a scenario: name, noun of the product, category, middle price, variants."""
 
     name: str
     noun: str
@@ -41,7 +40,7 @@ class Role(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A latent intent: a purpose that one buys for, role after role."""
+    """A latent intent: a purpose of buying, role after role."""
 
     name: str
     department: str
@@ -59,19 +58,19 @@ def words() -> tuple[list[Scenario], list[str]]:
 
 
 class Shop(NamedTuple):
-    """The catalog in shelf order: by intent, then role, then product line. A shelf is one role's items."""
+    """The items by intent, then role, then product line. The items of one role are a shelf."""
 
     intent_I: np.ndarray
     role_I: np.ndarray
     line_I: np.ndarray
     number_I: np.ndarray
-    """Number in the item's raw id: a permutation, so that ids tell nothing."""
+    """Number in the raw id: a permutation, so that ids hold no information."""
     successor_I: np.ndarray
     """Item of the next role in the same line; -1 if there is none."""
     next_IE: np.ndarray
-    """First item of the next role's shelf and the end of that shelf; equal after the last role."""
+    """Begin and end of the shelf of the next role; equal after the last role."""
     popular: np.ndarray
-    """Cumulative popularity, I + 1 edges, as :func:`draw` wants it."""
+    """Cumulative popularity for :func:`draw`, I + 1 edges."""
     entry: np.ndarray
     """The same for entering a scenario."""
 
@@ -81,7 +80,7 @@ class Shop(NamedTuple):
 
 
 def build_shop(items: int, intents: int, popularity: float, rng: np.random.Generator) -> Shop:
-    """Fill the shelves line by line until there are enough items, and link each item to its successor.
+    """Fill the shelves line by line up to the count of items, and link each item to its successor.
 
     ``items`` must be at least the number of roles of the first ``intents`` scenarios.
     """
@@ -91,19 +90,14 @@ def build_shop(items: int, intents: int, popularity: float, rng: np.random.Gener
     shelf_order = np.lexsort((line_I, slot_I))
     line_I, slot_I = line_I[shelf_order], slot_I[shelf_order]
     intent_I, role_I = slots[slot_I].T
-
     goes_on_S = np.append(slots[1:, 0] == slots[:-1, 0], False)
     edge_S = np.searchsorted(slot_I, np.arange(len(slots) + 1))
-    next_IE = np.where(
-        goes_on_S[slot_I, None],
-        np.stack([edge_S[slot_I + 1], edge_S[np.minimum(slot_I + 2, len(slots))]], 1),
-        0,
-    )
-    # A shelf holds its lines 0, 1, 2, ... in order, so a line stands at the same place on every shelf.
+    shelf_IE = np.stack([edge_S[slot_I + 1], edge_S[np.minimum(slot_I + 2, len(slots))]], 1)
+    next_IE = np.where(goes_on_S[slot_I, None], shelf_IE, 0)
+    # A shelf holds its lines 0, 1, 2, ... in order, so a line has the same place on every shelf.
     same_line_I = next_IE[:, 0] + line_I
     successor_I = np.where(same_line_I < next_IE[:, 1], same_line_I, -1)
-
-    # Popularity belongs to a whole line, so that walking along lines keeps the skew.
+    # All items of a line have similar popularity, so that histories along lines keep the skew.
     line_rank = rng.permutation(intents * (line_I.max() + 1))
     rank_I = np.empty(items)
     rank_I[np.lexsort((role_I, line_rank[line_I * intents + intent_I]))] = np.arange(items)
@@ -119,7 +113,7 @@ def draw(edges: np.ndarray, low_N: np.ndarray, high_N: np.ndarray, rng: np.rando
 
 
 def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
-    """One Python literal an item, by raw id, with the gaps and entities of real metadata."""
+    """One Python literal per item, by raw id, with missing fields and HTML entities like real metadata."""
     count = shop.intent_I.size
     style_I, variant_I, partner_I = rng.integers(0, 1 << 30, (3, count)).tolist()
     spread_I = np.exp(rng.normal(0, 0.15, count)).tolist()
@@ -131,8 +125,7 @@ def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
         role = scenario.roles[role_I[i]]
         others = [other for other in scenario.roles if other is not role]
         tier = line_I[i] % len(scenario.brands)
-        brand = scenario.brands[tier]
-        series = _series(intent_I[i], line_I[i])
+        brand, series = scenario.brands[tier], _series(intent_I[i], line_I[i])
         variant = role.variants[variant_I[i] % len(role.variants)]
         title = (
             f"{brand} {series} {role.noun}, {variant}",
@@ -156,7 +149,7 @@ def meta_lines(shop: Shop, rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def _series(intent: int, line: int) -> str:
-    """The name of a product line; a brand never has two of the same name."""
+    """The name of a product line, unique within its brand."""
     scenarios, series = words()
     round_, tier = divmod(line, len(scenarios[intent].brands))
     generation, place = divmod(round_, len(series))
@@ -165,5 +158,5 @@ def _series(intent: int, line: int) -> str:
 
 
 def _escape(text: str) -> str:
-    """HTML entities as they stand in the original files."""
+    """HTML entities as in the original files."""
     return html.escape(text).replace("&#x27;", "&#39;")

@@ -1,51 +1,48 @@
 """A generated shop with planted structure and a label on every interaction.
 
-The plan: a user enters a *scenario* (the latent intent, such as photography) at an item drawn by
-popularity, mostly in its first role, and goes on role by role (camera body, tripod, bag, ...), keeping to
-the same product line with probability ``LOYALTY`` and otherwise taking a substitute of the next role.
-After the last role, or with probability ``switch``, another scenario begins. Two things break the plan:
+The plan: a user enters a *scenario* (the latent intent, such as photography) at an item drawn by popularity, mostly in
+its first role, and continues role by role (camera body, tripod, bag, ...): with probability ``LOYALTY`` with the same
+product line, otherwise with a substitute of the next role. After the last role, or with probability ``switch``,
+another scenario begins. Two kinds of interactions do not follow the plan:
 
-* with probability ``noise`` an interaction is drawn by popularity from the whole shop, and the plan goes
-  on afterwards as if nothing had been bought;
-* any other interaction follows the plan with probability ``order``, and otherwise jumps to an item drawn
-  by popularity, from where the plan goes on.
+* with probability ``noise`` an interaction is drawn by popularity from the whole shop, and the plan does not change;
+* any other interaction follows the plan with probability ``order``, and otherwise jumps to an item drawn by
+  popularity, from which the plan continues.
 
-So at order 1 the next item is readable from the history, and at order 0 every interaction is the same
-independent draw by popularity: nothing can beat a popularity model but leaving out what the user already
-has, since no user takes an item twice.
+At order 1 the history determines the next item up to these draws. At order 0 all interactions are independent draws by
+popularity: no model beats popularity without the items of the history, since no user takes an item twice.
 
-The files have the layout of Amazon Reviews 2014, so that the same reader parses them; ``labels.parquet``
-lies beside them. Same configuration, same bytes.
+The files have the layout and the reader of Amazon Reviews 2014, with ``labels.parquet`` beside them. The same
+configuration gives the same bytes.
 """
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from genrec_cli.config import Section, Seed
 from genrec_cli.errors import ConfigError
-from genrec_cli.sources.base import BadRows, RemoteFile, Tables
+from genrec_cli.sources.amazon import read_amazon
+from genrec_cli.sources.base import BadRows, Source, Tables
 from genrec_cli.sources.shop import INTENTS, Shop, build_shop, draw, meta_lines, words
-
-if TYPE_CHECKING:
-    import polars as pl
 
 REVIEWS = "reviews_Synthetic_5.json.gz"
 META = "meta_Synthetic.json.gz"
 LABELS = "labels.parquet"
 
 SHORTEST = 5
-"""Interactions of the shortest history: the user side of the 5-core."""
+"""Interactions of the shortest history, as in a 5-core."""
 LOYALTY = 0.75
-"""Probability that a step of the plan stays in its product line; otherwise a substitute is taken."""
+"""Probability that a step of the plan stays in its product line."""
 SAME_DAY = 0.4
-"""Fraction of interactions on the day of the one before, as ties in time are common in real logs."""
+"""Fraction of interactions on the day of the previous one; real logs have many ties in time."""
 STARS = (0.05, 0.05, 0.1, 0.25, 0.55)
-"""Shares of the ratings 1 to 5; they carry no signal."""
+"""Fractions of the ratings 1 to 5; they carry no signal."""
 EPOCH = 1_262_304_000
 """First day of the log: 2010-01-01 in Unix seconds."""
 DAY = 86_400
@@ -55,13 +52,13 @@ REVIEW = {
     "stars": '", "overall": ',
     "time": '.0, "unixReviewTime": ',
 }
-"""What stands before each value of a review; the ids need no escaping."""
+"""The text before each value of a review; the ids need no escaping."""
 BLOCK = 50_000
-"""Users walked, or lines written, at a time: bounds the memory."""
+"""Users generated, or lines written, at a time."""
 
 
 class Config(Section):
-    """The dials of the synthetic shop."""
+    """Settings of the synthetic shop."""
 
     name: Literal["synthetic"] = "synthetic"
     """Name of the source."""
@@ -87,46 +84,37 @@ class Config(Section):
     """Seed of everything random."""
 
 
-class Synthetic:
-    """The source ``synthetic``: nothing to download, everything to generate."""
+class Synthetic(Source):
+    """The source ``synthetic``, which generates its files."""
 
-    Config = Config
+    Config: TypeAlias = Config
 
-    def __init__(self, config: Config) -> None:
-        """Raises ConfigError if the catalog is too small for the intents or for the histories."""
+    def __init__(self, config: "Config") -> None:
+        """Raises :class:`ConfigError` if the catalog is too small for the intents or for the histories."""
         roles = sum(len(scenario.roles) for scenario in words()[0][: config.intents])
         needed = max(roles, int(np.ceil(8 * config.mean_length)))
         if config.items < needed:
             raise ConfigError(
                 f"source.items: {config.items} items are too few for the {roles} roles of {config.intents} "
                 f"intents and for histories of {config.mean_length:g} different items.",
-                hint=f"--set source.items={needed}    or less of source.intents or source.mean_length",
+                hint=f"--set source.items={needed}    or lower source.intents or source.mean_length",
             )
         self.config = config
 
-    def files(self) -> list[RemoteFile]:
-        """Nothing to download."""
-        return []
-
     def generate(self, folder: Path, progress: Callable[[float], None]) -> None:
-        """Write reviews, metadata and labels into ``folder``; ``progress`` gets the share done, 0 to 1."""
-        # Streams of their own: with more users, the shop stays the same.
+        """Write reviews, metadata and labels into ``folder``; ``progress`` gets the fraction done."""
+        # Separate generators: the shop does not depend on the count of users.
         shop_rng, words_rng, log_rng = np.random.default_rng(self.config.seed).spawn(3)
         shop = build_shop(self.config.items, self.config.intents, self.config.popularity, shop_rng)
         _write(folder / META, meta_lines(shop, words_rng))
-        log = _sample_log(shop, self.config, log_rng, lambda share: progress(0.6 * share))
-        _write(folder / REVIEWS, _review_lines(shop, log, lambda share: progress(0.6 + 0.35 * share)))
+        log = _sample_log(shop, self.config, log_rng, lambda done: progress(0.6 * done))
+        _write(folder / REVIEWS, _review_lines(shop, log, lambda done: progress(0.6 + 0.35 * done)))
         _labels(shop, log).write_parquet(folder / LABELS, compression="zstd")
         progress(1.0)
 
     def read(self, raw: Path, bad: BadRows) -> Tables:
-        """Parse the files with the reader of Amazon 2014, whose layout they have."""
-        from genrec_cli.sources.amazon import read_amazon
-
+        """Parse the files with the reader of Amazon 2014."""
         return read_amazon(raw, bad)
-
-
-# ---- the log -------------------------------------------------------------------------------------------
 
 
 class Log(NamedTuple):
@@ -141,9 +129,8 @@ class Log(NamedTuple):
 
 
 def _sample_log(shop: Shop, config: Config, rng: np.random.Generator, progress: Callable[[float], None]) -> Log:
-    """Walk every user through the shop, a block of users at a time, and sort the rows like a real log."""
-    # Never more than a quarter of the shop, so that drawing something new stays quick.
-    longest = shop.intent_I.size // 4
+    """Generate the histories, a block of users at a time, and sort the rows by day."""
+    longest = shop.intent_I.size // 4  # so that drawing a new item needs few attempts
     extra = rng.geometric(1 / (config.mean_length - SHORTEST + 1), config.users) - 1
     length_U = np.minimum(SHORTEST + extra, longest)
     walks = []
@@ -155,8 +142,7 @@ def _sample_log(shop: Shop, config: Config, rng: np.random.Generator, progress: 
         user_N = np.repeat(np.arange(first, first + length_B.size), length_B)
         walks.append((user_N, item_BT[filled_BT], day_N, transition_BT[filled_BT], noise_BT[filled_BT]))
         progress((first + length_B.size) / config.users)
-    columns = [np.concatenate(column) for column in zip(*walks, strict=True)]
-    user_N, item_N, day_N, transition_N, noise_N = columns
+    user_N, item_N, day_N, transition_N, noise_N = (np.concatenate(column) for column in zip(*walks, strict=True))
     order = np.argsort(day_N, kind="stable")
     stars_N = rng.choice(np.arange(1, 6), order.size, p=STARS)
     return Log(user_N[order], item_N[order], day_N[order], stars_N, transition_N[order], noise_N[order])
@@ -165,33 +151,27 @@ def _sample_log(shop: Shop, config: Config, rng: np.random.Generator, progress: 
 def _walk(
     shop: Shop, config: Config, length_B: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Histories of a block of users, one position at a time for all of them.
-
-    Returns ``item_BT`` (-1 after the end), ``transition_BT`` and ``noise_BT``.
-    """
+    """``item_BT`` (-1 after the end), ``transition_BT`` and ``noise_BT`` of a block of users, position by position."""
     shape = (length_B.size, int(length_B.max()))
     item_BT = np.full(shape, -1, np.int32)
     transition_BT, noise_BT = np.zeros(shape, bool), np.zeros(shape, bool)
-    at_B = np.full(length_B.size, -1)  # where the plan stands: the last item that was not noise
-    several = config.intents > 1
+    at_B = np.full(length_B.size, -1)  # position in the plan: the last item that was not noise
     for t in range(shape[1]):
         users = np.flatnonzero(length_B > t)
-        own, at = item_BT[users, :t], at_B[users]
+        taken, at = item_BT[users, :t], at_B[users]
         intent = np.where(at >= 0, shop.intent_I[at], -1)
         noise = rng.random(users.size) < config.noise
         planned = ~noise & (rng.random(users.size) < config.order)
         stays = planned & (at >= 0) & (rng.random(users.size) >= config.switch)
-
         item = np.full(users.size, -1)
         rows = np.flatnonzero(stays)
         step = _next_role(shop, at[rows], rng)
-        fresh = (step >= 0) & ~(own[rows] == step[:, None]).any(1)
+        fresh = (step >= 0) & ~(taken[rows] == step[:, None]).any(1)
         item[rows[fresh]] = step[fresh]
         rows = np.flatnonzero(planned & (item < 0))
-        item[rows] = _draw_new(shop, shop.entry, own[rows], intent[rows] if several else None, rng)
+        item[rows] = _draw_new(shop, shop.entry, taken[rows], intent[rows] if config.intents > 1 else None, rng)
         rows = np.flatnonzero(~planned)
-        item[rows] = _draw_new(shop, shop.popular, own[rows], None, rng)
-
+        item[rows] = _draw_new(shop, shop.popular, taken[rows], None, rng)
         item_BT[users, t], noise_BT[users, t] = item, noise
         transition_BT[users, t] = ~noise & (shop.intent_I[item] != intent)
         at_B[users] = np.where(noise, at, item)
@@ -207,14 +187,14 @@ def _next_role(shop: Shop, at_N: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def _draw_new(
-    shop: Shop, edges: np.ndarray, own_NT: np.ndarray, avoid_N: np.ndarray | None, rng: np.random.Generator
+    shop: Shop, edges: np.ndarray, taken_NT: np.ndarray, avoid_N: np.ndarray | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw an item for each row that its user does not own yet, outside the intent ``avoid_N`` if given."""
-    item_N = np.empty(len(own_NT), np.int64)
-    left = np.arange(len(own_NT))
+    """Draw an item per row that is not in ``taken_NT``, and not of the intent ``avoid_N`` if given."""
+    item_N = np.empty(len(taken_NT), np.int64)
+    left = np.arange(len(taken_NT))
     while left.size:
         item = draw(edges, np.zeros(left.size, np.int64), np.full(left.size, edges.size - 1), rng)
-        refused = (own_NT[left] == item[:, None]).any(1)
+        refused = (taken_NT[left] == item[:, None]).any(1)
         if avoid_N is not None:
             refused |= shop.intent_I[item] == avoid_N[left]
         item_N[left] = item
@@ -223,33 +203,23 @@ def _draw_new(
 
 
 def _days(filled_BT: np.ndarray, days: int, rng: np.random.Generator) -> np.ndarray:
-    """A day for every position, never decreasing: some on the same day, the rest spread over the user's stay.
-
-    Days are independent of the items: time tells nothing that the order does not.
-    """
+    """A day per position, ascending and independent of the items: the gaps are 0 or exponential."""
     gap_BT = rng.exponential(size=filled_BT.shape) * (rng.random(filled_BT.shape) >= SAME_DAY) * filled_BT
     since_BT = np.cumsum(gap_BT, axis=1)
     start_B, stay_B = rng.random((2, len(filled_BT)))
-    share_BT = since_BT / np.maximum(since_BT[:, -1:], 1e-9)
-    at_BT = start_B[:, None] + (1 - start_B[:, None]) * stay_B[:, None] * share_BT
+    fraction_BT = since_BT / np.maximum(since_BT[:, -1:], 1e-9)
+    at_BT = start_B[:, None] + (1 - start_B[:, None]) * stay_B[:, None] * fraction_BT
     return np.minimum(at_BT * days, days - 1).astype(np.int64)
 
 
-# ---- the files -----------------------------------------------------------------------------------------
-
-
-def _names(shop: Shop, log: Log) -> "pl.DataFrame":
+def _names(shop: Shop, log: Log) -> pl.DataFrame:
     """Raw ids of user and item for each row."""
-    import polars as pl
-
     user = pl.Series("user", log.user_N + 1).cast(pl.String).str.zfill(7)
     return pl.DataFrame({"user": "U" + user, "item": pl.Series("item", shop.asin_I).gather(log.item_N)})
 
 
 def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> Iterator[bytes]:
-    """The reviews as JSON lines, many lines in each piece."""
-    import polars as pl
-
+    """The reviews as JSON lines, :data:`BLOCK` lines at a time."""
     names = _names(shop, log).with_columns(stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N))
     for first, piece in zip(range(0, names.height, BLOCK), names.iter_slices(BLOCK), strict=True):
         values = (part for name, before in REVIEW.items() for part in (pl.lit(before), name))
@@ -258,10 +228,8 @@ def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> It
         progress((first + piece.height) / names.height)
 
 
-def _labels(shop: Shop, log: Log) -> "pl.DataFrame":
-    """What was planted, row by row. Intent and role are the item's own, also where the row is noise."""
-    import polars as pl
-
+def _labels(shop: Shop, log: Log) -> pl.DataFrame:
+    """The labels of all rows. Intent and role are those of the item, also where the row is noise."""
     scenarios, _ = words()
     roles = [(scenario.name, role.name) for scenario in scenarios for role in scenario.roles]
     first_role = np.cumsum([0] + [len(scenario.roles) for scenario in scenarios])
@@ -278,7 +246,7 @@ def _labels(shop: Shop, log: Log) -> "pl.DataFrame":
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    """Gzip without a file name or time in its header, so that equal content is equal bytes."""
+    """Write gzip without file name and time in its header: equal content gives equal bytes."""
     with path.open("wb") as stream, gzip.GzipFile("", "wb", 6, stream, mtime=0) as packed:
         for piece in pieces:
             packed.write(piece)

@@ -1,10 +1,10 @@
 """download: fetch, copy or generate the raw files of a data set.
 
-The key of a raw artifact hashes the ``[source]`` settings alone: two mirrors, or files fetched by hand, give the same
-artifact. The digest hashes the content: if the files change, everything made from the old ones is stale.
+The key of a raw artifact hashes the ``[source]`` settings only, so all mirrors give the same artifact. The digest
+hashes the content: if the files change, everything made from the old ones is stale.
 
-``SHA256SUMS`` lists every file that is complete. It survives a kill and a damaged manifest: a file that still has its
-sum is not fetched again, and one that is fetched again must have it. ``--force`` ignores it.
+``SHA256SUMS`` lists the complete files, also after a kill or with a damaged manifest: a file with this checksum is not
+fetched again, and a file that is fetched again must have it. ``--force`` ignores it.
 """
 
 import fcntl
@@ -26,18 +26,14 @@ from genrec_cli.sources.fetch import Patience, damage, fetch
 VERSION = 1
 SUMS = "SHA256SUMS"
 FICLONE = 0x40049409
-"""The request of Linux to make a file share the blocks of another one."""
+"""ioctl of Linux that makes a file use the blocks of another one (copy on write)."""
 
 
 def plan(dataset: str | None, given: Mapping[str, Any]) -> Plan:
-    """What to make for a data set of the catalog, with the settings of ``[source]`` given besides.
-
-    A data set of another name needs ``source.name``: a second synthetic shop, for example.
-    """
-    fixed: Mapping[str, Any] = {}
-    if not (dataset and dataset not in catalog.DATASETS and given.get("name")):
-        fixed = catalog.settings(dataset)
-    catalog.check_name(str(dataset))
+    """The plan of a data set of the catalog, or of another name with ``source.name``, and settings of ``[source]``."""
+    is_new = dataset and dataset not in catalog.DATASETS and given.get("name")
+    fixed = {} if is_new else catalog.settings(dataset)
+    catalog.check_name(dataset)
     for key, value in fixed.items():
         if given.get(key, value) != value:
             raise UsageError(
@@ -47,9 +43,9 @@ def plan(dataset: str | None, given: Mapping[str, Any]) -> Plan:
     values = {**given, **fixed}
     name = str(values["name"])
     config = validate(registry.load("source", name).Config, "source", values)
-    made = Plan(str(dataset), "raw", name, VERSION, {"source": config.model_dump(mode="json")})
-    source_of(made)  # settings that do not fit each other show here, not after work has begun
-    return made
+    result = Plan(str(dataset), "raw", name, VERSION, {"source": config.model_dump(mode="json")})
+    source_of(result)  # refuses inconsistent settings before any work
+    return result
 
 
 def download(
@@ -64,40 +60,41 @@ def download(
     """Make the raw artifact of a plan.
 
     Args:
-        from_dir: folder with the files already at hand; they are copied, and nothing is fetched.
-        urls: addresses in place of the catalog's, each of one file or of a folder that holds them.
-        force: fetch every file again and accept what the address serves now.
+        from_dir: folder with the files, which are copied instead of fetched.
+        urls: addresses instead of those of the catalog, each of one file or of a folder with all files.
+        force: fetch every file again, and accept files that differ from the recorded ones.
 
     Raises:
-        UsageError: the two do not fit each other or the source.
+        UsageError: both are given, or the source generates its files.
         InputError: a file is missing in ``from_dir``.
-        DownloadError: a file cannot be had or is damaged.
+        DownloadError: a file cannot be fetched or is damaged.
     """
     source = source_of(plan)
     files = source.files()
     if (from_dir or urls) and not files:
-        hint = "Leave out --from-dir and --url"
-        raise UsageError(f"'{plan.dataset}' is generated: there is nothing to fetch.", hint=hint)
+        problem = f"'{plan.dataset}' is generated: there is nothing to fetch."
+        raise UsageError(problem, hint="Leave out --from-dir and --url")
     if from_dir and urls:
-        raise UsageError("--from-dir and --url are two ways to get the same files.", hint="Choose one")
+        raise UsageError("--from-dir and --url exclude each other.", hint="Choose one")
     if not files:
         return _generate(ws, plan, source, force)
     files = _redirected(files, urls)
-    at_hand = _at_hand(from_dir, files) if from_dir else {}
+    local = _local_files(from_dir, files) if from_dir else {}
     with ws.build(plan, resumable=True) as draft:
         sums = {} if force or from_dir else _read_sums(draft.path)
         origin = {}
         for file in files:
             final = draft.path / file.name
             if from_dir:
-                _place(at_hand[file.name], final)
+                _copy(local[file.name], final)
                 origin[file.name] = "--from-dir"
             else:
                 origin[file.name] = _fetch(file, draft.path, sums.get(file.name), plan, patience, force)
             sums[file.name] = sha256_file(final)
-            _write_sums(draft.path, sums)
+            lines = [f"{sums[name]}  {name}\n" for name in sorted(sums)]
+            write_atomically(draft.path / SUMS, "".join(lines).encode())
             console.say(f"{file.name}: {final.stat().st_size:,} bytes from {origin[file.name]}")
-        for leftover in [path for form in ("*.part", "*.part.json", ".*.tmp") for path in draft.path.glob(form)]:
+        for leftover in [path for pattern in ("*.part", "*.part.json", ".*.tmp") for path in draft.path.glob(pattern)]:
             leftover.unlink()
         draft.result["origin"] = origin
         draft.result["bytes"] = sum((draft.path / file.name).stat().st_size for file in files)
@@ -106,14 +103,13 @@ def download(
 
 def source_of(plan: Plan) -> Source:
     """The source of a plan, built from its settings."""
-    settings = plan.config["source"]
     kind = registry.load("source", plan.label)
-    source: Source = kind(validate(kind.Config, "source", settings))
+    source: Source = kind(validate(kind.Config, "source", plan.config["source"]))
     return source
 
 
 def changed(ws: Workspace, plan: Plan, from_dir: Path) -> bool:
-    """Whether a folder holds other files than the finished artifact, which is then to be made again."""
+    """Whether a folder has other files than the finished artifact, so that it must be made again."""
     done = ws.done(plan)
     if done is None:
         return False
@@ -121,7 +117,7 @@ def changed(ws: Workspace, plan: Plan, from_dir: Path) -> bool:
     for file in source_of(plan).files():
         path = from_dir / file.name
         if path.is_file() and (file.name not in recorded or recorded[file.name]["sha256"] != sha256_file(path)):
-            console.warn(f"{path} is not the {file.name} that {done.path.name} holds; it is made again.")
+            console.warn(f"{path} differs from the {file.name} of {done.path.name}; it is made again.")
             return True
     return False
 
@@ -130,8 +126,8 @@ def _generate(ws: Workspace, plan: Plan, source: Source, force: bool) -> Artifac
     with ws.build(plan, force=force) as draft, console.progress(total=1.0, desc=plan.label) as bar:
         source.generate(draft.path, lambda done: bar.update(done - bar.n))
         if not any(draft.path.iterdir()):
-            hint = "genrec preprocess --help    shows how to give them"
-            raise UsageError(f"The source '{plan.label}' has nothing to download: its files are yours.", hint=hint)
+            problem = f"The source '{plan.label}' has nothing to download: its files are yours."
+            raise UsageError(problem, hint="genrec preprocess --help    shows how to give them")
         draft.result["origin"] = "generated"
         draft.result["bytes"] = sum(path.stat().st_size for path in draft.path.rglob("*") if path.is_file())
     return ws.made(plan)
@@ -140,7 +136,7 @@ def _generate(ws: Workspace, plan: Plan, source: Source, force: bool) -> Artifac
 def _fetch(
     file: RemoteFile, folder: Path, recorded: str | None, plan: Plan, patience: Patience | None, force: bool
 ) -> str:
-    """Fetch a file unless it is there already, whole and unchanged. Returns where it is from."""
+    """Fetch a file unless it is complete and unchanged already. Returns its origin."""
     final = folder / file.name
     expected = file.sha256 or recorded
     if recorded and recorded == expected and final.is_file() and sha256_file(final) == expected:
@@ -148,15 +144,15 @@ def _fetch(
     if force:
         for stale in folder.glob(f"{file.name}.part*"):
             stale.unlink()
-    way_out = "Run it again to go on; or fetch the files by hand into a folder and give that: "
-    way_out += f"genrec download --dataset {plan.dataset} --from-dir FOLDER"
+    hint = "Run it again to continue; or fetch the files by hand into a folder and give it: "
+    hint += f"genrec download --dataset {plan.dataset} --from-dir FOLDER"
     if recorded and file.sha256 is None:
-        way_out += "; --force accepts a file that is another one than recorded"
-    return fetch(file._replace(sha256=expected), folder, patience=patience, way_out=way_out)
+        hint += "; --force accepts a file that differs from the recorded one"
+    return fetch(file._replace(sha256=expected), folder, patience=patience, hint=hint)
 
 
-def _at_hand(folder: Path, files: Sequence[RemoteFile]) -> dict[str, Path]:
-    """The files in a user's folder, each present and whole, before anything is touched."""
+def _local_files(folder: Path, files: Sequence[RemoteFile]) -> dict[str, Path]:
+    """The files of ``--from-dir``, after the check that all are present and complete."""
     if not folder.is_dir():
         raise InputError(f"--from-dir: there is no folder {folder}.")
     missing = [file for file in files if not (folder / file.name).is_file()]
@@ -176,18 +172,17 @@ def _at_hand(folder: Path, files: Sequence[RemoteFile]) -> dict[str, Path]:
     return found
 
 
-def _place(path: Path, final: Path) -> None:
-    """Copy a file to its place; its name comes last.
+def _copy(path: Path, final: Path) -> None:
+    """Copy a file and rename it when it is complete; on the same blocks (FICLONE) where the file system can.
 
-    Where the file system can, the copy shares the blocks on disk (FICLONE). A hard link would not do: a program that
-    overwrites the original in place would change the artifact too.
+    With a hard link, a program that overwrites the original in place would change the artifact.
     """
     part = final.with_name(f"{final.name}.part")
     try:
         with path.open("rb") as source, part.open("wb") as copy:
             try:
                 fcntl.ioctl(copy.fileno(), FICLONE, source.fileno())
-            except OSError:  # another disk, or a file system without shared blocks
+            except OSError:  # another disk, or a file system without FICLONE
                 shutil.copyfileobj(source, copy, 1 << 20)
         part.replace(final)
     except OSError as error:
@@ -196,41 +191,33 @@ def _place(path: Path, final: Path) -> None:
 
 
 def _redirected(files: Sequence[RemoteFile], urls: Sequence[str]) -> list[RemoteFile]:
-    """The files with the addresses of ``--url``, where one is given for them, in place of the catalog's."""
-    names = [file.name for file in files]
-    given: dict[str, list[str]] = {name: [] for name in names}
+    """The files with the addresses of ``--url``, or of the catalog where none is given."""
+    given: dict[str, list[str]] = {file.name: [] for file in files}
     for url in urls:
         try:
             parts = urlsplit(url)
-            sound = parts.scheme in ("http", "https") and parts.hostname and url.isascii() and " " not in url
+            valid = parts.scheme in ("http", "https") and parts.hostname and url.isascii() and " " not in url
         except ValueError:  # an open bracket around an address of IPv6
-            sound = None
-        if not sound:
-            raise UsageError(
-                f"--url {url} is not an address that starts with http:// or https://.",
-                hint="For files on this machine: --from-dir DIR",
-            )
+            valid = None
+        if not valid:
+            problem = f"--url {url} is not an address that starts with http:// or https://."
+            raise UsageError(problem, hint="For files on this machine: --from-dir DIR")
         last = parts.path.rpartition("/")[2]
-        if last in names:
+        if last in given:
             given[last].append(url)
         elif last.endswith(".gz"):
-            raise UsageError(
-                f"--url {url} is none of the files {', '.join(names)}.", hint="Give the file or its folder"
-            )
+            problem = f"--url {url} is none of the files {', '.join(given)}."
+            raise UsageError(problem, hint="Give the file or its folder")
         else:
-            for name in names:
+            for name in given:
                 given[name].append(parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl())
     return [file._replace(urls=tuple(given[file.name]) or file.urls) for file in files]
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 of the files that were complete once."""
+    """File name -> SHA-256 of the complete files."""
     path = folder / SUMS
     if not path.is_file():
         return {}
     rows = (line.partition("  ") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
     return {name: digest for digest, _, name in rows}
-
-
-def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    write_atomically(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode())

@@ -1,17 +1,13 @@
-"""import: data tables that something else has made -> a data artifact like those of ``preprocess``."""
+"""import: data tables from other programs -> a data artifact like those of ``preprocess``."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.data import schema
 from genrec_cli.data.histories import write_interactions
-from genrec_cli.data.validate_tables import check_tables, check_train_counts, parts
+from genrec_cli.data.validate_tables import check_tables, check_train_counts, parts, read_batches
 from genrec_cli.errors import UsageError
 from genrec_cli.files import refuse_changed, sha256_file, sha256_text, stamps
 
@@ -21,13 +17,11 @@ NEEDED, OPTIONAL = ("interactions", "users", "items"), ("attributes",)
 
 
 def find_tables(folder: Path | None, named: dict[str, Path | None]) -> dict[str, Path]:
-    """Where the tables are: those named one by one, the others as ``NAME.parquet`` or ``NAME/`` of the folder."""
+    """The paths of the tables: those of ``named``, the others as ``NAME.parquet`` or ``NAME/`` of the folder."""
     found = {name: path for name, path in named.items() if path is not None}
     for name in (*NEEDED, *OPTIONAL):
-        beside = [folder / f"{name}.parquet", folder / name] if folder else []
-        there = next((path for path in beside if path.exists()), None)
-        if name not in found and there is not None:
-            found[name] = there
+        candidates = [folder / f"{name}.parquet", folder / name] if folder and name not in found else []
+        found |= dict([(name, path) for path in candidates if path.exists()][:1])
         if name not in found and name in NEEDED:
             where = f" in {folder}" if folder else ""
             raise UsageError(f"There is no table of {name}{where}.", hint=f"--{name} FILE.parquet, or a folder with it")
@@ -35,7 +29,7 @@ def find_tables(folder: Path | None, named: dict[str, Path | None]) -> dict[str,
 
 
 def import_tables(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[Plan, Callable[[], Artifact]]:
-    """The plan of the data artifact, and the work that checks the tables and makes it.
+    """The plan of the data artifact, and the work that makes it.
 
     The work raises :class:`genrec_cli.errors.DataError`; see :func:`genrec_cli.data.validate_tables.check_tables`.
     """
@@ -46,35 +40,20 @@ def import_tables(ws: Workspace, dataset: str, paths: dict[str, Path]) -> tuple[
     def work() -> Artifact:
         tables = check_tables(paths)
         with ws.build(plan) as draft:
-            blocks, items = tables.blocks(), len(tables.items)
+            blocks, items = read_batches(tables.interactions), len(tables.items)
             train_count_I = write_interactions(draft.path, blocks, tables.user_U, items, times=tables.times)
-            refuse_changed(before)  # the key is of what was hashed
+            refuse_changed(before)  # the key holds the hashes of the unchanged files
             described = check_train_counts(tables.items, train_count_I, paths["items"])
-            schema.write_table(tables.users, draft.path / "users.parquet", schema.USERS)
-            schema.write_table(described, draft.path / "items.parquet", schema.ITEMS)
-            schema.write_table(tables.attributes, draft.path / "attributes.parquet", schema.ATTRIBUTES)
-            draft.result |= statistics(tables.users, described, len(tables.attributes)) | {"times": tables.times}
+            written = {"users": tables.users, "items": described, "attributes": tables.attributes}
+            for name, table in written.items():
+                schema.write_table(table, draft.path / f"{name}.parquet", schema.SCHEMAS[name])
+            result = schema.statistics(tables.users, described, len(tables.attributes))
+            draft.result |= result | {"times": tables.times}
             rows = [(name.replace("_", " "), console.cell(value)) for name, value in draft.result.items()]
             console.table("", ("data", "value"), rows)
         return ws.made(plan)
 
     return plan, work
-
-
-def statistics(users: pa.Table, items: pa.Table, attributes: int) -> dict[str, Any]:
-    """The numbers that ``preprocess`` reports too, as far as the tables tell them."""
-    interactions = pc.sum(users["length"]).as_py()
-    return {
-        "users": len(users),
-        "items": len(items),
-        "interactions": interactions,
-        "mean_length": interactions / len(users),
-        "density": interactions / len(users) / len(items),
-        "with_text": pc.mean(pc.not_equal(items["text"], "")).as_py(),
-        "attributes": attributes,
-        "valid_users": pc.sum(pc.greater_equal(users["valid_at"], 0)).as_py(),
-        "test_users": pc.sum(pc.greater_equal(users["test_at"], 0)).as_py(),
-    }
 
 
 def _hash(path: Path) -> str:
