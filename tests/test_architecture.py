@@ -210,9 +210,7 @@ def test_what_is_imported_is_declared() -> None:
     assert all(path.parent.name == "testing" for path in FILES if "pytest" in map(outside, imports(path)))
     declared = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
     named = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
-    suite = {path for path in FILES if path.parent.name == "testing"}
-    imported = {outside(module) for path in set(FILES) - suite for module in imports(path)}
-    imported |= {outside(module) for path in suite for module in imports(path)} - {"pytest"}
+    imported = {outside(module) for path in FILES for module in imports(path)}
     imported -= {"genrec_cli", *sys.stdlib_module_names}
     assert {named.get(module, module.replace("_", "-")) for module in imported} == declared
 

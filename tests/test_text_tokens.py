@@ -104,7 +104,7 @@ def test_reconstruction_counts_masked_codes_alone(text, batch):
     model = mhl(text)
     real_NK = model.maskable(batch)
     mask_NK = real_NK & (torch.rand(real_NK.shape) < 0.4)
-    h_ND = model.states(model.hide(model.tokens(batch), mask_NK, batch), batch)
+    h_ND = model.states(model.apply_mask(model.tokens(batch), mask_NK, batch), batch)
     logp_KNV = model.logits(h_ND).log_softmax(-1)
     codes_NK = text.codes_IK[batch.item_N - 1]
     places = mask_NK.nonzero().tolist()
