@@ -72,7 +72,7 @@ def table_of_runs(studies: list[dict]) -> str:
     rows = [
         [
             entry["dataset"],
-            entry["row"] + ("" if entry["decoder"] == "exhaustive" else f", {entry['decoder']}"),
+            entry["row"] + ("" if entry["search"] == "exhaustive" else f", {entry['search']}"),
             entry["seed"],
             entry["metrics"]["NDCG@10"] if "metrics" in entry else None,
             *(entry.get(name) for name in ("best_epoch", "epochs", "train_seconds", "peak_memory_mib", "key")),

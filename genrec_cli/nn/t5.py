@@ -20,7 +20,7 @@ from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention
 from genrec_cli.nn.dropout import Dropout
 from genrec_cli.nn.packing import Grid, Packing, concatenate
-from genrec_cli.nn.transformer import StackSizes
+from genrec_cli.nn.transformer import Sizes
 
 BUCKETS, FARTHEST = 32, 128
 """T5's buckets of relative positions, and the distance from which all share the last one."""
@@ -46,12 +46,6 @@ class RelativeBias(nn.Module):
         far = (near + (stretch * (count - near)).long()).clamp_max(count - 1)
         bucket = torch.where(distance < near, distance, far)
         return bucket + count * (ahead > 0) if self.both_sides else bucket
-
-
-class Sizes(StackSizes, Protocol):
-    """The settings that a stack reads."""
-
-    head_width: int
 
 
 class Attention(MultiHead):

@@ -4,7 +4,7 @@ Parity with ``transformers.GPT2Model`` is tested weight for weight; the initiali
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,22 +15,9 @@ from genrec_cli.nn.packing import Packing, take
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
-
-class StackSizes(Protocol):
-    """The settings that any stack of blocks reads; ``inner`` is the width inside an MLP."""
-
-    width: int
-    layers: int
-    heads: int
-    inner: int
-    dropout: float
-    attention_dropout: float
-
-
-class Sizes(StackSizes, Protocol):
-    """The settings that a Transformer reads; ``dropout`` is that of the sum of item and position embedding."""
-
-    activation: Activation
+Sizes = Any
+"""A model's settings: width, layers, heads, inner (the width inside an MLP), dropout (of the sum of item and position
+embedding), attention_dropout, and activation, or head_width for T5."""
 
 
 def mlp(sizes: Sizes, dropout: float) -> nn.Sequential:
