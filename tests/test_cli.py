@@ -293,7 +293,7 @@ def test_a_full_or_closed_disk_is_no_bug(tmp_path, capsys):
         return fail(error), capsys.readouterr().err
 
     code, said = met(OSError(errno.ENOSPC, "No space left on device", "root/x.parquet"))
-    assert code == 4 and "root/x.parquet: No space left on device." in said and "--root ELSEWHERE" in said
+    assert code == 4 and "root/x.parquet: No space left on device." in said and "--root FOLDER" in said
     assert met(PermissionError(errno.EROFS, "Read-only file system", "x"))[0] == 4
     code, said = met(pl.exceptions.ComputeError("parquet: IO error: No space left on device (os error 28)"))
     assert code == 4 and "No space left on device" in said and "Traceback" not in said

@@ -192,8 +192,8 @@ def test_a_job_that_is_stopped_or_loses_a_process_goes_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["preprocess"], "'genrec preprocess' is work for one process"),
-        (["train", "--dry-run"], "A dry run is work for one process"),
+        (["preprocess"], "'genrec preprocess' runs as one process"),
+        (["train", "--dry-run"], "A dry run runs as one process"),
     ],
 )
 @pytest.mark.parametrize("rank", [0, 1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from shop import SMALL_SHOP, genrec
-from two_processes import Neighbourly, encode_some, some_texts
+from two_processes import BatchEncoder, encode_some, some_texts
 
 from genrec_cli import console
 from genrec_cli.artifacts import Workspace
@@ -26,7 +26,7 @@ BATCHES, PARTS = 11, 6
 @pytest.fixture
 def whole_ID(tmp_path: Path) -> np.ndarray:
     """The vectors of a run that nothing stopped."""
-    return encode_some(tmp_path / "whole", Neighbourly())
+    return encode_some(tmp_path / "whole", BatchEncoder())
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def test_batches_are_those_of_the_longest_texts_first(whole_ID: np.ndarray) -> N
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_a_kill_at_any_batch_costs_its_part_at_most(tmp_path: Path, whole_ID, warnings, batch: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        encode_some(tmp_path / "parts", Neighbourly(batch))
-    again = Neighbourly()
+        encode_some(tmp_path / "parts", BatchEncoder(batch))
+    again = BatchEncoder()
     assert np.array_equal(encode_some(tmp_path / "parts", again), whole_ID)
     assert again.batches == BATCHES - batch // 2 * 2 and not warnings
-    again = Neighbourly(0)
+    again = BatchEncoder(0)
     assert np.array_equal(encode_some(tmp_path / "parts", again), whole_ID), "all parts were there"
 
 
@@ -82,22 +82,22 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_part_that_does_not_fit_begins_anew(tmp_path: Path, whole_ID, warnings, damage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        encode_some(tmp_path / "parts", Neighbourly(9))
+        encode_some(tmp_path / "parts", BatchEncoder(9))
     DAMAGE[damage](tmp_path / "parts" / "000002.safetensors")
-    again = Neighbourly()
+    again = BatchEncoder()
     assert np.array_equal(encode_some(tmp_path / "parts", again), whole_ID) and again.batches == BATCHES
     assert len(warnings) == 1 and "000002.safetensors" in warnings[0]
 
 
 def test_parts_of_other_texts_or_settings_begin_anew(tmp_path: Path, warnings) -> None:
-    encode_some(tmp_path / "parts", Neighbourly())
-    other = Neighbourly()
+    encode_some(tmp_path / "parts", BatchEncoder())
+    other = BatchEncoder()
     texts = some_texts()
     texts[0] = "y" * len(texts[0])
     encode_some(tmp_path / "parts", other, texts)
     assert other.batches == BATCHES and len(warnings) == 1
 
-    other = Neighbourly()
+    other = BatchEncoder()
     other.facts = {"device": "cuda"}
     encode_some(tmp_path / "parts", other, texts)
     assert other.batches == BATCHES and len(warnings) == 2
@@ -113,13 +113,13 @@ def test_the_bar_starts_at_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(console, "progress", progress)
     with pytest.raises(KeyboardInterrupt):
-        encode_some(tmp_path / "parts", Neighbourly(7))
-    encode_some(tmp_path / "parts", Neighbourly())
+        encode_some(tmp_path / "parts", BatchEncoder(7))
+    encode_some(tmp_path / "parts", BatchEncoder())
     assert bars == [(0, 43), (3 * 8, 43)]
 
 
 def test_a_vector_that_is_not_finite_is_named_and_not_kept(tmp_path: Path) -> None:
-    class Sick(Neighbourly):
+    class Sick(BatchEncoder):
         def _batch(self, texts: Any) -> np.ndarray:
             return super()._batch(texts) / (self.batches - 3)
 
@@ -135,7 +135,7 @@ def test_an_encoder_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None
     for words in (SMALL_SHOP, ["preprocess"]):
         assert genrec(tmp_path, *words).code == 0
 
-    class Closed(Neighbourly):
+    class Closed(BatchEncoder):
         def open(self) -> Any:
             raise DataError("no model")
 
@@ -148,11 +148,11 @@ def test_an_encoder_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from two_processes import Neighbourly
+from two_processes import BatchEncoder
 from genrec_cli.artifacts import Workspace
 from genrec_cli.stages import encode, vectors
 encode.BATCHES = 2
-encoder = Neighbourly(21)
+encoder = BatchEncoder(21)
 ws = Workspace(Path(sys.argv[1]))
 try:
     vectors.vectors_stage(ws, ws.find("synthetic", "data"), encoder)[1]()
@@ -168,10 +168,10 @@ def test_a_killed_process_leaves_an_artifact_that_goes_on(tmp_path: Path, monkey
     ws = Workspace(tmp_path)
     data = ws.find("synthetic", "data")
 
-    def stage(encoder: Neighbourly) -> Any:
+    def stage(encoder: BatchEncoder) -> Any:
         return vectors.vectors_stage(ws, data, encoder)[1]()
 
-    whole = Neighbourly()
+    whole = BatchEncoder()
     made = stage(whole)
     expected = (made.path / vectors.FILE).read_bytes()
     (made.path / "manifest.json").unlink()
@@ -189,7 +189,7 @@ def test_a_killed_process_leaves_an_artifact_that_goes_on(tmp_path: Path, monkey
     status = genrec(tmp_path, "status")
     assert "partial" in status.out + status.err and ws.all("synthetic", "vectors") == []
 
-    rest = Neighbourly()
+    rest = BatchEncoder()
     again = stage(rest)
     assert (again.path / vectors.FILE).read_bytes() == expected
     assert rest.batches == whole.batches - 20 and again.result == made.result

@@ -287,7 +287,8 @@ def test_a_run_on_text_is_trained_evaluated_and_explained(root):
     assert 0 < result["metrics"]["kept"]["Recall@10"] < 1
     refused = genrec(root, "evaluate", "--run", "rpg-s0", "--search", "graph")
     assert refused.code == 2 and "means nothing for text" in refused.err
-    assert "it fills in" in (genrec(root, "case-study", "mhl-s0", "--users", "1").path / "cases.md").read_text()
+    cases = genrec(root, "case-study", "mhl-s0", "--users", "1").path / "cases.md"
+    assert "Prediction where the item of highest entropy" in cases.read_text()
 
 
 def test_an_item_without_any_code_is_refused(root, tmp_path):
