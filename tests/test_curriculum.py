@@ -256,6 +256,16 @@ def test_reconstruction_at_pairs_equals_a_loop(model, fraction_K):
     assert loss.count == mask.sum()
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_counts_name_the_losses_that_are_trained(model, weight):
+    batch = Rows.of(make_histories([9, 7], 30), max_length=8, windows="recent")
+    batch = batch.batch(make_histories([9, 7], 30), np.array([0, 1]))
+    mask = torch.ones(len(batch.item_N), 4, dtype=torch.bool)
+    model.config = model.config.model_copy(update={"mask_weight": weight})
+    trained = {name for name, loss in model.losses(batch, mask).items() if loss.weight}
+    assert model.counts(batch, mask).keys() == trained
+
+
 def test_clean_pass_leaves_the_next_item_loss_untouched(model):
     histories = make_histories([9, 7], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))

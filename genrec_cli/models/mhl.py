@@ -85,7 +85,7 @@ class Mhl(Rpg):
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
         counts = {"next": (self.target_codes(batch, self._next_at(batch)) >= 0).sum()}
-        return counts if mask is None else counts | {"mask": mask.sum()}
+        return counts if mask is None or not self.config.mask_weight else counts | {"mask": mask.sum()}
 
     def _next_at(self, batch: Batch) -> Tensor:
         return batch.packing.last_B if self.config.next_targets == "last" else targets(batch)[0]
