@@ -112,7 +112,7 @@ def section(study: dict) -> str:
         parts.append(
             markdown(["difference", "metric", "value", "95 % interval over users"], found)
             + "\nDifferences are paired by user; where there are several seeds, each user's value is their mean. The\n"
-            "interval is a bootstrap over users of 2,000 draws, made by a script outside of this repository, without p.\n"
+            "interval is a bootstrap over users of 2,000 draws, made by a script that is not kept here, without p.\n"
         )
     if study["remarks"]:
         remarks = "".join(f"- {line}\n" for line in study["remarks"])
