@@ -84,7 +84,7 @@ class Inputs:
         if "times" in kind.needs and not data.result["times"]:
             hint = "Give the log a column of times: genrec preprocess --time-col NAME, or choose another model"
             raise UsageError(f"The model needs the time of each interaction, and {data.path.name} has none.", hint=hint)
-        if "attributes" in kind.needs and not (data.path / "attributes.parquet").is_file():
+        if "attributes" in kind.needs and not pq.read_metadata(data.path / "attributes.parquet").num_rows:
             message = f"The model needs attributes of items, such as brands, and {data.path.name} has none."
             raise UsageError(message, hint="genrec preprocess --items FILE    with columns brand or categories")
         if self.init_from is not None:
