@@ -11,6 +11,7 @@ from shop import SMALL_SHOP, genrec
 
 from genrec_cli import registry
 from genrec_cli.models.item_model import ItemModel
+from genrec_cli.stages import doctor
 
 
 class Curious(ItemModel):
@@ -69,3 +70,12 @@ def test_a_model_is_refused_before_work_where_the_data_lack_what_it_needs(
     answer = genrec(tmp_path, "train", "--dataset", "mine", "--model", "curious", "--epochs", "1")
     assert answer.code == 2 and hint in answer.err
     assert not (tmp_path / "mine" / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [set(), {"avx512_bf16"}])
+def test_a_cpu_that_emulates_bf16_is_named(tmp_path: Path, monkeypatch, flags: set[str]) -> None:
+    monkeypatch.setattr(doctor, "_cpu_flags", lambda: flags)
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(tmp_path, *words).code == 0
+    answer = genrec(tmp_path, "train", "--model", "popular", "--precision", "bf16", "--device", "cpu")
+    assert answer.code == 0 and ("emulates bf16" in answer.err) == (not flags)

@@ -79,13 +79,17 @@ def _torch() -> Iterator[Check]:
             yield Check("device", OK, "mps")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         yield Check("device", OK, f"cpu: {cores} cores, torch uses {torch.get_num_threads()} threads")
-        fast = bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
+        fast = cpu_has_bf16()
     slow = Check("bf16", NOTE, "only emulated on this device, so it is slow", "keep fp32, the default")
     yield Check("bf16", OK, "fast on this device: --set train.precision=bf16") if fast else slow
 
 
 def _nvidia_visible() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def cpu_has_bf16() -> bool:
+    return bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
 
 
 def _cpu_flags() -> set[str]:

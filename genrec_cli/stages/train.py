@@ -33,6 +33,7 @@ from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model
 from genrec_cli.process_group import current_group
+from genrec_cli.stages.doctor import cpu_has_bf16
 from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
 VERSION = 4
@@ -152,6 +153,8 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
     With several processes the main one writes the artifact, the others return None.
     """
     where = resolve_device(device)
+    if run.train.precision == "bf16" and where.type == "cpu" and not cpu_has_bf16():
+        console.warn("This CPU only emulates bf16, about 100 times slower than fp32: leave --precision out.")
     model, catalog, histories = parts = _assemble(run, where)
     if not current_group().main:
         if model.trainable:
