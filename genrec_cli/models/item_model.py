@@ -5,6 +5,7 @@ Subclasses such as SASRec, GRU4Rec and BERT4Rec implement :meth:`ItemModel.state
 Legend: M positions with a target, I items, S sampled items, D width.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,7 +34,7 @@ class ItemConfig(Section):
     """Calibration t of gbce: 0 is bce, 1 is fully calibrated (Petrov and Macdonald, RecSys 2023)."""
 
 
-class ItemModel(Model):
+class ItemModel(Model, ABC):
     """Interface: DotScorer. The item table has ``extra`` more rows, for special tokens such as [MASK]."""
 
     Config: ClassVar[type[Section]] = ItemConfig
@@ -45,9 +46,9 @@ class ItemModel(Model):
         self.graph_capturable = config.loss == "ce" and self.masking == "none"
         self.item = nn.Embedding(catalog.items + extra, config.width)
 
+    @abstractmethod
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
-        raise NotImplementedError
 
     def item_vectors(self) -> Tensor:
         return self.item.weight if len(self.item.weight) == self.items else self.item.weight[: self.items]

@@ -3,6 +3,7 @@
 The exhaustive search is exact; ``evaluate`` measures every other search against it.
 """
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -25,7 +26,7 @@ class TopK(NamedTuple):
     """Their scores; -inf after the last item."""
 
 
-class Search:
+class Search(ABC):
     """What every search declares."""
 
     Config: ClassVar[type[Section]]
@@ -64,12 +65,11 @@ class ListSearch(Search):
         return config.beams
 
     def decode(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
-        """The best items per history, k places or more, and stats per user such as ``visited``. ValueError if k exceeds
-        the number of beams."""
+        """The best items per history, k places or more, and stats per user such as ``visited``."""
         if k > self.config.beams:
             raise ValueError(f"a list of {k} items needs at least {k} beams, not {self.config.beams}")
         return self.search(batch, k)
 
+    @abstractmethod
     def search(self, batch: Batch, k: int) -> tuple[TopK, dict[str, Tensor]]:
         """:meth:`decode` of a subclass."""
-        raise NotImplementedError
