@@ -61,7 +61,7 @@ class ItemModel(Model, ABC):
         """The loss of the target items (ids from 1; 0: padding), by the setting ``loss``."""
         vectors_ID, column_M = self.item_vectors(), target_M - 1
         if self.config.loss == "ce":
-            return losses.item_cross_entropy(h_MD @ vectors_ID.t(), column_M)
+            return losses.item_cross_entropy(h_MD, vectors_ID, column_M)
         if negative_MS is None:
             raise ValueError(f"the loss {self.config.loss} needs sampled items: see Batch.with_negatives")
         column_MS = negative_MS - 1

@@ -1,4 +1,4 @@
-"""Chunked loss: a sum over digits, a chunk of digits at a time.
+"""Chunked loss: a sum over digits or rows, a chunk of them at a time.
 
 The gradient of a chunk is computed right after its loss, so only the logits of one chunk exist and they fit into a
 cache.
@@ -9,6 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+AT_ONCE = {"cpu": 3 << 20, "cuda": 1 << 27}
+"""Logits of a step below which chunks save no time."""
+CHUNK = {"cpu": 3 << 19, "cuda": 1 << 26}
+"""Logits of a chunk above that. On a CPU: the size of the second-level cache."""
+
+
+def limit(table: dict[str, int], device: torch.device) -> int:
+    """The entry of a device in ``AT_ONCE`` or ``CHUNK``."""
+    return table.get(device.type, table["cuda"])
 
 
 def even_chunks(pairs: Sequence[int], *, max_pairs: int | None = None) -> list[int]:
@@ -33,7 +43,8 @@ ChunkLoss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
 def sum_over_chunks(
     loss: ChunkLoss, chunks: Sequence[int], shared: Sequence[Tensor], split: Sequence[Tensor]
 ) -> Tensor:
-    """The sum of ``loss(chunk, shared, parts)``; ``parts`` are the chunk's digits of the tensors ``split``.
+    """The sum of ``loss(chunk, shared, parts)``; ``parts`` are the chunk's rows (such as digits) of the tensors
+    ``split``.
 
     In fp16 the gradients are not computed early: they need the scale of the GradScaler, known only in the backward
     pass.

@@ -13,14 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genrec_cli.nn.chunks import even_chunks, sum_over_chunks
+from genrec_cli.nn.chunks import AT_ONCE, CHUNK, even_chunks, limit, sum_over_chunks
 from genrec_cli.nn.codes import CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.packing import positions
-
-AT_ONCE = {"cpu": 3 << 20, "cuda": 1 << 27}
-"""Logits of a step below which chunks save no time."""
-CHUNK = {"cpu": 3 << 19, "cuda": 1 << 26}
-"""Logits of a chunk of several digits above that. On a CPU: the size of the second-level cache."""
 
 
 class CodeClassifier:
@@ -59,7 +54,7 @@ class CodeClassifier:
     def entropies(self, h_ND: Tensor) -> Tensor:
         """``entropy_KN`` in nats, without gradient."""
         entropy_KN = h_ND.new_empty(self.heads.digits, len(h_ND), dtype=torch.float32)
-        chunk = max(_limit(CHUNK, h_ND.device) // 2 // max(len(h_ND) * self.vectors.shape[-2], 1), 1)
+        chunk = max(limit(CHUNK, h_ND.device) // 2 // max(len(h_ND) * self.vectors.shape[-2], 1), 1)
         for first in range(0, self.heads.digits, chunk):
             vectors = self.vectors if self.vectors.dim() == 2 else self.vectors[first : first + chunk]
             logit_kNV = cosine_logits(self.heads(h_ND, first, first + chunk), vectors, self.temperature)
@@ -68,8 +63,8 @@ class CodeClassifier:
 
     def _chunks(self, counts: Sequence[int], device: torch.device) -> list[int]:
         codewords = self.vectors.shape[-2]
-        large = sum(counts) * codewords > _limit(AT_ONCE, device)
-        return even_chunks(counts, max_pairs=_limit(CHUNK, device) // codewords if large else None)
+        large = sum(counts) * codewords > limit(AT_ONCE, device)
+        return even_chunks(counts, max_pairs=limit(CHUNK, device) // codewords if large else None)
 
     def _total(
         self, h_ND: Tensor, at_KP: Tensor | None, code_KP: Tensor, chunks: Sequence[int], widths: Sequence[int]
@@ -108,7 +103,3 @@ def entropy(logp_KNV: Tensor) -> Tensor:
 def _cross_entropy(logit_kPV: Tensor, code_kP: Tensor) -> Tensor:
     logp_kPV = logit_kPV.log_softmax(-1)
     return F.nll_loss(logp_kPV.flatten(0, 1), code_kP.reshape(-1), ignore_index=-1, reduction="sum")
-
-
-def _limit(table: dict[str, int], device: torch.device) -> int:
-    return table.get(device.type, table["cuda"])

@@ -1,10 +1,13 @@
 """Losses as a sum and a count."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from genrec_cli.nn.chunks import AT_ONCE, CHUNK, limit, sum_over_chunks
 
 
 class Loss(NamedTuple):
@@ -32,9 +35,18 @@ def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, smoothing: float 
     return Loss(total, (codes_MK >= 0).sum().to(total.dtype))
 
 
-def item_cross_entropy(score_MI: Tensor, column_M: Tensor) -> Loss:
-    """Softmax cross-entropy over the whole catalogue; ``column_M`` are items from 0, -1 is ignored."""
-    total = F.cross_entropy(score_MI.float(), column_M, ignore_index=-1, reduction="sum")
+def item_cross_entropy(h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor) -> Loss:
+    """Softmax cross-entropy of the scores ``h_MD @ vectors_ID.T`` over the whole catalogue; ``column_M`` are items from
+    0, -1 is ignored. Many scores are computed in chunks of rows, each with its gradient: they fit into a cache."""
+    large = len(h_MD) * len(vectors_ID) > limit(AT_ONCE, h_MD.device)
+    rows = max(limit(CHUNK, h_MD.device) // len(vectors_ID), 1) if large else max(len(h_MD), 1)
+    column = column_M.split(rows)
+
+    def loss(chunk: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+        score_mI = parts[0] @ shared[0].t()
+        return F.cross_entropy(score_mI.float(), column[chunk], ignore_index=-1, reduction="sum")
+
+    total = sum_over_chunks(loss, [len(part) for part in column], [vectors_ID], [h_MD])
     return Loss(total, (column_M >= 0).sum().to(total.dtype))
 
 
