@@ -5,10 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec_cli.nn import classifier
+from genrec_cli.nn import chunks
 from genrec_cli.nn.chunks import even_chunks, sum_over_chunks
 from genrec_cli.nn.classifier import CodeClassifier, round_width
-from genrec_cli.nn.codes import CodeHeads, cosine_logits
+from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits
+from genrec_cli.nn.losses import item_cross_entropy
 
 N, K, V, D = 9, 5, 7, 8
 RUNS = {"at once": None, "two digits a chunk": 2 * N * V, "a digit a chunk": 1}
@@ -39,8 +40,8 @@ def gradients(total, heads, vectors, h_ND):
 @pytest.mark.parametrize("where", ["everywhere", "at"])
 def test_loss_and_gradients_equal_loops(where, most, shared, monkeypatch):
     if most is not None:
-        monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-        monkeypatch.setitem(classifier.CHUNK, "cpu", most)
+        monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
+        monkeypatch.setitem(chunks.CHUNK, "cpu", most)
     heads, vectors, h_ND, code_NK, mask_NK = made(shared)
     made_of = CodeClassifier(heads, vectors, 0.5)
     if where == "at":
@@ -65,8 +66,8 @@ def test_nothing_masked_is_no_loss_and_no_gradient():
 
 def test_logits_of_two_runs_never_exist_together(monkeypatch):
     """What the pass keeps between its forward and its backward half is gradients, not logits."""
-    monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-    monkeypatch.setitem(classifier.CHUNK, "cpu", 1)
+    monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
+    monkeypatch.setitem(chunks.CHUNK, "cpu", 1)
     heads, vectors, h_ND, code_NK, _ = made(shared=False)
     kept: list[torch.Size] = []
 
@@ -81,8 +82,8 @@ def test_logits_of_two_runs_never_exist_together(monkeypatch):
 
 
 def test_without_gradients_runs_keep_nothing(monkeypatch):
-    monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-    monkeypatch.setitem(classifier.CHUNK, "cpu", 1)
+    monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
+    monkeypatch.setitem(chunks.CHUNK, "cpu", 1)
     heads, vectors, h_ND, code_NK, _ = made(shared=False)
     expected = CodeClassifier(heads, vectors, 0.5).loss(h_ND, code_NK)
     monkeypatch.setattr(torch.autograd, "grad", None)  # nor are gradients made only to be thrown away
@@ -97,8 +98,8 @@ def test_in_fp16_a_smaller_scale_ends_an_overflow(most, monkeypatch):
     """Long states of one direction and short vectors: gradients of the sum are beyond fp16 and those of a share are
     not. A GradScaler that lowers its scale must get there."""
     if most is not None:
-        monkeypatch.setitem(classifier.AT_ONCE, "cpu", 0)
-        monkeypatch.setitem(classifier.CHUNK, "cpu", most)
+        monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
+        monkeypatch.setitem(chunks.CHUNK, "cpu", most)
     torch.manual_seed(0)
     heads, h_ND = CodeHeads(K, D), torch.ones(64, D, requires_grad=True)
     heads.reset()
@@ -140,3 +141,30 @@ def test_widths_have_few_values_and_waste_little():
     widths = [round_width(n) for n in range(5000)]
     assert all(n <= width <= n * 17 / 16 for n, width in enumerate(widths))
     assert len(set(widths)) <= 16 * 13
+
+
+@pytest.mark.parametrize("rows", [None, 2, 1])
+def test_item_loss_in_chunks_equals_the_whole_softmax(rows, monkeypatch):
+    torch.manual_seed(0)
+    h_MD, vectors_ID = torch.randn(5, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
+    column_M = torch.tensor([3, -1, 0, 6, 3])
+    expected = torch.nn.functional.cross_entropy(h_MD @ vectors_ID.t(), column_M, ignore_index=-1, reduction="sum")
+    expected_grads = torch.autograd.grad(3 * expected, [h_MD, vectors_ID])
+    if rows is not None:
+        monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
+        monkeypatch.setitem(chunks.CHUNK, "cpu", rows * V)
+    loss = item_cross_entropy(h_MD, vectors_ID, column_M)
+    assert loss.count == 4
+    torch.testing.assert_close(loss.sum, expected)
+    for one, other in zip(torch.autograd.grad(3 * loss.sum, [h_MD, vectors_ID]), expected_grads, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_scaled_mean_of_codes_has_the_size_of_a_scaled_embedding():
+    torch.manual_seed(0)
+    codes = CodeEmbedding(16, 32, 64, scale=None)
+    torch.nn.init.normal_(codes.table.weight, std=0.02)
+    token_NK = codes.tokens(torch.randint(0, 32, (500, 16)))
+    expected = codes.table.weight[token_NK].sum(1) / 16**0.5 * 64**0.5
+    torch.testing.assert_close(codes(token_NK), expected)
+    assert codes(token_NK).std().item() == pytest.approx(0.02 * 64**0.5, rel=0.05)

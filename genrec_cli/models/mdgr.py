@@ -63,6 +63,9 @@ class MdgrConfig(Section):
     """Of the embeddings and of each block's outputs."""
     attention_dropout: Dropout = 0.2
     """Of the attention weights."""
+    input_scale: Positive | None = None
+    """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: the
+    authors'."""
     temperature: Positive = 0.07
     """tau of the cosine classifier."""
     last_state: bool = True
@@ -83,7 +86,8 @@ class Mdgr(Model):
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.causal, self.digits = config, config.causal, catalog.digits
         # The special tokens are the mask embeddings, one per digit.
-        self.codes = CodeEmbedding(catalog.digits, catalog.codewords, config.width, extra=catalog.digits)
+        sizes = catalog.digits, catalog.codewords, config.width
+        self.codes = CodeEmbedding(*sizes, extra=catalog.digits, scale=config.input_scale)
         self.difficulty = nn.Embedding(catalog.digits, config.width)
         self.encoder = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
         self.decoder = DigitDecoder(config, config.decoder_layers)

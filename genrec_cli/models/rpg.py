@@ -11,6 +11,9 @@ rows in the vocabulary, and no unused end token of GPT-2; dropout .3 (MHL's appe
 the residual stream start with the standard deviation .02, not .02 / sqrt(2 layers), and biases of heads with zero, not
 with nn.Linear's uniform draw. Recipes: beauty-rpg, toys-rpg, sports-rpg.
 
+The pooled codes are multiplied by sqrt(K D) (``input_scale``). Without it the input starts smaller than the position
+embeddings and the blocks' outputs, and a training begins with epochs that learn popularity (docs/results.md).
+
 Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table. The padding
 of an item is not pooled, predicted or counted. Recipe: beauty-text-rpg.
 """
@@ -46,6 +49,9 @@ class RpgConfig(Section):
     """Of the embeddings."""
     attention_dropout: Dropout = 0.3
     """Of the attention weights."""
+    input_scale: Positive | None = None
+    """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: the
+    authors'."""
     temperature: Positive = 0.07
     """tau of the cosine classifier (RPG's recipes: .03)."""
 
@@ -62,7 +68,9 @@ class Rpg(Model):
         # The loss of text synchronises: it reads the number of real codes.
         self.graph_capturable = not self.padded
         sizes, extra = (catalog.digits, catalog.codewords, config.width), self.extra_tokens(max_length)
-        self.codes = CodeEmbedding(*sizes, extra=extra, shared=catalog.shared, padded=self.padded)
+        self.codes = CodeEmbedding(
+            *sizes, extra=extra, shared=catalog.shared, padded=self.padded, scale=config.input_scale
+        )
         self.backbone, self.heads = Transformer(config, max_length), CodeHeads(catalog.digits, config.width)
         initialise(self)
         self.heads.reset()

@@ -3,6 +3,7 @@
 Legend: N packed items, K digits, V codewords, D width.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -11,20 +12,30 @@ from torch import Tensor, nn
 
 
 class CodeEmbedding(nn.Module):
-    """``H = mean over k of E[w^k]`` (MHL, equations 10 and 11; RPG, section 3.2).
+    """``H = scale * mean over k of E[w^k]`` (MHL, equations 10 and 11, and RPG, section 3.2, with a scale of 1).
 
     Row ``k * V + code`` of the table is E^k's row of that code; ``shared``: all digits use row ``code``. Then follow
     ``extra`` special tokens from row ``free`` on. ``padded``: negative codes are padding, ignored by the mean, and map
-    to the last row.
+    to the last row. ``scale`` None is ``sqrt(K D)``: the mean of K rows has 1/sqrt(K) of a row's size, and a
+    Transformer's input is sqrt(D) times its embedding (Vaswani et al. 2017, section 3.4).
     """
 
     offset_K: Tensor
 
     def __init__(
-        self, digits: int, codewords: int, width: int, *, extra: int = 0, shared: bool = False, padded: bool = False
+        self,
+        digits: int,
+        codewords: int,
+        width: int,
+        *,
+        extra: int = 0,
+        shared: bool = False,
+        padded: bool = False,
+        scale: float | None = 1.0,
     ) -> None:
         super().__init__()
         self.digits, self.codewords, self.shared = digits, codewords, shared
+        self.scale = math.sqrt(digits * width) if scale is None else scale
         self.free = codewords if shared else digits * codewords
         self.padding = self.free + extra if padded else None
         self.table = nn.Embedding(self.free + extra + padded, width)
@@ -36,7 +47,8 @@ class CodeEmbedding(nn.Module):
         return token_NK if self.padding is None else token_NK.masked_fill(codes_NK < 0, self.padding)
 
     def forward(self, token_NK: Tensor) -> Tensor:
-        return F.embedding_bag(token_NK, self.table.weight, mode="mean", padding_idx=self.padding)
+        pooled_ND = F.embedding_bag(token_NK, self.table.weight, mode="mean", padding_idx=self.padding)
+        return pooled_ND if self.scale == 1 else pooled_ND * self.scale
 
     def vectors(self) -> Tensor:
         """``E_KVD``, or ``E_VD`` if it is shared: a view of the table."""
