@@ -10,7 +10,13 @@ from genrec_cli.testing import ModelContract
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "tiger, one pass": {"settings": {"causal": True}, "windows": "sliding"},
+    "tiger, pooled": {
+        "settings": {"causal": True, "pooled": True, "last_state": True, "classifier": "cosine", "user_tokens": 0},
+        "windows": "sliding",
+        "learns": {"epochs": 8, "batch_size": 16, "lr": 1e-2, "optimizer": "adamw"},
+    },
     "mdgr, both directions": {"settings": {"causal": False}, "windows": "each"},
+    "mdgr, plain": {"settings": {"digit_heads": False, "input_scale": 1.0, "learn_temperature": True}},
     "sasrec, bce": {"settings": {"loss": "bce", "negatives": 3}},
     "sasrec, bpr": {"settings": {"loss": "bpr", "negatives": 3}},
     "sasrec, sampled": {"settings": {"loss": "sampled", "negatives": 3}},

@@ -17,9 +17,12 @@ from genrec_cli.nn.t5 import RelativeBias
 SIZES = {"width": 16, "layers": 2, "heads": 3, "head_width": 4, "inner": 24, "dropout": 0.0, "attention_dropout": 0.0}
 
 
-def build(*, user_tokens: int = 5, max_length: int = 8, causal: bool = False, **more) -> Tiger:
+OURS = {"pooled": True, "last_state": True, "classifier": "cosine"}
+
+
+def build(*, user_tokens: int = 5, max_length: int = 8, causal: bool = False, ours: bool = False, **more) -> Tiger:
     torch.manual_seed(0)
-    config = TigerConfig(user_tokens=user_tokens, causal=causal, **SIZES)
+    config = TigerConfig(user_tokens=user_tokens, causal=causal, **SIZES, **(OURS if ours else {}))
     model = Tiger(config, make_catalog(**more), max_length=max_length)
     return model.eval()
 
@@ -124,8 +127,8 @@ def test_the_stacks_equal_t5(batch, user_tokens):
         expected = twin(
             input_ids=padded, attention_mask=real.long(), decoder_input_ids=begin_BK, output_hidden_states=True
         )
-        h_BKD = ours.states(ours.remember(batch), target_BK)
-        logit_KBV = ours.logits(h_BKD)
+        h_BKD = ours.states(*ours.read(batch), target_BK)
+        logit_KBV = ours.logits(h_BKD.transpose(0, 1))
     close = {"atol": 1e-5, "rtol": 1e-5}
     torch.testing.assert_close(seen["encoder"], expected.encoder_last_hidden_state[real], **close)
     torch.testing.assert_close(h_BKD, expected.decoder_hidden_states[-1], **close)
@@ -146,11 +149,14 @@ def test_buckets_equal_t5s(both_sides):
 
 
 @torch.no_grad()
-def test_cached_steps_equal_teacher_forcing_whatever_the_beams(batch):
+@pytest.mark.parametrize("ours", [False, True])
+def test_cached_steps_equal_teacher_forcing_whatever_the_beams(batch, ours):
     """Beams branch, die and swap places at each step; each must score as its whole prefix does at once."""
-    model = build()
+    model = build(ours=ours)
+    if ours:
+        torch.nn.init.normal_(model.classifier.linear.weight, std=0.3)
     random = torch.Generator().manual_seed(1)
-    rows, prefixes, memory = batch.packing.sequences, model.prefixes(batch), model.remember(batch)
+    rows, prefixes, memory = batch.packing.sequences, model.prefixes(batch), model.read(batch)
     found = prefixes.first()
     so_far = torch.zeros(rows, 1, 4, dtype=torch.long)
     for digit, beams in enumerate((3, 7, 2)):
@@ -160,7 +166,8 @@ def test_cached_steps_equal_teacher_forcing_whatever_the_beams(batch):
         so_far = so_far[torch.arange(rows)[:, None], parent_BM].clone()
         so_far[..., digit] = code_BM
         for beam in range(beams):
-            expected = model.logits(model.states(memory, so_far[:, beam]))[digit + 1].log_softmax(-1)
+            h_KBD = model.states(*memory, so_far[:, beam]).transpose(0, 1)
+            expected = model.logits(h_KBD)[digit + 1].log_softmax(-1)
             torch.testing.assert_close(found[:, beam], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -198,7 +205,7 @@ def test_target_loss_is_the_loss_of_training(histories):
     torch.testing.assert_close(loss_B.mean(), loss.sum / loss.count)
     model.config = model.config.model_copy(update={"label_smoothing": 0.1})
     target_BK = model.codes_of(batch.target_N[batch.learn_M])
-    logit_KBV = model.logits(model.states(model.remember(batch), target_BK))
+    logit_KBV = model.logits(model.states(*model.read(batch), target_BK).transpose(0, 1))
     smooth = torch.nn.functional.cross_entropy(logit_KBV.flatten(0, 1), target_BK.t().flatten(), label_smoothing=0.1)
     smoothed = model.losses(batch)["next"]
     torch.testing.assert_close(smoothed.sum / smoothed.count, smooth)
@@ -224,13 +231,13 @@ def test_gradients_of_a_batch_are_the_sum_of_its_rows(histories):
 # ---- all targets of a history in one pass --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("user_tokens", [0, 5])
+@pytest.mark.parametrize("user_tokens, ours", [(0, False), (5, False), (0, True), (5, True)])
 @pytest.mark.parametrize("digits", [1, 4])
 @pytest.mark.parametrize("lengths, grids", [([5, 9, 3, 14, 2], 1), ([9, 9, 9], 1), ([4] * 12 + [14], 2)])
-def test_causal_rows_of_many_targets_learn_the_same_as_rows_of_one(user_tokens, digits, lengths, grids):
+def test_causal_rows_of_many_targets_learn_the_same_as_rows_of_one(user_tokens, ours, digits, lengths, grids):
     """Loss and gradients, with histories longer than the model reads, on one grid and on two, full and padded."""
     histories, found = make_histories(lengths, 30), []
-    model = build(user_tokens=user_tokens, causal=True, max_length=6, digits=digits)
+    model = build(user_tokens=user_tokens, causal=True, max_length=6, digits=digits, ours=ours)
     for windows in ("each", "sliding"):
         model.zero_grad()
         rows = Rows.of(histories, max_length=6, windows=windows)
@@ -261,6 +268,16 @@ def test_causal_states_are_those_of_the_history_so_far(batch):
     assert not torch.isclose(model.encode(batch)[0][first_X], h_XD[first_X]).all(-1).any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("user_tokens", [0, 5])
+def test_a_pooled_item_is_one_token_and_the_start_is_the_state_of_the_last(batch, user_tokens):
+    model = build(ours=True, causal=True, user_tokens=user_tokens)
+    h_XD, packing = model.encode(batch)
+    assert torch.equal(packing.length_B, batch.packing.length_B + (user_tokens > 0))
+    start_B1D = model.start(h_XD, batch, batch.packing.last_B)
+    assert torch.equal(start_B1D[:, 0], h_XD[packing.last_B])
+
+
 # ---- rows and leaks ------------------------------------------------------------------------------------
 
 
@@ -284,13 +301,13 @@ def test_the_target_does_not_leak_into_its_own_prediction(batch):
     """Digit k is predicted from the history and digits before k alone."""
     model = build()
     target_BK = model.codes_of(torch.arange(1, batch.packing.sequences + 1))
-    memory = model.remember(batch)
+    memory = model.read(batch)
     with torch.no_grad():
-        before = model.logits(model.states(memory, target_BK))
+        before = model.logits(model.states(*memory, target_BK).transpose(0, 1))
         for digit in range(4):
             other_BK = target_BK.clone()
             other_BK[:, digit] = (other_BK[:, digit] + 1) % 8
-            after = model.logits(model.states(memory, other_BK))
+            after = model.logits(model.states(*memory, other_BK).transpose(0, 1))
             assert torch.equal(before[: digit + 1], after[: digit + 1])
             assert digit == 3 or not torch.allclose(before[digit + 1], after[digit + 1])
 

@@ -19,26 +19,33 @@ Readings and deviations:
   = true`` is ours: codes of an item see those of the same and earlier items, so ``train.windows = "sliding"`` learns
   all targets of a history in one pass; with ``train.stride = 1`` the objective is the same sum (tested).
 
+Options of ours, all off by default; together they learn as fast as RPG on the same codes:
+
+* ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
+* ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;
+* ``classifier = "cosine"``: RPG's residual heads and cosine similarity, one head per digit, in place of T5's product.
+
 Recipes: beauty-tiger, toys-tiger, sports-tiger.
 """
 
-from typing import Annotated, Any, ClassVar
+import math
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from genrec_cli.config import Count, Dropout, Natural, Section
+from genrec_cli.config import Count, Dropout, Natural, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
-from genrec_cli.nn.codes import CodeEmbedding
+from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.losses import Loss, code_cross_entropy
-from genrec_cli.nn.packing import Packing
+from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.t5 import CachedMemory, CausalMemory, Decoder, Encoder, Memory
 
 
@@ -63,6 +70,14 @@ class TigerConfig(Section):
     """Tokens to which users are hashed; a history starts with one; 0: none."""
     causal: bool = False
     """Whether the codes of an item see no later item (ours); false, the paper's, needs train.windows = "each"."""
+    pooled: bool = False
+    """Whether the encoder reads one token per item (ours) in place of K."""
+    last_state: bool = False
+    """Whether the encoder state of the last item is added to every digit of the decoder (ours)."""
+    classifier: Literal["product", "cosine"] = "product"
+    """product: T5's; cosine: RPG's heads and cosine similarity (ours)."""
+    temperature: Positive = 0.05
+    """tau of the cosine classifier."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
 
@@ -81,13 +96,20 @@ class Tiger(Model):
     def __init__(self, config: TigerConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.causal, self.digits = config, config.causal, catalog.digits
-        sizes = catalog.digits, catalog.codewords, config.width
-        self.codes = CodeEmbedding(*sizes, extra=config.user_tokens + 1, shared=catalog.shared)
+        self.per_item = 1 if config.pooled else catalog.digits
+        sizes, cosine = (catalog.digits, catalog.codewords, config.width), config.classifier == "cosine"
+        # T5's table has the standard deviation 1 for its product; a cosine classifier has no use for the size.
+        self.std, self.scale = (0.02, math.sqrt(config.width)) if cosine else (1.0, 1.0)
+        scale = self.scale * math.sqrt(catalog.digits)
+        self.codes = CodeEmbedding(*sizes, extra=config.user_tokens + 1, shared=catalog.shared, scale=scale)
         """Special tokens: the first token of a target, then the user tokens."""
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        torch.nn.init.normal_(self.codes.table.weight)
+        self.classifier = CodeHeads(catalog.digits, config.width) if cosine else None
+        torch.nn.init.normal_(self.codes.table.weight, std=self.std)
         self.encoder.reset()
         self.decoder.reset()
+        if self.classifier is not None:
+            self.classifier.reset()
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -96,71 +118,95 @@ class Tiger(Model):
             problem = "tiger generates all K digits of an item; some items of these codes have fewer."
             raise ConfigError(problem, hint="--codes NAME    takes other codes")
 
+    @property
+    def prefix(self) -> int:
+        """Tokens before the codes of a history."""
+        return int(self.config.user_tokens > 0)
+
     def encode(self, batch: Batch) -> tuple[Tensor, Packing]:
-        """States ``h_XD`` of the user tokens and the codes of the histories, and their packing."""
-        users, prefix = self.config.user_tokens, int(self.config.user_tokens > 0)
-        packing = batch.packing.expand(self.digits, prefix=prefix)
-        token_X = self.codes.tokens(self.codes_of(batch.item_N)).flatten()
+        """States ``h_XD`` of the user tokens and the codes (``pooled``: the items) of the histories, and their
+        packing."""
+        users, packing = self.config.user_tokens, batch.packing.expand(self.per_item, prefix=self.prefix)
+        token_NK = self.codes.tokens(self.codes_of(batch.item_N))
+        token_XP = token_NK if self.config.pooled else token_NK.flatten()[:, None]
         if users:
-            code_X = torch.arange(len(packing.position_N), device=token_X.device) - packing.sequence_N - 1
+            code_X = torch.arange(len(packing.position_N), device=token_NK.device) - packing.sequence_N - 1
             user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
-            token_X = torch.where(packing.position_N == 0, user_X, token_X[code_X.clamp_min(0)])
-        x_XD = self.codes.table(token_X)
+            token_XP = torch.where((packing.position_N == 0)[:, None], user_X[:, None], token_XP[code_X.clamp_min(0)])
+        x_XD = self.codes(token_XP) if self.config.pooled else self.codes.table(token_XP[:, 0]) * self.scale
         if users and not self.training:
             unknown_X1 = ((packing.position_N == 0) & (batch.user_B < 0)[packing.sequence_N])[:, None]
-            x_XD = torch.where(unknown_X1, self.codes.table.weight[self.codes.free + 1 :].mean(0), x_XD)
+            mean_D = self.codes.table.weight[self.codes.free + 1 :].mean(0)
+            x_XD = torch.where(unknown_X1, mean_D * (self.codes.scale if self.config.pooled else self.scale), x_XD)
         visible_TT = None
         if self.causal:
-            item_T = item_of(max(part.longest for part in packing.parts), self.digits, prefix, token_X.device)
+            longest = max(part.longest for part in packing.parts)
+            item_T = item_of(longest, self.per_item, self.prefix, x_XD.device)
             visible_TT = item_T <= item_T[:, None]
         return self.encoder(x_XD, packing, visible_TT), packing
 
-    def remember(self, batch: Batch) -> CachedMemory:
-        return self.decoder.remember(*self.encode(batch))
+    def start(self, h_XD: Tensor, batch: Batch, at_M: Tensor) -> Tensor:
+        """``start_M1D``, added to all digits of the targets after items ``at_M``; see ``last_state``."""
+        if not self.config.last_state:
+            return h_XD.new_zeros(1, 1, h_XD.shape[-1])
+        sequences_M = batch.packing.sequence_N[at_M] + 1
+        return take(h_XD, (at_M + 1) * self.per_item - 1 + self.prefix * sequences_M)[:, None]
 
-    def target_memory(self, batch: Batch) -> Memory:
-        """The encoder states that each target of the batch may see, a row per target."""
-        if not self.causal:
-            return self.remember(batch)
+    def read(self, batch: Batch) -> tuple[CachedMemory, Tensor]:
+        """The cached memory of whole histories, and the start of the target after each."""
         h_XD, packing = self.encode(batch)
-        at_M, digits, prefix = targets(batch)[0], self.digits, int(self.config.user_tokens > 0)
-        causal = CausalCrossAttention(batch.packing, at_M, digits, packing, digits, prefix)
-        return CausalMemory(h_XD, causal)
+        return self.decoder.remember(h_XD, packing), self.start(h_XD, batch, batch.packing.last_B)
+
+    def read_targets(self, batch: Batch) -> tuple[Memory, Tensor]:
+        """The memory that each target of the batch may see, a row per target, and its start."""
+        if not self.causal:
+            return self.read(batch)
+        (h_XD, packing), at_M = self.encode(batch), targets(batch)[0]
+        causal = CausalCrossAttention(batch.packing, at_M, self.digits, packing, self.per_item, self.prefix)
+        return CausalMemory(h_XD, causal), self.start(h_XD, batch, at_M)
 
     def begin(self, rows: int) -> Tensor:
         """The first token of each target, ``token_B1``."""
         return torch.full((rows, 1), self.codes.free, device=self.code_RK.device)
 
-    def states(self, memory: Memory, codes_BK: Tensor) -> Tensor:
+    def states(self, memory: Memory, start_B1D: Tensor, codes_BK: Tensor) -> Tensor:
         """``h_BKD``: position k sees the digits before k of the target, and predicts digit k."""
         token_BK = torch.cat([self.begin(len(codes_BK)), self.codes.tokens(codes_BK)[:, :-1]], dim=1)
-        return self.decoder(self.codes.table(token_BK), memory)
+        return self.decoder(self.codes.table(token_BK) * self.scale + start_B1D, memory)
 
-    def logits(self, h_BKD: Tensor) -> Tensor:
-        """``logit_KBV``: digit k against the codewords of digit k, scaled as in T5."""
-        vectors = self.codes.vectors().to(h_BKD.dtype)
+    def logits(self, h_KBD: Tensor, first: int = 0) -> Tensor:
+        """``logit_KBV``: states of the digits from ``first`` on against the codewords of their digits. The product is
+        scaled as in T5."""
+        digits, vectors = slice(first, first + len(h_KBD)), self.codes.vectors()
+        vectors = vectors if vectors.dim() == 2 else vectors[digits]
+        if self.classifier is not None:
+            weight_KDD, bias_K1D = self.classifier.weights()
+            state_KBD = residual_heads(weight_KDD[digits], bias_K1D[digits], h_KBD)
+            return cosine_logits(state_KBD, vectors, self.config.temperature)
+        vectors = vectors.to(h_KBD.dtype)
         product = torch.matmul if vectors.dim() == 2 else torch.bmm
-        return product(h_BKD.transpose(0, 1) * self.config.width**-0.5, vectors.transpose(-1, -2)).float()
+        return product(h_KBD * self.config.width**-0.5, vectors.transpose(-1, -2)).float()
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         target_MK = self.target_codes(batch)
-        logit_KMV = self.logits(self.states(self.target_memory(batch), target_MK.clamp_min(0)))
+        h_MKD = self.states(*self.read_targets(batch), target_MK.clamp_min(0))
+        logit_KMV = self.logits(h_MKD.transpose(0, 1))
         return {"next": code_cross_entropy(logit_KMV, target_MK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         codes_BK = self.codes_of(target_B)
-        logit_KBV = self.logits(self.states(self.remember(batch), codes_BK))
+        logit_KBV = self.logits(self.states(*self.read(batch), codes_BK).transpose(0, 1))
         return F.cross_entropy(logit_KBV.permute(1, 2, 0), codes_BK, reduction="none").mean(1)
 
     def prefixes(self, batch: Batch) -> "TigerPrefixes":
-        return TigerPrefixes(self, self.remember(batch), batch.packing.sequences)
+        return TigerPrefixes(self, *self.read(batch), batch.packing.sequences)
 
 
 class TigerPrefixes:
     """Beams with a KV cache: a step computes one token per beam."""
 
-    def __init__(self, model: Tiger, memory: CachedMemory, rows: int) -> None:
-        self.model, self.memory, self.rows = model, memory, rows
+    def __init__(self, model: Tiger, memory: CachedMemory, start_B1D: Tensor, rows: int) -> None:
+        self.model, self.memory, self.start_B1D, self.rows = model, memory, start_B1D, rows
         self.cache, self.digit = Cache(), 0
 
     def first(self) -> Tensor:
@@ -171,8 +217,9 @@ class TigerPrefixes:
         return self._step(parent_BM, code_BM + self.model.codes.offset_K[self.digit - 1])
 
     def _step(self, parent_BM: Tensor, token_BM: Tensor) -> Tensor:
-        model, vectors = self.model, self.model.codes.vectors()
-        h_BMD = model.decoder.step(model.codes.table(token_BM), parent_BM, self.memory, self.cache)
-        vectors_VD = (vectors if vectors.dim() == 2 else vectors[self.digit]).to(h_BMD.dtype)
+        model = self.model
+        x_BMD = model.codes.table(token_BM) * model.scale + self.start_B1D
+        h_BMD = model.decoder.step(x_BMD, parent_BM, self.memory, self.cache)
+        logit_1XV = model.logits(h_BMD.flatten(0, 1)[None], self.digit)
         self.digit += 1
-        return (h_BMD * model.config.width**-0.5 @ vectors_VD.t()).float().log_softmax(-1)
+        return logit_1XV[0].log_softmax(-1).unflatten(0, token_BM.shape)
