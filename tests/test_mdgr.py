@@ -10,7 +10,7 @@ from conftest import make_catalog, make_histories
 from shop import TINY, genrec, small_codes
 
 from genrec_cli.config import validate
-from genrec_cli.curriculum.target_masks import NoiseConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig, TargetMasks
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.engine.optim import TrainConfig
@@ -70,6 +70,48 @@ def test_all_targets_at_once_give_what_each_gives_alone(lengths: list[int], last
     one, two = (torch.autograd.grad(loss, weights, allow_unused=True) for loss in (losses["next"].sum, total))
     for found, expected in zip(one, two, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("windows, causal", [("sliding", True), ("each", False)])
+def test_views_of_a_target_are_learned_as_if_each_were_alone(windows: str, causal: bool) -> None:
+    model, batch = build(causal=causal), batch_of(make_histories([5, 9, 3, 14, 6], ITEMS), windows)
+    random = torch.Generator().manual_seed(0)
+    sampler = TargetMasks(NoiseConfig(preset="random", views=3), K, random)
+    mask_XK = sampler(model, batch)
+    mask_MWK = mask_XK.unflatten(0, (-1, 3))
+    assert len(mask_MWK) == len(batch.learn_M)
+    assert mask_MWK[:, 0].all()
+    for fewer, more in ((1, 2), (2, 1)):  # nested: one of two views holds the other
+        nested = (mask_MWK[:, fewer] <= mask_MWK[:, more]).all(-1)
+        assert (nested | (mask_MWK[:, more] <= mask_MWK[:, fewer]).all(-1)).all()
+    together = model.losses(batch, mask_XK)["next"]
+    alone = [model.losses(batch, mask_MWK[:, view])["next"] for view in range(3)]
+    torch.testing.assert_close(together.sum, sum(loss.sum for loss in alone))
+    assert together.count == sum(loss.count for loss in alone) == model.counts(batch, mask_XK)["next"]
+
+
+def test_masked_digits_of_a_target_start_apart() -> None:
+    """Cosine similarity of the decoder's input at all-masked digits, ours and with ``input_scale = 1``."""
+    batch = batch_of(make_histories([5, 9, 3], ITEMS))
+    similarity = []
+    for settings in ({}, {"input_scale": 1.0}):
+        model = build(width=64, **settings).eval()
+        h_ND, mask_MK = model.encode(batch), torch.ones(len(batch.learn_M), K, dtype=torch.bool)
+        x_MKD = model.embed(torch.zeros_like(mask_MK).long(), mask_MK) + model.start(h_ND, batch.learn_M)[:, None]
+        unit_MKD = torch.nn.functional.normalize(x_MKD, dim=-1)
+        similarity.append((unit_MKD[:, 0] * unit_MKD[:, 1]).sum(-1).mean().item())
+    assert similarity[0] < 0.7
+    assert similarity[1] > 0.99
+
+
+def test_smoothing_and_a_trained_temperature_change_the_loss() -> None:
+    batch = batch_of(make_histories([5, 9, 3], ITEMS))
+    plain = build().losses(batch)["next"].sum
+    torch.testing.assert_close(build(learn_temperature=True).losses(batch)["next"].sum, plain)
+    model = build(learn_temperature=True)
+    model.losses(batch)["next"].sum.backward()
+    assert model.log_scale.grad.abs() > 0
+    assert not torch.isclose(build(label_smoothing=0.1).losses(batch)["next"].sum, plain)
 
 
 def test_the_log_tells_how_many_digits_were_masked() -> None:

@@ -13,7 +13,7 @@ the ideas and gamma = 2 but no formula. This is **our reading**:
 The preset ``random`` is vanilla masked diffusion: k uniform over 1 .. K, digits uniform. Masks depend on the step and
 the generator only, so that a resumed run draws the same masks.
 
-Legend: N packed items, M targets, K digits.
+Legend: N packed items, M targets, W views per target, K digits.
 """
 
 import math
@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genrec_cli.config import Positive, Section
+from genrec_cli.config import Count, Positive, Section
 from genrec_cli.data.batch import Batch
 
 
@@ -39,6 +39,9 @@ class NoiseConfig(Section):
     is almost zero."""
     std: Positive = 0.25
     """Standard deviation of the count of masked digits, as a fraction of K."""
+    views: Count = 1
+    """Masks per target. They are nested: the digits are masked in one order. With more than one, the first view masks
+    every digit (as in DiffGRM)."""
     rarity: Positive = 1.0
     """Power a of the weight 1 / (1 + f)^a of a code that is f times in the history."""
 
@@ -89,12 +92,16 @@ class TargetMasks:
         return self.sample(model.target_codes(batch), model.codes_of(batch.item_N), batch)
 
     def sample(self, target_MK: Tensor, codes_NK: Tensor, batch: Batch) -> Tensor:
-        """``mask_MK`` for targets with these codes after histories with those; at least one digit per target."""
-        draw_M = torch.rand(len(target_MK), device=target_MK.device, generator=self.generator)
-        count_M = torch.searchsorted(self.bound_K, draw_M, right=True) + 1
+        """``mask_MK`` for targets with these codes after histories with those; at least one digit per target. With
+        several views: a row per view, the views of a target one after the other."""
+        shape = len(target_MK), self.config.views
+        draw_MW = torch.rand(shape, device=target_MK.device, generator=self.generator)
+        count_MW = torch.searchsorted(self.bound_K, draw_MW, right=True) + 1
+        if self.config.views > 1:
+            count_MW[:, 0] = self.digits
         # Gumbel top-k: -log of an exponential draw is a Gumbel draw.
         score_MK = -torch.empty(target_MK.shape, device=target_MK.device).exponential_(generator=self.generator).log()
         if self.config.preset == "curriculum-history":
             score_MK = score_MK - self.config.rarity * frequency(target_MK, codes_NK, batch).log1p()
         place_MK = score_MK.argsort(dim=1, descending=True).argsort(dim=1)
-        return place_MK < count_M[:, None]
+        return (place_MK[:, None] < count_MW[..., None]).flatten(0, 1)

@@ -15,8 +15,10 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
 * ``last_state``: the encoder state of the last item is added to every digit. All-masked digits are equal at every
   position, so cross-attention alone learns slowly which item is the last: on the ordered synthetic shop, twelve epochs
   end at a loss of 1.90 with it and 2.50 without;
-* known-code embeddings start about 50 times smaller than the state, so early in training the decoder ignores them. A
-  factor of sqrt(D) does not help the all-masked digits (docs/results.md), so they are not scaled;
+* embeddings of known codes are multiplied by sqrt(D), and mask embeddings start with the standard deviation 1, the size
+  of the encoder state that is added to them. Otherwise the all-masked digits of a target start nearly equal (cosine
+  .9996), and the decoder tells them apart late; ``input_scale = 1`` is that form;
+* ``digit_heads``: RPG's residual head per digit before the classifier, so that all-masked digits start as RPG's;
 * the difficulty embedding is a table over the number of masked digits, added to every digit, in training and inference;
 * digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked
   digits;
@@ -26,10 +28,12 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
 Recipes: beauty-mdgr, sports-mdgr, toys-mdgr.
 """
 
-from typing import Any, ClassVar
+import math
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from genrec_cli.config import Count, Dropout, Positive, Section
@@ -37,7 +41,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Masking, Model, Need, targets
-from genrec_cli.nn.codes import CodeEmbedding, cosine_logits
+from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
 from genrec_cli.nn.packing import take
@@ -68,6 +72,12 @@ class MdgrConfig(Section):
     authors'."""
     temperature: Positive = 0.07
     """tau of the cosine classifier."""
+    learn_temperature: bool = False
+    """Whether the temperature is trained."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing over the codewords of a digit, a fraction."""
+    digit_heads: bool = True
+    """Whether each digit has a residual head, as in RPG (ours)."""
     last_state: bool = True
     """Whether the state of the last item is added to every digit (ours), besides cross-attention."""
     causal: bool = True
@@ -91,7 +101,15 @@ class Mdgr(Model):
         self.difficulty = nn.Embedding(catalog.digits, config.width)
         self.encoder = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
         self.decoder = DigitDecoder(config, config.decoder_layers)
+        self.heads = CodeHeads(catalog.digits, config.width) if config.digit_heads else None
+        self.log_scale = nn.Parameter(torch.zeros(())) if config.learn_temperature else None
+        """Logarithm of the temperature of the settings over the trained one."""
         initialise(self)
+        self.digit_scale = math.sqrt(config.width) if config.input_scale is None else 1.0
+        if config.input_scale is None:
+            nn.init.normal_(self.codes.table.weight[self.codes.free :], std=1 / self.digit_scale)
+        if self.heads is not None:
+            self.heads.reset()
 
     @classmethod
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -104,17 +122,21 @@ class Mdgr(Model):
             raise ConfigError(problem, hint=hint)
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
-        """Without a mask every digit of every target is masked."""
+        """Without a mask every digit of every target is masked. A mask has a row per view of a target; the views of a
+        target are neighbours."""
         at_M, target_M = targets(batch)
-        target_MK = self.codes_of(target_M)
+        views = 1 if mask is None else len(mask) // len(at_M)
+        target_MK = self.codes_of(target_M).repeat_interleave(views, 0)
         mask_MK = torch.ones_like(target_MK, dtype=torch.bool) if mask is None else mask
         h_ND = self.encode(batch)
-        x_MKD = self.embed(target_MK, mask_MK) + self.start(h_ND, at_M)[:, None]
+        start_MD = self.start(h_ND, at_M).expand(len(at_M), -1).repeat_interleave(views, 0)
+        x_MKD = self.embed(target_MK, mask_MK) + start_MD[:, None]
         if self.causal:
             state_MKD = self.decoder.causal(x_MKD, h_ND, batch.packing, at_M)
         else:
             state_MKD = self.decoder.cached(x_MKD, self.decoder.remember(h_ND, batch.packing))
-        loss = code_cross_entropy(self.logits(state_MKD), target_MK.masked_fill(~mask_MK, -1))
+        masked_MK = target_MK.masked_fill(~mask_MK, -1)
+        loss = code_cross_entropy(self.logits(state_MKD), masked_MK, smoothing=self.config.label_smoothing)
         return {"next": loss} if mask is None else {"next": loss, **self._statistics(mask_MK)}
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -135,14 +157,19 @@ class Mdgr(Model):
         """``x_MKD``: the embedding of each known code or the mask embedding of its digit, plus the difficulty."""
         mask_token_K = self.codes.free + torch.arange(self.digits, device=codes_MK.device)
         token_MK = torch.where(mask_MK, mask_token_K, codes_MK + self.codes.offset_K)
-        return F.embedding(token_MK, self.codes.table.weight) + self.difficulty(mask_MK.sum(1) - 1)[:, None]
+        x_MKD = F.embedding(token_MK, self.codes.table.weight) * self.digit_scale
+        return x_MKD + self.difficulty(mask_MK.sum(1) - 1)[:, None]
 
     def start(self, h_ND: Tensor, at_M: Tensor) -> Tensor:
         """``start_MD``, added to all digits of a target; see ``last_state``."""
         return take(h_ND, at_M) if self.config.last_state else h_ND.new_zeros(1, h_ND.shape[-1])
 
     def logits(self, state_MKD: Tensor) -> Tensor:
-        return cosine_logits(state_MKD.transpose(0, 1), self.codes.vectors(), self.config.temperature)
+        state_KMD = state_MKD.transpose(0, 1)
+        if self.heads is not None:
+            state_KMD = residual_heads(*self.heads.weights(), state_KMD)
+        logit_KMV = cosine_logits(state_KMD, self.codes.vectors(), self.config.temperature)
+        return logit_KMV if self.log_scale is None else logit_KMV * self.log_scale.exp()
 
     def read(self, batch: Batch) -> tuple[Memory, Tensor]:
         h_ND = self.encode(batch)

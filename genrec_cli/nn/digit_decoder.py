@@ -60,8 +60,9 @@ class CrossAttention(MultiHead):
 
     def causal(self, x_MKD: Tensor, h_ND: Tensor, targets: CausalCrossAttention) -> Tensor:
         """Each target attends to its history up to the item that it follows."""
-        mixed_MKD = targets.mix(self.query(x_MKD), self.key_value(h_ND), self.heads, self.mix)
-        return self.output_dropout(self.output(mixed_MKD))
+        q_MKD = self.query(x_MKD).view(-1, targets.digits, x_MKD.shape[-1])  # the views of a target side by side
+        mixed_MKD = targets.mix(q_MKD, self.key_value(h_ND), self.heads, self.mix)
+        return self.output_dropout(self.output(mixed_MKD)).view_as(x_MKD)
 
 
 class DigitDecoderBlock(nn.Module):
@@ -96,8 +97,9 @@ class DigitDecoder(nn.Module):
         return self._blocks(x_MKD, cross)
 
     def causal(self, x_MKD: Tensor, h_ND: Tensor, packing: Packing, at_M: Tensor) -> Tensor:
-        """Targets after any items ``at_M``; each sees its history up to that item."""
-        targets = CausalCrossAttention(packing, at_M, x_MKD.shape[1])
+        """Targets after any items ``at_M``, the same count of views of each; they see the history up to that item."""
+        digits = len(x_MKD) // len(at_M) * x_MKD.shape[1]
+        targets = CausalCrossAttention(packing, at_M, digits)
         return self._blocks(x_MKD, (partial(block.cross.causal, h_ND=h_ND, targets=targets) for block in self.blocks))
 
     def _blocks(self, x_MKD: Tensor, cross: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
