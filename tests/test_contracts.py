@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},
     },
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
+    "mhl, ours": {"settings": {"next_masked": False, "entropy_dropout": False, "entropy_relative": True}},
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
 }
 """Settings or catalogues under which a model works in another way."""

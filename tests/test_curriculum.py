@@ -63,20 +63,22 @@ def test_the_rounded_budget_is_the_ratio_on_average(policy, granularity):
     assert fractions.mean().item() == pytest.approx(0.15, abs=0.012)
 
 
-def test_the_printed_budget_is_uniform_from_one():
-    draw = sampler("random", "token", ratio=0.5, budget="printed")
-    numbers = torch.stack([draw(None, batch_of([4, 1]), 2).split([4, 1])[0].sum() for _ in range(2000)])
+@pytest.mark.parametrize("policy, budget", [("random", "uniform"), ("entropy", "uniform"), ("entropy", "printed")])
+def test_the_budget_of_section_3_3_is_uniform_from_one(policy, budget):
+    draw = sampler(policy, "token", ratio=0.5, budget=budget)
+    entropy_NK = torch.rand(5, 2) if policy == "entropy" else None
+    numbers = torch.stack([draw(entropy_NK, batch_of([4, 1]), 2).split([4, 1])[0].sum() for _ in range(2000)])
     counts = numbers.bincount()
     assert counts[0] == 0 and len(counts) == 5, "N lies in 1 .. floor(.5 * 8)"
     assert counts[1:].min() > 400
     tiny = torch.stack(
-        [sampler("random", "item", 0.05, "printed", s)(None, batch_of([3]), 2).any(1).sum() for s in range(20)]
+        [sampler("random", "item", 0.05, "uniform", s)(None, batch_of([3]), 2).any(1).sum() for s in range(20)]
     )
     assert (tiny == 1).all(), "an empty range becomes one item"
 
 
-def test_bernoulli_tosses_a_coin_for_each_token():
-    mask = sampler("random", "token", 0.3, "bernoulli")(None, batch_of([500]), 4)
+def test_printed_random_masks_draw_each_code_alone():
+    mask = sampler("random", "token", 0.3, "printed")(None, batch_of([500]), 4)
     assert mask.float().mean().item() == pytest.approx(0.3, abs=0.04)
 
 
@@ -289,6 +291,45 @@ def test_entropies_of_both_readings(model):
     torch.testing.assert_close(found[1:4], expected[:3], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[0], expected[:4].mean(0), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[4], expected[4:].mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_masked_pairs_can_be_left_out_of_the_next_item_loss(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    mask = torch.rand(len(batch.item_N), 4, generator=torch.Generator().manual_seed(0)) < 0.4
+    model.config = model.config.model_copy(update={"next_masked": False})
+    loss = model.losses(batch, mask)["next"]
+    assert loss.count == model.counts(batch, mask)["next"] == (~mask[batch.learn_M]).sum()
+    h_MD = model.states(model.apply_mask(model.tokens(batch), mask, batch), batch, batch.learn_M)
+    logp_MKV = model.logits(h_MD).log_softmax(-1).transpose(0, 1)
+    nll_MK = -logp_MKV.gather(2, model.target_codes(batch)[..., None])[..., 0]
+    torch.testing.assert_close(loss.sum, nll_MK[~mask[batch.learn_M]].sum(), atol=1e-4, rtol=1e-5)
+
+
+def test_relative_entropies_have_no_mean_by_position_and_digit(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    plain = model.entropies(batch)
+    model.config = model.config.model_copy(update={"entropy_relative": True, "entropy_dropout": False})
+    model.eval()
+    torch.testing.assert_close(model.entropies(batch), plain)  # figures show the entropies themselves
+    model.train()
+    found = model.entropies(batch)
+    assert model.training
+    for position in range(int(batch.packing.length_B.max())):
+        at_N = batch.packing.position_N == position
+        expected = plain[at_N] - plain[at_N].mean(0)
+        torch.testing.assert_close(found[at_N], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_entropies_without_dropout_are_the_same_twice(model):
+    histories = make_histories([9, 7], 30)
+    batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
+    model.backbone.dropout.p = 0.5
+    model.train()
+    assert not torch.equal(model.entropies(batch), model.entropies(batch))
+    model.config = model.config.model_copy(update={"entropy_dropout": False})
+    assert torch.equal(model.entropies(batch), model.entropies(batch))
 
 
 def test_an_entropy_policy_masks_by_the_models_entropies(model):

@@ -68,7 +68,7 @@ def test_an_item_is_the_mean_of_its_own_codes(text, kind):
     found = model.codes(model.codes.tokens(catalog.codes_IK))
     for codes, pooled in zip(catalog.codes_IK.tolist(), found, strict=True):
         rows = [code if catalog.shared else digit * 8 + code for digit, code in enumerate(codes) if code >= 0]
-        torch.testing.assert_close(pooled, model.codes.table.weight[rows].mean(0))
+        torch.testing.assert_close(pooled, model.codes.scale * model.codes.table.weight[rows].mean(0))
 
 
 def test_decoding_is_a_mean_over_each_items_own_codes(kind):

@@ -6,9 +6,10 @@ Legend: B histories, N packed items, T longest history, K digits (1 for a model 
 
 Our readings of what the paper leaves open:
 
-* ``budget``: "printed" draws N from U{1 .. max(1, floor(ratio * T))} (section 3.3; the printed range is empty for short
-  histories, hence the 1). "rounded" is floor(ratio * T + u), u uniform: its mean is ratio * T, and N may be 0. At token
-  level T is T * K. Random masks may also draw each token independently ("bernoulli").
+* ``budget``: "printed" masks each code independently with probability ``ratio`` in random masking (section 3.2), and
+  draws N from U{1 .. max(1, floor(ratio * T))} in entropy masking (section 3.3; the printed range is empty for short
+  histories, hence the 1). "uniform" draws N so for both; on average it masks half of the ratio. "rounded" is
+  floor(ratio * T + u), u uniform: its mean is ratio * T, and N may be 0. At token level T is T * K.
 * mixed: each item is masked at item or token level with probability one half; each level has its own ranks and budget.
 """
 
@@ -21,7 +22,7 @@ from genrec_cli.curriculum.phases import Granularity, Mask
 from genrec_cli.data.batch import Batch
 from genrec_cli.nn.packing import Packing
 
-Budget = Literal["printed", "rounded", "bernoulli"]
+Budget = Literal["printed", "uniform", "rounded"]
 
 
 class HistoryMasks:
@@ -37,9 +38,7 @@ class HistoryMasks:
         smoothing: bool = False,
     ) -> None:
         self.smoothing, self.by_entropy = smoothing, mask == "entropy"
-        self.granularity, self.generator, self.ratio = granularity, generator, ratio
-        # Entropy masks cut a ranking at a count, which independent draws do not have.
-        self.budget: Budget = "rounded" if self.by_entropy and budget == "bernoulli" else budget
+        self.granularity, self.generator, self.ratio, self.budget = granularity, generator, ratio, budget
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
         """``mask_NK`` for a training batch of a model whose ``masking`` is random or entropy."""
@@ -70,7 +69,7 @@ class HistoryMasks:
 
     def _select(self, score_BX: Tensor, open_BX: Tensor) -> Tensor:
         """The N highest scores among the open candidates of each history."""
-        if self.budget == "bernoulli":
+        if self.budget == "printed" and not self.by_entropy:
             return open_BX & (self._uniform(score_BX) < self.ratio)
         budget_B = self._budget(open_BX.sum(1))
         order_BX = score_BX.masked_fill(~open_BX, -torch.inf).argsort(dim=1, descending=True, stable=True)

@@ -102,8 +102,9 @@ class CurriculumConfig(Section):
     """Maximum of epochs in each masking phase of a preset."""
     watch: Literal["metric", "loss"] = "metric"
     """A plateau is one of the validation metric or of the validation loss."""
-    budget: Literal["printed", "rounded", "bernoulli"] = "printed"
-    """Count to mask: U{1..max(1, ratio T)}, floor(ratio T + u), or independent draws (random masks only)."""
+    budget: Literal["printed", "uniform", "rounded"] = "printed"
+    """printed: random masks draw each code independently, entropy masks a count from U{1..max(1, ratio T)}; uniform:
+    U{1..max(1, ratio T)} for both; rounded: floor(ratio T + u) for both."""
     smoothing: bool = False
     """Smooth entropies over neighbouring items (our reading of appendix I)."""
     phase: tuple[Phase, ...] = ()

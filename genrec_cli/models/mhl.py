@@ -15,8 +15,14 @@ Readings where the paper is silent or contradicts itself, each an option:
 * ``entropy_source``: "printed" takes the entropy at h_t for item t; a next-item model's h_t describes item t + 1, so
   "predictive" takes h_{t-1} (the first item: the mean of its history).
 
-Entropies have no gradient (Algorithm 1). In training their pass has dropout; those of the log, the figures and the case
-studies have none. Recipes: beauty-mhl, toys-mhl, sports-mhl.
+* ``next_masked``: with both losses on the masked history, a masked code (t, k) has one distribution and two targets,
+  its own code and that of item t + 1. False (ours) drops these pairs from the next-item loss.
+* ``entropy_dropout``: whether the pass of the entropies has dropout in training; the paper does not say.
+* ``entropy_relative`` (ours): minus the batch mean of its position and digit, since the raw entropy prefers early
+  positions and digits that are hard to predict everywhere.
+
+Entropies have no gradient (Algorithm 1); those of the log, the figures and the case studies have no dropout. Recipes:
+beauty-mhl, toys-mhl, sports-mhl.
 """
 
 from typing import Any, ClassVar, Literal
@@ -47,6 +53,12 @@ class MhlConfig(RpgConfig):
     """lambda_2 of equation (3)."""
     entropy_source: Literal["printed", "predictive"] = "printed"
     """The state whose entropy is that of item t: h_t (printed) or h_{t-1} (predictive)."""
+    next_masked: bool = True
+    """Whether masked codes have a next-item loss (next_on = masked)."""
+    entropy_dropout: bool = True
+    """Whether entropies for masks are computed with dropout."""
+    entropy_relative: bool = False
+    """Whether entropies for masks are relative to the mean of their position and digit."""
 
 
 class Mhl(Rpg):
@@ -80,15 +92,23 @@ class Mhl(Rpg):
             h_MD = self.states(clean_NK, batch, at_M)
         else:
             h_MD = take(masked_ND, at_M)
-        next_loss = self.next_loss(h_MD, batch, at_M)._replace(weight=self.config.next_weight)
+        next_loss = self.next_loss(h_MD, self._next_codes(batch, at_M, mask))
+        next_loss = next_loss._replace(weight=self.config.next_weight)
         return {"next": next_loss} | losses
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
-        counts = {"next": (self.target_codes(batch, self._next_at(batch)) >= 0).sum()}
+        counts = {"next": (self._next_codes(batch, self._next_at(batch), mask) >= 0).sum()}
         return counts if mask is None or not self.config.mask_weight else counts | {"mask": mask.sum()}
 
     def _next_at(self, batch: Batch) -> Tensor:
         return batch.packing.last_B if self.config.next_targets == "last" else targets(batch)[0]
+
+    def _next_codes(self, batch: Batch, at_M: Tensor, mask_NK: Tensor | None) -> Tensor:
+        """``target_MK`` of the next-item loss; -1 where there is none."""
+        target_MK = self.target_codes(batch, at_M)
+        if mask_NK is None or self.config.next_masked or self.config.next_on == "clean":
+            return target_MK
+        return target_MK.masked_fill(mask_NK[at_M], -1)
 
     def apply_mask(self, token_NK: Tensor, mask_NK: Tensor, batch: Batch) -> Tensor:
         """``token_NK`` with mask tokens at the masked codes (equation 9)."""
@@ -99,18 +119,29 @@ class Mhl(Rpg):
     @torch.no_grad()
     def entropies(self, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats of the unmasked history (equation 4), without gradient."""
+        training = self.training
+        self.train(training and self.config.entropy_dropout)
         entropy_NK = self.classifier.entropies(self.states(self.tokens(batch), batch)).t()
+        self.train(training)
         # torch 2.6 would reuse the weights that were cast here without gradient in the next pass.
         torch.clear_autocast_cache()
+        packing, real_NK = batch.packing, self.maskable(batch)
         if self.config.entropy_source == "predictive":
-            packing = batch.packing
-            total_BK = entropy_NK.new_zeros(packing.sequences, self.digits)
-            total_BK.index_add_(0, packing.sequence_N, entropy_NK)
-            mean_NK = (total_BK / packing.length_B[:, None])[packing.sequence_N]
-            entropy_NK = torch.where((packing.position_N == 0)[:, None], mean_NK, entropy_NK.roll(1, 0))
+            mean_BK = _means(entropy_NK, packing.sequence_N, packing.sequences, real_NK)
+            first_N1 = (packing.position_N == 0)[:, None]
+            entropy_NK = torch.where(first_N1, mean_BK[packing.sequence_N], entropy_NK.roll(1, 0))
+        if training and self.config.entropy_relative:
+            mean_TK = _means(entropy_NK, packing.position_N, packing.grid.longest, real_NK)
+            entropy_NK = entropy_NK - mean_TK[packing.position_N]
         if not self.padded:
             return entropy_NK
         # Padding has the mean of its item's real codes, so that a mean over digits is that of the real codes.
-        real_NK = self.maskable(batch)
         mean_N = torch.where(real_NK, entropy_NK, 0.0).sum(-1) / real_NK.sum(-1).clamp_min(1)
         return torch.where(real_NK, entropy_NK, mean_N[:, None])
+
+
+def _means(x_NK: Tensor, group_N: Tensor, groups: int, real_NK: Tensor) -> Tensor:
+    """``mean_GK`` of each group of rows and each digit, over the real codes."""
+    total_GK = x_NK.new_zeros(groups, x_NK.shape[1]).index_add_(0, group_N, torch.where(real_NK, x_NK, 0.0))
+    count_GK = x_NK.new_zeros(groups, x_NK.shape[1]).index_add_(0, group_N, real_NK.to(x_NK.dtype))
+    return total_GK / count_GK.clamp_min(1)

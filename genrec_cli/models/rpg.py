@@ -18,6 +18,7 @@ Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and a
 of an item is not pooled, predicted or counted. Recipe: beauty-text-rpg.
 """
 
+import math
 from typing import ClassVar
 
 from torch import Tensor
@@ -68,9 +69,10 @@ class Rpg(Model):
         # The loss of text synchronises: it reads the number of real codes.
         self.graph_capturable = not self.padded
         sizes, extra = (catalog.digits, catalog.codewords, config.width), self.extra_tokens(max_length)
-        self.codes = CodeEmbedding(
-            *sizes, extra=extra, shared=catalog.shared, padded=self.padded, scale=config.input_scale
-        )
+        scale = config.input_scale
+        if scale is None and self.padded:  # the mean count of real codes in place of K
+            scale = math.sqrt((self.code_RK[1:] >= 0).sum(1).float().mean().item() * config.width)
+        self.codes = CodeEmbedding(*sizes, extra=extra, shared=catalog.shared, padded=self.padded, scale=scale)
         self.backbone, self.heads = Transformer(config, max_length), CodeHeads(catalog.digits, config.width)
         initialise(self)
         self.heads.reset()
@@ -95,12 +97,12 @@ class Rpg(Model):
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         at_M = targets(batch)[0]
-        return {"next": self.next_loss(self.states(self.tokens(batch), batch, at_M), batch, at_M)}
+        h_MD = self.states(self.tokens(batch), batch, at_M)
+        return {"next": self.next_loss(h_MD, self.target_codes(batch, at_M))}
 
-    def next_loss(self, h_MD: Tensor, batch: Batch, at_M: Tensor) -> Loss:
-        """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and their real codes."""
-        classifier, target_MK = self.classifier, self.target_codes(batch, at_M)
-        real_MK = target_MK >= 0
+    def next_loss(self, h_MD: Tensor, target_MK: Tensor) -> Loss:
+        """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and codes; -1 is ignored."""
+        classifier, real_MK = self.classifier, target_MK >= 0
         total = classifier.loss_at(h_MD, target_MK, real_MK) if self.padded else classifier.loss(h_MD, target_MK)
         return Loss(total, real_MK.sum().to(total.dtype))
 
