@@ -27,6 +27,7 @@ TABLE: dict[str, dict[str, str]] = {
         "rqvae": "genrec_cli.tokenizers.rqvae:RqvaeTokenizer",
         "text": "genrec_cli.tokenizers.text:TextTokenizer",
         "random": "genrec_cli.tokenizers.random:RandomTokenizer",
+        "svd": "genrec_cli.tokenizers.svd:SvdTokenizer",
     },
     "model": {
         "popular": "genrec_cli.models.popular:Popular",
@@ -37,6 +38,9 @@ TABLE: dict[str, dict[str, str]] = {
         "mhl": "genrec_cli.models.mhl:Mhl",
         "tiger": "genrec_cli.models.tiger:Tiger",
         "mdgr": "genrec_cli.models.mdgr:Mdgr",
+        "hstu": "genrec_cli.models.hstu:Hstu",
+        "vqrec": "genrec_cli.models.vqrec:VqRec",
+        "recjpq": "genrec_cli.models.recjpq:RecJpq",
     },
     "search": {
         "exhaustive": "genrec_cli.searches.exhaustive:Exhaustive",

@@ -24,6 +24,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "settings": {"loss": "gbce", "negatives": 3},
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},
     },
+    "hstu, times": {"settings": {"time_bias": True}},
+    "vqrec, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
+    "recjpq, gbce": {
+        "settings": {"loss": "gbce", "negatives": 8},
+        "learns": {"epochs": 30, "batch_size": 16, "lr": 3e-2},
+    },
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "mhl, ours": {"settings": {"next_masked": False, "entropy_dropout": False, "entropy_relative": True}},
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
 
 
-CODEBOOKS = "Codes per item. Default: 32; of residual tokenizers 4."
-TOKENIZER = """opq, pq (no rotation), rkmeans, rqvae (residual), text (subwords of titles), or random as a baseline. \
-Default: opq."""
+CODEBOOKS = "Codes per item. Default: 32; of residual tokenizers 4, of svd 8."
+TOKENIZER = """opq, pq (no rotation), rkmeans, rqvae (residual), svd (of training interactions), text (subwords of \
+titles), or random as a baseline. Default: opq."""
 COLLISIONS = """Items with equal codes are kept, numbered in one more digit, or moved to the nearest free code. \
 Default: none."""
 ENCODER = """Model or folder of sentence-transformers; lsa (offline); FILE.npy or FILE.parquet with your vectors. \

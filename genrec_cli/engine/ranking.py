@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import CodeGenerator, DotScorer, Model
+from genrec_cli.models.base import CodeGenerator, DigitScorer, DotScorer, Model
 from genrec_cli.searches.base import ListSearch, TopK
 from genrec_cli.searches.collision_groups import CollisionGroups
 from genrec_cli.searches.excluded import Excluded
@@ -49,7 +49,8 @@ class ExactRanker:
         self.vector_ID: Tensor | None = None
 
     def begin(self) -> None:
-        self.vector_ID = self.model.item_vectors() if isinstance(self.model, DotScorer) else None
+        dots = isinstance(self.model, DotScorer) and not isinstance(self.model, DigitScorer)
+        self.vector_ID = self.model.item_vectors() if dots else None
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
         scores = self.search.scored(self.model, batch, self.vector_ID)

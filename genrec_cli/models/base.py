@@ -65,6 +65,12 @@ class Model(nn.Module):
             self.register_buffer("code_RK", catalog.code_RK, persistent=False)
 
     @classmethod
+    def needs_of(cls, config: Any) -> frozenset[Need]:
+        """What the model needs under ``[model]``: ``needs``, and what single settings add, such as times. Codes are
+        always or never needed."""
+        return cls.needs
+
+    @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         """Raise ConfigError if the sections ``[model]`` and ``[train]`` do not fit each other or the catalogue. Without
         ``catalog`` a command is only planned; the check is repeated with it."""

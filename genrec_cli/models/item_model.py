@@ -6,7 +6,7 @@ Legend: M positions with a target, I items, S sampled items, D width.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,14 +44,32 @@ class ItemModel(Model, ABC):
         self.config, self.items = config, catalog.items
         self.negatives = 0 if config.loss == "ce" else config.negatives
         self.graph_capturable = config.loss == "ce" and self.masking == "none"
-        self.item = nn.Embedding(catalog.items + extra, config.width)
+        self.item = self.item_table(catalog, extra)
+
+    def item_table(self, catalog: Catalog, extra: int) -> nn.Module:
+        """``self.item``: from items, counted from 0, to vectors D wide. After the last item come the ``extra`` special
+        tokens. A model that computes its items from codes overrides this and :meth:`item_vectors`."""
+        return nn.Embedding(catalog.items + extra, self.config.width)
 
     @abstractmethod
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
 
     def item_vectors(self) -> Tensor:
-        return self.item.weight if len(self.item.weight) == self.items else self.item.weight[: self.items]
+        weight = cast(nn.Embedding, self.item).weight
+        return weight if len(weight) == self.items else weight[: self.items]
+
+    def vectors_of(self, column_X: Tensor) -> Tensor:
+        """The vectors of some items, counted from 0, as they are scored."""
+        # A look-up, not an index: only its gradient sums repeated rows in a fixed order.
+        return F.embedding(column_X, self.item_vectors())
+
+    def catalogue_loss(self, h_MD: Tensor, column_M: Tensor) -> Loss:
+        """Softmax cross-entropy over all items; ``column_M`` counts from 0, -1 is ignored."""
+        return losses.item_cross_entropy(h_MD, self.item_vectors(), column_M)
+
+    def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
+        return {"next": (targets(batch)[1] > 0).sum()}
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         at_M, target_M = targets(batch)
@@ -59,15 +77,14 @@ class ItemModel(Model, ABC):
 
     def item_loss(self, h_MD: Tensor, target_M: Tensor, negative_MS: Tensor | None = None) -> Loss:
         """The loss of the target items (ids from 1; 0: padding), by the setting ``loss``."""
-        vectors_ID, column_M = self.item_vectors(), target_M - 1
+        column_M = target_M - 1
         if self.config.loss == "ce":
-            return losses.item_cross_entropy(h_MD, vectors_ID, column_M)
+            return self.catalogue_loss(h_MD, column_M)
         if negative_MS is None:
             raise ValueError(f"the loss {self.config.loss} needs sampled items: see Batch.with_negatives")
         column_MS = negative_MS - 1
-        # A look-up, not an index: only its gradient sums repeated rows in a fixed order.
-        positive_M = (h_MD * F.embedding(column_M, vectors_ID)).sum(-1)
-        score_MS = torch.einsum("md,msd->ms", h_MD, F.embedding(column_MS, vectors_ID))
+        positive_M = (h_MD * self.vectors_of(column_M)).sum(-1)
+        score_MS = torch.einsum("md,msd->ms", h_MD, self.vectors_of(column_MS))
         score_MS = score_MS.masked_fill(column_MS == column_M[:, None], -torch.inf)
         if self.config.loss == "gbce":
             return losses.generalised_bce(positive_M, score_MS, items=self.items, t=self.config.gbce_t)

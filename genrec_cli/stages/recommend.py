@@ -93,7 +93,7 @@ def run(
     names, k = trained.names, min(k, trained.catalog.items)
     trained.refuse_longer(f"--k {k}", k)
     if histories is not None:
-        if "times" in trained.kind.needs:
+        if "times" in trained.needs:
             raise UsageError(f"The model '{trained.model_name}' reads times, and --history has none.")
         labels, known = _given_histories(histories, names)
         user = np.arange(len(labels))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from genrec_cli.engine.ranking import make_ranker
 from genrec_cli.engine.warm_start import freeze, warm_start
 from genrec_cli.errors import ConfigError, DataError, UsageError
 from genrec_cli.files import write_atomically
-from genrec_cli.models.base import Model
+from genrec_cli.models.base import Model, Need
 from genrec_cli.process_group import current_group
 from genrec_cli.stages.doctor import cpu_has_bf16
 from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
@@ -69,23 +69,23 @@ class Inputs:
     vectors: str | None = None
     init_from: str | None = None
 
-    def find(self, ws: Workspace, dataset: str, kind: type[Model]) -> dict[str, Artifact]:
-        """The artifacts that a model needs. Raises UsageError where the data lack times or attributes."""
+    def find(self, ws: Workspace, dataset: str, needs: Collection[Need]) -> dict[str, Artifact]:
+        """The artifacts for what a model needs. Raises UsageError where the data lack times or attributes."""
         inputs: dict[str, Artifact] = {}
-        if "codes" in kind.needs:
+        if "codes" in needs:
             made_from = ws.find(dataset, "data", self.data) if self.data else None
             inputs["codes"] = ws.find(dataset, "codes", self.codes, made_from=made_from)
         codes = inputs.get("codes")
         data = ws.input(codes, "data") if codes else ws.find(dataset, "data", self.data)
         inputs = {"data": data, **inputs}
-        if "vectors" in kind.needs:
+        if "vectors" in needs:
             of_codes = codes and self.vectors is None and "vectors" in codes.manifest["inputs"]
             given = None if of_codes else ws.find(dataset, "vectors", self.vectors, made_from=data)
             inputs["vectors"] = given or ws.input(inputs["codes"], "vectors")
-        if "times" in kind.needs and not data.result["times"]:
+        if "times" in needs and not data.result["times"]:
             hint = "Give the log a column of times: genrec preprocess --time-col NAME, or choose another model"
             raise UsageError(f"The model needs the time of each interaction, and {data.path.name} has none.", hint=hint)
-        if "attributes" in kind.needs and not pq.read_metadata(data.path / "attributes.parquet").num_rows:
+        if "attributes" in needs and not pq.read_metadata(data.path / "attributes.parquet").num_rows:
             message = f"The model needs attributes of items, such as brands, and {data.path.name} has none."
             raise UsageError(message, hint="genrec preprocess --items FILE    with columns brand or categories")
         if self.init_from is not None:
@@ -111,7 +111,7 @@ def plan(
     refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search_kind, search)
     check_masking(kind, model, curriculum)
     kind.check(model_config, train)
-    artifacts = inputs.find(ws, dataset, kind)
+    artifacts = inputs.find(ws, dataset, kind.needs_of(model_config))
     config: dict[str, Any] = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         phases = [phase.model_dump(mode="json") for phase in curriculum.phases()]
@@ -193,9 +193,10 @@ def _assemble(run: TrainPlan, device: torch.device) -> Parts:
     """The untrained model of a plan, its catalogue and histories, on a device."""
     torch.manual_seed(run.train.seed)
     inputs, kind = run.plan.inputs, registry.load("model", run.model)
-    catalog = load_catalog(inputs, kind.needs).to(device)
+    needs = kind.needs_of(run.model_config)
+    catalog = load_catalog(inputs, needs).to(device)
     kind.check(run.model_config, run.train, catalog)
-    histories = Histories.read(inputs["data"].path, times="times" in kind.needs)
+    histories = Histories.read(inputs["data"].path, times="times" in needs)
     try:
         model = kind(run.model_config, catalog, max_length=run.train.max_length).to(device)
     except ValueError as error:  # each setting is allowed, but not together, such as heads and width

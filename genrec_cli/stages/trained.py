@@ -16,7 +16,7 @@ from genrec_cli.data.sequences import EvalBatch, Histories, eval_batches
 from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
 from genrec_cli.errors import InputError, UsageError
-from genrec_cli.models.base import Model
+from genrec_cli.models.base import Model, Need
 from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
 Settings = Mapping[str, Any]
@@ -85,24 +85,32 @@ class Run:
         return self.inputs.get("codes")
 
     @cached_property
+    def model_config(self) -> Section:
+        settings = {name: value for name, value in self.artifact.config["model"].items() if name != "name"}
+        return validate(self.kind.Config, "model", settings)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the model reads of the data under its settings."""
+        return self.kind.needs_of(self.model_config)
+
+    @cached_property
     def names(self) -> Names:
         return Names.read(self.data.path)
 
     @cached_property
     def histories(self) -> Histories:
-        return Histories.read(self.data.path, times="times" in self.kind.needs)
+        return Histories.read(self.data.path, times="times" in self.needs)
 
     @cached_property
     def catalog(self) -> Catalog:
         """On the device of the run."""
-        return load_catalog(self.inputs, self.kind.needs).to(self.device)
+        return load_catalog(self.inputs, self.needs).to(self.device)
 
     @cached_property
     def model(self) -> Model:
         """In evaluation mode, on the device of the run."""
-        settings = {name: value for name, value in self.artifact.config["model"].items() if name != "name"}
-        config = validate(self.kind.Config, "model", settings)
-        model = self.kind(config, self.catalog, max_length=self.max_length).to(self.device)
+        model = self.kind(self.model_config, self.catalog, max_length=self.max_length).to(self.device)
         load_weights(self.artifact.path / BEST, model)
         return model.eval()
 
