@@ -33,6 +33,7 @@ TABLE: dict[str, dict[str, str]] = {
         "transitions": "genrec_cli.models.transitions:Transitions",
         "neighbours": "genrec_cli.models.neighbours:Neighbours",
         "sasrec": "genrec_cli.models.sasrec:SasRec",
+        "bsarec": "genrec_cli.models.bsarec:BsaRec",
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",
         "tiger": "genrec_cli.models.tiger:Tiger",

@@ -24,6 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "settings": {"loss": "gbce", "negatives": 3},
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},
     },
+    "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
 }
