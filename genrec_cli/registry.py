@@ -34,6 +34,7 @@ TABLE: dict[str, dict[str, str]] = {
         "neighbours": "genrec_cli.models.neighbours:Neighbours",
         "sasrec": "genrec_cli.models.sasrec:SasRec",
         "bsarec": "genrec_cli.models.bsarec:BsaRec",
+        "fdsa": "genrec_cli.models.fdsa:Fdsa",
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",
         "tiger": "genrec_cli.models.tiger:Tiger",
