@@ -35,6 +35,8 @@ TABLE: dict[str, dict[str, str]] = {
         "sasrec": "genrec_cli.models.sasrec:SasRec",
         "bsarec": "genrec_cli.models.bsarec:BsaRec",
         "fdsa": "genrec_cli.models.fdsa:Fdsa",
+        "s3rec-pretrain": "genrec_cli.models.s3rec:S3RecPretrain",
+        "s3rec": "genrec_cli.models.s3rec:S3Rec",
         "rpg": "genrec_cli.models.rpg:Rpg",
         "mhl": "genrec_cli.models.mhl:Mhl",
         "tiger": "genrec_cli.models.tiger:Tiger",

@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TUNED: dict[str, dict[str, Any]] = {
     "tiger": {"learns": {"epochs": 8, "batch_size": 64, "lr": 0.1}},
     "mdgr": {"learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2}},
+    "s3rec-pretrain": {"learns": {"epochs": 30, "batch_size": 16, "lr": 1e-2}},
 }
 """What a model needs to learn an order in little time."""
 
