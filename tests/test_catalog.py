@@ -1,5 +1,6 @@
 """Codes of items are held once, in few bytes, by the catalogue and everything that is built on it."""
 
+import pyarrow as pa
 import pytest
 import torch
 from conftest import make_catalog
@@ -15,6 +16,7 @@ from genrec_cli.searches import inverted_index
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.searches.inverted_index import InvertedLists
 from genrec_cli.searches.trie import Trie
+from genrec_cli.stages.load import fields_of
 
 ITEMS, K, V = 20_000, 8, 6
 CODES = (ITEMS + 1) * K * 2
@@ -79,3 +81,10 @@ def test_lists_by_code_hold_each_item_under_each_of_its_codes(catalog):
         start, number = lists.start_C[digit * V + code], lists.count_C[digit * V + code]
         own = (catalog.codes_IK[:, digit] == code).nonzero()[:, 0]
         assert torch.equal(lists.item_X[start : start + number].long(), own)
+
+
+def test_the_field_of_an_attribute_is_the_word_before_the_colon():
+    names = pa.array(["brand: Canon", "category: a: b", None, "brand: Nikon", "loose"])
+    field_X, fields = fields_of(names)
+    assert [fields[place] for place in field_X.tolist()] == ["brand", "category", "", "brand", "loose"]
+    assert fields_of(pa.array([], pa.string()))[1] == ()

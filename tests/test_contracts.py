@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "settings": {"loss": "gbce", "negatives": 8},
         "learns": {"epochs": 30, "batch_size": 16, "lr": 3e-2},
     },
+    "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "mhl, ours": {"settings": {"next_masked": False, "entropy_dropout": False, "entropy_relative": True}},
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
@@ -38,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TUNED: dict[str, dict[str, Any]] = {
     "tiger": {"learns": {"epochs": 8, "batch_size": 64, "lr": 0.1}},
     "mdgr": {"learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2}},
+    "s3rec-pretrain": {"learns": {"epochs": 30, "batch_size": 16, "lr": 1e-2}},
 }
 """What a model needs to learn an order in little time."""
 

@@ -29,7 +29,9 @@ def made(tmp_path_factory) -> Artifact:
     (folder / "log.csv").write_text("user_id,item_id,timestamp\n" + "".join(lines))
     (folder / "items.csv").write_text("item_id,title,brand\n" + "".join(f"i{i},Thing {i},B{i % 2}\n" for i in range(7)))
     origin = from_files(Logs.Config(), folder / "log.csv", folder / "items.csv")
-    return preprocess(Workspace(folder / "root"), "mine", PreprocessConfig(k_core=2), origin)[1]()
+    return preprocess(Workspace(folder / "root"), "mine", PreprocessConfig(k_core=2, min_attribute_items=3), origin)[
+        1
+    ]()
 
 
 @pytest.fixture

@@ -25,6 +25,39 @@ from genrec_cli.searches.graph import Graph, GraphConfig, starts
 from genrec_cli.searches.rank import UNLISTED
 
 
+def test_post_norm_blocks_that_read_both_directions_equal_bert():
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+    options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 9}
+    theirs = BertModel(BertConfig(vocab_size=2, **sizes, **options), add_pooling_layer=False).eval()
+    config = SasRecConfig(width=16, layers=2, heads=4, inner=40, dropout=0.0, attention_dropout=0.0)
+    ours = Transformer(config, 9, causal=False, norm="post", epsilon=1e-12)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.3)
+        theirs.embeddings.token_type_embeddings.weight.zero_()
+        ours.position.weight.copy_(theirs.embeddings.position_embeddings.weight)
+        ours.norm.load_state_dict(theirs.embeddings.LayerNorm.state_dict())
+        for block, twin in zip(ours.blocks, theirs.encoder.layer, strict=True):
+            heads = twin.attention.self
+            for name in ("weight", "bias"):
+                parts = [getattr(part, name) for part in (heads.query, heads.key, heads.value)]
+                getattr(block.attention.qkv, name).copy_(torch.cat(parts))
+            block.attention.output.load_state_dict(twin.attention.output.dense.state_dict())
+            block.norm_attention.load_state_dict(twin.attention.output.LayerNorm.state_dict())
+            block.mlp[0].load_state_dict(twin.intermediate.dense.state_dict())
+            block.mlp[2].load_state_dict(twin.output.dense.state_dict())
+            block.norm_mlp.load_state_dict(twin.output.LayerNorm.state_dict())
+    packing = Packing.of(np.array([3, 5, 9]))
+    x_ND = torch.randn(17, 16)
+    real_BT = packing.grid.real_BT()
+    expected = theirs(inputs_embeds=packing.grid.pad(x_ND), attention_mask=real_BT.long()).last_hidden_state
+    torch.testing.assert_close(ours(x_ND, packing), packing.grid.pack(expected), atol=1e-5, rtol=1e-5)
+    at_M = torch.tensor([0, 7, 16])
+    torch.testing.assert_close(ours(x_ND, packing, at_M), ours(x_ND, packing)[at_M])
+
+
 def test_blocks_equal_gpt2():
     from transformers import GPT2Config, GPT2Model
 

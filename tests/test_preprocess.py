@@ -248,11 +248,11 @@ LOG = "v,b,5\nu,b,9\nu,a,7\nu,c,9\nu,b,9\nu,c,9\nw,a,1\nw,d,2\n"
 def test_tables_by_hand(tmp_path: Path) -> None:
     items = [
         {"item_id": "b", "title": "The &amp; B", "brand": "X", "categories": "K,L"},
-        {"item_id": "a", "brand": "X", "categories": [["K"], ["M"]]},
+        {"item_id": "a", "brand": "X", "categories": [["D", "K"], ["D", "M"]]},
         {"item_id": "zzz", "title": "nobody bought this"},
         {"item_id": "d"},
     ]
-    artifact = make(tmp_path, LOG, items)
+    artifact = make(tmp_path, LOG, items, min_attribute_items=1)
     found = tables(artifact)
     assert [(u["user"], u["raw_id"], u["offset"], u["length"]) for u in found["users"]] == [
         (1, "v", 0, 1),
@@ -279,7 +279,7 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     ]
     assert [i["train_count"] for i in found["items"]] == [2, 2, 1, 1]
     assert [i["title"] for i in found["items"]] == ["The & B", None, None, None]
-    assert [i["text"] for i in found["items"]] == ["The & B. X. K,L.", "X. K, M.", "", ""]
+    assert [i["text"] for i in found["items"]] == ["The & B. X. K,L.", "X. D, K, M.", "", ""]
     assert [a["name"] for a in found["attributes"]] == ["brand: X", "category: K", "category: L", "category: M"]
     assert [i["attributes"] for i in found["items"]] == [[1, 2, 3], [1, 2, 4], [], []]
     result = artifact.result
@@ -289,6 +289,20 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert result["fields"] == ["title", "brand", "categories"]
     assert result["fields_absent"] == ["price", "feature", "description"]
     assert artifact.path.name.startswith("k0-loo-") and set(artifact.manifest["external"]) == {"interactions", "items"}
+
+
+def test_rare_names_are_no_attributes(tmp_path: Path) -> None:
+    """Items outside the data and repetitions within an item do not count."""
+    items = [
+        {"item_id": "a", "brand": "X", "categories": "K,K"},
+        {"item_id": "b", "brand": "X", "categories": "L"},
+        {"item_id": "zzz", "categories": "L"},
+    ]
+    found = tables(make(tmp_path, LOG, items, min_attribute_items=2))
+    assert [a["name"] for a in found["attributes"]] == ["brand: X"]
+    assert {i["raw_id"]: i["attributes"] for i in found["items"]} == {"a": [1], "b": [1], "c": [], "d": []}
+    artifact = make(tmp_path, LOG, items)
+    assert artifact.result["attributes"] == 0 and tables(artifact)["attributes"] == []
 
 
 def test_without_items_texts_are_empty(tmp_path: Path) -> None:

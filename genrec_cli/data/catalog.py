@@ -31,6 +31,10 @@ class Catalog:
     """Attribute ids (from 1) of item i in row i, ascending; 0 pads an item with fewer than A."""
     attributes: int = 0
     """Count of attributes."""
+    field_RA: Tensor | None = None
+    """Field of each attribute in ``attribute_RA``: its place in ``fields``; -1 pads."""
+    fields: tuple[str, ...] = ()
+    """Names of the fields of attributes, such as brand and category."""
     users: int = 0
     """Count of users in the data."""
 

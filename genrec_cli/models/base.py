@@ -38,6 +38,8 @@ class Model(nn.Module):
     needs: ClassVar[frozenset[Need]] = frozenset()
     trainable: ClassVar[bool] = True
     """False: :meth:`fit` is called once in place of training by gradient."""
+    pretrained_by: ClassVar[str] = ""
+    """Name of the model whose run a training must start from, unless ``model.from_scratch`` is true."""
     causal: bool = True
     """Whether the state at an item depends only on this item and the items before it."""
     search: ClassVar[str] = "exhaustive"

@@ -4,9 +4,9 @@ A causal Transformer over item embeddings; an item's score is the dot product of
 (equation 6).
 
 Deviations from the authors' code: softmax cross-entropy over the whole catalogue by default, which is better
-(Klenitskiy and Vasilev, RecSys 2023); ``loss = "bce"`` is the paper's. Pre-norm blocks. GELU in an MLP wider than D.
-Negatives are drawn from all items, also those of the user's history; a draw of the target itself has no loss. Recipe:
-beauty-sasrec.
+(Klenitskiy and Vasilev, RecSys 2023); ``loss = "bce"`` is the paper's. Pre-norm blocks by default. GELU in an MLP wider
+than D. Negatives are drawn from all items, also those of the user's history; a draw of the target itself has no loss.
+Recipe: beauty-sasrec.
 """
 
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from genrec_cli.config import Count, Dropout, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.item_model import ItemConfig, ItemModel
-from genrec_cli.nn.transformer import Activation, Transformer, initialise
+from genrec_cli.nn.transformer import Activation, Norm, Transformer, initialise
 
 
 class SasRecConfig(ItemConfig):
@@ -31,6 +31,8 @@ class SasRecConfig(ItemConfig):
     """Width inside the MLP of a block."""
     activation: Activation = "gelu"
     """gelu, gelu_tanh or relu (the paper's)."""
+    norm: Norm = "pre"
+    """LayerNorm before attention and MLP (pre), or after each residual sum (post; the SASRec of S3-Rec and BSARec)."""
     dropout: Dropout = 0.5
     """Of the embeddings and of each block's outputs."""
     attention_dropout: Dropout = 0.2
@@ -45,7 +47,7 @@ class SasRec(ItemModel):
 
     def __init__(self, config: SasRecConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
-        self.backbone = Transformer(config, max_length, residual_dropout=config.dropout)
+        self.backbone = Transformer(config, max_length, residual_dropout=config.dropout, norm=config.norm)
         initialise(self)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:

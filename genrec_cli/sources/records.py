@@ -21,7 +21,8 @@ MAX_FIELDS = 500
 """Distinct fields of an items file; each becomes a column."""
 BRAND = "brand"
 CATEGORIES = ("categories", "category")
-"""Fields whose values become attributes, one per category level."""
+"""Fields whose values become attributes, one per category level. Of a list of paths, as in Amazon's metadata, the first
+level of each path is left out: it is the department, which nearly all items share."""
 
 
 def item_table(
@@ -73,10 +74,12 @@ def _frame(rows: list[dict[str, str | None]], lists: list[list[str]]) -> pl.Data
 
 
 def attributes(record: Mapping[str, Any]) -> list[str]:
-    """The distinct ``brand: X`` and ``category: Y`` of a record, one per level of each category path, in order."""
+    """The distinct ``brand: X`` and ``category: Y`` of a record, in order; see :data:`CATEGORIES`."""
     found = [f"brand: {brand}" for brand in leaves(record.get(BRAND))]
     for name in CATEGORIES:
         value = record.get(name)
+        if isinstance(value, list):
+            value = [path[1:] if isinstance(path, list) else path for path in value]
         found += [f"category: {level}" for level in leaves(value.split(",") if isinstance(value, str) else value)]
     return list(dict.fromkeys(found))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from genrec_cli.artifacts import Artifact
 from genrec_cli.config import Section
 from genrec_cli.data.catalog import Catalog, blank_codes
 from genrec_cli.data.codes_table import CodesTable
-from genrec_cli.data.schema import ITEMS, read_table
+from genrec_cli.data.schema import ATTRIBUTES, ITEMS, read_table
 from genrec_cli.data.vectors import read_vectors
 from genrec_cli.errors import DataError, UsageError
 
@@ -29,8 +30,11 @@ def load_catalog(inputs: Mapping[str, Artifact], needs: Collection[str] = ()) ->
     if "vectors" in needs:
         more["vector_RE"] = F.pad(torch.from_numpy(read_vectors(inputs["vectors"].path)), (0, 0, 1, 0))
     if "attributes" in needs:
-        more["attribute_RA"] = pad_lists(items["attributes"].combine_chunks())
-        more["attributes"] = pq.read_metadata(data / "attributes.parquet").num_rows
+        names = read_table(data / "attributes.parquet", ATTRIBUTES, ["name"])["name"].combine_chunks()
+        field_X, fields = fields_of(names)
+        attribute_RA = pad_lists(items["attributes"].combine_chunks())
+        more |= {"attribute_RA": attribute_RA, "attributes": len(names)}
+        more |= {"field_RA": F.pad(field_X, (1, 0), value=-1)[attribute_RA], "fields": fields}
     catalog = Catalog(len(train_count_I), train_count_I, **more)
     if codes is None:
         return catalog
@@ -51,6 +55,13 @@ def pad_lists(lists: pa.ListArray) -> torch.Tensor:
     column_X = np.arange(len(row_X)) - np.repeat(np.cumsum(length_I) - length_I, length_I)
     padded_RA[row_X, column_X] = torch.from_numpy(lists.flatten().to_numpy().astype("int64"))
     return padded_RA
+
+
+def fields_of(names: pa.StringArray) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The field of each attribute, as its place among the names of fields: ``brand: Canon`` is of the field brand."""
+    parts = pc.split_pattern(pc.fill_null(names, ""), ":", max_splits=1)
+    coded = pc.list_element(parts, 0).dictionary_encode()
+    return torch.from_numpy(coded.indices.to_numpy().astype("int64")), tuple(coded.dictionary.to_pylist())
 
 
 def matching_search(name: str, model: str, hint: str) -> Any:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
-from genrec_cli.config import Section, Seed, validate
+from genrec_cli.config import Count, Section, Seed, validate
 from genrec_cli.data import assign_ids, schema, split
 from genrec_cli.data.engines import Engine, batches, open_engine
 from genrec_cli.data.histories import USER, write_interactions
@@ -24,7 +24,7 @@ from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
 
-VERSION = 3
+VERSION = 4
 DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
 """Text fields of the papers, in their order; missing ones are reported."""
 
@@ -43,6 +43,8 @@ class PreprocessConfig(Section):
     fields: tuple[str, ...] | None = None
     """Text fields in order; an absent one is an error. Default: the existing ones of title, price, brand, feature,
     categories, description."""
+    min_attribute_items: Count = 5
+    """A brand or category is an attribute if at least this count of items has it."""
     drop_duplicates: bool = False
     """Keep one row per user, item and time. The published statistics keep all rows."""
     shuffle_ties: Seed | None = None
@@ -145,7 +147,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         user_U[name] = split_users[name].to_numpy()
     train_count_I = write_interactions(draft.path, batches(ordered), user_U, items.height, times=times)
     texts, names, metadata = describe(items, tables.items)
-    attributes, attribute_ids = attribute_table(names)
+    attributes, attribute_ids = attribute_table(names, config.min_attribute_items)
     fields, absent = choose_fields(texts, config.fields)
     described = items.with_columns(
         texts["title"], joined(texts, fields), attribute_ids, pl.Series("train_count", train_count_I)
@@ -213,13 +215,15 @@ def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.Dat
     return texts.select(clean(column) for column in texts), described["attributes"], counts
 
 
-def attribute_table(names: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
-    """``attribute, name`` (ids from 1, by first appearance), and the list of ids per item.
+def attribute_table(names: pl.Series, min_items: int) -> tuple[pl.DataFrame, pl.Series]:
+    """``attribute, name`` (ids from 1, by first appearance) of the names of at least ``min_items`` items, and the list
+    of ids per item.
 
     ``names``: per item a list such as ``["brand: Canon", "category: Lenses"]``, or null.
     """
     pairs = pl.DataFrame({"name": names}).with_row_index("place").explode("name").drop_nulls()
     pairs = pairs.with_columns(clean(pairs["name"])).unique(maintain_order=True)
+    pairs = pairs.filter(pl.len().over("name") >= min_items)
     known = pairs.select("name").unique(maintain_order=True)
     known = known.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("attribute"), "name")
     lists = pairs.join(known, on="name", maintain_order="left").group_by("place").agg(attributes="attribute")

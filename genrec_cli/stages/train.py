@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,7 @@ def plan(
     check_masking(kind, model, curriculum)
     kind.check(model_config, train)
     artifacts = inputs.find(ws, dataset, kind.needs_of(model_config))
+    check_start(kind, model, model_config, artifacts.get("init"))
     config: dict[str, Any] = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         phases = [phase.model_dump(mode="json") for phase in curriculum.phases()]
@@ -138,6 +139,17 @@ def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -
             accepted = "no masks" if allowed == {"none"} else "random masks only"
             message = f"The model '{model}' takes {accepted}, and the phase '{phase.name}' has {phase.mask} masks."
             raise UsageError(message, hint="--curriculum inf    trains without masks")
+
+
+def check_start(kind: type[Model], model: str, config: Any, init: Artifact | None) -> None:
+    """Refuse to train the second stage of a model without a run of its first stage."""
+    first, given = kind.pretrained_by, init and init.config["model"]["name"]
+    if not first or config.from_scratch or given == first:
+        return
+    found = f"--init-from names a run of '{given}'" if given else "--init-from is missing"
+    message = f"The model '{model}' starts from a run of '{first}', and {found}."
+    hint = f"genrec train --model {first}, then --init-from {first}-s0; or --set model.from_scratch=true"
+    raise ConfigError(message, hint=hint)
 
 
 def sections_of(model: str) -> list[str]:
@@ -202,17 +214,21 @@ def _assemble(run: TrainPlan, device: torch.device) -> Parts:
     except ValueError as error:  # each setting is allowed, but not together, such as heads and width
         raise ConfigError(f"model: {error}.", hint="Change it with --set model.KEY=VALUE") from None
     if "init" in inputs:
-        _start_from(model, inputs)
+        _start_from(model, run)
     freeze(model, run.train.freeze)
     return model, catalog, histories
 
 
-def _start_from(model: Model, inputs: Mapping[str, Artifact]) -> None:
+def _start_from(model: Model, run: TrainPlan) -> None:
     """Load the parameters that fit from the run of ``--init-from``, and report the others."""
+    inputs = run.plan.inputs
     source = inputs["init"]
     table = "codes" if "codes" in inputs else "data"
     same_ids = source.manifest["inputs"].get(table, {}).get("digest") == inputs[table].digest
     loaded, kept = warm_start(model, source.path / BEST, same_ids=same_ids)
+    if kept and model.pretrained_by and not getattr(run.model_config, "from_scratch", False):
+        message = f"{source.path.name} has other sizes or other data: {kept[0]} does not fit."
+        raise ConfigError(message, hint="Train both stages on the same data with the same [model] sizes and max_length")
     names = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
     rest = f"; {len(kept)} keep their initial values: {names}" if kept else ""
     console.say(f"{len(loaded)} of {len(loaded) + len(kept)} parameters start from {source.path.name}{rest}")

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,10 @@ def complete(catalog: Catalog) -> Catalog:
     generator = torch.Generator().manual_seed(1)
     vector_RE = torch.randn(catalog.items + 1, VECTOR_WIDTH, generator=generator)
     attribute_RA = torch.randint(0, ATTRIBUTES + 1, (catalog.items + 1, 2), generator=generator).sort(1).values
-    vector_RE[0], attribute_RA[0] = 0, 0
-    return replace(catalog, vector_RE=vector_RE, attribute_RA=attribute_RA, attributes=ATTRIBUTES, users=USERS)
+    vector_RE[0], attribute_RA[[0, -1]] = 0, 0  # the last item has no attribute
+    field_RA = torch.tensor([-1, 0, 0, 1, 1, 1])[attribute_RA]
+    more: dict[str, Any] = {"attribute_RA": attribute_RA, "attributes": ATTRIBUTES, "field_RA": field_RA}
+    return replace(catalog, vector_RE=vector_RE, fields=("brand", "category"), users=USERS, **more)
 
 
 class FixedMasks:

@@ -33,6 +33,7 @@ class LeakTests(ModelCase):
         self.requires(not self.catalog_options, "its catalogue does not have every code")
         catalog, batch = all_codes(), self.one_history(25)
         model = self.build(catalog=catalog).eval()
+        self.requires(not model.negatives, "has no distribution over this catalogue")
         for place in (0, 3, len(batch.item_N) - 1):
             mask_NK = torch.zeros_like(model.maskable(batch))
             mask_NK[place] = True
