@@ -85,7 +85,7 @@ def test_nothing_materialises_the_item_vectors(catalog: Catalog, monkeypatch) ->
     with torch.no_grad():
         ranker = ExactRanker(model, catalog)
         ranker.begin()
-        ranker.rank(data, torch.tensor([1, 2, 3, 4]), 5)
+        ranker.rank(data, torch.arange(1, data.packing.sequences + 1), 5)
         ranker.lists(data, 5)
 
 
