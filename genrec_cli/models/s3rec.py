@@ -82,7 +82,7 @@ class S3RecPretrain(ItemModel):
         "train": {"lr": 1e-3, "warmup_steps": 200, "weight_decay": 0.01, "windows": "recent", "select": "last"}
         | {"epochs": 100, "eval_every": 10},
         # All epochs: 1,000 evaluations without improvement never happen.
-        "curriculum": {"preset": "r", "ratio": 0.2, "budget": "bernoulli", "patience": 1000},
+        "curriculum": {"preset": "r", "ratio": 0.2, "budget": "printed", "patience": 1000},
     }
     attribute_RA: Tensor
 
