@@ -24,6 +24,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "settings": {"loss": "gbce", "negatives": 3},
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},
     },
+    "gru4rec, bpr_max": {"settings": {"loss": "bpr_max", "negatives": 8}, "learns": {"epochs": 24, "lr": 1e-2}},
+    "caser, users": {"settings": {"users": True}},
+    "caser, tied": {"settings": {"output": "tied"}},
+    "hgn, users": {"settings": {"users": True}},
     "hstu, times": {"settings": {"time_bias": True}},
     "vqrec, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "recjpq, gbce": {
@@ -39,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TUNED: dict[str, dict[str, Any]] = {
     "tiger": {"learns": {"epochs": 8, "batch_size": 64, "lr": 0.1}},
     "mdgr": {"learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2}},
+    "bert4rec": {"learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2}},
     "s3rec-pretrain": {"learns": {"epochs": 30, "batch_size": 16, "lr": 1e-2}},
 }
 """What a model needs to learn an order in little time."""

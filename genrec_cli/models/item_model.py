@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.config import Count, Fraction, Section
+from genrec_cli.config import Count, Fraction, NonNegative, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model, targets
@@ -25,11 +25,13 @@ class ItemConfig(Section):
 
     width: Count = 128
     """D, the width of embeddings and states."""
-    loss: Literal["ce", "bce", "bpr", "sampled", "gbce"] = "ce"
-    """ce: softmax over the catalogue; bce: SASRec's; bpr: Rendle et al. 2009; sampled: softmax over the target and
-    sampled items; gbce: gSASRec's."""
+    loss: Literal["ce", "bce", "bpr", "bpr_max", "sampled", "gbce"] = "ce"
+    """ce: softmax over the catalogue; bce: SASRec's; bpr: Rendle et al. 2009; bpr_max: GRU4Rec's; sampled: softmax over
+    the target and sampled items; gbce: gSASRec's."""
     negatives: Count = 1
     """Sampled items per position, uniform over the catalogue (every loss but ce)."""
+    bpr_max_regularisation: NonNegative = 1.0
+    """Weight of the squared scores of sampled items in bpr_max."""
     gbce_t: Fraction = 0.75
     """Calibration t of gbce: 0 is bce, 1 is fully calibrated (Petrov and Macdonald, RecSys 2023)."""
 
@@ -88,6 +90,8 @@ class ItemModel(Model, ABC):
         score_MS = score_MS.masked_fill(column_MS == column_M[:, None], -torch.inf)
         if self.config.loss == "gbce":
             return losses.generalised_bce(positive_M, score_MS, items=self.items, t=self.config.gbce_t)
+        if self.config.loss == "bpr_max":
+            return losses.bpr_max(positive_M, score_MS, regularisation=self.config.bpr_max_regularisation)
         kinds = {"bce": losses.binary_cross_entropy, "bpr": losses.bpr, "sampled": losses.sampled_cross_entropy}
         return kinds[self.config.loss](positive_M, score_MS)
 

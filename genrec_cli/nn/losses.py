@@ -72,6 +72,18 @@ def bpr(positive_M: Tensor, negative_MS: Tensor) -> Loss:
     return loss_of(total, positive_M.numel())
 
 
+def bpr_max(positive_M: Tensor, negative_MS: Tensor, *, regularisation: float) -> Loss:
+    """BPR-max (Hidasi and Karatzoglou, CIKM 2018, section 3.3): ``-log sum_s p_s sigmoid(positive - negative_s)`` plus
+    ``regularisation * sum_s p_s negative_s^2``, p the softmax over the S negatives; -inf is ignored."""
+    negative_MS = negative_MS.float()
+    real_MS = negative_MS > -torch.inf
+    negative_MS = negative_MS.masked_fill(~real_MS, -1e4)
+    logp_MS = negative_MS.log_softmax(-1)
+    better_M = (logp_MS + F.logsigmoid(positive_M.float()[:, None] - negative_MS)).logsumexp(-1)
+    penalty_M = (logp_MS.exp() * negative_MS.square()).masked_fill(~real_MS, 0.0).sum(-1)
+    return loss_of((regularisation * penalty_M - better_M).sum(), positive_M.numel())
+
+
 def sampled_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
     """Softmax cross-entropy over the target and S negatives; a negative score of -inf is ignored."""
     score = torch.cat([positive_M[:, None], negative_MS], dim=1).float()

@@ -14,7 +14,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
 from genrec_cli.models.base import Model
 
-VECTOR_WIDTH, ATTRIBUTES, USERS = 6, 5, 8
+VECTOR_WIDTH, ATTRIBUTES, USERS = 6, 5, 160
 
 
 def make_histories(lengths: Sequence[int], items: int, *, seed: int = 0) -> Histories:

@@ -1,0 +1,69 @@
+"""GRU4Rec against torch's GRU on each history alone, and the loss BPR-max against its formula."""
+
+import numpy as np
+import torch
+from conftest import make_catalog, make_histories
+
+from genrec_cli.config import validate
+from genrec_cli.data.sequences import Rows
+from genrec_cli.models.gru4rec import Gru4Rec, Gru4RecConfig
+from genrec_cli.nn.losses import bpr_max
+
+SIZES = {"width": 6, "hidden": 10, "layers": 2, "dropout": 0.0}
+
+
+def build(**settings) -> Gru4Rec:
+    torch.manual_seed(0)
+    return Gru4Rec(validate(Gru4RecConfig, "model", SIZES | settings), make_catalog(), max_length=8).eval()
+
+
+def batch():
+    histories = make_histories([5, 9, 4, 12], 30)
+    rows = Rows.of(histories, max_length=8, windows="recent")
+    return rows.batch(histories, np.arange(len(rows)))
+
+
+@torch.no_grad()
+def test_packed_histories_give_what_each_gives_alone() -> None:
+    model, data = build(), batch()
+    torch.nn.init.normal_(model.bias)
+    everything = torch.arange(len(data.item_N))
+    found = model.states(data, everything)
+    for history in range(data.packing.sequences):
+        at = data.packing.sequence_N == history
+        h_1TH, _ = model.gru(model.item(data.item_N[at] - 1)[None])
+        expected = torch.cat([model.output(h_1TH[0]), torch.ones(int(at.sum()), 1)], dim=1)
+        torch.testing.assert_close(found[at], expected, atol=1e-6, rtol=1e-5)
+    h_BE = model.queries(data)
+    expected_BI = h_BE[:, :-1] @ model.item.weight.t() + model.bias
+    torch.testing.assert_close(model.item_scores(data), expected_BI, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_history_cut_in_two_with_the_state_carried_is_the_uncut_one() -> None:
+    model = build()
+    e_1TE = model.item(torch.tensor([[3, 7, 1, 9, 4]]))
+    whole, _ = model.gru(e_1TE)
+    first, state = model.gru(e_1TE[:, :2])
+    second, _ = model.gru(e_1TE[:, 2:], state)
+    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
+
+
+def test_bpr_max_equals_its_formula() -> None:
+    random = np.random.default_rng(0)
+    positive, negative = random.normal(size=4), random.normal(size=(4, 3))
+    negative[1, 2] = -np.inf  # a draw of the target
+    total = 0.0
+    for r, n in zip(positive, negative, strict=True):
+        n = n[n > -np.inf]
+        p = np.exp(n) / np.exp(n).sum()
+        total += -np.log((p / (1 + np.exp(n - r))).sum()) + 0.5 * (p * n**2).sum()
+    loss = bpr_max(torch.tensor(positive), torch.tensor(negative), regularisation=0.5)
+    np.testing.assert_allclose(loss.sum.item(), total, rtol=1e-5)
+    assert loss.count == 4
+
+
+def test_without_a_bias_scores_are_plain_products() -> None:
+    model, data = build(bias=False), batch()
+    assert model.item_vectors() is model.item.weight
+    assert model.states(data, data.packing.last_B).shape == (data.packing.sequences, 6)
