@@ -74,7 +74,7 @@ def test_targets_of_equal_codes_tie_whatever_the_rounding() -> None:
         for noise in (0.0, 1e-6):
             ranker.vector_ID[1] *= 1 + noise
             for target in (1, 2):
-                rank = ranker.rank(batch(), torch.full((4,), target), 5).kept.rank
+                rank = ranker.rank(batch(), torch.full((batch().packing.sequences,), target), 5).kept.rank
                 assert (rank.ties_B == 2).all() and (rank.code_ties_B == 1).all()
 
 
