@@ -11,6 +11,7 @@ from shop import TINY, genrec, small_codes
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Rows
+from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.models.vqrec import VqRec, VqRecConfig
 from genrec_cli.nn.code_bags import CodeBags
@@ -62,6 +63,19 @@ def test_equal_codes_have_equal_scores() -> None:
     score_BI = model.item_scores(batch())
     assert torch.equal(score_BI[:, 0], score_BI[:, 1])
     assert not torch.isclose(score_BI[:, 0], score_BI[:, 2]).any()
+
+
+def test_targets_of_equal_codes_tie_whatever_the_rounding() -> None:
+    """A chunk of a matrix product may round otherwise than the score of the target alone."""
+    catalog, model = make_catalog(), vqrec(make_catalog(), temperature=0.001)
+    ranker = ExactRanker(model, catalog)
+    with torch.no_grad():
+        ranker.begin()
+        for noise in (0.0, 1e-6):
+            ranker.vector_ID[1] *= 1 + noise
+            for target in (1, 2):
+                rank = ranker.rank(batch(), torch.full((batch().packing.sequences,), target), 5).kept.rank
+                assert (rank.ties_B == 2).all() and (rank.code_ties_B == 1).all()
 
 
 def test_one_code_per_item_is_sasrec_with_cosine_scores() -> None:

@@ -99,18 +99,18 @@ class Exhaustive(Search):
         the excluded items; the loss counts all items."""
         scores = DenseScores(scores) if isinstance(scores, Tensor) else scores
         chunks, running = _chunks(scores), RunningTopK(scores.users, k, scores.device)
-        target_score_B, order_B = scores.of(target_B), target_B.argsort()
+        target_score_B, tied_2S = scores.of(target_B), self.groups.members(target_B)
         total_B = torch.full_like(target_score_B, -torch.inf)
         counter = RankCounter(target_score_B, target_B, self.groups, chunks)
-        targets = Cells(target_B[order_B] - 1, order_B, chunks)
+        targets = Cells(*tied_2S, chunks)
         cells = None if excluded is None else Cells(excluded.item_S, excluded.user_S, chunks)
         score_S = target_score_B.new_empty(len(excluded.item_S) if excluded else 0)
         for begin in chunks:
             score_CB = scores.chunk(begin, begin + chunks.step)
             if not scores.logprobs:
                 total_B = torch.logaddexp(total_B, score_CB.logsumexp(0))
-            part, place = targets.of(begin)
-            score_CB[place] = target_score_B[order_B[part]]  # a chunk may round otherwise, which would break ties
+            place = targets.of(begin)[1]
+            score_CB[place] = target_score_B[place[1]]  # a chunk may round otherwise, which would break ties
             counter.add(score_CB, begin)
             if cells is not None:
                 part, place = cells.of(begin)
