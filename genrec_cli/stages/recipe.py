@@ -22,12 +22,13 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 SWEEPS = RECIPES / "sweeps"
 TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
-    "preprocess": ("raw", "interactions", "items"),
+    "preprocess": ("raw", "source", "from_dir", "interactions", "items"),
     "tokenize": ("data",),
     "train": ("model", "label", "data", "codes", "vectors", "init_from"),
     "evaluate": ("run",),
     "recommend": ("run", "k", "output"),
     "case-study": ("runs",),
+    "compare": ("runs",),
 }
 """Stage -> the options of its command that a step can have beside ``set``."""
 
@@ -55,6 +56,8 @@ class Step(Section):
     init_from: Name | None = None
     run: Name | None = None
     runs: tuple[Name, ...] = ()
+    source: Name | None = None
+    from_dir: File | None = None
     interactions: File | None = None
     items: File | None = None
     k: Count | None = None
