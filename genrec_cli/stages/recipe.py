@@ -122,12 +122,12 @@ class Recipe:
         return step.label or f"{model or 'mhl'}-s{seed}"
 
     def reads(self, step: Step) -> tuple[str, ...]:
-        """The sections that a step reads: ``source`` only with ``interactions``, and in training those of the model."""
+        """The sections that a step reads: ``source`` only with own files, and in training those of the model."""
         if step.stage == "train" and (model := self.settings(step)[0]):
             from genrec_cli.stages.train import sections_of
 
             return tuple(sections_of(model))
-        source = step.stage != "preprocess" or step.interactions
+        source = step.stage != "preprocess" or step.interactions or step.from_dir
         return tuple(section for section in READS[step.stage] if section != "source" or source)
 
     def assigned_to(self, step: Step, assigned: Iterable[str]) -> list[str]:
