@@ -100,7 +100,9 @@ def _datasets(ws: "Workspace") -> list[dict[str, Any]]:
     published: dict[str, dict[str, Any]] = {str(row["name"]): row for row in listed()}
     here = ws.datasets()
     own = dict.fromkeys(("source", "MiB", "terms"))
-    rows = [{"name": name} | own | published.get(name, {}) for name in dict.fromkeys([*here, *published])]
+    rows: list[dict[str, Any]] = [
+        {"name": name} | own | published.get(name, {}) for name in dict.fromkeys([*here, *published])
+    ]
     return [row | {"artifacts": sum(len(ws.all(row["name"], kind)) for kind in KINDS)} for row in rows]
 
 
