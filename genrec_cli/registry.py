@@ -12,6 +12,10 @@ from genrec_cli.errors import ConfigError, UsageError
 TABLE: dict[str, dict[str, str]] = {
     "source": {
         "amazon-2014": "genrec_cli.sources.amazon:Amazon2014",
+        "amazon-2018": "genrec_cli.sources.amazon:Amazon2018",
+        "amazon-2023": "genrec_cli.sources.amazon:Amazon2023",
+        "movielens": "genrec_cli.sources.movielens:MovieLens",
+        "recbole": "genrec_cli.sources.recbole:RecBole",
         "synthetic": "genrec_cli.sources.synthetic:Synthetic",
         "logs": "genrec_cli.sources.logs:Logs",
     },

@@ -13,6 +13,7 @@ from genrec_cli import console
 from genrec_cli.cli import main
 
 SMALL_SHOP = ["download", "--dataset", "synthetic", "--set", "source.users=300", "--set", "source.items=150"]
+SMALL_SHOP += ["--set", "source.text=0.0"]
 TINY = ["--set", "model.width=16", "--set", "model.heads=2", "--set", "model.inner=16", "--set", "train.warmup_steps=2"]
 """Sizes at which an epoch of the small shop takes a fraction of a second."""
 TINY_TIGER = [*TINY, "--set", "model.layers=1", "--set", "model.head_width=8", "--set", "search.beams=20"]

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,7 +24,7 @@ from genrec_cli.cli import download as cli
 from genrec_cli.errors import ConfigError, DownloadError, InputError, UsageError
 from genrec_cli.files import sha256_file
 from genrec_cli.sources import catalog
-from genrec_cli.sources.base import RemoteFile
+from genrec_cli.sources.base import BadRows, RemoteFile
 from genrec_cli.sources.fetch import Patience, damage, fetch
 from genrec_cli.stages import download as stage
 from genrec_cli.stages.status import survey
@@ -343,8 +345,8 @@ def test_a_file_of_the_wrong_length_is_refused(ws, server):
 
 def test_a_known_checksum_is_enforced(ws, server, monkeypatch, folder):
     wrong = "0" * 64
-    listed = [file._replace(sha256=wrong) for file in catalog.files("Beauty")]
-    monkeypatch.setattr(catalog, "files", lambda category: listed)
+    listed = [file._replace(sha256=wrong) for file in catalog.files("amazon-2014", "Beauty")]
+    monkeypatch.setattr(catalog, "files", lambda source, category: listed)
     assert f"not {wrong}" in refused(ws, server)
     with pytest.raises(DownloadError, match=f"not {wrong}"):
         stage.download(ws, stage.plan("amazon-2014-beauty", {}), from_dir=folder)
@@ -516,16 +518,22 @@ def test_the_catalog_has_all_categories():
         catalog.DATASETS
     )
     for name, values in catalog.DATASETS.items():
-        if name != "synthetic":
-            assert [len(file.urls) for file in catalog.files(values["category"])] == [2, 2]
+        files = [] if name == "synthetic" else stage.source_of(stage.plan(name, {})).files()
+        assert [len(file.urls) for file in files] == {
+            "synthetic": [],
+            "movielens": [1],
+            "amazon-2014": [2, 2],
+        }.get(values["name"], [1, 1])
+    rows = {row["name"]: row for row in catalog.listed()}
+    assert set(rows) == set(catalog.DATASETS) and rows["ml-100k"]["MiB"] == 5 and all(r["terms"] for r in rows.values())
     with pytest.raises(ConfigError, match="Did you mean 'Beauty'"):
-        catalog.files("Beuty")
+        catalog.files("amazon-2014", "Beuty")
 
 
 def test_the_name_decides_what_is_fetched():
     with pytest.raises(UsageError, match="Which data set") as caught:
         stage.plan(None, {})
-    assert "amazon-2014-video-games" in caught.value.hint and "synthetic" in caught.value.hint
+    assert "genrec list datasets" in caught.value.hint and "synthetic" in caught.value.hint
     with pytest.raises(UsageError, match="Did you mean 'amazon-2014-beauty'"):
         stage.plan("amazon-2014-beaty", {})
     with pytest.raises(UsageError, match="'Beauty', not 'Baby'"):
@@ -533,6 +541,21 @@ def test_the_name_decides_what_is_fetched():
     with pytest.raises(UsageError, match="cannot be the name of a data set"):
         stage.plan("../elsewhere", {"name": "synthetic"})
     assert stage.plan("small-shop", {"name": "synthetic", "users": 60}).dataset == "small-shop"
+
+
+def test_a_zip_file_is_fetched_checked_and_read(ws, server):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ml-100k/u.data", "1\t2\t5\t881250949\n" * 50)
+        archive.writestr("ml-100k/u.item", "2|Misérables, Les (1995)|01-Jan-1995||http://x|0|0|1\n".encode("latin-1"))
+    server.shelf.files["ml-100k.zip"] = packed.getvalue()[:-30]
+    with pytest.raises(DownloadError, match="not a whole zip file"):
+        stage.download(ws, stage.plan("ml-100k", {}), urls=[server.url], patience=PATIENT)
+    server.shelf.files["ml-100k.zip"] = packed.getvalue()
+    artifact = stage.download(ws, stage.plan("ml-100k", {}), urls=[server.url], patience=PATIENT)
+    tables = stage.source_of(stage.plan("ml-100k", {})).read(artifact.path, BadRows())
+    assert sum(block.height for block in tables.interactions) == 50
+    assert tables.items.collect()["title"].to_list() == ["Misérables, Les (1995)"]
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,7 @@ def test_one_run_is_decoded_in_many_ways_and_drawn(root: Path, tmp_path: Path) -
 def test_order_is_learned(tmp_path: Path) -> None:
     """Better than popularity on the ordered shop, though most of the few epochs only fill in single digits."""
     shop = ["--set", "source.users=800", "--set", "source.items=200", "--set", "source.order=1.0"]
+    shop += ["--set", "source.text=0.0"]
     for words in (
         ["download", "--dataset", "synthetic", *shop, "--set", "source.noise=0.0"],
         ["preprocess"],

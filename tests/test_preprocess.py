@@ -352,7 +352,10 @@ def test_bad_rows_are_refused_or_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 4: no item"):
         make(tmp_path, "u,a,1\nu,b,2\nu,,3\n")
     assert not list((tmp_path / "artifacts" / "mine" / "data").glob("[!.]*"))
-    artifact = make(tmp_path, "u,a,1\nu,b,2\nu,,3\n", skip_bad_rows=True)
+    with pytest.raises(DataError, match=r"1 of 3 lines of .* are bad, more than 1% \(1 x no item\)") as caught:
+        make(tmp_path, "u,a,1\nu,b,2\nu,,3\n", skip_bad_rows=True)
+    assert "--max-bad-rows" in str(caught.value.hint)
+    artifact = make(tmp_path, "u,a,1\nu,b,2\nu,,3\n", skip_bad_rows=True, max_bad_rows=0.4)
     assert (artifact.result["interactions"], artifact.result["bad_rows_by_reason"]) == (2, {"no item": 1})
 
 

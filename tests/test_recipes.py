@@ -283,8 +283,10 @@ def test_a_set_of_decoding_reaches_the_models_that_have_some(tmp_path: Path) -> 
 
 
 def test_source_is_read_with_ones_own_files_only(tmp_path: Path) -> None:
-    recipe = read_recipe(str(write(tmp_path, "preprocess", 'stage = "preprocess", interactions = "log.csv"')))
-    assert [recipe.reads(step) for step in recipe.steps] == [("preprocess",), ("preprocess", "source")]
+    folder = 'stage = "preprocess", source = "movielens", from_dir = "ml-100k"'
+    recipe = read_recipe(str(write(tmp_path, "preprocess", 'stage = "preprocess", interactions = "log.csv"', folder)))
+    own = ("preprocess", "source")
+    assert [recipe.reads(step) for step in recipe.steps] == [("preprocess",), own, own]
 
 
 @pytest.mark.parametrize("command", READS)

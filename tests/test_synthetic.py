@@ -5,8 +5,10 @@ import gzip
 import hashlib
 import html
 import json
+import re
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,12 @@ def default(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("default"))
 
 
+@pytest.fixture(scope="module")
+def behaviour(tmp_path_factory) -> Path:
+    """The shop without editions: behaviour tells everything."""
+    return make(tmp_path_factory.mktemp("behaviour"), text=0.0, items=800)
+
+
 # ---- files ---------------------------------------------------------------------------------------------
 
 
@@ -99,7 +107,7 @@ def test_histories_are_long_enough_without_repeats_and_share_days(default):
 
 def test_metadata_are_literals_with_the_gaps_and_entities_of_real_ones(default):
     items = literals(default / META)
-    assert len({item["asin"] for item in items}) == len(items) == 800
+    assert len({item["asin"] for item in items}) == len(items) == Config().items
     assert set(labels(default)["item"]) <= {item["asin"] for item in items}
     for field, share in {"brand": 0.15, "price": 0.2, "description": 0.1}.items():
         assert np.mean([field not in item for item in items]) == pytest.approx(share, abs=0.05)
@@ -135,8 +143,8 @@ def test_words_make_varied_scenarios_whose_brands_and_products_are_their_own():
     assert max(Counter(brands).values()) == max(Counter(products).values()) == 1
 
 
-def test_most_items_have_five_interactions(default):
-    counts = labels(default)["item"].value_counts()["count"]
+def test_most_items_have_five_interactions_without_editions(behaviour):
+    counts = labels(behaviour)["item"].value_counts()["count"]
     assert (counts >= 5).sum() >= 0.97 * 800
 
 
@@ -207,14 +215,17 @@ def test_order_decides_how_often_the_next_role_follows(tmp_path, default):
 def test_popularity_is_the_skew(tmp_path):
     shares = []
     for exponent in (0.0, 1.0, 2.0):
-        label = labels(make(tmp_path / f"{exponent}", users=2_000, popularity=exponent, order=0.0))
+        label = labels(make(tmp_path / f"{exponent}", users=2_000, items=800, text=0.0, popularity=exponent, order=0.0))
         counts = label["item"].value_counts()["count"].sort(descending=True)
         shares.append(counts.head(80).sum() / counts.sum())
     assert shares[0] < 0.16 < 0.25 < shares[1] < 0.35 < shares[2]
 
 
-def recall_at_10(label: pl.DataFrame) -> dict[str, float]:
-    """Recall@10 of each user's last item, fitted on all others: popularity, and counted successions."""
+def recall_at_10(label: pl.DataFrame, most: int | None = None) -> dict[str, float]:
+    """Recall@10 of each user's last item, fitted on all others: popularity, and counted successions.
+
+    ``most``: only last items with at most this count of earlier interactions.
+    """
     label = label.sort("user", "row").with_columns(pl.col("item").cast(pl.Categorical).to_physical())
     user, item = label["user"].to_numpy(), label["item"].to_numpy().astype(np.int64)
     last, first = np.append(user[1:] != user[:-1], True), np.append(True, user[1:] != user[:-1])
@@ -223,7 +234,8 @@ def recall_at_10(label: pl.DataFrame) -> dict[str, float]:
     follows = np.zeros((items, items))
     later = np.flatnonzero(~last & ~first)
     np.add.at(follows, (item[later - 1], item[later]), 1)
-    at = np.flatnonzero(last)
+    count = np.bincount(item[~last], minlength=items)
+    at = np.flatnonzero(last if most is None else last & (count[item] <= most))
 
     def recall(score_BI: np.ndarray) -> float:
         target_B1 = np.take_along_axis(score_BI, item[at][:, None], 1)
@@ -235,14 +247,14 @@ def recall_at_10(label: pl.DataFrame) -> dict[str, float]:
     }
 
 
-def test_at_order_1_the_last_item_tells_the_next(default):
-    recall = recall_at_10(labels(default))
+def test_at_order_1_the_last_item_tells_the_next(behaviour):
+    recall = recall_at_10(labels(behaviour))
     assert recall["successions"] > 5 * recall["popular"]
     assert recall["popular"] < 0.1
 
 
 def test_at_order_0_the_last_item_tells_nothing(tmp_path):
-    label = labels(make(tmp_path, users=6_000, order=0.0))
+    label = labels(make(tmp_path, users=6_000, items=800, text=0.0, order=0.0))
     recall = recall_at_10(label)
     assert recall["successions"] <= recall["popular"]
     # Sharper, without a model: the intents of neighbours coincide as often as those of any two rows.
@@ -251,6 +263,47 @@ def test_at_order_0_the_last_item_tells_nothing(tmp_path):
     together = (pairs["intent"] == pairs["last"]).mean()
     by_chance = (label["intent"].value_counts()["count"] / label.height).pow(2).sum()
     assert together == pytest.approx(by_chance, abs=0.006)
+
+
+PINNED = {LABELS: "d036c6942b8c", META: "f0c0d470dccd", REVIEWS: "7267f7617e52"}
+"""First digits of the SHA-256 of the default files before there were editions."""
+
+
+def test_without_editions_the_files_are_those_of_a_shop_of_behaviour(behaviour):
+    assert digests(behaviour)[META][:12] == PINNED[META]
+
+
+def test_an_edition_is_sold_from_its_launch_to_the_next(tmp_path):
+    folder = make(tmp_path, users=2_000, items=2_000, text=0.5)
+    sold = (
+        pl.DataFrame(json_lines(folder / REVIEWS))
+        .group_by("asin")
+        .agg(first=pl.col("unixReviewTime").min(), last=pl.col("unixReviewTime").max())
+    )
+    titles = {item["asin"]: html.unescape(item["title"]) for item in literals(folder / META)}
+    launched = {asin: datetime.strptime(title.rpartition(", ")[2], "%B %Y") for asin, title in titles.items()}
+    product = {asin: re.sub(r"[,(-].*", "", title) for asin, title in titles.items()}
+    first = dict(sold.select("asin", "first").iter_rows())
+    later = [asin for asin in first if launched[asin] > datetime(2010, 2, 1)]
+    assert len(later) > 500
+    for asin in later:  # the month of a title is that of the middle of the first 30 days on sale
+        assert first[asin] >= (launched[asin].replace(tzinfo=UTC) - timedelta(days=31)).timestamp()
+    editions = Counter(product.values())
+    assert max(editions.values()) >= 5
+    assert len({launch for launch in launched.values()}) > 40  # new items every month of about 50
+
+
+@pytest.mark.parametrize("text, products", [(0.0, 1_200), (0.5, 185), (1.0, 130)])
+def test_text_sets_the_count_of_products(text, products):
+    assert Synthetic(validate(Config, "source", {"items": 1_200, "text": text})).products == products
+
+
+def test_a_count_of_successions_loses_on_cold_items_where_texts_decide(tmp_path):
+    behaviour, texts = (labels(make(tmp_path / f"{text}", items=2_000, text=text)) for text in (0.0, 0.5))
+    assert follows(texts) == 1.0
+    known, cold = recall_at_10(texts)["successions"], recall_at_10(texts, 3)["successions"]
+    assert cold < known - 0.1
+    assert cold < recall_at_10(behaviour, 3)["successions"] - 0.05
 
 
 def test_a_catalog_too_small_says_what_to_set():

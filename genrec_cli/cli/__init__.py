@@ -22,9 +22,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = (
-    "download preprocess import_tables tokenize train figures evaluate compare sweep recommend case_study run inspect"
-)
+COMMANDS = """
+    download preprocess import_tables export_data tokenize train figures evaluate compare sweep recommend case_study run
+    inspect
+"""
 for _module in COMMANDS.split():
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
 

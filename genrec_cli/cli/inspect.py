@@ -85,11 +85,25 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
         heads = [(name, recipe.read_recipe(name).head) for name in recipe.names(recipe.RECIPES)]
         return [{"name": name, "dataset": head.dataset, "what": head.title} for name, head in heads]
     if kind == "datasets":
-        return [{"name": name, **{k: len(ws.all(name, k)) for k in KINDS}} for name in ws.datasets()]
+        return _datasets(ws)
     if kind in KINDS:
         return _artifacts(ws, common.dataset, kind)
     kind = singular[kind]
     return [{"name": name, "what": _summary(TABLE[kind].get(name))} for name in names(kind)]
+
+
+def _datasets(ws: "Workspace") -> list[dict[str, Any]]:
+    """The data sets under the root, then those that can be downloaded, with size and terms of use where known."""
+    from genrec_cli.artifacts import KINDS
+    from genrec_cli.sources.catalog import listed
+
+    published: dict[str, dict[str, Any]] = {str(row["name"]): row for row in listed()}
+    here = ws.datasets()
+    own = dict.fromkeys(("source", "MiB", "terms"))
+    rows: list[dict[str, Any]] = [
+        {"name": name} | own | published.get(name, {}) for name in dict.fromkeys([*here, *published])
+    ]
+    return [row | {"artifacts": sum(len(ws.all(row["name"], kind)) for kind in KINDS)} for row in rows]
 
 
 def _summary(target: str | None) -> str:
@@ -125,6 +139,9 @@ def _shown(entry: dict[str, Any]) -> list[Any]:
     """The values of a row for people: durations in words, sizes with one digit."""
     from genrec_cli.stages.run import duration
 
+    if "terms" in entry:
+        size = entry["MiB"]
+        entry = entry | {"MiB": None if size is None else str(size), "artifacts": entry["artifacts"] or None}
     if "seconds" in entry:
         size = entry["MiB"]
         entry = entry | {"seconds": duration(entry["seconds"]), "MiB": None if size is None else f"{size:.1f}"}

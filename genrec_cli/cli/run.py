@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from genrec_cli.stages.recipe import Step
     from genrec_cli.stages.run import Chain
 
-OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study")}
+OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
 

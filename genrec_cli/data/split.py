@@ -2,7 +2,8 @@
 
 Leave-one-out: the last interaction is the test target, the previous one the validation target; users with fewer than
 three interactions are for training only. By time: interactions before ``valid_from`` are for training; the target of a
-period is the first interaction of the user in it, if the user has an earlier one. The history of a target is always
+period is the first interaction of the user in it, if the user has an earlier one. None: all interactions are for
+training, and there are no targets. The history of a target is always
 everything before it.
 """
 
@@ -33,6 +34,13 @@ def leave_one_out(engine: Engine, interactions: nw.LazyFrame) -> pl.DataFrame:
         valid_at=pl.when(long).then(pl.col("length") - 2).otherwise(-1),
         test_at=pl.when(long).then(pl.col("length") - 1).otherwise(-1),
     )
+
+
+def for_training(engine: Engine, interactions: nw.LazyFrame) -> pl.DataFrame:
+    """The same without targets: all interactions are for training."""
+    users = _users(engine, interactions)
+    none = pl.lit(-1, pl.Int64)
+    return users.with_columns(train_end=pl.col("length"), valid_at=none, test_at=none)
 
 
 def by_time(engine: Engine, interactions: nw.LazyFrame, valid_from: int, test_from: int) -> pl.DataFrame:

@@ -123,6 +123,8 @@ def _seconds_per_validation(loop: Loop) -> float:
     """Seconds of one validation, from two batches of users of all lengths."""
     config, size = loop.config, VALIDATION_BATCH.get(loop.device.type, 256)
     user, at = loop.histories.targets("valid")
+    if len(user) == 0:
+        return 0.0
     drawn = np.random.default_rng(0).permutation(len(user))[: 2 * size]
     known = eval_batches(loop.histories, user[drawn], at[drawn], max_length=config.max_length, batch_size=size)
     batches, started = list(known), time.perf_counter()

@@ -69,6 +69,7 @@ class Loop:
         self.counters = Counters()
         self.curriculum_config, self.noise = curriculum, noise or NoiseConfig()
         self.curriculum = Curriculum(curriculum)
+        self.validates = len(histories.targets("valid", sample=1)[0]) > 0
         self.saved = time.perf_counter()
         self.probe = EntropyProbe(histories, device, config) if isinstance(model, EntropyModel) else None
 
@@ -156,7 +157,8 @@ class Loop:
         row |= {"lr": learning_rate(counters.step - 1, self.steps, config)}
         row |= {f"loss/{n}": v for n, v in counters.means.items()}
         value = None
-        if (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps or self.curriculum.ends:
+        due = (counters.epoch + 1) % config.eval_every == 0 or counters.step >= self.steps or self.curriculum.ends
+        if self.validates and due:
             if any(self.group.any(self._checkpoint_due())):
                 self._save()
             row |= self._validate()

@@ -32,6 +32,14 @@ def parquet_columns(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
+def parquet_types(path: Path) -> pl.Schema:
+    """The types of the columns of a file, as polars reads them."""
+    with _opened(path) as file:
+        frame = pl.from_arrow(file.schema_arrow.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema
+
+
 def parquet_records(path: Path) -> Iterator[Record]:
     """Every row as a record."""
     with _opened(path) as file:
@@ -41,7 +49,7 @@ def parquet_records(path: Path) -> Iterator[Record]:
 
 def parquet_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterator[pl.DataFrame]:
     """The three columns, block by block; see :func:`genrec_cli.sources.interactions.checked`."""
-    names = list(dict.fromkeys(name for name in columns[:3] if name is not None))
+    names, ids = columns.needed, list(dict.fromkeys(name for name in columns[:3] if name is not None))
     with _opened(path) as file:
         types = {name: file.schema_arrow.field(name).type for name in names}
     for name, kind in types.items():
@@ -50,12 +58,18 @@ def parquet_interactions(path: Path, columns: Columns, bad: BadRows) -> Iterator
     texts = [name for name, kind in types.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
     first = 1
     with _opened(path, read_dictionary=texts) as file:  # holds a repeated long text once
-        for frame in (part for batch in file.iter_batches(BATCH, columns=names) for part in _bounded(batch)):
+        for frame in (part for batch in file.iter_batches(BATCH, columns=names) for part in _bounded(batch, ids)):
+            bad.saw(path, frame.height)
+            kept = columns.rows.keep(frame.select(columns.filtered)) if columns.rows else None
             good = _of_integers(frame, first, columns)
-            if good is None:
+            if good is not None:
+                good = good if kept is None else good.filter(kept)
+            else:
                 sides = {"user": columns.user, "item": columns.item}
                 integers = [side for side, name in sides.items() if frame[name].dtype in INTEGERS]
-                good = checked(as_rows(_as_texts(frame, columns), columns, first), columns, path, bad)
+                rows = as_rows(_as_texts(frame.select(ids), columns), columns._replace(rows=None), first)
+                rows = rows if kept is None else rows.filter(kept)
+                good = checked(rows, columns._replace(rows=None), path, bad, counted=True)
                 good = good.cast(dict.fromkeys(integers, pl.Int64))  # as in the other blocks
             yield good
             first += frame.height
@@ -77,12 +91,13 @@ def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
     return frame
 
 
-def _bounded(batch: pa.RecordBatch) -> Iterator[pl.DataFrame]:
-    """A batch in parts of about :data:`MAX_BYTES`, with texts cut just beyond the longest valid id."""
+def _bounded(batch: pa.RecordBatch, ids: list[str]) -> Iterator[pl.DataFrame]:
+    """A batch in parts of about :data:`MAX_BYTES`, with the texts of ids cut just beyond the longest valid id."""
     columns, longest = {}, 1
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if isinstance(column, pa.DictionaryArray):
-            texts = pc.utf8_slice_codeunits(column.dictionary, 0, LONGEST_ID + 1)
+            texts = column.dictionary
+            texts = pc.utf8_slice_codeunits(texts, 0, LONGEST_ID + 1) if name in ids else texts
             column = pa.DictionaryArray.from_arrays(column.indices, texts)
             longest = max(longest, pc.max(pc.binary_length(texts)).as_py() or 0)
         columns[name] = column

@@ -21,6 +21,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def fetch(file: RemoteFile, folder: Path, *, patience: Patience | None = None, h
 
 
 def damage(path: Path, sha256: str | None = None) -> str | None:
-    """The fault of a file, or None: it is empty, a ``.gz`` that does not decompress, or has another checksum."""
+    """The fault of a file, or None: it is empty, a ``.gz`` or ``.zip`` that is damaged, or has another checksum."""
     if path.stat().st_size == 0:
         return "is empty"
     if ".gz" in path.suffixes:
@@ -136,6 +137,13 @@ def damage(path: Path, sha256: str | None = None) -> str | None:
                     pass
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             return f"is not a whole gzip file ({error})"
+    if ".zip" in path.suffixes:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if broken := archive.testzip():
+                    return f"is a zip file with a damaged member ({broken})"
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            return f"is not a whole zip file ({error})"
     if sha256 and (found := sha256_file(path)) != sha256:
         return f"has the SHA-256 {found}, not {sha256}"
     return None

@@ -14,6 +14,7 @@ import polars as pl
 
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.lines import Block, read_blocks
+from genrec_cli.sources.row_filter import RowFilter
 
 Unit = Literal["s", "ms", "us", "ns"]
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -24,10 +25,20 @@ LONGEST_ID = 1_024
 """Bytes of the longest id of a user or an item. All distinct ids are held in memory."""
 CHUNK = 200_000
 """Records per frame where they are read one by one."""
-NO_MOMENT = "no time between the years 1 and 9999 (see --time-unit)"
+SAMPLE = 1_000
+"""Records that tell numbers from texts in the columns of a filter."""
+OUT_OF_RANGE = "a number that is no time between the years 1 and 9999 (see --time-unit)"
+IMPOSSIBLE = "a date or time that does not exist"
+NO_TIME = "neither a number nor a date such as 2024-01-31 12:00:00+02:00"
+BAD_TIMES = (OUT_OF_RANGE, IMPOSSIBLE, NO_TIME)
+FILTERED = "where "
+"""Before the names of the columns that a filter reads."""
 ROWS = pl.Schema({"line": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.String, "reason": pl.String})
 """The result of a reader: the line number, three texts, and why the line is bad (null: it is readable)."""
 _ISO = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_DATE = r"^\d{4}-\d{1,2}-\d{1,2}([T ]\d{1,2}(:\d{1,2}){1,2})?"
+_OFFSET = r"^(.*[T ]\d{2}(?::\d{2}){1,2}(?:\.\d+)?) ?([+-])(\d{2}):?(\d{2})?$"
+"""A date with a time and an offset from UTC: +02:00, -0530, +01."""
 
 
 class Columns(NamedTuple):
@@ -37,6 +48,19 @@ class Columns(NamedTuple):
     item: str
     time: str | None
     unit: Unit = "s"
+    rows: RowFilter | None = None
+    """Which rows to keep; it may read further columns."""
+
+    @property
+    def needed(self) -> list[str]:
+        """The distinct names of all columns to read."""
+        named = [self.user, self.item, *([] if self.time is None else [self.time])]
+        return list(dict.fromkeys([*named, *self.filtered]))
+
+    @property
+    def filtered(self) -> tuple[str, ...]:
+        """The columns that the filter reads."""
+        return self.rows.columns if self.rows else ()
 
 
 class Record(NamedTuple):
@@ -73,13 +97,21 @@ def read_interactions(path: Path, reader: Reader, columns: Columns, bad: BadRows
             yield checked(_frame(chunk, columns), columns, path, bad)
 
 
-def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> pl.DataFrame:
+def first_rows(path: Path, reader: Reader) -> list[dict[str, Any]]:
+    """The values of the first rows of a text file, which tell numbers from texts."""
+    records = reader.records(read_blocks(path, BadRows()))
+    return [record.values for record in islice(records, SAMPLE) if record.reason is None]
+
+
+def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows, *, counted: bool = False) -> pl.DataFrame:
     """The good rows as ``user str, item str, micros i64, row i64``; the others are added to ``bad``.
 
+    Rows that the filter leaves out are not checked; ``counted``: the lines are already in the counts of ``bad``.
     Good: user and item, stripped of blanks, are not empty, hold no NUL and are no longer than :data:`LONGEST_ID`; the
     time is a number of the unit (fractions and negative numbers too) or an ISO date, between the years 1 and 9999.
     """
-    rows = rows.with_columns(pl.col("user", "item", "time").str.strip_chars())
+    bad.saw(path, 0 if counted else rows.height)
+    rows = _filtered(rows, columns).with_columns(pl.col("user", "item", "time").str.strip_chars())
     micros = pl.col("line") * 1_000_000 if columns.time is None else microseconds(rows["time"], columns.unit)
     rows = rows.with_columns(micros=micros)
     empty = {name: pl.col(name).fill_null("") == "" for name in ("user", "item", "time")}
@@ -91,16 +123,29 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows) -> p
         *(_reason(pl.col(name).str.contains("\0", literal=True), f"a NUL in the {name}") for name in ids),
         *(_reason(size > LONGEST_ID, f"{name} longer than {LONGEST_ID:,} bytes") for name, size in sizes.items()),
         _reason(empty["time"] & pl.col("micros").is_null(), "no time"),
-        _reason(pl.col("micros").is_null(), NO_MOMENT),
+        _reason(pl.col("micros").is_null() & (pl.col("time").cast(pl.Float64, strict=False).is_finite()), OUT_OF_RANGE),
+        _reason(pl.col("micros").is_null() & pl.col("time").str.contains(_DATE), IMPOSSIBLE),
+        _reason(pl.col("micros").is_null(), NO_TIME),
     )
     rows = rows.with_columns(reason=problem)
     if rows["reason"].null_count() < rows.height:
         value = pl.col("time").sort_by("line").first()
         reasons = rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len(), value).sort("line")
         for reason, line, count, time in reasons.iter_rows():
-            bad.add(path, line, reason, count, value=time if reason == NO_MOMENT else None)
+            bad.add(path, line, reason, count, value=time if reason in BAD_TIMES else None)
         rows = rows.filter(pl.col("reason").is_null())
     return rows.select("user", "item", "micros", row="line")
+
+
+def _filtered(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+    """The rows that the filter keeps, and those that cannot be read."""
+    if not columns.rows:
+        return rows
+    texts = rows.select(pl.col(FILTERED + name).alias(name) for name in columns.filtered)
+    values, unreadable = columns.rows.typed(texts)
+    rows = rows.with_columns(reason=pl.coalesce("reason", unreadable))
+    broken = rows["reason"].is_not_null()
+    return pl.concat([rows.filter(broken), rows.filter(~broken).filter(columns.rows.keep(values.filter(~broken)))])
 
 
 def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
@@ -115,9 +160,22 @@ def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
     number = times.cast(pl.Float64, strict=False)
     number = number.set(~number.is_between(low, high), None)
     fraction = (number * (10**6 / scale)).floor().cast(pl.Int64)
-    texts = times.str.replace(r"(Z|[+-]00:?00)$", "").str.replace("T", " ", literal=True)
-    dates = [texts.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64) for form in _ISO]
-    return exact.zip_with(whole.is_not_null(), pl.select(pl.coalesce(fraction, *dates)).to_series())
+    dated = pl.select(pl.coalesce(fraction, _dates(times))).to_series()
+    return exact.zip_with(whole.is_not_null(), dated)
+
+
+def _dates(times: pl.Series) -> pl.Series:
+    """Microseconds since 1970 (UTC) of ISO dates, with an offset from UTC or without; null for anything else."""
+    text = pl.col("time").str.replace(r" ?(Z|z|UTC|GMT)$", "")
+    frame = pl.DataFrame({"time": times}).select(text.alias("text"), text.str.extract_groups(_OFFSET).alias("parts"))
+    local, sign, hours, minutes = (pl.col("parts").struct.field(name) for name in ("1", "2", "3", "4"))
+    hours, minutes = hours.cast(pl.Int64), minutes.cast(pl.Int64).fill_null(0)
+    size = pl.when((hours <= 23) & (minutes <= 59)).then((hours * 60 + minutes) * 60_000_000)
+    offset = pl.when(local.is_null()).then(0).when(sign == "-").then(-size).otherwise(size)
+    date = pl.coalesce(local, "text").str.replace("T", " ", literal=True)
+    moments = [date.str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64) for form in _ISO]
+    micros = frame.select(pl.coalesce(moments) - offset).to_series()
+    return micros.set(~micros.is_between(EARLIEST * 10**6, LATEST * 10**6), None)
 
 
 def _reason(condition: pl.Expr, text: str) -> pl.Expr:
@@ -129,16 +187,23 @@ def as_rows(texts: pl.DataFrame, columns: Columns, first: int) -> pl.DataFrame:
     names = zip(columns[:3], ("user", "item", "time"), strict=True)
     values = [(pl.lit(None, pl.String) if name is None else pl.col(name)).alias(to) for name, to in names]
     lines = pl.int_range(first, first + texts.height, dtype=pl.Int64, eager=True).alias("line")
-    return texts.select(lines, *values, pl.lit(None, pl.String).alias("reason"))
+    more = [pl.col(name).alias(FILTERED + name) for name in columns.filtered]
+    return texts.select(lines, *values, pl.lit(None, pl.String).alias("reason"), *more)
 
 
 def _frame(records: Iterable[Record], columns: Columns) -> pl.DataFrame:
     """The rows of records."""
     rows = [
-        (line, *(_text(values.get(name)) if name else None for name in columns[:3]), reason)
+        (
+            line,
+            *(_text(values.get(name)) if name else None for name in columns[:3]),
+            reason,
+            *(_text(values.get(name)) for name in columns.filtered),
+        )
         for line, values, reason in records
     ]
-    return pl.DataFrame(rows, schema=ROWS, orient="row")
+    more = dict.fromkeys([FILTERED + name for name in columns.filtered], pl.String())
+    return pl.DataFrame(rows, schema=pl.Schema({**ROWS, **more}), orient="row")
 
 
 def without_point(value: Any) -> Any:

@@ -45,7 +45,7 @@ class JsonLines:
 
     def fast(self, block: Block, columns: Columns) -> pl.DataFrame | None:
         """The rows by polars, which reads only the needed keys; None for blank lines and lines that it refuses."""
-        schema = {name: pl.String for name in columns[:3] if name is not None}
+        schema = dict.fromkeys(columns.needed, pl.String)
         try:
             frame = pl.read_ndjson(io.BytesIO(block.content), schema=schema)
         except pl.exceptions.PolarsError:

@@ -4,6 +4,7 @@ A block is a few megabytes of whole lines, for a columnar parser or for one that
 :data:`LONGEST` is counted as bad and never held in memory. A separate thread reads and decompresses ahead.
 """
 
+import zipfile
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -97,7 +98,9 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
             yield next(chunks, b"").removeprefix(BOM)
             yield from chunks
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (zipfile.BadZipFile, zlib.error) as error:  # a member of a zip file
+        raise DataError(f"{path} is damaged: {error}.", hint="Fetch the file again") from None
 
 
 def _inflated(path: Path, stream: BinaryIO, size: int) -> Iterator[bytes]:

@@ -41,6 +41,7 @@ def item_table(
     rows: list[dict[str, str | None]] = []
     lists: list[list[str]] = []
     for line, record, reason in records:
+        bad.saw(path, 1)
         raw_id = None if reason else as_text(without_point(record.get(id_field)))
         if raw_id is None:
             bad.add(path, line, reason or f"no '{id_field}'")

@@ -6,7 +6,7 @@ breaks within quotes.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,10 +26,15 @@ _Row: TypeAlias = tuple[int, list[str], str | None]
 
 
 class Separated:
-    """A file whose first record is the header. Raises a :class:`DataError` if the header cannot be read."""
+    """A file whose first record is the header, or one without a header whose columns are given.
 
-    def __init__(self, path: Path, separator: str) -> None:
-        self.separator = separator
+    Raises a :class:`DataError` if the header cannot be read.
+    """
+
+    def __init__(self, path: Path, separator: str, header: Sequence[str] | None = None) -> None:
+        self.separator, self.line, self.header = separator, 0, list(header or ())
+        if header is not None:
+            return
         self.line, self.header, reason = next(self._rows(read_blocks(path, BadRows())), (1, [], None))
         if reason:
             raise DataError(f"{path}: the header cannot be read: {reason}.", hint="Save the file as UTF-8")
@@ -43,7 +48,7 @@ class Separated:
         content, header_rows = block.content, int(block.first == self.line)
         if block.first < self.line or b"\0" in content or not _regular(content, self.separator, len(self.header)):
             return None
-        places = sorted({self.header.index(name) for name in columns[:3] if name is not None})
+        places = sorted({self.header.index(name) for name in columns.needed})
         options: dict[str, Any] = {
             "separator": self.separator,
             "has_header": False,

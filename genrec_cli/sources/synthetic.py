@@ -9,6 +9,10 @@ another scenario begins. Two kinds of interactions do not follow the plan:
 * any other interaction follows the plan with probability ``order``, and otherwise jumps to an item drawn by
   popularity, from which the plan continues.
 
+Items are editions of products (``sources/shop.py``): each month some products get a new edition, which is the item that
+is sold from then on. Nobody has bought a new edition yet, so only its text relates it to the history of a user: the
+brand and the series, the role, and the month of its launch. ``text`` sets how many editions there are.
+
 At order 1 the history determines the next item up to these draws. At order 0 all interactions are independent draws by
 popularity: no model beats popularity without the items of the history, since no user takes an item twice.
 
@@ -29,7 +33,20 @@ from genrec_cli.config import Section, Seed
 from genrec_cli.errors import ConfigError
 from genrec_cli.sources.amazon import read_amazon
 from genrec_cli.sources.base import BadRows, Source, Tables
-from genrec_cli.sources.shop import INTENTS, Shop, build_shop, draw, meta_lines, words
+from genrec_cli.sources.row_filter import RowFilter
+from genrec_cli.sources.shop import (
+    DAY,
+    EDITIONS,
+    EPOCH,
+    INTENTS,
+    Editions,
+    Shop,
+    build_editions,
+    build_shop,
+    draw,
+    meta_lines,
+    words,
+)
 
 REVIEWS = "reviews_Synthetic_5.json.gz"
 META = "meta_Synthetic.json.gz"
@@ -43,9 +60,6 @@ SAME_DAY = 0.4
 """Fraction of interactions on the day of the previous one; real logs have many ties in time."""
 STARS = (0.05, 0.05, 0.1, 0.25, 0.55)
 """Fractions of the ratings 1 to 5; they carry no signal."""
-EPOCH = 1_262_304_000
-"""First day of the log: 2010-01-01 in Unix seconds."""
-DAY = 86_400
 REVIEW = {
     "user": '{"reviewerID": "',
     "item": '", "asin": "',
@@ -64,7 +78,7 @@ class Config(Section):
     """Name of the source."""
     users: int = Field(3_000, ge=1, le=10_000_000)
     """Number of users."""
-    items: int = Field(800, ge=40, le=1_000_000)
+    items: int = Field(2_000, ge=40, le=1_000_000)
     """Number of items in the catalog."""
     mean_length: float = Field(9.0, ge=SHORTEST)
     """Mean length of a history; the shortest is 5 and the tail geometric."""
@@ -72,6 +86,9 @@ class Config(Section):
     """Fraction of interactions that are random, drawn by popularity."""
     order: float = Field(1.0, ge=0, le=1)
     """How far the next item follows the planted order: 1 always, 0 never (independent draws)."""
+    text: float = Field(0.5, ge=0, le=1)
+    """How far texts decide: 0, an item is sold all the time, and its behaviour tells everything; 1, new editions
+    replace each product eleven times on average, and only the text of an edition says what it continues."""
     intents: int = Field(INTENTS, ge=1, le=INTENTS)
     """Number of latent intents (scenarios)."""
     switch: float = Field(0.15, ge=0, le=1)
@@ -93,6 +110,7 @@ class Synthetic(Source):
         """Raises :class:`ConfigError` if the catalog is too small for the intents or for the histories."""
         roles = sum(len(scenario.roles) for scenario in words()[0][: config.intents])
         needed = max(roles, int(np.ceil(8 * config.mean_length)))
+        self.products = max(needed, round(config.items / (1 + config.text * (EDITIONS - 1))))
         if config.items < needed:
             raise ConfigError(
                 f"source.items: {config.items} items are too few for the {roles} roles of {config.intents} "
@@ -105,23 +123,24 @@ class Synthetic(Source):
         """Write reviews, metadata and labels into ``folder``; ``progress`` gets the fraction done."""
         # Separate generators: the shop does not depend on the count of users.
         shop_rng, words_rng, log_rng = np.random.default_rng(self.config.seed).spawn(3)
-        shop = build_shop(self.config.items, self.config.intents, self.config.popularity, shop_rng)
-        _write(folder / META, meta_lines(shop, words_rng))
+        shop = build_shop(self.products, self.config.intents, self.config.popularity, shop_rng)
+        editions = build_editions(self.products, self.config.items, self.config.days, shop_rng)
+        _write(folder / META, meta_lines(shop, editions, words_rng))
         log = _sample_log(shop, self.config, log_rng, lambda done: progress(0.6 * done))
-        _write(folder / REVIEWS, _review_lines(shop, log, lambda done: progress(0.6 + 0.35 * done)))
-        _labels(shop, log).write_parquet(folder / LABELS, compression="zstd")
+        _write(folder / REVIEWS, _review_lines(_names(editions, log), log, lambda done: progress(0.6 + 0.35 * done)))
+        _labels(shop, log, _names(editions, log)).write_parquet(folder / LABELS, compression="zstd")
         progress(1.0)
 
-    def read(self, raw: Path, bad: BadRows) -> Tables:
+    def read(self, raw: Path, bad: BadRows, rows: RowFilter | None = None) -> Tables:
         """Parse the files with the reader of Amazon 2014."""
-        return read_amazon(raw, bad)
+        return read_amazon(raw, bad, rows)
 
 
 class Log(NamedTuple):
     """All N interactions in file order: by day, then user, then position in the history."""
 
     user_N: np.ndarray
-    item_N: np.ndarray
+    product_N: np.ndarray
     day_N: np.ndarray
     stars_N: np.ndarray
     transition_N: np.ndarray
@@ -212,15 +231,16 @@ def _days(filled_BT: np.ndarray, days: int, rng: np.random.Generator) -> np.ndar
     return np.minimum(at_BT * days, days - 1).astype(np.int64)
 
 
-def _names(shop: Shop, log: Log) -> pl.DataFrame:
+def _names(editions: Editions, log: Log) -> pl.DataFrame:
     """Raw ids of user and item for each row."""
+    item_N = editions.on_sale(log.product_N, log.day_N)
     user = pl.Series("user", log.user_N + 1).cast(pl.String).str.zfill(7)
-    return pl.DataFrame({"user": "U" + user, "item": pl.Series("item", shop.asin_I).gather(log.item_N)})
+    return pl.DataFrame({"user": "U" + user, "item": pl.Series("item", editions.asin_I).gather(item_N)})
 
 
-def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> Iterator[bytes]:
+def _review_lines(names: pl.DataFrame, log: Log, progress: Callable[[float], None]) -> Iterator[bytes]:
     """The reviews as JSON lines, :data:`BLOCK` lines at a time."""
-    names = _names(shop, log).with_columns(stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N))
+    names = names.with_columns(stars=pl.Series(log.stars_N), time=pl.Series(EPOCH + DAY * log.day_N))
     for first, piece in zip(range(0, names.height, BLOCK), names.iter_slices(BLOCK), strict=True):
         values = (part for name, before in REVIEW.items() for part in (pl.lit(before), name))
         lines = piece.select(pl.concat_str(*values, pl.lit("}\n")))
@@ -228,13 +248,13 @@ def _review_lines(shop: Shop, log: Log, progress: Callable[[float], None]) -> It
         progress((first + piece.height) / names.height)
 
 
-def _labels(shop: Shop, log: Log) -> pl.DataFrame:
+def _labels(shop: Shop, log: Log, names: pl.DataFrame) -> pl.DataFrame:
     """The labels of all rows. Intent and role are those of the item, also where the row is noise."""
     scenarios, _ = words()
     roles = [(scenario.name, role.name) for scenario in scenarios for role in scenario.roles]
     first_role = np.cumsum([0] + [len(scenario.roles) for scenario in scenarios])
-    role_N = (first_role[shop.intent_I] + shop.role_I)[log.item_N]
-    return _names(shop, log).select(
+    role_N = (first_role[shop.intent_I] + shop.role_I)[log.product_N]
+    return names.select(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
         "user",
         "item",

@@ -205,7 +205,7 @@ def _redirected(files: Sequence[RemoteFile], urls: Sequence[str]) -> list[Remote
         last = parts.path.rpartition("/")[2]
         if last in given:
             given[last].append(url)
-        elif last.endswith(".gz"):
+        elif last.endswith((".gz", ".zip")):
             problem = f"--url {url} is none of the files {', '.join(given)}."
             raise UsageError(problem, hint="Give the file or its folder")
         else:

@@ -74,7 +74,10 @@ def run(
     trained = Run(ws, plan.inputs["runs"], where, search=config.search, layer=plan.config.get("search"))
     user, at = trained.histories.targets(config.split, sample=config.users)
     if len(user) == 0:
-        raise DataError(f"No user of '{plan.dataset}' has a {config.split} target.")
+        hint = "genrec preprocess --split leave-one-out (or time) holds targets back; --split none has no targets"
+        raise DataError(
+            f"No user of '{plan.dataset}' has a {config.split} target, so nothing can be measured.", hint=hint
+        )
     k, cutoffs = min(max(config.at), trained.catalog.items), list(config.at)
     size = process.batch_size(config.batch_size, len(user))
     exact = None

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from genrec_cli import console, registry
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
-from genrec_cli.config import Count, Section, Seed, validate
+from genrec_cli.config import Count, Fraction, Section, Seed, validate
 from genrec_cli.data import assign_ids, schema, split
 from genrec_cli.data.engines import Engine, batches, open_engine
 from genrec_cli.data.histories import USER, write_interactions
@@ -23,6 +23,7 @@ from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
+from genrec_cli.sources.row_filter import RowFilter
 
 VERSION = 4
 DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
@@ -34,8 +35,18 @@ class PreprocessConfig(Section):
 
     k_core: int = Field(5, ge=0)
     """Minimum count of interactions per user and per item, repeated until nothing changes; 0 keeps all."""
-    split: Literal["leave-one-out", "time"] = "leave-one-out"
-    """leave-one-out: the last two interactions of each user are targets; time: two periods."""
+    where: str | None = None
+    """Keep the interactions for which this SQL expression over the columns of the log is true, before the k-core."""
+    events: tuple[str, ...] = ()
+    """Keep the interactions with these values of ``event_col``; empty: all."""
+    event_col: str = "event"
+    """Column of the kind of interaction in the log, read with ``events``."""
+    keep_cold_items: bool = False
+    """Keep the items of the metadata that have no interactions, or fewer than the k-core asks for: they get ids, codes
+    and vectors, and can be recommended."""
+    split: Literal["leave-one-out", "time", "none"] = "leave-one-out"
+    """leave-one-out: the last two interactions of each user are targets; time: two periods; none: all interactions are
+    for training, and there are no targets."""
     valid_from: float | str = 0.8
     """Split by time: begin of the validation period, as a fraction of the interactions or an ISO date."""
     test_from: float | str = 0.9
@@ -51,13 +62,15 @@ class PreprocessConfig(Section):
     """Seed of a random order of the interactions of one user that have equal times. Default: the order of the file."""
     skip_bad_rows: bool = False
     """Skip lines that cannot be read instead of refusing the file."""
+    max_bad_rows: Fraction = 0.01
+    """Largest fraction of the lines of a file that ``skip_bad_rows`` skips; more are an error."""
 
 
 @dataclass(frozen=True)
 class Origin:
     """The source of the two tables, and its identity."""
 
-    read: Callable[[BadRows], Tables]
+    read: Callable[[BadRows, RowFilter], Tables]
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
     external: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +84,28 @@ def from_raw(ws: Workspace, dataset: str, selector: str | None = None) -> Origin
     values = raw.config["source"]
     source = registry.load("source", values["name"])
     config = validate(source.Config, "source", values)
-    return Origin(lambda bad: source(config).read(raw.path, bad), inputs={"raw": raw})
+    return Origin(lambda bad, rows: source(config).read(raw.path, bad, rows), inputs={"raw": raw})
+
+
+def from_folder(values: Mapping[str, Any], folder: Path) -> Origin:
+    """The raw files of a source in a folder of yours. ``values``: settings of ``[source]``."""
+    kind = registry.load("source", str(values["name"]))
+    config = validate(kind.Config, "source", values)
+    source = kind(config)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.")
+    files = {path.name: path for path in source.paths(folder)}
+    if not files:
+        raise DataError(f"{folder} holds no file of the source '{values['name']}'.", hint=source.expects())
+    for path in files.values():
+        refuse_special(path)
+    before = stamps(files.values())
+    return Origin(
+        lambda bad, rows: source.read(folder, bad, rows),
+        config={"source": config.model_dump(mode="json")},
+        external={name: sha256_file(path) for name, path in files.items()},
+        before=before,
+    )
 
 
 def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> Origin:
@@ -83,7 +117,7 @@ def from_files(config: Logs.Config, interactions: Path, items: Path | None) -> O
             raise DataError(f"There is no file {path}.")
     before = stamps(files.values())
     return Origin(
-        lambda bad: Logs(config).read_files(interactions, items, bad),
+        lambda bad, rows: Logs(config).read_files(interactions, items, bad, rows),
         config={"source": config.model_dump(mode="json")},
         external={name: sha256_file(path) for name, path in files.items()},
         before=before,
@@ -100,21 +134,23 @@ def preprocess(
     """
     settings = {"preprocess": config.model_dump(mode="json"), **origin.config}
     ties = "" if config.shuffle_ties is None else f"-ties{config.shuffle_ties}"
-    label = f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else 'time'}{ties}"
+    cold = "-cold" if config.keep_cold_items else ""
+    label = f"k{config.k_core}-{'loo' if config.split == 'leave-one-out' else config.split}{ties}{cold}"
+    rows = RowFilter(config.where, config.events, config.event_col)  # refuses a wrong expression before any work
     plan = Plan(dataset, "data", label, VERSION, settings, origin.inputs, origin.external)
 
     def work() -> Artifact:
         with ws.build(plan) as draft:
-            make_tables(draft, config, origin, engine)
+            make_tables(draft, config, origin, engine, rows)
         return ws.made(plan)
 
     return plan, work
 
 
-def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str) -> None:
+def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str, rows: RowFilter) -> None:
     """Read, filter, assign ids, split and write; the statistics go to the result of the draft."""
-    bad = BadRows(skip=config.skip_bad_rows)
-    tables = origin.read(bad)
+    bad = BadRows(skip=config.skip_bad_rows, most=config.max_bad_rows)
+    tables = origin.read(bad, rows)
     scratch = draft.path / "scratch"
     scratch.mkdir()
     engine = open_engine(engine_name, scratch)
@@ -123,6 +159,11 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     bad.check()
     if bad.count:
         console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
+    if not log.rows and rows.left_out:
+        raise DataError(
+            f"--where and --events leave out all of {rows.left_out:,} interactions.",
+            hint="Look at the values of the columns: " + ", ".join(rows.columns),
+        )
     times = not (log.times_are_rows or split.times_are_positions(engine, engine.scan(log.path)))
     if config.split == "time" and log.rows and not times:
         raise DataError(
@@ -140,6 +181,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     core = k_core(engine, source, config.k_core)
     user_labels, item_labels = (assign_ids.first_seen(engine, core, side, log.order) for side in ("user", "item"))
     users, items = _named("user", log.users.texts(user_labels)), _named("item", log.items.texts(item_labels))
+    warm, items = items.height, with_cold_items(items, tables.items) if config.keep_cold_items else items
     ordered = assign_ids.ordered(engine, core, user_labels, item_labels, log.order, ties=config.shuffle_ties)
     split_users, bounds = _split(engine, ordered, config)
     user_U = np.empty(users.height, USER)
@@ -152,6 +194,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     described = items.with_columns(
         texts["title"], joined(texts, fields), attribute_ids, pl.Series("train_count", train_count_I)
     )
+    warn_without_titles(texts, tables.items is not None)
     frames = {"users": users.join(split_users, on="user", maintain_order="left"), "items": described}
     written = {}
     for name, frame in (frames | {"attributes": attributes}).items():
@@ -161,7 +204,9 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     read = {f"{side}s_read": assign_ids.distinct(engine, log, side) for side in ("user", "item")}
     shutil.rmtree(scratch)
     draft.result = schema.statistics(written["users"], written["items"], attributes.height) | {
-        "interactions_read": log.rows,
+        "interactions_read": log.rows + rows.left_out,
+        "interactions_left_out": rows.left_out,
+        "cold_items": items.height - warm,
         "times": times,
         "duplicates": repeated,
         "bad_rows": bad.count,
@@ -182,6 +227,8 @@ def _named(name: str, raw_ids: pl.Series) -> pl.DataFrame:
 def _split(engine: Engine, ordered: Path, config: PreprocessConfig) -> tuple[pl.DataFrame, dict[str, int]]:
     """The table of users without raw ids, and the times (in seconds) of a split by time."""
     interactions = engine.scan(ordered)
+    if config.split == "none":
+        return split.for_training(engine, interactions), {}
     if config.split == "leave-one-out":
         return split.leave_one_out(engine, interactions), {}
     bounds = {
@@ -195,6 +242,25 @@ def _split(engine: Engine, ordered: Path, config: PreprocessConfig) -> tuple[pl.
             hint="Choose others with --valid-from and --test-from",
         )
     return split.by_time(engine, interactions, **bounds), bounds
+
+
+def with_cold_items(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> pl.DataFrame:
+    """The items and, after them, those that only the metadata have, in their order. Raises without metadata."""
+    if metadata is None:
+        raise DataError("There are no cold items to keep without metadata.", hint="Add --items FILE")
+    cold = metadata.select("raw_id").collect().join(items, on="raw_id", how="anti", maintain_order="left")
+    return _named("item", pl.concat([items["raw_id"], cold["raw_id"]]))
+
+
+def warn_without_titles(texts: pl.DataFrame, described: bool) -> None:
+    """Warn if no item has a title. ``described``: whether there are metadata."""
+    if texts["title"].fill_null("").ne("").any():
+        return
+    if not described:
+        console.say("The items have no titles, since there is no items file: lists show raw ids.")
+        return
+    others = ", ".join(column.name for column in texts if column.name != "title")
+    console.warn(f"The items have no titles: lists show raw ids. --title-col NAME names their column, of: {others}")
 
 
 def describe(items: pl.DataFrame, metadata: pl.LazyFrame | None) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:

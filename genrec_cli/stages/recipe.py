@@ -22,12 +22,13 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 SWEEPS = RECIPES / "sweeps"
 TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
-    "preprocess": ("raw", "interactions", "items"),
+    "preprocess": ("raw", "source", "from_dir", "interactions", "items"),
     "tokenize": ("data",),
     "train": ("model", "label", "data", "codes", "vectors", "init_from"),
     "evaluate": ("run",),
     "recommend": ("run", "k", "output"),
     "case-study": ("runs",),
+    "compare": ("runs",),
 }
 """Stage -> the options of its command that a step can have beside ``set``."""
 
@@ -55,6 +56,8 @@ class Step(Section):
     init_from: Name | None = None
     run: Name | None = None
     runs: tuple[Name, ...] = ()
+    source: Name | None = None
+    from_dir: File | None = None
     interactions: File | None = None
     items: File | None = None
     k: Count | None = None
@@ -119,12 +122,12 @@ class Recipe:
         return step.label or f"{model or 'mhl'}-s{seed}"
 
     def reads(self, step: Step) -> tuple[str, ...]:
-        """The sections that a step reads: ``source`` only with ``interactions``, and in training those of the model."""
+        """The sections that a step reads: ``source`` only with own files, and in training those of the model."""
         if step.stage == "train" and (model := self.settings(step)[0]):
             from genrec_cli.stages.train import sections_of
 
             return tuple(sections_of(model))
-        source = step.stage != "preprocess" or step.interactions
+        source = step.stage != "preprocess" or step.interactions or step.from_dir
         return tuple(section for section in READS[step.stage] if section != "source" or source)
 
     def assigned_to(self, step: Step, assigned: Iterable[str]) -> list[str]:

@@ -48,7 +48,7 @@ class Chain:
         for codes in [] if step.codes else self.of("codes"):
             if facts := codes.manifest["inputs"].get("vectors"):
                 last["vectors"] = Path(facts["path"]).name
-        names = () if step.interactions else TAKES[step.stage]
+        names = () if step.interactions or step.from_dir else TAKES[step.stage]
         return {name: last[name] for name in names if name in last and getattr(step, name) is None}
 
 

@@ -235,16 +235,29 @@ def _start_from(model: Model, run: TrainPlan) -> None:
 
 
 def _loop(run: TrainPlan, parts: Parts, device: torch.device, folder: Path) -> Loop:
-    """The training loop. Raises DataError without validation targets or training rows."""
+    """The training loop. Raises DataError without training rows or, unless nothing needs them, validation targets."""
     model, catalog, histories = parts
     if len(histories.targets("valid", sample=1)[0]) == 0:
-        hint = "Preprocess with users of at least 3 interactions"
-        raise DataError("No user has a validation target, so nothing can select the best epoch.", hint=hint)
+        _check_without_validation(run)
     make = partial(make_ranker, model, catalog, registry.load("search", model.search), run.search)
     loop = Loop(*parts, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
     if len(loop.batches.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
+
+
+def _check_without_validation(run: TrainPlan) -> None:
+    """Refuse a training that validation would end or select, on data without validation targets."""
+    reason = "No user has a validation target"
+    if run.train.select != "last":
+        hint = (
+            "--set train.select=last    keeps the last epoch; or preprocess with a split, and 3 interactions per user"
+        )
+        raise DataError(f"{reason}, so nothing can select the best epoch.", hint=hint)
+    for phase in run.curriculum.phases()[:-1]:
+        if phase.max_epochs is None:
+            hint = "--set curriculum.max_epochs=N ends each masking phase of a preset"
+            raise DataError(f"{reason}, so the phase '{phase.name}' never ends.", hint=hint)
 
 
 def _train(
