@@ -26,6 +26,7 @@ from genrec_cli.stages.compare import CompareConfig
 from genrec_cli.stages.evaluate import EvaluateConfig
 from genrec_cli.stages.figures import FiguresConfig
 from genrec_cli.stages.preprocess import PreprocessConfig
+from genrec_cli.tokenizers.behaviour import BehaviourConfig
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/make_cli.py; change the program's help instead. -->\n"
@@ -106,6 +107,8 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
             yield "[preprocess]", PreprocessConfig
         for name in registry.TABLE[kind]:
             yield f"[{kind}] of {name}", registry.load(kind, name).Config
+        if kind == "tokenizer":
+            yield "[behaviour]", BehaviourConfig
     yield "[train]", TrainConfig
     yield "[curriculum]", CurriculumConfig
     yield "[[curriculum.phase]]", Phase
