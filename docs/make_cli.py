@@ -21,6 +21,7 @@ from genrec_cli.config import Section
 from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
 from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.stages.blend import BlendConfig
 from genrec_cli.stages.case_study import CaseStudyConfig
 from genrec_cli.stages.compare import CompareConfig
 from genrec_cli.stages.evaluate import EvaluateConfig
@@ -115,6 +116,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "law of a phase", Law
     yield "until of a phase", Until
     yield "[noise]", NoiseConfig
+    yield "[blend]", BlendConfig
     yield "[evaluate]", EvaluateConfig
     for name in registry.TABLE["search"]:
         config = registry.load("search", name).Config

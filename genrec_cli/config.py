@@ -26,6 +26,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "preprocess": ("preprocess", "source"),
     "tokenize": ("encoder", "tokenizer", "behaviour"),
     "train": ("model", "train", "curriculum", "noise", "search"),
+    "blend": ("blend",),
     "evaluate": ("evaluate", "search"),
     "recommend": ("search",),
     "case-study": ("case_study",),
