@@ -21,11 +21,13 @@ from genrec_cli.config import Section
 from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
 from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.stages.blend import BlendConfig
 from genrec_cli.stages.case_study import CaseStudyConfig
 from genrec_cli.stages.compare import CompareConfig
 from genrec_cli.stages.evaluate import EvaluateConfig
 from genrec_cli.stages.figures import FiguresConfig
 from genrec_cli.stages.preprocess import PreprocessConfig
+from genrec_cli.tokenizers.behaviour import BehaviourConfig
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/make_cli.py; change the program's help instead. -->\n"
@@ -106,12 +108,15 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
             yield "[preprocess]", PreprocessConfig
         for name in registry.TABLE[kind]:
             yield f"[{kind}] of {name}", registry.load(kind, name).Config
+        if kind == "tokenizer":
+            yield "[behaviour]", BehaviourConfig
     yield "[train]", TrainConfig
     yield "[curriculum]", CurriculumConfig
     yield "[[curriculum.phase]]", Phase
     yield "law of a phase", Law
     yield "until of a phase", Until
     yield "[noise]", NoiseConfig
+    yield "[blend]", BlendConfig
     yield "[evaluate]", EvaluateConfig
     for name in registry.TABLE["search"]:
         config = registry.load("search", name).Config

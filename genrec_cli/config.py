@@ -24,14 +24,26 @@ Layer = Mapping[str, Mapping[str, Any]]
 READS: Mapping[str, tuple[str, ...]] = {
     "download": ("source",),
     "preprocess": ("preprocess", "source"),
-    "tokenize": ("encoder", "tokenizer"),
+    "tokenize": ("encoder", "tokenizer", "behaviour"),
     "train": ("model", "train", "curriculum", "noise", "search"),
+    "blend": ("blend",),
     "evaluate": ("evaluate", "search"),
     "recommend": ("search",),
     "case-study": ("case_study",),
     "compare": ("compare",),
     "figures": ("figures",),
-    "sweep": ("sweep", "encoder", "tokenizer", "model", "train", "curriculum", "noise", "search", "evaluate"),
+    "sweep": (
+        "sweep",
+        "encoder",
+        "tokenizer",
+        "behaviour",
+        "model",
+        "train",
+        "curriculum",
+        "noise",
+        "search",
+        "evaluate",
+    ),
 }
 """Command -> the sections that it reads. ``preprocess`` reads ``source`` only with your own files, and ``train`` only
 the sections that its model uses."""

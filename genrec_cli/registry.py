@@ -53,6 +53,7 @@ TABLE: dict[str, dict[str, str]] = {
         "hstu": "genrec_cli.models.hstu:Hstu",
         "vqrec": "genrec_cli.models.vqrec:VqRec",
         "recjpq": "genrec_cli.models.recjpq:RecJpq",
+        "blend": "genrec_cli.models.blend:Blend",
     },
     "search": {
         "exhaustive": "genrec_cli.searches.exhaustive:Exhaustive",

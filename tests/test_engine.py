@@ -61,14 +61,21 @@ def everything(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "kind, curriculum, optimizer",
-    [(Rpg, INF, "adamw"), (Rpg, INF, "adafactor"), (Mhl, FULL, "adamw"), (Mdgr, INF, "adamw"), (SasRec, INF, "adamw")],
+    "kind, curriculum, changes",
+    [
+        (Rpg, INF, {}),
+        (Rpg, INF, {"optimizer": "adafactor"}),
+        (Rpg, INF, {"ema": 0.9}),
+        (Mhl, FULL, {"ema": 0.5}),
+        (Mdgr, INF, {}),
+        (SasRec, INF, {}),
+    ],
 )
 @pytest.mark.parametrize("stops", [[3], [5, 4, 1], [1, 1, 1, 1, 1, 1, 1]])
-def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum, optimizer):
+def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, stops, kind, curriculum, changes):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
-    more = {"kind": kind, "curriculum": curriculum, "config": CONFIG.model_copy(update={"optimizer": optimizer})}
+    more = {"kind": kind, "curriculum": curriculum, "config": CONFIG.model_copy(update=changes)}
     unbroken = make_loop(whole, **more).run()
     for time, step in enumerate(stops):  # a wrong seed after the first start must not matter
         with pytest.raises(Interrupted, match="checkpoint"):

@@ -87,14 +87,14 @@ def stopping(step: int) -> Callbacks:
 
 def resume(folder: Path) -> None:
     """With dropout and drawn masks: an unbroken run, a broken one that goes on, and one for a single process."""
-    make_loop(folder / "whole", "mhl", dropout=0.2).run()
+    make_loop(folder / "whole", "mhl", dropout=0.2, ema=0.9).run()
     for name in ("broken", "left"):
         try:
-            make_loop(folder / name, "mhl", dropout=0.2, report=stopping(7)).run()
+            make_loop(folder / name, "mhl", dropout=0.2, ema=0.9, report=stopping(7)).run()
         except Interrupted:
             continue
         raise AssertionError("the request of the last process had no effect")
-    make_loop(folder / "broken", "mhl", dropout=0.2).run()
+    make_loop(folder / "broken", "mhl", dropout=0.2, ema=0.9).run()
 
 
 class BatchEncoder:

@@ -61,7 +61,7 @@ class Artifact:
     @property
     def command(self) -> str:
         """The command that makes it again: the recorded one, if that is a command of its stage."""
-        stage = "import" if "import" in self.config else STAGE_OF[self.kind]
+        stage = next((name for name in ("import", "blend") if name in self.config), STAGE_OF[self.kind])
         typed = self.manifest["environment"]["argv"]
         words = [word for word in typed if word != "--force"] if typed[:1] == [stage] else [stage]
         if not any(word.partition("=")[0] == "--dataset" for word in words):

@@ -51,7 +51,9 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.stages.vectors import encoder_values, make_encoder, vectors_stage
 
         options = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}
-        given = common.layers("tokenize", {"encoder": {}, "tokenizer": {**options, "collisions": collisions}})
+        given = common.layers(
+            "tokenize", {"encoder": {}, "behaviour": {}, "tokenizer": {**options, "collisions": collisions}}
+        )
         default = environment_default("GENREC_ENCODER", "sentence-transformers")
         ws = common.workspace()
         dataset = ws.dataset(common.dataset)
@@ -72,6 +74,7 @@ def register(app: typer.Typer) -> None:
             config = stage.frozen_config(ws, codebook, given["tokenizer"], model, tables)
         else:
             config = file_codes.config if file_codes else stage.tokenizer_config(given["tokenizer"], tables)
+        behaviour = stage.behaviour_config(given["behaviour"], tables, codebook)
         if model:
             plan, work = vectors_stage(ws, tables, model)
             vectors = ws.done(plan)
@@ -83,4 +86,4 @@ def register(app: typer.Typer) -> None:
                 vectors = work()
         if not current_group().main:  # one process makes the codes
             return None
-        return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, file_codes))
+        return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, file_codes, behaviour))

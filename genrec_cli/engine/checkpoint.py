@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from genrec_cli.engine.averaging import AveragedWeights
 from genrec_cli.errors import DataError
 from genrec_cli.files import write_atomically
 
@@ -56,23 +57,30 @@ def save_state(
     scaler: Any,
     counters: dict[str, Any],
     random: dict[str, Tensor],
+    average: AveragedWeights | None = None,
 ) -> None:
     """Write the whole state of a training; ``random`` has random states by name, one row per process."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     tensors |= {f"random.{name}": state for name, state in random.items()}
+    if average:
+        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     state = json.dumps({"counters": counters, "scaler": scaler.state_dict()})
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, save(_on_host(tensors), metadata={"state": state}))
 
 
 def load_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    average: AveragedWeights | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Restore what :func:`save_state` wrote; returns the counters and the random states."""
     state, tensors = _state(path), read_weights(path)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}, "average": {}}
     try:
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
@@ -84,6 +92,8 @@ def load_state(
             moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         scaler.load_state_dict(state["scaler"])
+        if average:
+            average.load_state_dict(parts["average"])
         return dict(state["counters"]), parts["random"]
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).rpartition("\n")[2].strip()  # the first mismatch is the last line of torch's error

@@ -69,11 +69,12 @@ def rules(phase: Phase) -> str:
 
 
 def memory(loop: Loop) -> dict[str, Any]:
-    """Bytes of weights, gradients, moments (after a step), and activations of one step. On CUDA ``peak`` is the
-    allocator's maximum during the measured steps; elsewhere it is the sum."""
+    """Bytes of weights, gradients, moments and averages (after a step), and activations of one step. On CUDA ``peak``
+    is the allocator's maximum during the measured steps; elsewhere it is the sum."""
     weights = sum(p.numel() * p.element_size() for p in loop.model.parameters() if p.requires_grad)
     states = [state.items() for state in loop.step.optimizer.state.values()]
-    moments = sum(value.nbytes for state in states for name, value in state if name != "step")
+    moments = weights if loop.step.average else 0
+    moments += sum(value.nbytes for state in states for name, value in state if name != "step")
     parts = {"weights": weights, "gradients": weights, "optimizer": moments, "activations": _saved_bytes(loop)}
     if loop.device.type == "cuda":
         return {**parts, "peak": torch.cuda.max_memory_allocated(loop.device), "how": "measured"}

@@ -8,7 +8,7 @@ the validation users; the collectives of ``self.group`` combine the results.
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,7 +79,8 @@ class Loop:
             self._restore()
         elif not self.group.main:
             torch.manual_seed(self.group.seed(self.config.seed))
-        self.group.broadcast(self.model.parameters())
+        averages = self.step.average.state_dict().values() if self.step.average else ()
+        self.group.broadcast([*self.model.parameters(), *averages])
         counters = self.counters
         with ExitStack() as stack:  # the precision of matrix products is that of the process: restore it
             stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
@@ -87,6 +88,10 @@ class Loop:
                 self._epoch()
                 self._finish_epoch()
         return counters
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Gives the model its averaged weights (``train.ema``), which are validated and kept; without them, nothing."""
+        return self.step.average.applied() if self.step.average else nullcontext()
 
     def sampler(self) -> MaskSampler | None:
         """The mask sampler of the present phase; None where nothing is masked."""
@@ -184,7 +189,7 @@ class Loop:
         size = group.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
         options: dict[str, Any] = {"max_length": config.max_length, "first": group.rank, "every": group.world}
         batches = eval_batches(self.histories, user, at, batch_size=size, **options)
-        with autocast(self.device, config.precision):
+        with self.averaged(), autocast(self.device, config.precision):
             outcome = evaluate(self.make_ranker(), batches, self.device, tick=self._after_validation_batch)
             entropies = self.probe(self.model) if self.probe and group.main else {}
         values = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
@@ -194,7 +199,8 @@ class Loop:
     def _after_validation_batch(self, users: int) -> None:
         """A single process stops between two batches of a validation; several processes finish the validation."""
         if self.group.single and self.callbacks.stop_requested():
-            self._stop()
+            with self.averaged():  # a second exchange: the checkpoint holds the weights and their averages apart
+                self._stop()
 
     def _save(self) -> None:
         self.counters.curriculum = self.curriculum.dump()
@@ -205,7 +211,8 @@ class Loop:
         if self.group.main:
             random = {name: torch.from_numpy(np.concatenate(rows)) for name, rows in gathered.items()}
             step = self.step
-            save_state(self.folder / LAST, self.model, step.optimizer, step.scaler, asdict(self.counters), random)
+            counters = asdict(self.counters)
+            save_state(self.folder / LAST, self.model, step.optimizer, step.scaler, counters, random, step.average)
         self._save_best()
         self.saved = time.perf_counter()
 
@@ -214,11 +221,12 @@ class Loop:
         a kill between the two writes leaves the checkpoint alone."""
         counters = self.counters
         if self.group.main and counters.best_epoch == counters.epoch > 0 == counters.step_in_epoch:
-            save_weights(self.folder / BEST, self.model, epoch=counters.best_epoch)
+            with self.averaged():
+                save_weights(self.folder / BEST, self.model, epoch=counters.best_epoch)
 
     def _restore(self) -> None:
         step, rank = self.step, self.group.rank
-        counters, random = load_state(self.folder / LAST, self.model, step.optimizer, step.scaler)
+        counters, random = load_state(self.folder / LAST, self.model, step.optimizer, step.scaler, step.average)
         self.counters = Counters(**counters)
         self.curriculum = Curriculum(self.curriculum_config, self.counters.curriculum)
         self._save_best()

@@ -2,9 +2,10 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from genrec_cli.config import Count, Natural, NonNegative, Positive, Section, Seed
@@ -35,6 +36,9 @@ class TrainConfig(Section):
     """Steps of linear warm-up before the cosine."""
     clip: NonNegative = 1.0
     """Maximum norm of the gradient; 0: no clipping."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the exponential moving average (EMA) of the weights, for example 0.999. The averages are
+    validated and kept. 0: no average."""
     precision: Precision = "fp32"
     """Of matrix products; weights and optimiser stay in fp32. Without CUDA, tf32 is fp32."""
     seed: Seed = 0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.distributed import Gradients
+from genrec_cli.engine.averaging import AveragedWeights
 from genrec_cli.engine.batches import Prepared
 from genrec_cli.engine.graphs import FlatBatch, Graphs
 from genrec_cli.engine.optim import TrainConfig, autocast, learning_rate, make_optimizer
@@ -26,7 +27,8 @@ class MaskSampler(Protocol):
 
 
 class TrainStep:
-    """Holds what an update changes: weights, moments, the gradient scaler, the random generator. ``steps`` is the count
+    """Holds what an update changes: weights and their average, moments, the gradient scaler,
+    the random generator. ``steps`` is the count
     of the whole run, for the learning rate, and ``items`` the size of the catalogue, for sampled items."""
 
     def __init__(
@@ -37,6 +39,7 @@ class TrainStep:
         self.optimizer = make_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.gradients = Gradients(model.parameters(), group)
+        self.average = AveragedWeights(model, config.ema) if config.ema else None
         self.generator = torch.Generator(device).manual_seed(group.seed(config.seed))
         self.sampler: MaskSampler | None = None  # the mask sampler of the present phase; None where nothing is masked
         self.graphs: Graphs | None = None
@@ -71,6 +74,8 @@ class TrainStep:
             self._add("gradient_norm", norm.detach() * weight, torch.full_like(norm, weight))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average:
+            self.average.update(number)
 
     def losses(self, batch: Batch, mask: Tensor | None) -> dict[str, Loss]:
         """The model's losses in the run's precision."""

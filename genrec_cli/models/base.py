@@ -3,7 +3,7 @@
 A model implements at least one *scorer interface*; the search that it is paired with declares which one it needs.
 
 * :class:`ItemScorer`: one score per item of the catalogue (:class:`DotScorer`: a dot product; :class:`SparseScorer`: 0
-  for most items),
+  for most items; :class:`ChunkScorer`: by chunks of items),
 * :class:`DigitScorer`: K tables of scores over codewords, whose sum over digits is an item's score
   (:class:`CodeScorer`: the tables are log-probabilities),
 * :class:`CodeGenerator`: digits that depend on each other, so that a search is needed: :class:`PrefixScorer` gives the
@@ -12,7 +12,7 @@ A model implements at least one *scorer interface*; the search that it is paired
 Legend: B histories, N packed items, M positions with a target, I items, K digits, V codewords, D width.
 """
 
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.nn.losses import Loss
+
+if TYPE_CHECKING:
+    from genrec_cli.searches.scores import Scores
 
 Need = Literal["codes", "vectors", "attributes", "times", "users"]
 """Data that a model may need. codes, vectors, attributes: tensors of the ``Catalog``; times: ``Batch.time_N``; users:
@@ -148,6 +151,14 @@ class SparseScorer(ItemScorer, Protocol):
 
     def sparse_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """``cell_S = (item - 1) * B + row of the batch``, ascending and distinct, and ``score_S``."""
+
+
+@runtime_checkable
+class ChunkScorer(ItemScorer, Protocol):
+    """An item scorer that makes its scores in chunks of items by itself, so that no B x I array exists."""
+
+    def chunked_scores(self, batch: Batch) -> "Scores":
+        """The scores of the catalogue (``searches/scores.py``)."""
 
 
 @runtime_checkable

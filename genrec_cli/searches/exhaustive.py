@@ -16,7 +16,7 @@ from torch import Tensor
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import CodeScorer, DigitScorer, DotScorer, ItemScorer, Model, SparseScorer
+from genrec_cli.models.base import ChunkScorer, CodeScorer, DigitScorer, DotScorer, ItemScorer, Model, SparseScorer
 from genrec_cli.nn.digit_scores import DigitScores, DigitTable
 from genrec_cli.searches.base import Search, TopK
 from genrec_cli.searches.collision_groups import CollisionGroups
@@ -58,6 +58,8 @@ class Exhaustive(Search):
 
     def scored(self, model: Model, batch: Batch, vector_ID: Tensor | None = None) -> Scores:
         """The model's scores of the catalogue, computed chunk by chunk; ``vector_ID``: its cached item vectors."""
+        if isinstance(model, ChunkScorer):
+            return model.chunked_scores(batch)
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
         if isinstance(model, DigitScorer):

@@ -19,16 +19,19 @@ from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.vectors import read_vectors
 from genrec_cli.encoders.base import Encoder
 from genrec_cli.errors import UsageError
+from genrec_cli.stages.behaviour import consecutive_pairs, joined_vectors
 from genrec_cli.stages.own_codes import OwnCodes
 from genrec_cli.stages.quality_table import show_quality
 from genrec_cli.stages.vectors import Stage
 from genrec_cli.tokenizers.base import ARGUMENTS
+from genrec_cli.tokenizers.behaviour import BehaviourConfig
 from genrec_cli.tokenizers.codebook import FILE as CODEBOOK
 from genrec_cli.tokenizers.collisions import resolve
 from genrec_cli.tokenizers.kmeans import check_codewords, one_thread
+from genrec_cli.tokenizers.predictability import Pairs, gains
 from genrec_cli.tokenizers.quality import collisions, measure
 
-VERSION = 2
+VERSION = 3
 SAME_VECTOR = 0.01
 """Vectors are equal up to this fraction of their length, because devices and batches round differently."""
 
@@ -49,6 +52,24 @@ def tokenizer_config(values: Mapping[str, Any], data: Artifact) -> Section:
     if "vectors" in needs(values):
         check_codewords(config.codewords, int(np.count_nonzero(_items(data, "train_count"))))
     return config
+
+
+def behaviour_config(values: Mapping[str, Any], data: Artifact, codebook: Artifact | None = None) -> BehaviourConfig:
+    """The validated ``[behaviour]``, by default that of the codebook.
+
+    Raises:
+        UsageError: another behaviour than the codebook's, or a codebook that knows the users of other data.
+    """
+    if codebook is None:
+        return validate(BehaviourConfig, "behaviour", values)
+    recorded = codebook.config.get("behaviour", BehaviourConfig().model_dump())
+    if wrong := [key for key, value in values.items() if recorded.get(key) != value]:
+        what = f"behaviour.{wrong[0]} is not that of the codebook of {codebook.path.name}: {recorded}."
+        raise UsageError(what, hint="Leave the option out: --codebook-from fixes it")
+    if recorded["weight"] and codebook.manifest["inputs"]["data"]["key"] != data.key:
+        what = f"{codebook.path.name} was made from the transitions of other data, so its codebook fits no other."
+        raise UsageError(what, hint="Use codes of text alone (behaviour.weight=0) for new items")
+    return validate(BehaviourConfig, "behaviour", recorded)
 
 
 def frozen_config(
@@ -87,19 +108,32 @@ def codes_stage(
     vectors: Artifact | None = None,
     codebook: Artifact | None = None,
     file_codes: OwnCodes | None = None,
+    behaviour: BehaviourConfig | None = None,
 ) -> Stage:
     """Codes of all items.
 
     Args:
         vectors: input of the tokenizer, or only of the quality stats.
         codebook: codes whose PCA and codebooks are used without fitting.
+        behaviour: joins the vectors that the tokenizer reads with transitions, if its weight is not 0.
         file_codes: the codes of a file (``own_codes.py``) in place of a registered tokenizer.
     """
     values = config.model_dump(mode="json")
+    behaviour = behaviour if behaviour and behaviour.weight else None
+    if behaviour and (file_codes or "vectors" not in needs(values)):
+        what = f"behaviour.weight is for tokenizers that read vectors, and '{values['name']}' reads none."
+        raise UsageError(what, hint="Leave it out, or --tokenizer opq")
     policy = values.get("collisions", "none")
     tokenizer_label = f"{values['name']}{values['codebooks']}x{values['codewords']}"
     encoder_label = vectors.path.name.rpartition("-")[0] if vectors else ""
-    label_parts = [tokenizer_label, policy.replace("none", ""), encoder_label, "frozen" if codebook else ""]
+    behaviour_label = f"behaviour{behaviour.weight:g}" if behaviour else ""
+    label_parts = [
+        tokenizer_label,
+        behaviour_label,
+        policy.replace("none", ""),
+        encoder_label,
+        "frozen" if codebook else "",
+    ]
     label = "-".join(filter(None, label_parts))
     inputs = {"data": data, "vectors": vectors, "codebook": codebook}
     plan = Plan(
@@ -107,7 +141,9 @@ def codes_stage(
         kind="codes",
         label=label,
         version=VERSION,
-        config={"tokenizer": values} | ({"encoder": vectors.config["encoder"]} if vectors else {}),
+        config={"tokenizer": values}
+        | ({"encoder": vectors.config["encoder"]} if vectors else {})
+        | ({"behaviour": behaviour.model_dump(mode="json")} if behaviour else {}),
         inputs={name: artifact for name, artifact in inputs.items() if artifact},
         external=file_codes.external() if file_codes else {},
     )
@@ -118,7 +154,10 @@ def codes_stage(
             _check_same_vectors(ws, codebook, data, vectors)
         train_I = _items(data, "train_count").to_numpy() > 0
         reads = frozenset() if file_codes else needs(values)
-        needed: dict[str, Any] = {ARGUMENTS["vectors"]: vec_ID} if "vectors" in reads else {}
+        seed, read_ID = values.get("seed", 0), vec_ID
+        if behaviour and vec_ID is not None:
+            read_ID = joined_vectors(data.path, vec_ID, train_I, behaviour, seed=seed)
+        needed: dict[str, Any] = {ARGUMENTS["vectors"]: read_ID} if "vectors" in reads else {}
         if "titles" in reads:
             needed[ARGUMENTS["titles"]] = _items(data, "title").to_pylist()
         if "interactions" in reads:
@@ -131,7 +170,8 @@ def codes_stage(
             if not file_codes and not codebook:
                 console.say(f"making {label} from {np.count_nonzero(train_I):,} training items")
                 tokenizer.fit(train_I=train_I, **needed)
-            table, quality = _codes_and_quality(tokenizer, values, needed, vec_ID)
+            pairs = consecutive_pairs(data.path, seed=seed)
+            table, quality = _codes_and_quality(tokenizer, values, needed, vec_ID, pairs)
             table.write(draft.path)
             tokenizer.save(draft.path)
             (draft.path / "quality.json").write_text(json.dumps(quality, indent=2) + "\n", encoding="utf-8")
@@ -143,9 +183,11 @@ def codes_stage(
 
 
 def _codes_and_quality(
-    tokenizer: Any, values: Mapping[str, Any], needed: Mapping[str, Any], vec_ID: np.ndarray | None
+    tokenizer: Any, values: Mapping[str, Any], needed: Mapping[str, Any], vec_ID: np.ndarray | None, pairs: Pairs
 ) -> tuple[CodesTable, dict[str, Any]]:
-    """The table and ``quality.json``, on one thread, so that results do not depend on the number of cores.
+    """The table and ``quality.json``; ``vec_ID`` are the text vectors, which neighbours are compared with.
+
+    On one thread, so that results do not depend on the number of cores.
 
     The digit of the policy ``digit`` counts for collisions only; all other stats are without it.
     """
@@ -156,11 +198,17 @@ def _codes_and_quality(
         raise UsageError(f"The tokenizer '{values['name']}' cannot move items to other codes.", hint=hint)
     digits, space = codes_IK.shape[1], {}
     with one_thread():
-        codes_IK, facts = resolve(policy, tokenizer, codes_IK if vec_ID is None else vec_ID, codes_IK, codewords)
+        read_ID = needed.get("vec_ID", codes_IK if vec_ID is None else vec_ID)
+        codes_IK, facts = resolve(policy, tokenizer, read_ID, codes_IK, codewords)
         semantic_IK = codes_IK[:, :digits]
         if "vec_ID" in needed:
-            space = {"reduced_IP": tokenizer.reduced(vec_ID), "decoded_IP": tokenizer.decode(semantic_IK)}
+            space = {"reduced_IP": tokenizer.reduced(needed["vec_ID"]), "decoded_IP": tokenizer.decode(semantic_IK)}
         quality = measure(semantic_IK, codewords, seed=seed, vec_ID=vec_ID, **space)
+        for digit, gain in zip(
+            quality["digits"], gain_K := gains(semantic_IK, codewords, pairs, seed=seed), strict=True
+        ):
+            digit["gain"] = gain
+        quality["mean_gain"] = None if None in gain_K else float(np.mean(gain_K))
         quality |= {"codebooks": codes_IK.shape[1], **collisions(codes_IK), **facts}
     if hasattr(tokenizer, "facts"):
         quality |= tokenizer.facts(**needed)

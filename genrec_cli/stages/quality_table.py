@@ -32,6 +32,8 @@ def show_quality(quality: Mapping[str, Any]) -> None:
     rows = [[text, f"{quality[name]:,}"] for name, text in COUNTS.items()]
     for name in (name for name in FRACTIONS if name in quality):
         rows.append([FRACTIONS[name], "-" if quality[name] is None else f"{quality[name]:.2%}"])
+    gain = quality.get("mean_gain")
+    rows.append(["gain of a digit from the last item's, mean, in nats", "-" if gain is None else f"{gain:.3f}"])
     console.table("Codes", ["", "value"], rows)
     digits, limit = quality["digits"], np.log2(quality["codewords"])
     rows = []

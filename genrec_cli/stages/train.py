@@ -124,11 +124,16 @@ def plan(
         config["train"] = {"max_length": train.max_length, "seed": train.seed}
     if not search_kind.exact:
         config["search"] = {"name": kind.search, **search.model_dump(mode="json")}
+    check_label(label)
+    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, artifacts)
+    return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
+
+
+def check_label(label: str | None) -> None:
+    """Refuse a label that cannot be the name of a folder."""
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
-    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, artifacts)
-    return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
 
 
 def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -> None:

@@ -17,6 +17,8 @@ from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
 from genrec_cli.errors import InputError, UsageError
 from genrec_cli.models.base import Model, Need
+from genrec_cli.models.blend import Blend
+from genrec_cli.stages import blended
 from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
 
 Settings = Mapping[str, Any]
@@ -91,8 +93,14 @@ class Run:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the model reads of the data under its settings."""
-        return self.kind.needs_of(self.model_config)
+        """What the model reads of the data under its settings; of a blend, whether a part reads times."""
+        return self.kind.needs_of(self.model_config).union(self.artifact.result.get("needs", ()))
+
+    @cached_property
+    def parts(self) -> list["Run"]:
+        """The runs of a blend, in their order; other runs have none."""
+        parts = [artifact for name, artifact in sorted(self.inputs.items()) if name.startswith("part")]
+        return [Run(self.ws, artifact, self.device) for artifact in parts]
 
     @cached_property
     def names(self) -> Names:
@@ -111,7 +119,10 @@ class Run:
     def model(self) -> Model:
         """In evaluation mode, on the device of the run."""
         model = self.kind(self.model_config, self.catalog, max_length=self.max_length).to(self.device)
-        load_weights(self.artifact.path / BEST, model)
+        if isinstance(model, Blend):
+            blended.load(self.artifact.path, model, self.parts)
+        else:
+            load_weights(self.artifact.path / BEST, model)
         return model.eval()
 
     def ranker(self) -> Ranker:

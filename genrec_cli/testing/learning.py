@@ -58,11 +58,12 @@ class LearningTests(ModelCase):
         else:  # a binomial draw: chance exceeds five standard deviations once in three million
             assert hits < chance + 5 * chance**0.5
 
-    def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("ema", [0.0, 0.9])
+    def test_a_stopped_run_ends_with_the_bits_of_an_unbroken_one(self, ema: float, tmp_path: Path) -> None:
         self.requires_training()
         whole, broken = tmp_path / "whole", tmp_path / "broken"
         histories = make_histories(LENGTHS * 3, 30)
-        train = {"epochs": 3, "batch_size": 16, "lr": 1e-2, "warmup_steps": 5}
+        train = {"epochs": 3, "batch_size": 16, "lr": 1e-2, "warmup_steps": 5, "ema": ema}
         self.loop(whole, histories, train, dropout=0.2).run()
         for stop in (2, 3):
             checks = iter(range(1, 1000))

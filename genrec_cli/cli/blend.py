@@ -1,0 +1,30 @@
+"""genrec blend"""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, make
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "blend")
+    def blend(
+        common: Common,
+        runs: Annotated[list[str], typer.Argument(help="Two or more runs on the same data.")],
+        label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: blend.")] = None,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+    ) -> None:
+        """Make a run that mixes the predictions of runs, with weights chosen on validation users."""
+        from genrec_cli import console
+        from genrec_cli.config import validate
+        from genrec_cli.stages import blend as stage
+
+        config = validate(stage.BlendConfig, "blend", common.layers("blend").get("blend", {}))
+        ws = common.workspace()
+        plan = stage.plan(ws, ws.dataset(common.dataset), config, runs, label)
+        work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
+        make(common, plan, work)
