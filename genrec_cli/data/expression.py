@@ -56,7 +56,7 @@ def condition(text: str, schema: pl.Schema, option: str = "--where") -> pl.Expr:
 
 
 def matches(frame: pl.DataFrame, text: str, option: str = "--where") -> pl.Series:
-    """Whether each row of a frame fulfils the condition; a result of null counts as false. Errors: :func:`condition`."""
+    """Whether each row fulfils the condition; a result of null counts as false. Raises as :func:`condition` does."""
     expression = condition(text, frame.schema, option)
     try:
         result = frame.select(expression).to_series()
