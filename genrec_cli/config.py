@@ -28,6 +28,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "train": ("model", "train", "curriculum", "noise", "search"),
     "evaluate": ("evaluate", "search"),
     "recommend": ("search",),
+    "export": (),
     "case-study": ("case_study",),
     "compare": ("compare",),
     "figures": ("figures",),
