@@ -29,6 +29,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "blend": ("blend",),
     "evaluate": ("evaluate", "search"),
     "recommend": ("search",),
+    "export": (),
     "case-study": ("case_study",),
     "compare": ("compare",),
     "figures": ("figures",),

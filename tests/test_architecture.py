@@ -203,9 +203,9 @@ def test_the_glossary_is_in_order() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """matplotlib, pyspark and pytest (for ``testing`` alone) are extras; all else is a direct dependency."""
+    """matplotlib, pyspark, onnx and pytest (for ``testing`` alone) are extras; all else is a direct dependency."""
     project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [*project["optional-dependencies"]["report"], *project["optional-dependencies"]["spark"]]
+    extras = [line for name in ("report", "spark", "onnx") for line in project["optional-dependencies"][name]]
     extras += [line for line in project["optional-dependencies"]["dev"] if line.startswith("pytest>")]
     assert all(path.parent.name == "testing" for path in FILES if "pytest" in map(outside, imports(path)))
     declared = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}

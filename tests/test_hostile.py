@@ -43,6 +43,7 @@ VALID = {
     "train": ["--model=rpg", "--epochs=1", *TINY],
     "evaluate": ["--run=rpg-s0"],
     "recommend": ["--run=popular-s0", "--k=3"],
+    "export": ["--to=exported", "--dry-run"],
     "case-study": ["--users=1"],
     "figures": ["--dry-run"],
     "sweep": ["--dry-run"],
@@ -50,6 +51,7 @@ VALID = {
 }
 """Options with which a command does little on the prepared root; an option that is tried comes after them."""
 ARGUMENTS = {"compare": ["rpg-s0", "popular-s0"], "sweep": ["mhl-table2"], "run": ["quickstart"], "list": ["models"]}
+ARGUMENTS |= {"export": ["popular-s0"]}
 TEXTS = [
     "",
     " ",

@@ -256,7 +256,7 @@ def test_a_list_longer_than_the_search_can_give_is_refused(root, words, asked):
 def test_recommend_takes_the_settings_of_the_runs_search(root, tmp_path):
     (tmp_path / "u.txt").write_text(Names.read(data_of(root)).user[0])
     rows = recommended(
-        root, "--run", "tiger-s0", "--k", "30", "--set", "search.beams=40", "--users", tmp_path / "u.txt"
+        root, "--run", "tiger-s0", "--k", "30", "--keep-seen", "--set", "search.beams=40", "--users", tmp_path / "u.txt"
     )
     assert [row["rank"] for row in rows] == list(range(1, 31))
     (tmp_path / "d.toml").write_text("[search]\nbeams = 40\n")
@@ -349,7 +349,7 @@ def test_a_target_missing_in_a_short_list_is_no_hit(ten):
 
 
 def test_recommending_more_than_there_is_gives_all(ten):
-    told = genrec(ten, "recommend", "--run", "rpg-s0", "--k", "50", "--json")
+    told = genrec(ten, "recommend", "--run", "rpg-s0", "--k", "50", "--keep-seen", "--json")
     rows = json.loads(told.out)["recommendations"]
     assert len(rows) == 300
     assert {row["item"] for row in rows if row["user"] == "u0"} == {f"i{n}" for n in range(10)}
@@ -387,9 +387,13 @@ def test_a_history_never_seen_gets_what_the_known_user_gets(root, tmp_path, run)
 
 def test_an_unknown_user_gets_a_suggestion(root, tmp_path):
     (tmp_path / "u.txt").write_text("U0000001\nU0000O12\n")
-    answer = genrec(root, "recommend", "--run", "rpg-s0", "--users", tmp_path / "u.txt")
-    assert answer.code == 3
-    assert "'U0000O12'" in answer.err and "Did you mean 'U0000" in answer.err and "--history" in answer.err
+    words = ["recommend", "--run", "rpg-s0", "--json", "--users", tmp_path / "u.txt"]
+    answer = genrec(root, *words)
+    assert {row["user"] for row in json.loads(answer.out)["recommendations"]} == {"U0000001"}
+    assert "1 user(s) unknown" in answer.err and "'U0000O12'" in answer.err and "Did you mean 'U0000" in answer.err
+    (tmp_path / "u.txt").write_text("U0000O12\n")
+    answer = genrec(root, *words)
+    assert answer.code == 3 and "Did you mean 'U0000" in answer.err and "--history" in answer.err
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

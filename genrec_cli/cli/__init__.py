@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 COMMANDS = """
-    download preprocess import_tables export_data tokenize train blend figures evaluate compare sweep recommend
+    download preprocess import_tables export_data tokenize train blend figures evaluate compare sweep recommend export
     case_study run inspect
 """
 for _module in COMMANDS.split():

@@ -10,6 +10,8 @@ from genrec_cli.cli.common import Common, command, make, whole_numbers
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
 
+VECTORS = "Text vectors for Diversity. Default: those that the run or its codes were made from."
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -21,6 +23,7 @@ def register(app: typer.Typer) -> None:
         search: Annotated[str | None, typer.Option(help="exhaustive, graph, ...; default: the model's.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
+        vectors: Annotated[str | None, typer.Option(metavar="NAME", help=VECTORS)] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> "Artifact | None":
         """Measure a run over the whole catalogue: items and codes, seen items kept and left out."""
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
         named = {"evaluate": {"search": search, "split": split, "at": whole_numbers(at, "--at", "5,10")}}
         ws = common.workspace()
         layers = common.layers("evaluate", named)
-        plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run)
+        plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, run=run, vectors=vectors)
         work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:
@@ -42,12 +45,13 @@ def show(artifact: "Artifact") -> None:
     """The table of one evaluation."""
     from genrec_cli import console
     from genrec_cli.cli.train import show_diagnosis
-    from genrec_cli.engine import protocols
+    from genrec_cli.engine import beyond, protocols
 
     result = artifact.result
     speed = f"{result['users']:,} users, {result['users_per_second']:,} per second"
     names = [f"{name}@{cutoff}" for cutoff in artifact.config["evaluate"]["at"] for name in ("Recall", "NDCG", "MRR")]
     console.table(f"{result['run']} on {result['split']}: {speed}", *protocols.table(result, names))
+    console.table("", *beyond.table(result["beyond"], protocols.LABELS))
     if "visited" in result:
         console.say(
             f"the graph finds {result['recall_against_exact']:.1%} of the exact lists and visits "

@@ -1,6 +1,6 @@
 """The catalogue: count and features of the items. Item ids count from 1; row 0 of every table is padding."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,8 @@ class Catalog:
     """Names of the fields of attributes, such as brand and category."""
     users: int = 0
     """Count of users in the data."""
+    chosen_C: Tensor | None = None
+    """Of a part of a catalogue (:meth:`take`): the rows of its items in the whole one, from 0, ascending."""
 
     @classmethod
     def of(cls, train_count_I: Tensor, codes_IK: Tensor, codewords: int, *, shared: bool = False) -> "Catalog":
@@ -51,6 +53,13 @@ class Catalog:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in values.items()}
         return Catalog(**moved)
+
+    def take(self, row_C: Tensor) -> "Catalog":
+        """The catalogue of the items in some rows (from 0, ascending), for a search among these items only; without
+        vectors and attributes, which no search reads."""
+        code_RK = None if self.code_RK is None else torch.cat([self.code_RK[:1], self.code_RK[row_C + 1]])
+        part = replace(self, items=len(row_C), train_count_I=self.train_count_I[row_C], chosen_C=row_C)
+        return replace(part, code_RK=code_RK, vector_RE=None, attribute_RA=None, field_RA=None)
 
     @property
     def codes_IK(self) -> Tensor | None:

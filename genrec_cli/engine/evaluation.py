@@ -10,7 +10,7 @@ import torch
 from genrec_cli.data.sequences import EvalBatch
 from genrec_cli.engine import metrics
 from genrec_cli.engine.protocols import PROTOCOLS, Protocol
-from genrec_cli.engine.ranking import Ranker
+from genrec_cli.engine.ranking import ListMaker, Ranker
 from genrec_cli.process_group import current_group
 from genrec_cli.searches.excluded import Excluded
 
@@ -108,7 +108,7 @@ def evaluate(
 
 @torch.inference_mode()
 def recommend(
-    ranker: Ranker, batches: Iterable[EvalBatch], device: torch.device, *, k: int, tick: Tick = lambda users: None
+    ranker: ListMaker, batches: Iterable[EvalBatch], device: torch.device, *, k: int, tick: Tick = lambda users: None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k best next items: rows of the histories (ascending), ``item_Uk`` (0: none) and ``score_Uk``."""
     parts = [
@@ -121,7 +121,7 @@ def recommend(
 
 
 def _on_device(
-    ranker: Ranker, batches: Iterable[EvalBatch], device: torch.device, tick: Tick
+    ranker: ListMaker, batches: Iterable[EvalBatch], device: torch.device, tick: Tick
 ) -> Iterator[tuple[EvalBatch, Excluded | None]]:
     """The batches on the device, each with its excluded items."""
     ranker.begin()

@@ -26,19 +26,23 @@ NO_ITEM, NOT_RANKED = -1, -2
 """Sentinels in place of a code: of a list's padding, and of a target that is excluded."""
 
 
-class Ranker(Protocol):
-    """Ranks targets and makes lists with one model."""
+class ListMaker(Protocol):
+    """Makes lists with one model."""
 
     model: Model
 
     def begin(self) -> None:
         """Cache what depends on the weights alone. Called once per evaluation."""
 
-    def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
-        """The targets' ranks and the k best items, under both protocols if items are excluded."""
-
     def lists(self, batch: Batch, k: int, *, excluded: Excluded | None = None) -> TopK:
         """The k best items that are not excluded."""
+
+
+class Ranker(ListMaker, Protocol):
+    """Ranks targets, too."""
+
+    def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
+        """The targets' ranks and the k best items, under both protocols if items are excluded."""
 
 
 class ExactRanker:
@@ -49,8 +53,8 @@ class ExactRanker:
         self.vector_ID: Tensor | None = None
 
     def begin(self) -> None:
-        dots = isinstance(self.model, DotScorer) and not isinstance(self.model, DigitScorer)
-        self.vector_ID = self.model.item_vectors() if dots else None
+        if isinstance(self.model, DotScorer) and not isinstance(self.model, DigitScorer):
+            self.vector_ID = self.search.item_vectors(self.model)
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:
         scores = self.search.scored(self.model, batch, self.vector_ID)

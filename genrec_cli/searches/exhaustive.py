@@ -36,7 +36,7 @@ class ExhaustiveConfig(Section):
 
 
 class Exhaustive(Search):
-    """Scores all items; ``catalog`` is on the model's device."""
+    """Scores all items of a catalogue, or of a part of it (``Catalog.take``); it is on the model's device."""
 
     Config = ExhaustiveConfig
     interface = (ItemScorer, CodeScorer, DigitScorer)
@@ -56,19 +56,29 @@ class Exhaustive(Search):
     def groups(self) -> CollisionGroups:
         return CollisionGroups(self.catalog.groups)
 
+    def item_vectors(self, model: DotScorer) -> Tensor:
+        """``E_ID`` of the items of the catalogue."""
+        chosen_C, vector_ID = self.catalog.chosen_C, model.item_vectors()
+        return vector_ID if chosen_C is None else vector_ID[chosen_C]
+
     def scored(self, model: Model, batch: Batch, vector_ID: Tensor | None = None) -> Scores:
-        """The model's scores of the catalogue, computed chunk by chunk; ``vector_ID``: its cached item vectors."""
-        if isinstance(model, ChunkScorer):
+        """The model's scores of the catalogue, computed chunk by chunk; ``vector_ID``: :meth:`item_vectors`, cached."""
+        chosen_C, users = self.catalog.chosen_C, batch.packing.sequences
+        if isinstance(model, ChunkScorer) and chosen_C is None:
             return model.chunked_scores(batch)
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
         if isinstance(model, DigitScorer):
             return DigitScores(self.table, model.digit_scores(batch), mean=False, logprobs=False)
         if isinstance(model, DotScorer):
-            return DotScores(model.item_vectors() if vector_ID is None else vector_ID, model.queries(batch))
+            return DotScores(self.item_vectors(model) if vector_ID is None else vector_ID, model.queries(batch))
         if isinstance(model, SparseScorer):
-            return SparseScores(*model.sparse_scores(batch), batch.packing.sequences, self.items)
-        return DenseScores(cast(ItemScorer, model).item_scores(batch))
+            cells = model.sparse_scores(batch)
+            if chosen_C is not None:
+                return SparseScores.among(*cells, users, chosen_C)
+            return SparseScores(*cells, users, self.items)
+        score_BI = cast(ItemScorer, model).item_scores(batch)
+        return DenseScores(score_BI if chosen_C is None else score_BI[:, chosen_C])
 
     def code_scored(self, logp_BKV: Tensor) -> DigitScores:
         """The scores of all items from log-probabilities of codes: their mean over an item's digits."""

@@ -51,6 +51,14 @@ class SparseScores:
 
     logprobs = False
 
+    @classmethod
+    def among(cls, cell_S: Tensor, score_S: Tensor, users: int, item_C: Tensor) -> "SparseScores":
+        """The scores of some items (from 0, ascending) only."""
+        item_S = cell_S // users
+        place_S = torch.searchsorted(item_C, item_S).clamp_max(len(item_C) - 1)
+        found_S = item_C[place_S] == item_S
+        return cls((place_S * users + cell_S % users)[found_S], score_S[found_S], users, len(item_C))
+
     def __init__(self, cell_S: Tensor, score_S: Tensor, users: int, items: int) -> None:
         self.cell_S, self.score_S = cell_S, score_S
         self.users, self.items, self.device = users, items, score_S.device

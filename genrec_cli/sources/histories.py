@@ -18,7 +18,7 @@ def read_histories(path: Path) -> dict[str, list[str]]:
     from genrec_cli.sources.logs import JSON_LINES
     from genrec_cli.sources.separated import Separated
 
-    _require_file(path)
+    require_file(path)
     ending = Path(path.name.removesuffix(".gz")).suffix
     lines = ending in JSON_LINES
     hint = 'Each line is {"user": "u1", "items": ["B00A", "B00B"]}' if lines else "The header must be: user,item"
@@ -54,17 +54,23 @@ def _ids(values: list[Any]) -> list[str] | None:
 
 def read_users(path: Path) -> list[str]:
     """Raw user ids, one per line."""
-    _require_file(path)
+    return read_lines(path, "user id")
+
+
+def read_lines(path: Path, noun: str) -> list[str]:
+    """Raw ids, one per line; ``noun`` names them in errors."""
+    require_file(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not readable text: {error}.", hint="Save it as UTF-8") from None
-    if not (users := [line.strip() for line in lines if line.strip()]):
-        raise DataError(f"{path} holds no user id.", hint="Write one raw user id per line")
-    return users
+    if not (ids := [line.strip() for line in lines if line.strip()]):
+        raise DataError(f"{path} holds no {noun}.", hint=f"Write one raw {noun} per line")
+    return ids
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Raise an error for a missing file, a folder or a pipe."""
     refuse_special(path)
     if not path.exists():
         raise UsageError(f"{path} cannot be read: there is no such file.")

@@ -16,6 +16,7 @@ from pydantic import Field
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Draft, Plan, Workspace
 from genrec_cli.config import Section, validate
+from genrec_cli.data.vectors import read_vectors
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.diagnosis import invalid_codes
@@ -25,9 +26,10 @@ from genrec_cli.engine.ranking import ExactRanker, Ranker, recall_of
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.process_group import current_group
 from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.stages.beyond import beyond_accuracy
 from genrec_cli.stages.trained import Run
 
-VERSION = 6
+VERSION = 7
 
 
 class EvaluateConfig(Section):
@@ -46,9 +48,9 @@ class EvaluateConfig(Section):
 
 
 def plan(
-    ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, run: str | None
+    ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, run: str | None, vectors: str | None = None
 ) -> tuple[Plan, EvaluateConfig]:
-    """Resolve the run and the settings."""
+    """Resolve the run and the settings; ``vectors``: those that Diversity is measured with, in place of the run's."""
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
     if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
@@ -60,7 +62,12 @@ def plan(
     if settings := trained.settings.model_dump(mode="json"):
         resolved["search"] = settings
     label = f"{trained.label}-{config.split}{trained.search.suffix}"
-    return Plan(dataset, "eval", label, VERSION, resolved, {"runs": trained.artifact}), config
+    inputs = {"runs": trained.artifact}
+    if vectors:
+        inputs["vectors"] = found = ws.find(dataset, "vectors", vectors, made_from=trained.data)
+        if found.manifest["inputs"]["data"]["digest"] != trained.data.digest:  # of a path
+            raise UsageError(f"{found.path.name} are vectors of other data than those of {trained.name}.")
+    return Plan(dataset, "eval", label, VERSION, resolved, inputs), config
 
 
 def run(
@@ -112,6 +119,8 @@ def run(
             draft.result |= {"recall_against_exact": recall_of(*lists), "exact_metrics": means(reference)}
         if not process.main:
             return None
+        source = plan.inputs.get("vectors", trained.own_vectors)
+        draft.result |= beyond_accuracy(trained, outcome, config.split, source and read_vectors(source.path))
         _write(draft.path, outcome, trained.histories.length[outcome.user], cutoffs)
     return ws.made(plan)
 

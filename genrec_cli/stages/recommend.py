@@ -2,34 +2,45 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
-from genrec_cli import console
-from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.config import READS, did_you_mean
 from genrec_cli.data.names import Names
-from genrec_cli.data.sequences import Histories
-from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import recommend as lists_of
-from genrec_cli.errors import DataError, UsageError
+from genrec_cli.engine.lists import CandidateLists, DiverseLists
+from genrec_cli.engine.ranking import ListMaker
+from genrec_cli.errors import UsageError
 from genrec_cli.files import write_atomically
+from genrec_cli.searches.diversity import unit_vectors
+from genrec_cli.stages.audience import (
+    FALLBACKS,
+    Audience,
+    Fallback,
+    best,
+    fallback_scores,
+    given_histories,
+    known_users,
+)
+from genrec_cli.stages.candidates import candidate_rows
 from genrec_cli.stages.trained import Run
 
 COLUMNS = ("user", "rank", "item", "title", "score")
+POOL = 5
+"""Items per place of a diverse list, from which it is chosen."""
 FORMATS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
 class Recommendations:
-    """Lists of raw ids as columns; row r of every column belongs together."""
+    """Lists of raw ids as columns (sequences or series); row r of every column belongs together."""
 
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Any]
 
     def __len__(self) -> int:
         return len(self.columns["user"])
@@ -62,84 +73,106 @@ def check_output(path: Path) -> None:
         raise UsageError(f"--output {path.name}: the ending decides the format.", hint=f"One of {', '.join(FORMATS)}")
 
 
-def sections_of(ws: Workspace, run: Artifact) -> list[str]:
-    """The sections that recommending with a run reads. A configuration file may hold others."""
-    return list(READS["recommend"]) if Run(ws, run).settings.model_dump() else []
+@dataclass(frozen=True)
+class Request:
+    """What to recommend, and to whom."""
+
+    k: int = 10
+    """Items per user."""
+    users: Sequence[str] | None = None
+    """Raw ids of known users; None: all."""
+    histories: Mapping[str, list[str]] | None = None
+    """New histories in place of known users: raw item ids, oldest first."""
+    exclude_seen: bool = True
+    """Leave out the items of the history."""
+    candidates: Path | None = None
+    """File of the raw ids of the items that may be recommended; None: all."""
+    where: str | None = None
+    """Condition in SQL that recommended items fulfil."""
+    fallback: Fallback = "skip"
+    """The list of users without a usable history."""
+    diversity: float = 0.0
+    """Weight of the similarity within a list, from 0 to 1 (``searches/diversity.py``)."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"--k takes 1 or more, not {self.k}.")
+        if not 0 <= self.diversity <= 1:
+            raise UsageError(f"--diversity takes 0 to 1, not {self.diversity}.", hint="For example: --diversity 0.3")
+        if self.fallback not in FALLBACKS:
+            message = f"There is no fallback '{self.fallback}'."
+            raise UsageError(message, hint=f"--fallback takes {', '.join(FALLBACKS)}")
 
 
-def run(
-    ws: Workspace,
-    artifact: Artifact,
-    *,
-    users: list[str] | None = None,
-    histories: dict[str, list[str]] | None = None,
-    k: int,
-    exclude_seen: bool,
-    device: str,
-    bar: Callable[[int], Any],
-    search: dict[str, Any] | None = None,
-) -> Recommendations:
-    """Recommend for known users (all, or those named) from their full histories, or for given histories.
-
-    Args:
-        search: settings of the run's search, in place of those that validated the run.
+def recommend(trained: Run, request: Request, *, bar: Callable[[int], Any]) -> Recommendations:
+    """Recommend for known users from their full histories, or for given histories.
 
     Raises:
-        DataError: for a user that is not in the data, or if no history holds a known item.
+        DataError: no user has a usable history and there is no fallback, or there is no candidate.
+        UsageError: a setting is wrong, or the search cannot make lists of this length.
     """
-    if k < 1:
-        raise UsageError(f"--k takes 1 or more, not {k}.")
-    trained = Run(ws, artifact, resolve_device(device), layer=search)
-    names, k = trained.names, min(k, trained.catalog.items)
+    names, given = trained.names, request.histories
+    if given is not None and "times" in trained.needs:
+        raise UsageError(f"The model '{trained.model_name}' reads times, and --history has none.")
+    candidates = candidate_rows(trained.data, request.candidates, request.where)
+    k = min(request.k, trained.catalog.items if candidates is None else len(candidates))
     trained.refuse_longer(f"--k {k}", k)
-    if histories is not None:
-        if "times" in trained.needs:
-            raise UsageError(f"The model '{trained.model_name}' reads times, and --history has none.")
-        labels, known = _given_histories(histories, names)
-        user = np.arange(len(labels))
+    if given is not None:
+        audience = given_histories(names, given, fallback=request.fallback)
     else:
-        labels, known = names.user, trained.histories
-        user = np.arange(known.users) if users is None else _rows_of(users, names)
-    batches = trained.batches(user, known.length[user], histories=known, exclude_seen=exclude_seen)
-    with bar(len(user)) as progress:
-        row, item, score = lists_of(trained.ranker(), batches, trained.device, k=k, tick=progress.update)
-    listed = item > 0
-    rank = np.broadcast_to(np.arange(1, item.shape[1] + 1), item.shape)
-    items = item[listed].tolist()
-    columns: dict[str, list[Any]] = {
-        "user": [labels[r] for r in np.repeat(row, listed.sum(1)).tolist()],
-        "rank": rank[listed].tolist(),
-        "item": [names.item[i - 1] for i in items],
-        "title": [names.title[i - 1] for i in items],
-        "score": score[listed].tolist(),
-    }
+        audience = known_users(names, trained.histories, request.users, fallback=request.fallback)
+    columns = _lists(trained, audience, request, candidates, k, bar)
+    if audience.without and request.fallback != "skip":
+        train_count_I = trained.catalog.train_count_I.cpu().numpy()
+        item_k, score_k = best(fallback_scores(request.fallback, train_count_I, trained.histories), k, candidates)
+        more = _columns(audience.without, names, np.tile(item_k, (len(audience.without), 1)), score_k[None])
+        columns = {name: pl.concat([columns[name], more[name]]) for name in COLUMNS}
     return Recommendations(columns)
 
 
-def _rows_of(users: list[str], names: Names) -> np.ndarray:
-    row_of = {raw: row for row, raw in enumerate(names.user)}
-    for raw in users:
-        if raw not in row_of:
-            near = did_you_mean(raw, names.user[:10_000])
-            raise DataError(f"There is no user '{raw}' in the data.{near}", hint="For new histories: --history FILE")
-    return np.array(sorted({row_of[raw] for raw in users}))
+def _lists(
+    trained: Run, audience: Audience, request: Request, candidates: np.ndarray | None, k: int, bar: Callable[[int], Any]
+) -> dict[str, pl.Series]:
+    """The lists of the model as columns."""
+    histories, user = audience.histories, audience.rows
+    if not len(user):
+        return _columns([], trained.names, np.zeros((0, k), dtype=np.int64), np.zeros((0, k), dtype=np.float32))
+    at, options = histories.length[user], {"histories": histories, "exclude_seen": request.exclude_seen}
+    batches, maker = trained.batches(user, at, **options), list_maker(trained, request, candidates, k)
+    with bar(len(user)) as progress:
+        row, item, score = lists_of(maker, batches, trained.device, k=k, tick=progress.update)
+    return _columns(pl.Series(audience.labels, dtype=pl.String).gather(row), trained.names, item, score)
 
 
-def _given_histories(histories: dict[str, list[str]], names: Names) -> tuple[list[str], Histories]:
-    """Given histories as item ids. Unknown items are left out, with a warning that counts them."""
-    item_of = {raw: number for number, raw in enumerate(names.item, 1)}
-    known = {user: [item_of[raw] for raw in items if raw in item_of] for user, items in histories.items()}
-    unknown = [(raw, user) for user, items in histories.items() for raw in items if raw not in item_of]
-    if unknown:
-        first = "'{}' of '{}'".format(*unknown[0])
-        console.warn(f"{len(unknown)} item(s) of the histories are not in the catalogue and are left out: {first}, ...")
-    labels = [user for user, items in known.items() if items]
-    if empty := [user for user, items in known.items() if not items]:
-        console.warn(f"{len(empty)} user(s) have no known item and get no recommendations; the first: '{empty[0]}'")
-    if not labels:
-        hint = f"Items are named like '{names.item[0]}'"
-        raise DataError("None of the histories holds an item of the catalogue.", hint=hint)
-    length = np.array([len(known[user]) for user in labels])
-    item = np.concatenate([np.array(known[user], dtype="uint32") for user in labels])
-    no_target = np.full_like(length, -1)
-    return labels, Histories(item, np.cumsum(length) - length, length, length, no_target, no_target, strangers=True)
+def list_maker(trained: Run, request: Request, candidates: np.ndarray | None, k: int) -> ListMaker:
+    """The ranker of a request: of all items or of candidates, diverse or not."""
+    maker: ListMaker = trained.ranker() if candidates is None else _of_candidates(trained, candidates)
+    if not request.diversity:
+        return maker
+    vector_RE = unit_vectors(torch.from_numpy(trained.vectors)).to(trained.device)
+    longest = trained.search.longest(trained.settings) or POOL * k
+    pool = min(POOL * k, longest, trained.catalog.items if candidates is None else len(candidates))
+    return DiverseLists(maker, vector_RE, request.diversity, pool)
+
+
+def _of_candidates(trained: Run, candidates: np.ndarray) -> ListMaker:
+    row_C = torch.from_numpy(candidates).to(trained.device)
+    return CandidateLists(trained.model, trained.catalog, trained.search, trained.settings, row_C)
+
+
+def _columns(
+    users: Sequence[str] | pl.Series, names: Names, item_Uk: np.ndarray, score_Uk: np.ndarray
+) -> dict[str, pl.Series]:
+    """Lists as columns with raw ids; places without an item are left out."""
+    listed = item_Uk > 0
+    row = np.repeat(np.arange(len(item_Uk)), listed.sum(1))
+    rank = np.broadcast_to(np.arange(1, item_Uk.shape[1] + 1), item_Uk.shape)[listed]
+    item = item_Uk[listed].astype(np.int64) - 1
+    score = np.broadcast_to(score_Uk, item_Uk.shape)[listed]
+    return {
+        "user": pl.Series(users, dtype=pl.String).gather(row),
+        "rank": pl.Series(rank, dtype=pl.Int64),
+        "item": pl.Series(names.item, dtype=pl.String).gather(item),
+        "title": pl.Series(names.title, dtype=pl.String).gather(item),
+        "score": pl.Series(score, dtype=pl.Float64),
+    }

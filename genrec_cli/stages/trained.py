@@ -13,6 +13,7 @@ from genrec_cli.config import Section, validate
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 from genrec_cli.data.sequences import EvalBatch, Histories, eval_batches
+from genrec_cli.data.vectors import read_vectors
 from genrec_cli.engine.checkpoint import BEST, load_weights
 from genrec_cli.engine.ranking import Ranker, make_ranker
 from genrec_cli.errors import InputError, UsageError
@@ -62,6 +63,10 @@ class Run:
             message = f"The search '{self.search_name}' compares items digit by digit, which means nothing for text."
             raise UsageError(message, hint="--search exhaustive")
 
+    def set_search(self, layer: Settings) -> None:
+        """Change settings of the search."""
+        self.settings = validate(self.search.Config, "search", self.settings.model_dump(mode="json") | dict(layer))
+
     def refuse_longer(self, option: str, cutoff: int, *, hint: str | None = None) -> None:
         """Raise UsageError for a cutoff beyond the lists of the search; ``option`` is the text that sets it."""
         refuse_longer(option, cutoff, self.search, self.settings, hint=hint)
@@ -101,6 +106,21 @@ class Run:
         """The runs of a blend, in their order; other runs have none."""
         parts = [artifact for name, artifact in sorted(self.inputs.items()) if name.startswith("part")]
         return [Run(self.ws, artifact, self.device) for artifact in parts]
+
+    @cached_property
+    def own_vectors(self) -> Artifact | None:
+        """The text vectors that the run or its codes were made from; None: neither was made from vectors."""
+        if source := self.inputs.get("vectors"):
+            return source
+        if self.codes and "vectors" in self.codes.manifest["inputs"]:
+            return self.ws.input(self.codes, "vectors")
+        return None
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """``vec_ID``: :attr:`own_vectors`, else the only ones of the data. Raises InputError for none or several."""
+        source = self.own_vectors or self.ws.find(self.data.dataset, "vectors", made_from=self.data)
+        return read_vectors(source.path)
 
     @cached_property
     def names(self) -> Names:

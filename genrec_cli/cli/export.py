@@ -1,0 +1,48 @@
+"""genrec export"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command
+
+ONNX = "Also write model.onnx: item ids of histories -> states or code log-probabilities."
+PUSH = "Upload the folder to the Hugging Face hub as a private model."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "export")
+    def export(
+        common: Common,
+        run: Annotated[str | None, typer.Argument(help="Run: label, key or path. Default: the only one.")] = None,
+        to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder to write.")] = None,
+        onnx: Annotated[bool, typer.Option("--onnx", help=ONNX)] = False,
+        push: Annotated[str | None, typer.Option(metavar="ORG/NAME", help=PUSH)] = None,
+    ) -> None:
+        """Write weights, codes, titles and settings of a run to a folder that recommends on any machine."""
+        from genrec_cli import console
+        from genrec_cli.errors import UsageError
+        from genrec_cli.stages import export as stage
+        from genrec_cli.stages.trained import Run
+
+        common.layers("export")
+        if to is None:
+            raise UsageError("There is no folder to write to.", hint="genrec export RUN --to FOLDER")
+        ws = common.workspace()
+        artifact = ws.find(ws.dataset(common.dataset), "runs", run)
+        if artifact.tainted or ws.stale(artifact):
+            console.warn("made from stale inputs (--allow-stale): do not publish this export")
+        facts = {"schema": 1, "run": artifact.path.name, "path": str(to)}
+        if common.dry_run:
+            console.say(f"would export {artifact.path.name} to {to}")
+            console.emit(facts | {"state": "would be made"})
+            return
+        stage.export(Run(ws, artifact), to, onnx=onnx)
+        if push:
+            facts["url"] = stage.push(to, push)
+            console.say(f"uploaded: {facts['url']}")
+        console.say(f"genrec recommend --run {to} --history FILE    recommends with it")
+        common.emit(facts | {"state": "made"}, text=str(to))
