@@ -99,7 +99,8 @@ class Run:
     @property
     def needs(self) -> frozenset[Need]:
         """What the model reads of the data under its settings; of a blend, whether a part reads times."""
-        return self.kind.needs_of(self.model_config).union(self.artifact.result.get("needs", ()))
+        parts = self.artifact.manifest.get("result", {}).get("needs", ())  # of a blend; exports have no result
+        return self.kind.needs_of(self.model_config).union(parts)
 
     @cached_property
     def parts(self) -> list["Run"]:
