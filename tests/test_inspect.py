@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from shop import SMALL_SHOP, genrec
 
 from genrec_cli import console
 from genrec_cli.artifacts import KINDS, MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.cli import inspect as cli_inspect
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
-from genrec_cli.registry import TABLE, load, names, plural
+from genrec_cli.files import sha256_file
+from genrec_cli.registry import TABLE, code_of, load, names, plural
 from genrec_cli.stages import doctor
 from genrec_cli.stages.status import lines, survey
 
@@ -195,6 +197,32 @@ def test_a_plug_in_that_cannot_be_loaded_is_one_clear_error(
     with pytest.raises(UsageError, match="Did you mean 'mine'"):
         load("model", "min")
     assert call(ws, "list", "models") == 0, "it is still listed"
+
+
+def test_the_code_of_a_plug_in_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from genrec_cli.models.popular import Popular\n\n\nclass Mine(Popular):\n    pass\n"
+    module = tmp_path / "plugin_of_mine.py"
+    module.write_text(source)
+    (tmp_path / "mine-1.0.dist-info").mkdir()
+    (tmp_path / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\n")
+    (tmp_path / "mine-1.0.dist-info" / "entry_points.txt").write_text("[genrec.models]\nmine = plugin_of_mine:Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert code_of("model", "popular") == {}
+    before = code_of("model", "mine")
+    assert before == {"code/plugin_of_mine": sha256_file(module)}
+    module.write_text(f"{source}    # edited\n")
+    assert code_of("model", "mine") != before
+
+    root = tmp_path / "artifacts"
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(root, *words).code == 0
+    run = genrec(root, "train", "--model", "mine").path
+    assert "up to date" in genrec(root, "train", "--model", "mine").err
+    assert genrec(root, "evaluate", "--run", str(run)).code == 0
+    module.write_text(f"{source}    # edited again\n")
+    refused = genrec(root, "evaluate", "--run", str(run))
+    assert refused.code == 4 and "was trained by other code of the model 'mine'" in refused.err
+    assert genrec(root, "train", "--model", "mine").path != run
 
 
 def test_an_unknown_kind_gets_a_suggestion(ws: Workspace) -> None:

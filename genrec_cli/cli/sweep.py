@@ -56,4 +56,6 @@ def register(app: typer.Typer) -> None:
             show_diagnosis(artifact)
             for line in stage.notes(chosen, split, diverged):
                 console.say(line)
+            for line in artifact.result["not_begun"]:
+                console.warn(line)
             console.say(f"as files: {artifact.path / 'table.md'}, table.parquet, runs.parquet")

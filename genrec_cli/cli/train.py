@@ -92,6 +92,8 @@ def show_forecast(name: str, estimate: dict[str, Any]) -> None:
         ["time", f"at most {clock(time['at_most_seconds'])}", f"{timed}; {validation}"],
     ]
     console.table("", ["", "estimate", "how"], rows)
+    for finding in estimate["warnings"]:
+        console.warn(f"{finding['seen']}\n  try: {finding['change']}")
 
 
 def show_work(artifact: "Artifact") -> None:

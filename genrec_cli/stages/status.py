@@ -80,5 +80,4 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
         why = ws.stale(artifact)
     except DataError as error:
         return Node(kind, path, "damaged", error.message, error.hint)
-    again = named if artifact.command == stage else artifact.command
-    return Node(kind, path, "stale" if why else "fresh", why, f"{again} --force" if why else None, artifact)
+    return Node(kind, path, "stale" if why else "fresh", why, artifact.remake if why else None, artifact)

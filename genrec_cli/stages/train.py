@@ -1,6 +1,7 @@
 """train: data (and codes) -> a run: the weights of the best epoch, their configuration, the log."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
-from genrec_cli.engine.diagnosis import Training, diagnose
+from genrec_cli.engine.diagnosis import Finding, Training, diagnose, foreseen
 from genrec_cli.engine.estimate import estimate
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
@@ -125,7 +126,8 @@ def plan(
     if not search_kind.exact:
         config["search"] = {"name": kind.search, **search.model_dump(mode="json")}
     check_label(label)
-    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, artifacts)
+    label, code = label or f"{model}-s{train.seed}", registry.code_of("model", model)
+    plan = Plan(dataset, "runs", label, VERSION, config, artifacts, code)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
 
 
@@ -203,7 +205,22 @@ def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
     """Steps, phases, parameters, memory and time of a training. It runs a few real steps and writes nothing."""
     where = resolve_device(device)
     parts = _assemble(run, where)
-    return estimate(_loop(run, parts, where, Path())) if parts[0].trainable else {"parameters": 0}
+    if not parts[0].trainable:
+        return {"parameters": 0}
+    loop = _loop(run, parts, where, Path())
+    return {**estimate(loop), "warnings": [asdict(finding) for finding in expected_faults(loop)]}
+
+
+def expected_faults(loop: Loop) -> list[Finding]:
+    """What will go wrong in a training, known before its first step."""
+    config = loop.config
+    return foreseen(
+        loop.curriculum_config,
+        steps=loop.steps,
+        epochs=math.ceil(loop.steps / len(loop.batches)),
+        warmup_steps=config.warmup_steps,
+        every=config.eval_every,
+    )
 
 
 def _assemble(run: TrainPlan, device: torch.device) -> Parts:
@@ -270,6 +287,8 @@ def _train(
 ) -> dict[str, Any]:
     """Run the loop and write the log after each epoch; the result of the artifact."""
     loop = _loop(run, parts, device, folder)
+    for finding in expected_faults(loop):
+        console.warn(f"{finding.seen}\n  try: {finding.change}")
     callbacks = callbacks_for(loop)
 
     def epoch(row: dict[str, Any]) -> None:
@@ -295,7 +314,8 @@ def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
     seconds = max(counters.seconds, 1e-9)
     best = counters.rows[counters.best_epoch - 1]
     shifts = registry.load("model", run.model).masking == "target" and run.noise.preset != "random"
-    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts)
+    phases = [phase.name for phase in run.curriculum.phases()]
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts, phases)
     return {
         "epochs": counters.epoch,
         "best_epoch": counters.best_epoch,
