@@ -1,21 +1,34 @@
 """Output: messages and progress on stderr, results on stdout, tables for people, ``--json`` for programs."""
 
+import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_state = {"verbosity": 1, "json": False}
+_state = {"verbosity": 1, "json": False, "python": False}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def configure(*, verbosity: int = 1, as_json: bool = False) -> None:
     """Set the verbosity (0 errors and warnings, 1 normal, 2 more) and whether stdout holds one JSON object."""
     _state.update(verbosity=verbosity, json=as_json)
+
+
+@contextlib.contextmanager
+def for_python(*, verbose: bool) -> Iterator[None]:
+    """In calls from Python nothing is printed unless ``verbose``; warnings become those of Python."""
+    before = dict(_state)
+    _state.update(verbosity=1 if verbose else -1, json=False, python=True)
+    try:
+        yield
+    finally:
+        _state.update(before)
 
 
 def printable(text: str) -> str:
@@ -33,8 +46,11 @@ def say(text: str, *, level: int = 1) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning, also with ``-q``."""
-    say(f"warning: {text}", level=0)
+    """Print a warning, also with ``-q``; in calls from Python it is a ``UserWarning``."""
+    if _state["python"]:
+        warnings.warn(printable(text), UserWarning, stacklevel=2)
+    else:
+        say(f"warning: {text}", level=0)
 
 
 def emit(value: Any, *, text: str | None = None) -> None:
