@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+BOLD = "\0bold"
 
 _state = {"verbosity": 1, "json": False, "python": False}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -77,7 +78,10 @@ def user_bar(doing: str) -> Callable[[int], Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stdout: bool = False) -> None:
-    """Print a table, with numbers aligned to the right. Nothing is printed with ``--json``."""
+    """Print a table, with numbers aligned to the right. Nothing is printed with ``--json``.
+
+    A text that begins with :data:`BOLD` is bold in a terminal.
+    """
     if _state["json"] or (_state["verbosity"] < 1 and not to_stdout):
         return
     from rich.console import Console
@@ -91,7 +95,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
         view.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        view.add_row(*(Text(printable(cell(value))) for value in row))
+        texts = [cell(value) for value in row]
+        view.add_row(*(Text(printable(t.removeprefix(BOLD)), "bold" if t.startswith(BOLD) else "") for t in texts))
     stream = sys.stdout if to_stdout else sys.stderr
     try:
         Console(file=stream, width=None if stream.isatty() else 160, highlight=False).print(view)
