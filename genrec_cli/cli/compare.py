@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
             typer.Argument(help="Runs or evaluations; the first is the baseline. A,B: seeds of one setting."),
         ] = None,
         sweep: Annotated[
-            str | None, typer.Option(help="A finished sweep: its rows, the first as the baseline.")
+            str | None, typer.Option(help="A finished sweep: all its rows.")
         ] = None,
         by: Annotated[str | None, typer.Option(help="all (default), cold-start, length, day or truncation.")] = None,
         metrics: Annotated[str | None, typer.Option(help="For example Recall@10,NDCG@10, the default.")] = None,

@@ -95,7 +95,7 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
 
 
 def sides_of_sweep(ws: Workspace, dataset: str, name: str, layers: dict[str, dict[str, Any]]) -> list[str]:
-    """The sides of a finished sweep: the evaluations of each row, which are its seeds. Rows that have the evaluations of
+    """The sides of a finished sweep: the evaluations of each row, which are its seeds. Rows with the evaluations of
     an earlier row are left out with a message. ``layers`` gets the split of the sweep."""
     sweep = ws.find(dataset, "sweeps", name)
     split = sweep.config["sweep"]["split"]
