@@ -1,6 +1,7 @@
 """list, status and doctor: true, readable without torch, and never stopped by what they are to report."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from genrec_cli.errors import ConfigError, GenrecError, UsageError
 from genrec_cli.files import sha256_file
 from genrec_cli.registry import TABLE, code_of, load, names, plural
 from genrec_cli.stages import doctor
-from genrec_cli.stages.status import lines, survey
+from genrec_cli.stages.status import lines, next_step, survey
 
 
 @pytest.fixture
@@ -127,6 +128,37 @@ def test_the_command_prints_a_tree_or_one_object(
     (shop,) = json.loads(capsys.readouterr().out)["datasets"]
     assert [a["kind"] for a in shop["artifacts"]] == ["raw", "data", "codes", "runs", "eval"]
     assert shop["artifacts"][1]["inputs"] == [pipeline["raw"].path.relative_to(ws.root).as_posix()]
+
+
+def test_the_tree_has_dates_sizes_metrics_and_the_next_step(
+    ws: Workspace, pipeline: dict[str, Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan("shop", "eval", "rpg-s0-valid", 1, {}, {"runs": pipeline["runs"]})
+    with ws.build(plan) as draft:
+        (draft.path / "file.txt").write_text("x" * 2**20)
+        draft.result["metrics"] = {"kept": {"NDCG@5": 0.1, "NDCG@10": 0.0412, "Recall@10": 0.3}}
+    run = build(ws, "runs", "rpg-s1", data=pipeline["data"])
+    assert call(ws, "status") == 0
+    out, err = capsys.readouterr()
+    (line,) = [line for line in out.splitlines() if "rpg-s0-valid" in line]
+    assert re.search(r"fresh  \d\d-\d\d \d\d:\d\d  1.0 MiB  NDCG@10 0.0412$", line)
+    assert f"next for shop: genrec evaluate --dataset shop --run {run.path.name}" in err
+    assert call(ws, "status", "rpg-s0-valid", "--json") == 0
+    (shop,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert [a["kind"] for a in shop["artifacts"]] == ["raw", "data", "codes", "runs", "eval"], "with its inputs"
+    assert shop["artifacts"][-1]["metric"] == {"name": "NDCG@10", "value": 0.0412}
+    assert call(ws, "status", "absent") == 0
+    assert "No artifact has 'absent'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("made", "step"), [([], "preprocess"), (["data"], "tokenize"), (["data", "codes"], "train")], ids=str
+)
+def test_the_next_step_is_the_next_stage(ws: Workspace, made: list[str], step: str) -> None:
+    build(ws, "raw", "files")
+    for kind in made:
+        build(ws, kind, "x")
+    assert next_step("shop", survey(ws, "shop")) == f"genrec {step} --dataset shop"
 
 
 def test_nothing_yet_is_no_error(ws: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec_cli.cli.examples import epilog
+
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact, Plan, Workspace
 
@@ -112,7 +114,7 @@ def command(
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature(own + SHARED)  # type: ignore[attr-defined]
-        app.command(name, cls=PlainHelp)(run)
+        app.command(name, cls=PlainHelp, epilog=epilog(name))(run)
         COMMANDS[name] = function
         return function
 

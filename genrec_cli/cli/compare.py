@@ -18,9 +18,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Argument(help="Runs or evaluations; the first is the baseline. A,B: seeds of one setting."),
         ] = None,
-        sweep: Annotated[
-            str | None, typer.Option(help="A finished sweep: all its rows.")
-        ] = None,
+        sweep: Annotated[str | None, typer.Option(help="A finished sweep: all its rows.")] = None,
         by: Annotated[str | None, typer.Option(help="all (default), cold-start, length, day or truncation.")] = None,
         metrics: Annotated[str | None, typer.Option(help="For example Recall@10,NDCG@10, the default.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,

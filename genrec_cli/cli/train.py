@@ -65,6 +65,35 @@ def register(app: typer.Typer) -> None:
         return artifact
 
 
+def fitting_epochs(
+    common: Common,
+    seconds: float,
+    *,
+    model: str | None = None,
+    label: str | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    **artifacts: str | None,
+) -> int | None:
+    """The epochs with which a training takes at most ``seconds``; None for a model without gradients."""
+    from genrec_cli.stages import budget
+    from genrec_cli.stages import train as stage
+
+    ws, given = common.workspace(), common.layers("train", {"model": {"name": model}, "train": {"seed": seed}})
+    name = str(given.get("model", {}).get("name") or "mhl")
+    known = stage.sections_of(name)
+
+    def plan_of(epochs: int | None) -> stage.TrainPlan:
+        settings = {**given.get("train", {}), **({} if epochs is None else {"epochs": epochs})}
+        layers = {section: values for section, values in given.items() if section in known}
+        inputs = stage.Inputs(**artifacts)
+        return stage.plan(
+            ws, ws.dataset(common.dataset), name, {**layers, "train": settings}, inputs=inputs, label=label
+        )
+
+    return budget.fitting_epochs(ws, plan_of, seconds, device=device)
+
+
 def show_forecast(name: str, estimate: dict[str, Any]) -> None:
     """The estimate of a training, as tables."""
     from genrec_cli import console

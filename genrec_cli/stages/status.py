@@ -1,7 +1,8 @@
 """The artifacts under a root, their states and their lineage. Reads manifests and files whose time stamp changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,57 @@ class Node:
         facts |= {name: manifest.get(name) for name in ("key", "digest", "tainted", "started", "seconds")}
         size = sum(file["bytes"] for file in manifest["files"].values()) if manifest else None
         inputs = [source["path"] for source in manifest.get("inputs", {}).values()]
-        return facts | {"path": str(self.path), "bytes": size, "inputs": inputs}
+        facts |= {"path": str(self.path), "bytes": size, "inputs": inputs}
+        return facts | {"metric": self.artifact and _metric(self.artifact)}
+
+    def summary(self) -> list[str]:
+        """When a finished artifact was made, its size, and its metric if it has one."""
+        facts = self.facts()
+        made = datetime.fromtimestamp(facts["started"]).strftime("%m-%d %H:%M")
+        metric = facts["metric"]
+        shown = f"{metric['name']} {metric['value']:.4f}" if metric else ""
+        return [made, f"{facts['bytes'] / 2**20:.1f} MiB", *([shown] if shown else [])]
+
+
+def _metric(artifact: Artifact) -> dict[str, Any] | None:
+    """The metric of a run (of the validation) or of an evaluation: its largest NDCG cutoff, with seen items kept."""
+    result = artifact.result
+    values = {"runs": result.get("valid"), "eval": (result.get("metrics") or {}).get("kept")}.get(artifact.kind) or {}
+    names = [name for name in values if name.startswith("NDCG@")]
+    if not names:
+        return None
+    name = max(names, key=lambda name: int(name.partition("@")[2]))
+    return {"name": name, "value": values[name]}
+
+
+def matching(nodes: Sequence[Node], word: str) -> list[Node]:
+    """The artifacts whose ``KIND/NAME`` contains a word, and those that they were made from."""
+    kept: set[Path] = set()
+    for node in nodes:
+        found: Node | None = node if word in f"{node.kind}/{node.path.name}" else None
+        while found:
+            kept.add(found.path)
+            found = found.parent
+    chosen = [node for node in nodes if node.path in kept]
+    for node in chosen:
+        node.children = [child for child in node.children if child.path in kept]
+    return chosen
+
+
+def next_step(dataset: str, nodes: Sequence[Node]) -> str | None:
+    """What to type next: to continue or repair what is not fresh, or the next stage; None after an evaluation."""
+    if command := next((node.command for node in nodes if node.command), None):
+        return command
+    kinds = {node.kind for node in nodes}
+    measured = {path for node in nodes if node.kind == "eval" for path in node.facts()["inputs"]}
+    unmeasured = [n for n in nodes if n.kind == "runs" and f"{dataset}/runs/{n.path.name}" not in measured]
+    if unmeasured:
+        return f"genrec evaluate --dataset {dataset} --run {unmeasured[0].path.name}"
+    if "data" not in kinds:
+        return f"genrec preprocess --dataset {dataset}"
+    if "runs" not in kinds:
+        return f"genrec {'train' if 'codes' in kinds else 'tokenize'} --dataset {dataset}"
+    return None
 
 
 def survey(ws: Workspace, dataset: str) -> list[Node]:
@@ -59,7 +110,9 @@ def lines(nodes: Iterable[Node], parent: Node | None = None, depth: int = 1) -> 
         if node.parent is parent:
             tainted = node.state == "fresh" and node.artifact and node.artifact.tainted
             state = node.state + (", from stale inputs" if tainted else "") + (f": {node.why}" if node.why else "")
-            yield f"{'  ' * depth}{node.kind + '/' + node.path.name:<{max(1, 44 - 2 * depth)}} {state}"
+            more = node.summary() if node.state == "fresh" else []
+            name = f"{node.kind}/{node.path.name}"
+            yield f"{'  ' * depth}{name:<{max(1, 40 - 2 * depth)}} {'  '.join([state, *more])}"
             if node.command:
                 yield f"{'  ' * depth}    try: {node.command}"
             yield from lines(node.children, node, depth + 1)
