@@ -50,7 +50,7 @@ def test_what_others_were_made_from_goes_only_with_them(ws: Workspace) -> None:
 
 def test_a_name_that_is_none_or_several(ws: Workspace) -> None:
     chain(ws)
-    with pytest.raises(InputError, match="Did you mean 'rpg-s0-"):
+    with pytest.raises(InputError, match="Did you mean 'rpg-s0'"):
         find(ws, "shop", ["rgp-s0"], dependants=False)
     build(ws, "data", "k5", external="tuesday")
     with pytest.raises(InputError, match="2 artifacts are named 'k5'"):

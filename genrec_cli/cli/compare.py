@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, make
+
+RUNS = "Runs or evaluations; the first is the baseline. A,B: seeds of one setting."
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +19,7 @@ def register(app: typer.Typer) -> None:
         common: Common,
         runs: Annotated[
             list[str] | None,
-            typer.Argument(help="Runs or evaluations; the first is the baseline. A,B: seeds of one setting."),
+            typer.Argument(help=RUNS, autocompletion=complete.runs),
         ] = None,
         sweep: Annotated[str | None, typer.Option(help="A finished sweep: all its rows.")] = None,
         by: Annotated[str | None, typer.Option(help="all (default), cold-start, length, day or truncation.")] = None,

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command
 
 if TYPE_CHECKING:
     from genrec_cli.stages.status import Node
 
+NAMES = "Artifacts: NAME, KIND/NAME or a label."
 YES = "Do not ask."
 SUPERSEDED = "Also data of an earlier state of the same files, with all that was made from them."
 
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "rm")
     def rm(
         common: Common,
-        names: Annotated[list[str], typer.Argument(help="Artifacts: NAME, KIND/NAME or a label.")],
+        names: Annotated[list[str], typer.Argument(help=NAMES, autocompletion=complete.artifacts)],
         with_dependants: Annotated[bool, typer.Option(help="Also remove what was made from them.")] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help=YES)] = False,
     ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import COMMANDS, Common, command, fail
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from genrec_cli.stages.recipe import Step
     from genrec_cli.stages.run import Chain
 
+RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
 BUDGET = "Time of all trainings, such as 30m or 1h30m: epochs are reduced until they fit, by a forecast."
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"]}
@@ -47,7 +49,7 @@ def register(app: typer.Typer) -> None:
     def run(
         common: Common,
         context: typer.Context,
-        recipe: Annotated[str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")],
+        recipe: Annotated[str, typer.Argument(help=RECIPE, autocompletion=complete.recipes)],
         from_dir: Annotated[Path | None, typer.Option(help="Folder of raw files, in place of a download.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
@@ -106,7 +108,7 @@ def register(app: typer.Typer) -> None:
             share = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)
             epochs = fitting_epochs(step_options, share, **step.options, **more)
             if epochs:
-                console.say(f"--budget {budget}: {epochs:,} epochs, in at most {duration(share)}")
+                console.say(f"--budget {budget}: --epochs {epochs}, as {duration(share)} are left for this training")
             return epochs
 
         console.say("\n  ".join([f"{chosen.head.title}  ({chosen.head.dated})", *chosen.head.cite]))

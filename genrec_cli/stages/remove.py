@@ -43,7 +43,7 @@ def unneeded(ws: Workspace, dataset: str, *, superseded: bool) -> list[Node]:
     gone = [node for node in nodes if node.state in ("stale", "damaged") or _left_over(node)]
     if superseded:
         old = [node for node in nodes if node.kind == "data" and _is_superseded(node, nodes)]
-        gone += [*old, *_made_from(ws, nodes, old)]
+        gone += [*old, *_made_from(ws, nodes, old, of_these_data=True)]
     dropped = {node.path for node in gone}
     kept = [node for node in nodes if node.path not in dropped and node.state == "fresh"]
     needed: set[Path] = set()
@@ -89,7 +89,8 @@ def _one(nodes: Sequence[Node], name: str, place: Path) -> Node:
     found = [node for node in among if node.path.name == folder]
     found = found or [node for node in among if node.path.name.rpartition("-")[0] == folder]
     if not found:
-        near = did_you_mean(folder, [node.path.name for node in among])
+        known = [node.path.name for node in among]
+        near = did_you_mean(folder, [*known, *(name.rpartition("-")[0] for name in known)])
         raise InputError(
             f"There is no artifact '{name}' in {place}.{near}", hint="genrec status    lists all artifacts"
         )
@@ -99,13 +100,22 @@ def _one(nodes: Sequence[Node], name: str, place: Path) -> Node:
     return found[0]
 
 
-def _made_from(ws: Workspace, nodes: Sequence[Node], sources: Iterable[Node]) -> list[Node]:
-    """All artifacts that were made from some, directly or not, without these."""
+def _made_from(
+    ws: Workspace, nodes: Sequence[Node], sources: Iterable[Node], *, of_these_data: bool = False
+) -> list[Node]:
+    """All artifacts that were made from some, directly or not, without these.
+
+    ``of_these_data`` leaves out those of other data, such as new codes by an old codebook.
+    """
     first = {node.path for node in sources}
     reached, before = set(first), -1
     while len(reached) > before:
         before = len(reached)
-        reached |= {n.path for n in nodes if any(ws.root / path in reached for path in n.facts()["inputs"])}
+        for node in nodes:
+            inputs = {name: ws.root / entry["path"] for name, entry in node.inputs.items()}
+            of_others = of_these_data and inputs.get("data", node.path) not in {*reached, node.path}
+            if not of_others and reached & set(inputs.values()):
+                reached.add(node.path)
     return [node for node in nodes if node.path in reached - first]
 
 

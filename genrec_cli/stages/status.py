@@ -1,6 +1,6 @@
 """The artifacts under a root, their states and their lineage. Reads manifests and files whose time stamp changed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,11 @@ class Node:
     parent: "Node | None" = None
     """The input that is last in the pipeline."""
     children: list["Node"] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The inputs of a finished artifact, as its manifest has them."""
+        return self.artifact.manifest["inputs"] if self.artifact else {}
 
     def facts(self) -> dict[str, Any]:
         """All but the tree, for ``--json``; ``inputs`` are paths relative to the root. Unknown values are None."""
