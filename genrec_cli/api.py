@@ -55,6 +55,10 @@ def preprocess(
     *,
     items: Frame | str | os.PathLike[str] | None = None,
     k_core: int | None = None,
+    where: str | None = None,
+    events: Sequence[str] | None = None,
+    event_col: str | None = None,
+    keep_cold_items: bool | None = None,
     split: str | None = None,
     fields: Sequence[str] | None = None,
     user_col: str | None = None,
@@ -62,6 +66,10 @@ def preprocess(
     time_col: str | None = None,
     item_id_col: str | None = None,
     time_unit: str | None = None,
+    title_col: str | None = None,
+    list_separator: str | None = None,
+    source: str | None = None,
+    from_dir: str | os.PathLike[str] | None = None,
     raw: Given | None = None,
     **shared: Unpack[Shared],
 ) -> Made:
@@ -69,32 +77,34 @@ def preprocess(
 
     Args:
         interactions: a frame or a file with the columns ``user_id``, ``item_id`` and optionally ``timestamp``. None:
-            the raw files of ``dataset``.
+            the files of ``source`` in ``from_dir``, or the raw files of ``dataset``.
         items: a frame or a file with the column ``item_id``; its other columns are texts, such as ``title``.
     """
-    own = {"user_col": user_col, "item_col": item_col, "time_col": time_col}
-    own |= {"item_id_col": item_id_col, "time_unit": time_unit}
-    named = {"k_core": k_core, "split": split, "fields": fields and list(fields)}
-    options = {
-        **named,
-        "fields": fields and ",".join(fields),
-        **own,
-        "interactions": interactions,
-        "items": items,
-    }
+    own = {"user_col": user_col, "item_col": item_col, "time_col": time_col, "item_id_col": item_id_col}
+    own |= {"time_unit": time_unit, "title_col": title_col, "list_separator": list_separator}
+    words = {"events": events, "fields": fields}
+    named = {"k_core": k_core, "where": where, "event_col": event_col, "keep_cold_items": keep_cold_items}
+    named |= {"split": split, **{name: listed and list(listed) for name, listed in words.items()}}
+    options = {**named, **{name: listed and ",".join(listed) for name, listed in words.items()}, **own}
+    options |= {"source": source, "from_dir": from_dir, "interactions": interactions, "items": items}
     with calling(shared.get("verbose", False)), tempfile.TemporaryDirectory() as folder:
         call = Call("preprocess", shared, options, [raw])
-        source = {"source": {"name": "logs", **own}} if interactions is not None else {}
-        layers = call.layers({"preprocess": named, **source})
+        if (source is None) != (from_dir is None) or (from_dir is not None and interactions is not None):
+            raise UsageError("source and from_dir belong together, without interactions.", hint="Leave one out")
+        outside = interactions is not None or from_dir is not None
+        layers = call.layers(
+            {"preprocess": named, **({"source": {"name": source or "logs", **own}} if outside else {})}
+        )
         config = validate(preprocessing.PreprocessConfig, "preprocess", layers["preprocess"])
-        if interactions is None:
-            dataset = call.dataset
-            origin = preprocessing.from_raw(call.ws, dataset, name_of(raw))
-        else:
-            dataset = check_name(call.name)
+        dataset = check_name(call.name) if outside else call.dataset
+        if from_dir is not None:
+            origin = preprocessing.from_folder(layers["source"], Path(from_dir))
+        elif interactions is not None:
             log = file_of(interactions, Path(folder), "interactions")
             described = None if items is None else file_of(items, Path(folder), "items")
             origin = preprocessing.from_files(validate(Logs.Config, "source", layers["source"]), log, described)
+        else:
+            origin = preprocessing.from_raw(call.ws, dataset, name_of(raw))
         return call.make(*preprocessing.preprocess(call.ws, dataset, config, origin))
 
 
