@@ -7,6 +7,7 @@ EXAMPLES = {
         "genrec preprocess --dataset shop --interactions log.csv --items items.csv",
     ],
     "import": ["genrec import TABLES --dataset shop"],
+    "export-data": ["genrec export-data --dataset shop --to atomic"],
     "tokenize": ["genrec tokenize --codebooks 16", "genrec tokenize --encoder lsa --tokenizer rqvae"],
     "train": ["genrec train --model mhl --curriculum r-e-inf", "genrec train --model sasrec --epochs 50 --dry-run"],
     "figures": ["genrec figures mhl-s0 rpg-s0", "genrec figures --sweep mhl-table2-test"],
