@@ -93,7 +93,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     view = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        view.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
+        shown = printable(name).replace(", ", ",\n")  # so that tables of both protocols fit into 80 columns
+        view.add_column(Text(shown), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         texts = [cell(value) for value in row]
         view.add_row(*(Text(printable(t.removeprefix(BOLD)), "bold" if t.startswith(BOLD) else "") for t in texts))

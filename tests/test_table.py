@@ -47,7 +47,8 @@ def test_differences_to_the_reference_are_marked_as_compare_finds_them(shop):
 
 
 @pytest.mark.parametrize(
-    ("form", "said"), [("markdown", "**"), ("latex", "\\textbf{"), ("csv", "model,seeds,Recall@10"), ("text", "unseen")]
+    ("form", "said"),
+    [("markdown", "**"), ("latex", "\\textbf{"), ("csv", "model,seeds,Recall@10"), ("text", "seen left out")],
 )
 def test_the_formats(shop, form, said):
     answer = genrec(shop, "table", "--format", form)

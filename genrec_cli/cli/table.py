@@ -41,9 +41,8 @@ def register(app: typer.Typer) -> None:
         if form != "text":
             print(stage.text_of(rows, names, form), end="")
         else:
-            head = ["model", "seeds", *(name.replace(", seen left out", "\nunseen") for name in stage.columns(names))]
+            head = ["model", "seeds", *stage.columns(names)]
             cells = stage.body(rows, names, lambda text: console.BOLD + text)
             console.table(f"{dataset}, {split} split", head, cells, to_stdout=True)
-            console.say("'unseen': items of the history are left out of the ranking.")
         if reference:
             console.say(f"{stage.MARK} differs from {reference}: p < {stage.LEVEL}, paired per user, adjusted (Holm).")
