@@ -6,6 +6,7 @@ of ``compare``: a paired randomisation test per user, adjusted over the whole ta
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,9 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
         codes = run.manifest["inputs"].get("codes", {}).get("key", "")
         groups.setdefault(f"{name}|{recipe}|{codes}", {})[run.key] = evaluation  # the last of a run wins
     table = [Line(key.partition("|")[0], list(of_run.values())) for key, of_run in groups.items()]
+    count = Counter(line.name for line in table)
     for line in table:
-        if sum(other.name == line.name for other in table) > 1:
+        if count[line.name] > 1:
             line.name = "+".join(_run_name(e) for e in line.evaluations)
         for column in columns(metrics):
             values = [protocols.flat(e.result).get(column) for e in line.evaluations]
