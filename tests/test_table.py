@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def test_the_rows_are_settings_with_the_best_first(shop):
     assert rows["sasrec"]["NDCG@10, seen left out"] == pytest.approx(
         sum(m["left_out"]["NDCG@10"] for m in measured) / 2
     )
+
+
+def test_two_settings_of_one_label_have_the_names_of_their_runs(shop, tmp_path):
+    root = Path(shutil.copytree(shop, tmp_path / "artifacts"))
+    other = genrec(root, "train", "--model", "sasrec", "--epochs", "2", *TINY)
+    assert genrec(root, "evaluate", "--run", other.path.name).code == 0
+    names = {row["model"] for row in json.loads(genrec(root, "table", "--json").out)["rows"]}
+    assert other.path.name in names and "sasrec" not in names and len(names) == 4
 
 
 def test_differences_to_the_reference_are_marked_as_compare_finds_them(shop):
