@@ -101,12 +101,10 @@ def load(kind: str, name: str) -> Any:
         ) from error
 
 
-def code_of(kind: str, name: str) -> dict[str, str]:
-    """The code of a part of another package, for keys: module -> SHA-256 of its source file, of the class and of all
-    base classes that are not ours. Empty for a built-in part, whose stage has a version."""
-    if name in TABLE[kind]:
-        return {}
-    modules = {cls.__module__ for cls in load(kind, name).__mro__}
+def code_of(part: type) -> dict[str, str]:
+    """The code of a class of another package, for keys: module -> SHA-256 of its source file, of the class and of all
+    base classes that are not ours. Empty for a built-in class, whose stage has a version."""
+    modules = {cls.__module__ for cls in part.__mro__}
     foreign = [module for module in sorted(modules) if module.partition(".")[0] not in OURS]
     files = {module: getattr(sys.modules.get(module), "__file__", None) for module in foreign}
     return {f"code/{module}": sha256_file(Path(file)) for module, file in files.items() if file}

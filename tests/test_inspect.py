@@ -239,11 +239,11 @@ def test_the_code_of_a_plug_in_is_in_the_key(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\n")
     (tmp_path / "mine-1.0.dist-info" / "entry_points.txt").write_text("[genrec.models]\nmine = plugin_of_mine:Mine\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert code_of("model", "popular") == {}
-    before = code_of("model", "mine")
+    assert code_of(load("model", "popular")) == {}
+    before = code_of(load("model", "mine"))
     assert before == {"code/plugin_of_mine": sha256_file(module)}
     module.write_text(f"{source}    # edited\n")
-    assert code_of("model", "mine") != before
+    assert code_of(load("model", "mine")) != before
 
     root = tmp_path / "artifacts"
     for words in (SMALL_SHOP, ["preprocess"]):

@@ -126,7 +126,7 @@ def plan(
     if not search_kind.exact:
         config["search"] = {"name": kind.search, **search.model_dump(mode="json")}
     check_label(label)
-    label, code = label or f"{model}-s{train.seed}", registry.code_of("model", model)
+    label, code = label or f"{model}-s{train.seed}", registry.code_of(kind)
     plan = Plan(dataset, "runs", label, VERSION, config, artifacts, code)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
 

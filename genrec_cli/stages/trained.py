@@ -51,7 +51,7 @@ class Run:
         self.name, self.model_name = artifact.path.name, artifact.config["model"]["name"]
         self.kind: type[Model] = registry.load("model", self.model_name)
         recorded = {name: code for name, code in artifact.manifest["external"].items() if name.startswith("code/")}
-        if not ws.allow_stale and registry.code_of("model", self.model_name) != recorded:
+        if not ws.allow_stale and registry.code_of(self.kind) != recorded:
             message = f"{self.name} was trained by other code of the model '{self.model_name}'."
             raise InputError(message, hint=f"{artifact.command}    trains with the present code; or --allow-stale")
         self.label = self.name.rpartition("-")[0]
