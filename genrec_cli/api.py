@@ -41,10 +41,11 @@ Histories = Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] | Frame
 """Raw item ids, oldest first: per user (a mapping), in a list, or a frame with the columns user and item."""
 
 
-def download(dataset: str, *, from_dir: str | os.PathLike[str] | None = None, **shared: Unpack[Shared]) -> Made:
+def download(dataset: str, /, *, from_dir: str | os.PathLike[str] | None = None, **shared: Unpack[Shared]) -> Made:
     """The raw files of a data set of the catalogue, fetched, copied from a folder, or generated."""
     with calling(shared.get("verbose", False)):
-        call = Call("download", {**shared, "dataset": dataset}, {"from_dir": from_dir})
+        shared["dataset"] = dataset
+        call = Call("download", shared, {"from_dir": from_dir})
         plan = downloading.plan(dataset, call.layers({})["source"])
         folder = Path(from_dir) if from_dir else None
         return call.make(plan, lambda: downloading.download(call.ws, plan, from_dir=folder, force=call.force))
@@ -83,9 +84,15 @@ def preprocess(
     own = {"user_col": user_col, "item_col": item_col, "time_col": time_col, "item_id_col": item_id_col}
     own |= {"time_unit": time_unit, "title_col": title_col, "list_separator": list_separator}
     words = {"events": events, "fields": fields}
-    named = {"k_core": k_core, "where": where, "event_col": event_col, "keep_cold_items": keep_cold_items}
+    named: dict[str, Any] = {
+        "k_core": k_core,
+        "where": where,
+        "event_col": event_col,
+        "keep_cold_items": keep_cold_items,
+    }
     named |= {"split": split, **{name: listed and list(listed) for name, listed in words.items()}}
-    options = {**named, **{name: listed and ",".join(listed) for name, listed in words.items()}, **own}
+    options: dict[str, Any] = {**named, **own}
+    options |= {name: listed and ",".join(listed) for name, listed in words.items()}
     options |= {"source": source, "from_dir": from_dir, "interactions": interactions, "items": items}
     with calling(shared.get("verbose", False)), tempfile.TemporaryDirectory() as folder:
         call = Call("preprocess", shared, options, [raw])
@@ -204,7 +211,7 @@ def compare(
 
     A list of runs in place of one run: seeds of one setting.
     """
-    groups = [[run] if isinstance(run, (str, os.PathLike)) else list(run) for run in runs]
+    groups = [[run] if isinstance(run, (str, os.PathLike, Made)) else list(run) for run in runs]
     sides = [",".join(os.fspath(run) for run in group) for group in groups]
     own = {"by": by, "metrics": metrics and list(metrics), "split": split, "drop": drop}
     with calling(shared.get("verbose", False)):
