@@ -21,9 +21,9 @@ from typing import Any, Unpack
 import polars as pl
 
 from genrec_cli import console
-from genrec_cli.artifacts import Artifact
 from genrec_cli.calls import Call, Frame, Given, Made, Shared, alike, calling, file_of, histories_of, name_of
 from genrec_cli.config import validate
+from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.errors import UsageError
@@ -36,6 +36,10 @@ from genrec_cli.stages import preprocess as preprocessing
 from genrec_cli.stages import recommend as recommending
 from genrec_cli.stages import tokenize as tokenizing
 from genrec_cli.stages import train as training
+from genrec_cli.stages.audience import Fallback
+from genrec_cli.stages.exported import ExportedRun, export_folder
+from genrec_cli.stages.new_data import run_on_data
+from genrec_cli.stages.trained import Run
 
 Histories = Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] | Frame
 """Raw item ids, oldest first: per user (a mapping), in a list, or a frame with the columns user and item."""
@@ -224,19 +228,22 @@ def compare(
 
 
 class Loaded:
-    """A finished run that recommends."""
+    """A finished run that recommends; ``trained`` has its parts (``stages/trained.py``)."""
 
-    def __init__(self, call: Call, artifact: Artifact, device: str) -> None:
-        self.call, self.artifact, self.device = call, artifact, device
+    def __init__(self, trained: Run) -> None:
+        self.trained = trained
 
     def recommend(
         self,
         histories: Histories | None = None,
         *,
-        users: Sequence[str] | None = None,
+        users: Sequence[Any] | None = None,
         k: int = 10,
         exclude_seen: bool = True,
-        candidates: Sequence[str] | None = None,
+        candidates: Sequence[Any] | Frame | str | os.PathLike[str] | None = None,
+        where: str | None = None,
+        fallback: Fallback = "skip",
+        diversity: float = 0.0,
         verbose: bool = False,
     ) -> Frame:
         """Lists as a frame: user, rank, item, title, score.
@@ -244,40 +251,47 @@ class Loaded:
         Args:
             histories: new histories; None: the users of the data, all or ``users``. The answer to a frame is a frame
                 of the same library, otherwise of polars.
-            candidates: raw ids of the only items that may be recommended.
+            candidates: raw ids of the only items that may be recommended: a list, a file, or a frame with the column
+                ``item``, whose other columns ``where`` can read.
         """
         if histories is not None and users is not None:
             raise UsageError("histories and users exclude each other.")
-        with calling(verbose):
-            given = None if histories is None else histories_of(histories)
-            lists = recommending.run(
-                self.call.ws,
-                self.artifact,
+        if isinstance(candidates, (list, tuple, set)):
+            candidates = pl.DataFrame({"item": [str(item) for item in candidates]})
+        with calling(verbose), tempfile.TemporaryDirectory() as folder:
+            request = recommending.Request(
+                k=k,
                 users=None if users is None else [str(user) for user in users],
-                histories=given,
-                k=k if candidates is None else max(self.items, 1),
+                histories=None if histories is None else histories_of(histories),
                 exclude_seen=exclude_seen,
-                device=self.device,
-                bar=console.user_bar("recommending"),
+                candidates=None if candidates is None else file_of(candidates, Path(folder), "candidates"),
+                where=where,
+                fallback=fallback,
+                diversity=diversity,
             )
-            frame = pl.DataFrame(lists.columns)
-            if candidates is not None:
-                kept = frame.filter(pl.col("item").is_in([str(item) for item in candidates]))
-                ranked = kept.with_columns(rank=pl.int_range(1, pl.len() + 1).over("user"))
-                frame = ranked.filter(pl.col("rank") <= k)
-            return alike(histories, frame)
-
-    @property
-    def items(self) -> int:
-        """Count of items in the catalogue."""
-        return int(self.call.ws.input(self.artifact, "data").result["items"])
+            lists = recommending.recommend(self.trained, request, bar=console.user_bar("recommending"))
+            return alike(histories, pl.DataFrame(lists.columns))
 
 
-def load(run: Given | None = None, *, device: str = "auto", **shared: Unpack[Shared]) -> Loaded:
-    """A finished run, to recommend with."""
+def load(
+    run: Given | None = None,
+    *,
+    data: Given | None = None,
+    codes: Given | None = None,
+    device: str = "auto",
+    **shared: Unpack[Shared],
+) -> Loaded:
+    """A finished run or an exported folder, to recommend with; ``data`` and ``codes`` are newer ones."""
     with calling(shared.get("verbose", False)):
-        call = Call("recommend", shared, {}, [run])
-        return Loaded(call, call.ws.find(call.dataset, "runs", name_of(run)), device)
+        where, name = resolve_device(device), name_of(run)
+        if folder := export_folder(name):
+            return Loaded(ExportedRun(folder, where))
+        call = Call("recommend", shared, {}, [run, data, codes])
+        artifact = call.ws.find(call.dataset, "runs", name)
+        trained = run_on_data(call.ws, artifact, where, data=name_of(data), codes=name_of(codes))
+        sections = ["search"] if trained.settings.model_dump() else []
+        trained.set_search(call.layers({}, sections).get("search", {}))
+        return Loaded(trained)
 
 
 def _callbacks(loop: Loop) -> Callbacks:

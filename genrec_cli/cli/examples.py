@@ -10,6 +10,8 @@ EXAMPLES = {
     "export-data": ["genrec export-data --dataset shop --to atomic"],
     "tokenize": ["genrec tokenize --codebooks 16", "genrec tokenize --encoder lsa --tokenizer rqvae"],
     "train": ["genrec train --model mhl --curriculum r-e-inf", "genrec train --model sasrec --epochs 50 --dry-run"],
+    "blend": ["genrec blend sasrec-s0 mhl-s0"],
+    "export": ["genrec export mhl-s0 --to shop-mhl"],
     "figures": ["genrec figures mhl-s0 rpg-s0", "genrec figures --sweep mhl-table2-test"],
     "evaluate": ["genrec evaluate --run mhl-s0 --at 5,10,20"],
     "compare": [
