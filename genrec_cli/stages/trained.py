@@ -50,6 +50,11 @@ class Run:
         self.ws, self.artifact, self.device = ws, artifact, device
         self.name, self.model_name = artifact.path.name, artifact.config["model"]["name"]
         self.kind: type[Model] = registry.load("model", self.model_name)
+        external = artifact.manifest.get("external")  # an exported run has none
+        recorded = {name: code for name, code in (external or {}).items() if name.startswith("code/")}
+        if external is not None and not ws.allow_stale and registry.code_of(self.kind) != recorded:
+            message = f"{self.name} was trained by other code of the model '{self.model_name}'."
+            raise InputError(message, hint=f"{artifact.command}    trains with the present code; or --allow-stale")
         self.label = self.name.rpartition("-")[0]
         self.max_length: int = artifact.config["train"]["max_length"]
         trained = dict(artifact.config.get("search", {}))
@@ -75,11 +80,6 @@ class Run:
     def inputs(self) -> dict[str, Artifact]:
         """The inputs of the run by kind. Its whole lineage is verified here, once."""
         self.ws.verified(self.artifact)
-        external = self.artifact.manifest["external"]
-        recorded = {name: code for name, code in external.items() if name.startswith("code/")}
-        if not self.ws.allow_stale and registry.code_of(self.kind) != recorded:
-            message = f"{self.name} was trained by other code of the model '{self.model_name}'."
-            raise InputError(message, hint=f"{self.artifact.command}    trains with the present code; or --allow-stale")
         facts = {kind: fact for kind, fact in self.artifact.manifest["inputs"].items() if kind != "init"}
         read = {kind: self.ws.read(self.ws.root / fact["path"]) for kind, fact in facts.items()}
         artifacts = {kind: artifact for kind, artifact in read.items() if artifact is not None}
