@@ -1,7 +1,6 @@
 """train: data (and codes) -> a run: the weights of the best epoch, their configuration, the log."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
@@ -23,8 +22,8 @@ from genrec_cli.data.sequences import Histories
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
-from genrec_cli.engine.diagnosis import Finding, Training, diagnose, foreseen
-from genrec_cli.engine.estimate import estimate
+from genrec_cli.engine.diagnosis import Training, diagnose
+from genrec_cli.engine.estimate import estimate, expected_faults
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.engine.progress import Callbacks, Counters
@@ -207,20 +206,7 @@ def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
     parts = _assemble(run, where)
     if not parts[0].trainable:
         return {"parameters": 0}
-    loop = _loop(run, parts, where, Path())
-    return {**estimate(loop), "warnings": [asdict(finding) for finding in expected_faults(loop)]}
-
-
-def expected_faults(loop: Loop) -> list[Finding]:
-    """What will go wrong in a training, known before its first step."""
-    config = loop.config
-    return foreseen(
-        loop.curriculum_config,
-        steps=loop.steps,
-        epochs=math.ceil(loop.steps / len(loop.batches)),
-        warmup_steps=config.warmup_steps,
-        every=config.eval_every,
-    )
+    return estimate(_loop(run, parts, where, Path()))
 
 
 def _assemble(run: TrainPlan, device: torch.device) -> Parts:
