@@ -104,7 +104,7 @@ class Run:
     @property
     def needs(self) -> frozenset[Need]:
         """What the model reads of the data under its settings; of a blend, whether a part reads times."""
-        return self.kind.needs_of(self.model_config).union(self.artifact.result.get("needs", ()))
+        return self.kind.needs_of(self.model_config).union(self.artifact.manifest.get("result", {}).get("needs", ()))
 
     @cached_property
     def parts(self) -> list["Run"]:
