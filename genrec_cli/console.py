@@ -1,21 +1,35 @@
 """Output: messages and progress on stderr, results on stdout, tables for people, ``--json`` for programs."""
 
+import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+BOLD = "\0bold"
 
-_state = {"verbosity": 1, "json": False}
+_state = {"verbosity": 1, "json": False, "python": False}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def configure(*, verbosity: int = 1, as_json: bool = False) -> None:
     """Set the verbosity (0 errors and warnings, 1 normal, 2 more) and whether stdout holds one JSON object."""
     _state.update(verbosity=verbosity, json=as_json)
+
+
+@contextlib.contextmanager
+def for_python(*, verbose: bool) -> Iterator[None]:
+    """In calls from Python nothing is printed unless ``verbose``; warnings become those of Python."""
+    before = dict(_state)
+    _state.update(verbosity=1 if verbose else -1, json=False, python=True)
+    try:
+        yield
+    finally:
+        _state.update(before)
 
 
 def printable(text: str) -> str:
@@ -33,8 +47,11 @@ def say(text: str, *, level: int = 1) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning, also with ``-q``."""
-    say(f"warning: {text}", level=0)
+    """Print a warning, also with ``-q``; in calls from Python it is a ``UserWarning``."""
+    if _state["python"]:
+        warnings.warn(printable(text), UserWarning, stacklevel=2)
+    else:
+        say(f"warning: {text}", level=0)
 
 
 def emit(value: Any, *, text: str | None = None) -> None:
@@ -61,7 +78,10 @@ def user_bar(doing: str) -> Callable[[int], Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stdout: bool = False) -> None:
-    """Print a table, with numbers aligned to the right. Nothing is printed with ``--json``."""
+    """Print a table, with numbers aligned to the right. Nothing is printed with ``--json``.
+
+    A text that begins with :data:`BOLD` is bold in a terminal.
+    """
     if _state["json"] or (_state["verbosity"] < 1 and not to_stdout):
         return
     from rich.console import Console
@@ -73,9 +93,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     view = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        view.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
+        shown = printable(name).replace(", ", ",\n")  # so that tables of both protocols fit into 80 columns
+        view.add_column(Text(shown), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        view.add_row(*(Text(printable(cell(value))) for value in row))
+        texts = [cell(value) for value in row]
+        view.add_row(*(Text(printable(t.removeprefix(BOLD)), "bold" if t.startswith(BOLD) else "") for t in texts))
     stream = sys.stdout if to_stdout else sys.stderr
     try:
         Console(file=stream, width=None if stream.isatty() else 160, highlight=False).print(view)

@@ -3,11 +3,17 @@
 Other packages register parts through the entry-point groups ``genrec.models``, ``genrec.encoders`` and so on.
 """
 
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from genrec_cli.config import did_you_mean
 from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.files import sha256_file
+
+OURS = ("genrec_cli", "torch", *sys.stdlib_module_names)
+"""Packages whose code is not part of a key."""
 
 TABLE: dict[str, dict[str, str]] = {
     "source": {
@@ -93,6 +99,15 @@ def load(kind: str, name: str) -> Any:
             f"Its entry point in the group {entry.group} is {name} = {entry.value}",
             hint=f"Correct the package or its entry point, or remove it: pip uninstall {package}",
         ) from error
+
+
+def code_of(part: type) -> dict[str, str]:
+    """The code of a class of another package, for keys: module -> SHA-256 of its source file, of the class and of all
+    base classes that are not ours. Empty for a built-in class, whose stage has a version."""
+    modules = {cls.__module__ for cls in part.__mro__}
+    foreign = [module for module in sorted(modules) if module.partition(".")[0] not in OURS]
+    files = {module: getattr(sys.modules.get(module), "__file__", None) for module in foreign}
+    return {f"code/{module}": sha256_file(Path(file)) for module, file in files.items() if file}
 
 
 def _entries(kind: str) -> dict[str, EntryPoint]:

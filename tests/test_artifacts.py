@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -319,6 +320,31 @@ def test_a_copy_within_the_root_can_be_used(ws: Workspace) -> None:
     assert ws.find("shop", "runs", "rpg-s0").label == "rpg-s0" and ws.find("shop", "runs", "mine").label == "mine"
 
 
+def test_a_copy_outside_of_the_root_can_be_used_with_the_root_of_its_inputs(ws: Workspace, tmp_path: Path) -> None:
+    run = build(ws, plan("runs", "rpg-s0", inputs={"data": build(ws, plan())}))
+    copy = tmp_path / "backup" / "mine"
+    shutil.copytree(run.path, copy)
+    found = ws.find("shop", "runs", str(copy))
+    assert found.digest == run.digest and ws.input(found, "data").dataset == "shop"
+    made = build(ws, plan("eval", "rpg-s0-test", inputs={"runs": found}))
+    assert ws.stale(made) is None and ws.input(made, "runs").path == copy
+    with pytest.raises(InputError, match=r"mine was made from shop/data/.*, which is not under"):
+        Workspace(tmp_path / "other").find("shop", "runs", str(copy))
+
+
+@pytest.mark.parametrize("words", [["sweep", "mhl-table2", "--seeds", "0,1"], ["train", "--model", "rpg"], ["mine.py"]])
+def test_the_hint_of_a_stale_run_is_the_command_that_made_it(tmp_path: Path, words: list[str]) -> None:
+    ws = Workspace(tmp_path / "root", argv=words)
+    what = replace(plan("runs", "rpg-s3"), config={"model": {"name": "rpg"}, "train": {"seed": 3}})
+    run = build(ws, what)
+    (run.path / "table.txt").write_text("changed")
+    typed = ["train", "--model", "rpg", "--seed", "3"] if words == ["mine.py"] else words
+    force = "" if words[0] == "sweep" else " --force"
+    with pytest.raises(InputError) as caught:
+        ws.verified(run)
+    assert str(caught.value.hint).startswith(f"genrec {' '.join(typed)} --dataset shop{force}    makes it again")
+
+
 def test_the_card_of_a_run_may_be_edited(ws: Workspace) -> None:
     with ws.build(plan("runs", "rpg-s0")) as draft:
         (draft.path / "README.md").write_text("as it was written")
@@ -401,8 +427,7 @@ def test_candidates_by_name_label_key_and_path(ws: Workspace) -> None:
     with pytest.raises(InputError, match="Did you mean") as caught:
         ws.find("shop", "data", first.path.name + "x")
     assert caught.value.exit_code == 4
-    with pytest.raises(UsageError, match="lies outside of"):
-        Workspace(ws.root.parent / "another").find("shop", "data", str(first.path))
+    assert Workspace(ws.root.parent / "another").find("shop", "data", str(first.path)) == first, "it has no inputs"
     with pytest.raises(UsageError, match="not an artifact of the kind"):
         ws.find("shop", "codes", str(first.path))
 
@@ -423,6 +448,10 @@ def test_the_only_data_set_is_taken_by_itself(ws: Workspace) -> None:
         ws.dataset(None)
     build(ws, plan())
     assert ws.dataset(None) == "shop"
+    with pytest.raises(RuntimeError), ws.build(Plan("books", "raw", "files", 1, {}), resumable=True) as draft:
+        (draft.path / "books.gz.part").write_text("the beginning")
+        raise RuntimeError
+    assert ws.datasets() == ["books", "shop"] and ws.dataset(None) == "shop", "an unfinished download is no choice"
     build(ws, Plan("beauty", "raw", "files", 1, {}))
     with pytest.raises(InputError, match="2 data sets"):
         ws.dataset(None)

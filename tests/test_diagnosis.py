@@ -2,7 +2,8 @@
 
 import pytest
 
-from genrec_cli.engine.diagnosis import Training, diagnose, invalid_codes, parallel_below_residual
+from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.engine.diagnosis import Training, diagnose, foreseen, invalid_codes, parallel_below_residual
 
 STEPS = 100
 
@@ -164,3 +165,25 @@ def test_parallel_codes_that_are_worse_are_found():
     assert parallel_below_residual("Recall@5", {"random": 0.01, "text": 0.01, "rqvae": 0.04}) is None, (
         "not parallel codes"
     )
+
+
+def test_phases_that_never_begin_are_named():
+    rows = log(RISING[:5], ratio=[0.15] * 5)
+    (finding,) = diagnose(Training(rows, "NDCG@10", 99, 10, phases=("masked", "entropy", "inference")))
+    assert (
+        finding.sign == "phases never begin" and "'entropy', 'inference' do not begin within 5 epochs" in finding.seen
+    )
+    assert diagnose(Training(rows, "NDCG@10", 99, 10, phases=("masked",))) == []
+
+
+def test_what_goes_wrong_on_any_data_is_foreseen():
+    def found(preset, epochs, steps=1000, warmup=50, **settings):
+        config = CurriculumConfig(preset=preset, **settings)
+        return [(f.sign, f.seen) for f in foreseen(config, steps=steps, epochs=epochs, warmup_steps=warmup, every=1)]
+
+    assert found("r-e-inf", 150) == [] and found("inf", 1) == []
+    ((sign, seen),) = found("r-inf", 6)  # the best validation and five without improvement: epoch 7 could begin
+    assert sign == "phases never begin" and "'inference' does not begin within 6 epochs" in seen
+    assert found("r-inf", 7) == [] and found("r-inf", 2, max_epochs=1) == []
+    ((sign, seen),) = found("inf", 10, steps=50)
+    assert sign == "warm-up longer than the training" and "at most 50 steps and the warm-up 50" in seen

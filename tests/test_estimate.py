@@ -149,7 +149,7 @@ def test_the_live_line_fits_a_hundred_columns(monkeypatch):
     for step in (38_000, 38_100):
         report.step(SimpleNamespace(epoch=111, step=step, rows=[ROW], means=LOSSES), 348)
     assert shown[-1] == (
-        "epoch 112/150 entropy 0.135 next 3.211 mask 2.870 masked 8.1% NDCG@10 0.0412 <3:55:00 left"
+        "<3:55:00 left epoch 112/150 entropy 0.135 next 3.211 mask 2.870 masked 8.1% NDCG@10 0.0412"
     ), "100 steps took 100 seconds; 14,100 are left"
     assert options["total"] == 150 * 348 and len(f"{'':6} {shown[-1]}") <= 100
 

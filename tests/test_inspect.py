@@ -1,6 +1,7 @@
 """list, status and doctor: true, readable without torch, and never stopped by what they are to report."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import typer
+from shop import SMALL_SHOP, genrec
 
 from genrec_cli import console
 from genrec_cli.artifacts import KINDS, MANIFEST, Artifact, Plan, Workspace
 from genrec_cli.cli import inspect as cli_inspect
 from genrec_cli.errors import ConfigError, GenrecError, UsageError
-from genrec_cli.registry import TABLE, load, names, plural
+from genrec_cli.files import sha256_file
+from genrec_cli.registry import TABLE, code_of, load, names, plural
 from genrec_cli.stages import doctor
-from genrec_cli.stages.status import lines, survey
+from genrec_cli.stages.status import lines, next_step, survey
 
 
 @pytest.fixture
@@ -127,6 +130,37 @@ def test_the_command_prints_a_tree_or_one_object(
     assert shop["artifacts"][1]["inputs"] == [pipeline["raw"].path.relative_to(ws.root).as_posix()]
 
 
+def test_the_tree_has_dates_sizes_metrics_and_the_next_step(
+    ws: Workspace, pipeline: dict[str, Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan("shop", "eval", "rpg-s0-valid", 1, {}, {"runs": pipeline["runs"]})
+    with ws.build(plan) as draft:
+        (draft.path / "file.txt").write_text("x" * 2**20)
+        draft.result["metrics"] = {"kept": {"NDCG@5": 0.1, "NDCG@10": 0.0412, "Recall@10": 0.3}}
+    run = build(ws, "runs", "rpg-s1", data=pipeline["data"])
+    assert call(ws, "status") == 0
+    out, err = capsys.readouterr()
+    (line,) = [line for line in out.splitlines() if "rpg-s0-valid" in line]
+    assert re.search(r"fresh  \d\d-\d\d \d\d:\d\d  1.0 MiB  NDCG@10 0.0412$", line)
+    assert f"next for shop: genrec evaluate --dataset shop --run {run.path.name}" in err
+    assert call(ws, "status", "rpg-s0-valid", "--json") == 0
+    (shop,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert [a["kind"] for a in shop["artifacts"]] == ["raw", "data", "codes", "runs", "eval"], "with its inputs"
+    assert shop["artifacts"][-1]["metric"] == {"name": "NDCG@10", "value": 0.0412}
+    assert call(ws, "status", "absent") == 0
+    assert "No artifact has 'absent'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("made", "step"), [([], "preprocess"), (["data"], "tokenize"), (["data", "codes"], "train")], ids=str
+)
+def test_the_next_step_is_the_next_stage(ws: Workspace, made: list[str], step: str) -> None:
+    build(ws, "raw", "files")
+    for kind in made:
+        build(ws, kind, "x")
+    assert next_step("shop", survey(ws, "shop")) == f"genrec {step} --dataset shop"
+
+
 def test_nothing_yet_is_no_error(ws: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(ws, "status") == 0 and call(ws, "list", "runs") == 0
     assert "genrec run quickstart" in capsys.readouterr().err
@@ -152,8 +186,8 @@ def test_artifacts_and_data_sets_are_listed(
         (entry,) = json.loads(capsys.readouterr().out)["entries"]
         assert entry["name"] == pipeline["codes" if kind.startswith("code") else "runs"].path.name
     assert call(ws, "list", "datasets", "--json") == 0
-    made = {kind: int(kind in pipeline) for kind in KINDS}
-    assert sum(made.values()) == 5 and json.loads(capsys.readouterr().out)["entries"] == [{"name": "shop", **made}]
+    shop, *others = json.loads(capsys.readouterr().out)["entries"]
+    assert shop["name"] == "shop" and shop["artifacts"] == 5 and all(not other["artifacts"] for other in others)
     assert call(ws, "list", "recipes") == 0
     assert "quickstart" in capsys.readouterr().out
 
@@ -195,6 +229,32 @@ def test_a_plug_in_that_cannot_be_loaded_is_one_clear_error(
     with pytest.raises(UsageError, match="Did you mean 'mine'"):
         load("model", "min")
     assert call(ws, "list", "models") == 0, "it is still listed"
+
+
+def test_the_code_of_a_plug_in_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from genrec_cli.models.popular import Popular\n\n\nclass Mine(Popular):\n    pass\n"
+    module = tmp_path / "plugin_of_mine.py"
+    module.write_text(source)
+    (tmp_path / "mine-1.0.dist-info").mkdir()
+    (tmp_path / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\n")
+    (tmp_path / "mine-1.0.dist-info" / "entry_points.txt").write_text("[genrec.models]\nmine = plugin_of_mine:Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert code_of(load("model", "popular")) == {}
+    before = code_of(load("model", "mine"))
+    assert before == {"code/plugin_of_mine": sha256_file(module)}
+    module.write_text(f"{source}    # edited\n")
+    assert code_of(load("model", "mine")) != before
+
+    root = tmp_path / "artifacts"
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(root, *words).code == 0
+    run = genrec(root, "train", "--model", "mine").path
+    assert "up to date" in genrec(root, "train", "--model", "mine").err
+    assert genrec(root, "evaluate", "--run", str(run)).code == 0
+    module.write_text(f"{source}    # edited again\n")
+    refused = genrec(root, "evaluate", "--run", str(run))
+    assert refused.code == 4 and "was trained by other code of the model 'mine'" in refused.err
+    assert genrec(root, "train", "--model", "mine").path != run
 
 
 def test_an_unknown_kind_gets_a_suggestion(ws: Workspace) -> None:

@@ -525,6 +525,17 @@ def test_rows_of_a_sweep_are_compared_seed_by_seed(swept):
     assert again.out == answer.out and "up to date" in again.err and "95 % over users" in again.err
 
 
+def test_a_sweep_is_compared_by_its_name(swept):
+    root, made = swept
+    answer = genrec(root, "compare", "--sweep", made.path.name, "--metrics", "NDCG@10")
+    rows = rows_of(answer)
+    named = rows_of(genrec(root, "compare", *sides(swept), "--split", "valid", "--metrics", "NDCG@10"))
+    assert len(rows) >= len(named) and rows[0]["value"] == named[0]["value"] and rows[0]["seeds"] == 2
+    refused = genrec(root, "compare", "rpg-s0", "--sweep", made.path.name)
+    assert refused.code == 2 and "genrec compare --sweep NAME" in refused.err
+    assert genrec(root, "compare").code == 2
+
+
 @pytest.mark.parametrize("by", ["cold-start", "length", "day"])
 def test_slices_hold_every_user_once(swept, by):
     first, second = (side.split(",")[0] for side in sides(swept))

@@ -16,8 +16,10 @@ class Finder(Lineage):
         return sorted({path.parent.name for kind in KINDS for path in self.root.glob(f"*/{kind}/")})
 
     def dataset(self, name: str | None) -> str:
-        """The named data set; without a name, the only one."""
+        """The named data set; without a name, the only one with a finished artifact, such as a complete download."""
         known, example = self.datasets(), "genrec download --dataset synthetic"
+        if name is None and len(known) > 1:
+            known = [found for found in known if any(self.root.glob(f"{found}/*/[!.]*/{MANIFEST}"))] or known
         if name in known or (name is None and len(known) == 1):
             return name or known[0]
         if name is not None:
@@ -41,12 +43,12 @@ class Finder(Lineage):
         """The artifact of a kind, verified; without a selector, the only one that is not stale.
 
         Args:
-            selector: a label or its prefix, a prefix of the key, or a path under the root.
+            selector: a label or its prefix, a prefix of the key, or a path, which may lie outside of the root.
             made_from: an input that the artifact must have.
 
         Raises:
             InputError: no artifact or several match, or it is stale.
-            UsageError: the path is not an artifact of this kind under the root.
+            UsageError: the path is not an artifact of this kind.
         """
         if selector and (Path(selector) / MANIFEST).is_file():
             return self.verified(self._at(Path(selector), kind))
@@ -78,10 +80,12 @@ class Finder(Lineage):
         return self.verified(found[0])
 
     def _at(self, path: Path, kind: str) -> Artifact:
-        """The artifact at a path under the root, where its inputs are too."""
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise UsageError(f"{path} lies outside of {self.root}.", hint="Copy its data set there, or use --root")
+        """The artifact at a path. A copy elsewhere can be used with the root that holds its inputs."""
         artifact = self.read(path)
         if artifact is None or artifact.kind != kind:
             raise UsageError(f"{path} is not an artifact of the kind '{kind}'.")
+        for entry in artifact.manifest["inputs"].values():
+            if not (self.root / entry["path"] / MANIFEST).is_file() and not self.allow_stale:
+                hint = f"--root FOLDER    that holds {entry['path']}"
+                raise InputError(f"{path} was made from {entry['path']}, which is not under {self.root}.", hint=hint)
         return artifact

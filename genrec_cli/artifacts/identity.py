@@ -54,19 +54,29 @@ class Artifact:
         return self.path.name.removesuffix(f"-{self.key[:8]}")
 
     def reference(self, root: Path) -> dict[str, str]:
-        """Its entry in the manifests of artifacts that are made from it; the path is relative to the root."""
-        path = self.path.resolve().relative_to(root.resolve()).as_posix()
-        return {"path": path, "key": self.key, "digest": self.digest}
+        """Its entry in the manifests of artifacts that are made from it; the path is relative to the root, or absolute
+        for a copy elsewhere."""
+        path, root = self.path.resolve(), root.resolve()
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        return {"path": shown.as_posix(), "key": self.key, "digest": self.digest}
 
     @property
     def command(self) -> str:
-        """The command that makes it again: the recorded one, if that is a command of its stage."""
+        """The command that makes it again: the recorded one, if that is a command of its stage or a sweep."""
         stage = next((name for name in ("import", "blend") if name in self.config), STAGE_OF[self.kind])
         typed = self.manifest["environment"]["argv"]
-        words = [word for word in typed if word != "--force"] if typed[:1] == [stage] else [stage]
+        recorded = typed[:1] in ([stage], ["sweep"])
+        words = [word for word in typed if word not in ("--force", "--dry-run")] if recorded else [stage]
+        if not recorded and self.kind == "runs" and {"model", "train"} <= self.config.keys():
+            words += ["--model", self.config["model"]["name"], "--seed", str(self.config["train"]["seed"])]
         if not any(word.partition("=")[0] == "--dataset" for word in words):
             words += ["--dataset", self.dataset]
         return f"genrec {shlex.join(words)}"
+
+    @property
+    def remake(self) -> str:
+        """The command that makes it again although it exists. A sweep makes stale runs again without ``--force``."""
+        return self.command if self.command.startswith("genrec sweep ") else f"{self.command} --force"
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Lineage:
     def verified(self, artifact: Artifact) -> Artifact:
         """The artifact itself. Raises InputError if it is stale, unless stale artifacts are allowed."""
         if not self.allow_stale and (why := self.stale(artifact)):
-            hint = f"{artifact.command} --force    makes it again; --allow-stale uses it and marks all later results"
+            hint = f"{artifact.remake}    makes it again; --allow-stale uses it and marks all later results"
             raise InputError(f"{artifact.path.name} is stale: {why}.", hint=hint)
         return artifact
 

@@ -23,8 +23,8 @@ app = typer.Typer(
 )
 
 COMMANDS = """
-    download preprocess import_tables export_data tokenize train blend figures evaluate compare sweep recommend export
-    case_study run inspect
+    download preprocess import_tables export_data tokenize train blend figures evaluate compare table sweep recommend
+    export case_study run inspect remove
 """
 for _module in COMMANDS.split():
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
@@ -45,18 +45,19 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``genrec`` command; the README lists the exit codes."""
     _open_streams()
     code: str | int | None = 0
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         with ExitStack() as stack:
             if in_process_group() and os.environ.get("RANK") != "0":  # only the first process prints
                 devnull = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(redirect_stdout(devnull))
                 stack.enter_context(redirect_stderr(devnull))
-            _refuse_unprintable(sys.argv[1:] if arguments is None else arguments)
+            _refuse_unprintable(words)
             app(args=arguments)
     except SystemExit as leaving:
         code = leaving.code
     except Exception as error:
-        code = fail(error)
+        code = fail(error, as_json="--json" in words)
     sys.exit(_flushed(code))
 
 

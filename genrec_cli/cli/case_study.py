@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, make
 
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
+
+RUNS = "Runs to show. Default: all of the data set."
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +20,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "case-study")
     def case_study(
         common: Common,
-        runs: Annotated[list[str] | None, typer.Argument(help="Runs to show. Default: all of the data set.")] = None,
+        runs: Annotated[list[str] | None, typer.Argument(help=RUNS, autocompletion=complete.runs)] = None,
         users: Annotated[int | None, typer.Option(help="Users to pick: those on whom the runs differ most.")] = None,
         user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec_cli.cli.examples import epilog
+
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact, Plan, Workspace
 
@@ -112,7 +114,7 @@ def command(
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature(own + SHARED)  # type: ignore[attr-defined]
-        app.command(name, cls=PlainHelp)(run)
+        app.command(name, cls=PlainHelp, epilog=epilog(name))(run)
         COMMANDS[name] = function
         return function
 
@@ -179,8 +181,12 @@ def _prepare(common: Common, options: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def fail(error: Exception) -> int:
-    """Print an error for people, from the first process only, and return its exit code."""
+def fail(error: Exception, *, as_json: bool = False) -> int:
+    """Print an error on stderr, from the first process only, and return its exit code.
+
+    ``as_json``: also print ``{"schema": 1, "error": {"kind", "message", "hint", "exit"}}`` on stdout.
+    """
+    import json
     import traceback
 
     from genrec_cli.console import printable
@@ -200,6 +206,10 @@ def fail(error: Exception) -> int:
         lines = [*traceback.format_exception(error), "error: this is a bug in genrec; please report the lines above."]
     with suppress(OSError):  # the reader of stderr may have ended
         print(printable("\n".join(line.rstrip("\n") for line in lines)), file=sys.stderr, flush=True)
+        if as_json:
+            kind, message = type(known or error).__name__, known.message if known else str(error)
+            facts = {"kind": kind, "message": message, "hint": known.hint if known else None, "exit": code}
+            print(printable(json.dumps({"schema": 1, "error": facts})), flush=True)
     return code
 
 

@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, make
+
+RUNS = "Runs or evaluations; the first is the baseline. A,B: seeds of one setting."
 
 
 def register(app: typer.Typer) -> None:
@@ -15,8 +18,10 @@ def register(app: typer.Typer) -> None:
     def compare(
         common: Common,
         runs: Annotated[
-            list[str], typer.Argument(help="Runs or evaluations; the first is the baseline. A,B: seeds of one setting.")
-        ],
+            list[str] | None,
+            typer.Argument(help=RUNS, autocompletion=complete.runs),
+        ] = None,
+        sweep: Annotated[str | None, typer.Option(help="A finished sweep: all its rows.")] = None,
         by: Annotated[str | None, typer.Option(help="all (default), cold-start, length, day or truncation.")] = None,
         metrics: Annotated[str | None, typer.Option(help="For example Recall@10,NDCG@10, the default.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
@@ -25,6 +30,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare runs on the same users: differences, intervals, tests; by slices of the users on request."""
         from genrec_cli import console
+        from genrec_cli.errors import UsageError
         from genrec_cli.stages import compare as stage
         from genrec_cli.stages.compare_table import shown
 
@@ -32,7 +38,13 @@ def register(app: typer.Typer) -> None:
         named = {"compare": {"by": by, "metrics": measures, "split": split, "drop": drop}}
         ws = common.workspace()
         layers = common.layers("compare", named)
-        comparison = stage.plan(ws, ws.dataset(common.dataset), layers, sides=runs)
+        dataset = ws.dataset(common.dataset)
+        if bool(runs) == bool(sweep):
+            raise UsageError(
+                "Runs or a sweep to compare.", hint="genrec compare RUN RUN, or genrec compare --sweep NAME"
+            )
+        sides = stage.sides_of_sweep(ws, dataset, sweep, layers) if sweep else runs or []
+        comparison = stage.plan(ws, dataset, layers, sides=sides)
         work = partial(stage.run, ws, comparison, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, comparison.plan, work)
         if artifact is not None and not common.dry_run:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, make, whole_numbers
 
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
 
 VECTORS = "Text vectors for Diversity. Default: those that the run or its codes were made from."
+RUN = "Run: label, key or path. Default: the only one."
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +21,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "evaluate", distributed=True)
     def evaluate(
         common: Common,
-        run: Annotated[str | None, typer.Option(help="Run: label, key or path. Default: the only one.")] = None,
+        run: Annotated[str | None, typer.Option(help=RUN, autocompletion=complete.runs)] = None,
         search: Annotated[str | None, typer.Option(help="exhaustive, graph, ...; default: the model's.")] = None,
         split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
         at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,

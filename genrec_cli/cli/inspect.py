@@ -33,18 +33,32 @@ def register(app: typer.Typer) -> None:
             console.say(f"There are no {kind} under {common.root} yet.")
 
     @command(app, "status")
-    def status(common: Common) -> None:
-        """Show every artifact: what it was made from, whether it is fresh, and what to type if it is not."""
+    def status(
+        common: Common,
+        word: Annotated[str | None, typer.Argument(help="Only artifacts whose KIND/NAME contains this.")] = None,
+    ) -> None:
+        """Show every artifact: what it was made from, whether it is fresh, date, size, metric, and the next step."""
         from genrec_cli import console
-        from genrec_cli.stages.status import lines, survey
+        from genrec_cli.stages.status import lines, matching, next_step, survey
 
         common.layers("status")
         ws = common.workspace()
         trees = {name: survey(ws, name) for name in ([ws.dataset(common.dataset)] if common.dataset else ws.datasets())}
+        following = {name: next_step(name, nodes) for name, nodes in trees.items()}
+        if word:
+            trees = {name: found for name, nodes in trees.items() if (found := matching(nodes, word))}
         text = [line for name, nodes in trees.items() for line in (name, *lines(nodes))]
-        facts = [{"dataset": name, "artifacts": [n.facts() for n in nodes]} for name, nodes in trees.items()]
+        facts = [
+            {"dataset": name, "next": following[name], "artifacts": [node.facts() for node in nodes]}
+            for name, nodes in trees.items()
+        ]
         console.emit({"schema": 1, "root": str(ws.root), "datasets": facts}, text="\n".join(text) if text else None)
-        if not trees:
+        for name in trees:
+            if following[name]:
+                console.say(f"next for {name}: {following[name]}")
+        if word and not trees:
+            console.say(f"No artifact has '{word}' in its name.")
+        elif not trees:
             console.say(f"There is nothing under {ws.root} yet. Start with: genrec run quickstart")
 
     @command(app, "doctor")

@@ -1,8 +1,9 @@
 """The progress of a training: a live line in a terminal, one line per epoch, and a stop on request.
 
-    ███▌   epoch 112/150 entropy 0.135 next 3.211 mask 2.871 masked 8.1% NDCG@10 0.0412 <1:02:13 left
+    ███▌   <1:02:13 left epoch 112/150 entropy 0.135 next 3.211 mask 2.871 masked 8.1% NDCG@10 0.0412
 
-The live line needs 100 columns. A file or a pipe gets only the line of each epoch.
+The live line needs 100 columns; a narrower terminal shows its beginning. The time left is an upper limit, as early
+stopping may end a training sooner. A file or a pipe gets only the line of each epoch.
 """
 
 import signal
@@ -45,9 +46,9 @@ class TrainProgress:
             done = counters.step - first[0]
             left = (total - counters.step) * (now - first[1]) / done if done else None
             state, last = loop.curriculum.state, counters.rows[-1] if counters.rows else {}
-            words = [f"epoch {counters.epoch + 1}/{epochs}", shown_phase(loop.curriculum.phase.name, state.ratio)]
+            words = [f"<{clock(left)} left" if left is not None else ""]  # first, as a narrow terminal cuts the end
+            words += [f"epoch {counters.epoch + 1}/{epochs}", shown_phase(loop.curriculum.phase.name, state.ratio)]
             words += [shown_losses(counters.means, digits=3), shown_metric(metric, last)]
-            words += [f"<{clock(left)} left" if left is not None else ""]  # early stopping may end it sooner
             self.bar.n = counters.step
             self.bar.set_description_str(console.printable(" ".join(word for word in words if word)))
 

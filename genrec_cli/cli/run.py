@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import COMMANDS, Common, command, fail
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from genrec_cli.stages.recipe import Step
     from genrec_cli.stages.run import Chain
 
+RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
+BUDGET = "Time of all trainings, such as 30m or 1h30m: epochs are reduced until they fit, by a forecast."
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
@@ -46,19 +49,22 @@ def register(app: typer.Typer) -> None:
     def run(
         common: Common,
         context: typer.Context,
-        recipe: Annotated[str, typer.Argument(help="Name of a recipe (see: genrec list recipes) or a FILE.toml.")],
+        recipe: Annotated[str, typer.Argument(help=RECIPE, autocompletion=complete.recipes)],
         from_dir: Annotated[Path | None, typer.Option(help="Folder of raw files, in place of a download.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
+        budget: Annotated[str | None, typer.Option(metavar="TIME", help=BUDGET)] = None,
     ) -> None:
         """Run the steps of a recipe and show its table. What is up to date is not made again."""
         import shlex
         import time
 
         from genrec_cli import console
+        from genrec_cli.stages.budget import seconds_of
         from genrec_cli.stages.recipe import read_recipe, refuse_unread, typed
         from genrec_cli.stages.run import aligned, duration, rows, run_recipe
 
+        left = None if budget is None else seconds_of(budget)
         chosen, assigned = read_recipe(recipe), common.set_ or []
         refuse_unread(chosen, assigned, from_dir)
         if getattr(context.get_parameter_source("dataset"), "name", "") != "COMMANDLINE":
@@ -81,7 +87,29 @@ def register(app: typer.Typer) -> None:
         def do(step: "Step", argv: list[str]) -> "tuple[Artifact | None, list[dict[str, Any]]]":
             settings = [*step.assigned, *chosen.assigned_to(step, assigned)]
             step_options = StepOptions(**vars(common) | {"set_": settings}, argv=argv)
-            return COMMANDS[step.stage](step_options, **step.options, **options(step)), step_options.printed
+            more = options(step)
+            begun = time.monotonic()
+            if left is not None and step.stage == "train" and (epochs := fitting(step_options, step, more)):
+                more["epochs"] = epochs
+                argv += ["--epochs", str(epochs)]
+            made = COMMANDS[step.stage](step_options, **step.options, **more)
+            if step.stage == "train":
+                spent["seconds"] += time.monotonic() - begun
+                spent["trainings"] += 1
+            return made, step_options.printed
+
+        spent = {"seconds": 0.0, "trainings": 0.0}
+        trainings = sum(step.stage == "train" for step in chosen.steps)
+
+        def fitting(step_options: StepOptions, step: "Step", more: dict[str, Any]) -> int | None:
+            """Epochs of a training in its share of the time that is left; says what was chosen."""
+            from genrec_cli.cli.train import fitting_epochs
+
+            share = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)
+            epochs = fitting_epochs(step_options, share, **step.options, **more)
+            if epochs:
+                console.say(f"--budget {budget}: --epochs {epochs}, as {duration(share)} are left for this training")
+            return epochs
 
         console.say("\n  ".join([f"{chosen.head.title}  ({chosen.head.dated})", *chosen.head.cite]))
         words = [shared(step) for step in chosen.steps]

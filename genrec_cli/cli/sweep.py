@@ -4,7 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, environment_default, make, whole_numbers
+
+RECIPE = "mhl-table2, mhl-table6, ... or a FILE.toml with a [sweep]."
 
 
 def register(app: typer.Typer) -> None:
@@ -13,7 +16,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "sweep")
     def sweep(
         common: Common,
-        recipe: Annotated[str, typer.Argument(help="mhl-table2, mhl-table6, ... or a FILE.toml with a [sweep].")],
+        recipe: Annotated[str, typer.Argument(help=RECIPE, autocompletion=complete.sweeps)],
         seeds: Annotated[str | None, typer.Option(help="For example 0,1,2. Default: those of the sweep.")] = None,
         split: Annotated[str, typer.Option(help="valid, to choose by; test, to report what was chosen.")] = "valid",
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
@@ -56,4 +59,6 @@ def register(app: typer.Typer) -> None:
             show_diagnosis(artifact)
             for line in stage.notes(chosen, split, diverged):
                 console.say(line)
+            for line in artifact.result["not_begun"]:
+                console.warn(line)
             console.say(f"as files: {artifact.path / 'table.md'}, table.parquet, runs.parquet")

@@ -1,6 +1,6 @@
 """genrec tokenize: item texts to vectors, and vectors to codes."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,13 +42,7 @@ def register(app: typer.Typer) -> None:
         codebook_from: Annotated[str | None, typer.Option(metavar="CODES", help=CODEBOOK_FROM)] = None,
     ) -> "Artifact | None":
         """Encode item texts as vectors and vectors as codes, or titles as codes; show the quality of the codes."""
-        from genrec_cli import console
-        from genrec_cli.artifacts import Artifact
-        from genrec_cli.errors import UsageError
-        from genrec_cli.process_group import current_group
-        from genrec_cli.stages import codes as stage
-        from genrec_cli.stages.own_codes import OwnCodes
-        from genrec_cli.stages.vectors import encoder_values, make_encoder, vectors_stage
+        from genrec_cli.stages import tokenize as stage
 
         options = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}
         given = common.layers(
@@ -56,34 +50,7 @@ def register(app: typer.Typer) -> None:
         )
         default = environment_default("GENREC_ENCODER", "sentence-transformers")
         ws = common.workspace()
-        dataset = ws.dataset(common.dataset)
-        tables = ws.find(dataset, "data", data)
-        needs = frozenset() if codes else stage.needs(given["tokenizer"])
-        invalid = {"--codebook-from": codebook_from and (codes or "vectors" not in needs)}
-        invalid |= {"--tokenizer": codes and tokenizer, "--encoder": encoder and "titles" in needs}
-        for option in filter(invalid.get, invalid):
-            what = "--codes gives the codes" if codes else "this tokenizer reads no vectors"
-            raise UsageError(f"{option} cannot be combined with these options: {what}.", hint=f"Leave {option} out")
-        file_codes = OwnCodes(codes, given["tokenizer"], tables) if codes else None
-
-        model = vectors = codebook = None
-        if "vectors" in needs or encoder or (given["encoder"] and "titles" not in needs):
-            model = make_encoder(encoder_values(given["encoder"], encoder, default))
-            codebook = ws.find(dataset, "codes", codebook_from) if codebook_from else None
-        if codebook and model:
-            config = stage.frozen_config(ws, codebook, given["tokenizer"], model, tables)
-        else:
-            config = file_codes.config if file_codes else stage.tokenizer_config(given["tokenizer"], tables)
-        behaviour = stage.behaviour_config(given["behaviour"], tables, codebook)
-        if model:
-            plan, work = vectors_stage(ws, tables, model)
-            vectors = ws.done(plan)
-            if vectors is None:
-                console.say(f"vectors/{plan.name}: {'would be made first' if common.dry_run else 'making them first'}")
-            if vectors is None and common.dry_run:
-                vectors = Artifact(ws.path(plan), {"key": plan.key, "digest": "", "config": plan.config})
-            elif vectors is None:
-                vectors = work()
-        if not current_group().main:  # one process makes the codes
-            return None
-        return make(common, *stage.codes_stage(ws, tables, config, vectors, codebook, file_codes, behaviour))
+        tables = ws.find(ws.dataset(common.dataset), "data", data)
+        asked: dict[str, Any] = {"encoder": encoder, "default_encoder": default, "tokenizer": tokenizer}
+        made = stage.plan(ws, tables, given, **asked, codes=codes, codebook_from=codebook_from, dry_run=common.dry_run)
+        return make(common, *made) if made else None

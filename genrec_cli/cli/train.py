@@ -4,10 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, make
 
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
+
+MODEL = "Model, see genrec list models. Default: mhl."
+INIT = "Run whose weights are the start."
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +20,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "train", distributed=True)
     def train(
         common: Common,
-        model: Annotated[str | None, typer.Option(help="Model, see genrec list models. Default: mhl.")] = None,
+        model: Annotated[str | None, typer.Option(help=MODEL, autocompletion=complete.models)] = None,
         curriculum: Annotated[str | None, typer.Option(help="Curriculum preset, for example inf.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed.", envvar="GENREC_SEED")] = None,
@@ -27,7 +31,7 @@ def register(app: typer.Typer) -> None:
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes artifact: label, key or path.")] = None,
         vectors: Annotated[str | None, typer.Option(help="Vectors artifact, for models that read vectors.")] = None,
-        init_from: Annotated[str | None, typer.Option(help="Run whose weights are the start.", metavar="RUN")] = None,
+        init_from: Annotated[str | None, typer.Option(help=INIT, metavar="RUN", autocompletion=complete.runs)] = None,
         freeze: Annotated[list[str] | None, typer.Option(help="Parameters to freeze.", metavar="PATTERN")] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,
         best_so_far: Annotated[
@@ -65,6 +69,35 @@ def register(app: typer.Typer) -> None:
         return artifact
 
 
+def fitting_epochs(
+    common: Common,
+    seconds: float,
+    *,
+    model: str | None = None,
+    label: str | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    **artifacts: str | None,
+) -> int | None:
+    """The epochs with which a training takes at most ``seconds``; None for a model without gradients."""
+    from genrec_cli.stages import budget
+    from genrec_cli.stages import train as stage
+
+    ws, given = common.workspace(), common.layers("train", {"model": {"name": model}, "train": {"seed": seed}})
+    name = str(given.get("model", {}).get("name") or "mhl")
+    known = stage.sections_of(name)
+
+    def plan_of(epochs: int | None) -> stage.TrainPlan:
+        settings = {**given.get("train", {}), **({} if epochs is None else {"epochs": epochs})}
+        layers = {section: values for section, values in given.items() if section in known}
+        inputs = stage.Inputs(**artifacts)
+        return stage.plan(
+            ws, ws.dataset(common.dataset), name, {**layers, "train": settings}, inputs=inputs, label=label
+        )
+
+    return budget.fitting_epochs(ws, plan_of, seconds, device=device)
+
+
 def show_forecast(name: str, estimate: dict[str, Any]) -> None:
     """The estimate of a training, as tables."""
     from genrec_cli import console
@@ -92,6 +125,8 @@ def show_forecast(name: str, estimate: dict[str, Any]) -> None:
         ["time", f"at most {clock(time['at_most_seconds'])}", f"{timed}; {validation}"],
     ]
     console.table("", ["", "estimate", "how"], rows)
+    for finding in estimate["warnings"]:
+        console.warn(f"{finding['seen']}\n  try: {finding['change']}")
 
 
 def show_work(artifact: "Artifact") -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
+
 Row = Mapping[str, Any]
 
 MIN_EVALUATIONS = 9  # with fewer evaluations no metric counts as flat
@@ -40,6 +42,7 @@ class Training:
     epochs: int  # the maximum of epochs
     warmup_steps: int
     shifts: bool = False  # whether the count of masked digits per target should grow (section [noise])
+    phases: Sequence[str] = ()  # the names of all phases in order
 
     @property
     def measured(self) -> list[tuple[int, float]]:
@@ -66,8 +69,53 @@ def diagnose(training: Training) -> list[Finding]:
     """Every sign that a log shows."""
     if not training.measured:
         return []
-    signs = (loss_not_falling, best_in_warm_up, flat_early, entropy_jumps, inference_harms, masks_did_not_shift)
-    return [finding for sign in (*signs, still_rising) if (finding := sign(training)) is not None]
+    signs = (loss_not_falling, best_in_warm_up, phases_not_begun, flat_early, entropy_jumps, inference_harms)
+    return [f for sign in (*signs, masks_did_not_shift, still_rising) if (f := sign(training)) is not None]
+
+
+def foreseen(curriculum: CurriculumConfig, *, steps: int, epochs: int, warmup_steps: int, every: int) -> list[Finding]:
+    """What goes wrong in a training whatever its data are: a warm-up that never ends, phases that never begin.
+
+    Args:
+        steps, epochs: the maxima of the training.
+        every: epochs per validation.
+    """
+    findings = []
+    if steps <= warmup_steps:
+        findings.append(
+            Finding(
+                "warm-up longer than the training",
+                f"The training takes at most {steps:,} steps and the warm-up {warmup_steps:,}: the learning rate never "
+                "reaches its peak.",
+                f"--set train.warmup_steps={max(steps // 10, 1)}, a tenth of the steps, or more epochs",
+            )
+        )
+    fastest = Curriculum(curriculum)  # if no validation improves, each phase is as short as it can be
+    for epoch in range(1, epochs):
+        fastest.after_epoch(0.0 if epoch % every == 0 else None)
+        if fastest.state.finished:
+            break
+    names = [phase.name for phase in fastest.phases]
+    if left := names[fastest.state.phase + 1 :]:
+        findings.append(_not_begun(left, epochs))
+    return findings
+
+
+def phases_not_begun(training: Training) -> Finding | None:
+    """The training ended before its last phases began, so that it equals one without them."""
+    seen = {row["phase"] for row in training.rows}
+    left = [name for name in training.phases if name not in seen]
+    return _not_begun(left, training.rows[-1]["epoch"]) if left else None
+
+
+def _not_begun(names: Sequence[str], epochs: int) -> Finding:
+    many = len(names) > 1
+    return Finding(
+        "phases never begin",
+        f"The phase{'s' if many else ''} {', '.join(map(repr, names))} {'do' if many else 'does'} not begin within "
+        f"{epochs:,} epochs. A training without {'them' if many else 'it'} gives the same result.",
+        "more --epochs, or shorter phases before: --set curriculum.max_epochs=N or curriculum.plateau=N",
+    )
 
 
 def loss_not_falling(training: Training) -> Finding | None:

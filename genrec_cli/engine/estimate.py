@@ -5,7 +5,9 @@ an epoch that may belong to several phases counts for the slowest.
 """
 
 import itertools
+import math
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from genrec_cli.curriculum.phases import Curriculum, CurriculumState, Phase
 from genrec_cli.data.sequences import eval_batches
+from genrec_cli.engine.diagnosis import Finding, foreseen
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.graphs import FlatBatch
 from genrec_cli.engine.loop import VALIDATION_BATCH, Loop
@@ -43,7 +46,20 @@ def estimate(loop: Loop) -> dict[str, Any]:
     steps = {"steps_per_epoch": steps_per_epoch, "steps": loop.steps, "warmup_steps": config.warmup_steps}
     result = {"rows": len(loop.batches.rows), "epochs": config.epochs, **steps, "phases": phase_rows}
     result |= {"parameters": parameters, "memory": memory(loop)}
+    result |= {"warnings": [asdict(finding) for finding in expected_faults(loop)]}
     return result | {"time": {**measured, "validation_seconds": validation, "at_most_seconds": at_most}}
+
+
+def expected_faults(loop: Loop) -> list[Finding]:
+    """What will go wrong in a training, known before its first step."""
+    config = loop.config
+    return foreseen(
+        loop.curriculum_config,
+        steps=loop.steps,
+        epochs=math.ceil(loop.steps / len(loop.batches)),
+        warmup_steps=config.warmup_steps,
+        every=config.eval_every,
+    )
 
 
 def longest(phases: list[tuple[float, int | None]], epochs: float) -> float:

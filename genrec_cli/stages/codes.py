@@ -145,7 +145,7 @@ def codes_stage(
         | ({"encoder": vectors.config["encoder"]} if vectors else {})
         | ({"behaviour": behaviour.model_dump(mode="json")} if behaviour else {}),
         inputs={name: artifact for name, artifact in inputs.items() if artifact},
-        external=file_codes.external() if file_codes else {},
+        external=file_codes.external() if file_codes else registry.code_of(registry.load("tokenizer", values["name"])),
     )
 
     def work() -> Artifact:

@@ -94,6 +94,28 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
     return Comparison(made, config, names, found)
 
 
+def sides_of_sweep(ws: Workspace, dataset: str, name: str, layers: dict[str, dict[str, Any]]) -> list[str]:
+    """The sides of a finished sweep: the evaluations of each row, which are its seeds. Rows with the evaluations of
+    an earlier row are left out with a message. ``layers`` gets the split of the sweep."""
+    sweep = ws.find(dataset, "sweeps", name)
+    split = sweep.config["sweep"]["split"]
+    layers.setdefault("compare", {}).setdefault("split", split)
+    rows: dict[str, list[Artifact]] = {}
+    for number, (row, _) in enumerate(sweep.config["sweep"]["cells"]):
+        rows.setdefault(row, []).append(ws.input(sweep, f"eval{number}"))
+    if layers["compare"].get("by") == "truncation":
+        rows = {row: [ws.input(evaluation, "runs") for evaluation in made] for row, made in rows.items()}
+    sides: dict[str, str] = {}
+    for row, made in rows.items():
+        side = ",".join(str(artifact.path) for artifact in made)
+        if side in sides:
+            console.say(f"'{row}' has the runs of '{sides[side]}' and is left out")
+        sides.setdefault(side, row)
+    if len(sides) < 2:
+        raise UsageError(f"The sweep '{name}' has {len(sides)} row to compare.", hint="genrec table    shows all runs")
+    return list(sides)
+
+
 def _config(given: dict[str, Any]) -> CompareConfig:
     """The settings, with metrics in one spelling. Raises UsageError for settings that do not fit each other."""
     config = validate(CompareConfig, "compare", given)

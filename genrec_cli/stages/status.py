@@ -1,7 +1,8 @@
 """The artifacts under a root, their states and their lineage. Reads manifests and files whose time stamp changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ class Node:
     """The input that is last in the pipeline."""
     children: list["Node"] = field(default_factory=list)
 
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The inputs of a finished artifact, as its manifest has them."""
+        return self.artifact.manifest["inputs"] if self.artifact else {}
+
     def facts(self) -> dict[str, Any]:
         """All but the tree, for ``--json``; ``inputs`` are paths relative to the root. Unknown values are None."""
         manifest = self.artifact.manifest if self.artifact else {}
@@ -33,7 +39,57 @@ class Node:
         facts |= {name: manifest.get(name) for name in ("key", "digest", "tainted", "started", "seconds")}
         size = sum(file["bytes"] for file in manifest["files"].values()) if manifest else None
         inputs = [source["path"] for source in manifest.get("inputs", {}).values()]
-        return facts | {"path": str(self.path), "bytes": size, "inputs": inputs}
+        facts |= {"path": str(self.path), "bytes": size, "inputs": inputs}
+        return facts | {"metric": self.artifact and _metric(self.artifact)}
+
+    def summary(self) -> list[str]:
+        """When a finished artifact was made, its size, and its metric if it has one."""
+        facts = self.facts()
+        made = datetime.fromtimestamp(facts["started"]).strftime("%m-%d %H:%M")
+        metric = facts["metric"]
+        shown = f"{metric['name']} {metric['value']:.4f}" if metric else ""
+        return [made, f"{facts['bytes'] / 2**20:.1f} MiB", *([shown] if shown else [])]
+
+
+def _metric(artifact: Artifact) -> dict[str, Any] | None:
+    """The metric of a run (of the validation) or of an evaluation: its largest NDCG cutoff, with seen items kept."""
+    result = artifact.result
+    values = {"runs": result.get("valid"), "eval": (result.get("metrics") or {}).get("kept")}.get(artifact.kind) or {}
+    names = [name for name in values if name.startswith("NDCG@")]
+    if not names:
+        return None
+    name = max(names, key=lambda name: int(name.partition("@")[2]))
+    return {"name": name, "value": values[name]}
+
+
+def matching(nodes: Sequence[Node], word: str) -> list[Node]:
+    """The artifacts whose ``KIND/NAME`` contains a word, and those that they were made from."""
+    kept: set[Path] = set()
+    for node in nodes:
+        found: Node | None = node if word in f"{node.kind}/{node.path.name}" else None
+        while found:
+            kept.add(found.path)
+            found = found.parent
+    chosen = [node for node in nodes if node.path in kept]
+    for node in chosen:
+        node.children = [child for child in node.children if child.path in kept]
+    return chosen
+
+
+def next_step(dataset: str, nodes: Sequence[Node]) -> str | None:
+    """What to type next: to continue or repair what is not fresh, or the next stage; None after an evaluation."""
+    if command := next((node.command for node in nodes if node.command), None):
+        return command
+    kinds = {node.kind for node in nodes}
+    measured = {path for node in nodes if node.kind == "eval" for path in node.facts()["inputs"]}
+    unmeasured = [n for n in nodes if n.kind == "runs" and f"{dataset}/runs/{n.path.name}" not in measured]
+    if unmeasured:
+        return f"genrec evaluate --dataset {dataset} --run {unmeasured[0].path.name}"
+    if "data" not in kinds:
+        return f"genrec preprocess --dataset {dataset}"
+    if "runs" not in kinds:
+        return f"genrec {'train' if 'codes' in kinds else 'tokenize'} --dataset {dataset}"
+    return None
 
 
 def survey(ws: Workspace, dataset: str) -> list[Node]:
@@ -59,7 +115,9 @@ def lines(nodes: Iterable[Node], parent: Node | None = None, depth: int = 1) -> 
         if node.parent is parent:
             tainted = node.state == "fresh" and node.artifact and node.artifact.tainted
             state = node.state + (", from stale inputs" if tainted else "") + (f": {node.why}" if node.why else "")
-            yield f"{'  ' * depth}{node.kind + '/' + node.path.name:<{max(1, 44 - 2 * depth)}} {state}"
+            more = node.summary() if node.state == "fresh" else []
+            name = f"{node.kind}/{node.path.name}"
+            yield f"{'  ' * depth}{name:<{max(1, 40 - 2 * depth)}} {'  '.join([state, *more])}"
             if node.command:
                 yield f"{'  ' * depth}    try: {node.command}"
             yield from lines(node.children, node, depth + 1)
@@ -80,5 +138,4 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
         why = ws.stale(artifact)
     except DataError as error:
         return Node(kind, path, "damaged", error.message, error.hint)
-    again = named if artifact.command == stage else artifact.command
-    return Node(kind, path, "stale" if why else "fresh", why, f"{again} --force" if why else None, artifact)
+    return Node(kind, path, "stale" if why else "fresh", why, artifact.remake if why else None, artifact)

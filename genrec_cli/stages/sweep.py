@@ -29,7 +29,7 @@ from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
 from genrec_cli.stages.taint import mark
 
-VERSION = 1
+VERSION = 2
 Progress = Callable[[], AbstractContextManager[Any]]
 """Makes a context whose ``attach`` returns the callbacks of a training loop."""
 
@@ -131,10 +131,11 @@ def table_stage(
             pq.write_table(pa.Table.from_pylist(table), draft.path / "table.parquet")
             pq.write_table(pa.Table.from_pylist(per_run(done, columns)), draft.path / "runs.parquet")
             text = f"# {title(sweep, dataset, split)}\n\n{mark(ws, plan)}{console.markdown(*shown(table, columns))}\n"
-            text += "".join(f"- {line}\n" for line in notes(sweep, split, diverged))
+            text += "".join(f"- {line}\n" for line in [*notes(sweep, split, diverged), *unreached(done)])
             runs = console.markdown(["row", "runs"], [[line["row"], line["runs"]] for line in table])
             (draft.path / "table.md").write_text(f"{text}\n{runs}", "utf-8")
             draft.result |= {"split": split, "columns": columns, "diverged": diverged, "rows": table}
+            draft.result["not_begun"] = unreached(done)
             metric = next((column for column in columns if "@" in column), "")
             if finding := parallel_below_residual(metric, _by_tokenizer(sweep, done, metric)):
                 draft.result["diagnosis"] = [asdict(finding)]
@@ -159,6 +160,12 @@ def notes(sweep: Sweep, split: str, diverged: list[str]) -> list[str]:
         lines.append("Test numbers: to report what was chosen before, not to choose by.")
     lines += [f"diverged and left out: {name}" for name in diverged]
     return [*lines, *sweep.config.cite]
+
+
+def unreached(done: Sequence[Done]) -> list[str]:
+    """The cells whose last phases did not begin: they may equal another row for this reason alone."""
+    found = [(cell, sign) for cell in done for sign in cell.run.result.get("diagnosis", [])]
+    return [f"{c.row}, seed {c.seed}: {s['seen']}" for c, s in found if s["sign"] == "phases never begin"]
 
 
 # ---- one cell --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine import metrics
 from genrec_cli.engine.checkpoint import BEST, save_weights
 from genrec_cli.engine.diagnosis import Training, diagnose
-from genrec_cli.engine.estimate import estimate
+from genrec_cli.engine.estimate import estimate, expected_faults
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.engine.progress import Callbacks, Counters
@@ -125,7 +125,8 @@ def plan(
     if not search_kind.exact:
         config["search"] = {"name": kind.search, **search.model_dump(mode="json")}
     check_label(label)
-    plan = Plan(dataset, "runs", label or f"{model}-s{train.seed}", VERSION, config, artifacts)
+    label, code = label or f"{model}-s{train.seed}", registry.code_of(kind)
+    plan = Plan(dataset, "runs", label, VERSION, config, artifacts, code)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
 
 
@@ -203,7 +204,9 @@ def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
     """Steps, phases, parameters, memory and time of a training. It runs a few real steps and writes nothing."""
     where = resolve_device(device)
     parts = _assemble(run, where)
-    return estimate(_loop(run, parts, where, Path())) if parts[0].trainable else {"parameters": 0}
+    if not parts[0].trainable:
+        return {"parameters": 0}
+    return estimate(_loop(run, parts, where, Path()))
 
 
 def _assemble(run: TrainPlan, device: torch.device) -> Parts:
@@ -270,6 +273,8 @@ def _train(
 ) -> dict[str, Any]:
     """Run the loop and write the log after each epoch; the result of the artifact."""
     loop = _loop(run, parts, device, folder)
+    for finding in expected_faults(loop):
+        console.warn(f"{finding.seen}\n  try: {finding.change}")
     callbacks = callbacks_for(loop)
 
     def epoch(row: dict[str, Any]) -> None:
@@ -295,7 +300,8 @@ def outcome(counters: Counters, run: TrainPlan) -> dict[str, Any]:
     seconds = max(counters.seconds, 1e-9)
     best = counters.rows[counters.best_epoch - 1]
     shifts = registry.load("model", run.model).masking == "target" and run.noise.preset != "random"
-    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts)
+    phases = [phase.name for phase in run.curriculum.phases()]
+    log = Training(counters.rows, run.train.metric, run.train.epochs, run.train.warmup_steps, shifts, phases)
     return {
         "epochs": counters.epoch,
         "best_epoch": counters.best_epoch,

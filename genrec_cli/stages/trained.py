@@ -50,6 +50,11 @@ class Run:
         self.ws, self.artifact, self.device = ws, artifact, device
         self.name, self.model_name = artifact.path.name, artifact.config["model"]["name"]
         self.kind: type[Model] = registry.load("model", self.model_name)
+        external = artifact.manifest.get("external")  # an exported run has none
+        recorded = {name: code for name, code in (external or {}).items() if name.startswith("code/")}
+        if external is not None and not ws.allow_stale and registry.code_of(self.kind) != recorded:
+            message = f"{self.name} was trained by other code of the model '{self.model_name}'."
+            raise InputError(message, hint=f"{artifact.command}    trains with the present code; or --allow-stale")
         self.label = self.name.rpartition("-")[0]
         self.max_length: int = artifact.config["train"]["max_length"]
         trained = dict(artifact.config.get("search", {}))

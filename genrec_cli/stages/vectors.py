@@ -62,7 +62,7 @@ def vectors_stage(ws: Workspace, data: Artifact, encoder: Encoder) -> Stage:
         version=VERSION,
         config={"encoder": encoder.config.model_dump(mode="json")},
         inputs={"data": data},
-        external=encoder.external(),
+        external={**encoder.external(), **registry.code_of(type(encoder))},
     )
 
     def work() -> Artifact | None:

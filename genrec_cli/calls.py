@@ -1,0 +1,180 @@
+"""What the functions of :mod:`genrec_cli.api` share: results, keyword arguments, settings, errors, data frames."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import narwhals as nw
+import polars as pl
+
+from genrec_cli import console
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.config import READS, merge, parse_set, read_toml
+from genrec_cli.errors import GenrecError, UsageError, of_memory, of_the_disk
+from genrec_cli.stages.recipe import Step, typed
+
+Frame = Any
+"""A data frame of polars, pandas or another library that narwhals reads."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished artifact. Give it to the next function, or its path or name."""
+
+    artifact: Artifact
+    root: Path
+
+    @property
+    def path(self) -> Path:
+        return self.artifact.path
+
+    @property
+    def name(self) -> str:
+        return self.artifact.path.name
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings, with all defaults."""
+        return self.artifact.config
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """Statistics and metrics: the field ``result`` of ``--json``."""
+        return self.artifact.result
+
+    def frame(self, name: str) -> pl.DataFrame:
+        """A table of the folder: ``per_user`` of an evaluation, ``log`` of a run, ``table`` of a comparison."""
+        file = self.path / f"{name}.parquet"
+        if not file.is_file():
+            known = ", ".join(sorted(path.stem for path in self.path.glob("*.parquet"))) or "none"
+            raise UsageError(f"{self.name} has no table '{name}'.", hint=f"Its tables: {known}")
+        return pl.read_parquet(file)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+Given = Made | str | os.PathLike[str]
+"""An artifact: a result of these functions, a path, a label or a key."""
+
+
+class Shared(TypedDict, total=False):
+    """Keyword arguments of all functions that make an artifact."""
+
+    dataset: str | None
+    """Default: that of the given artifact, or the only one."""
+    root: str | os.PathLike[str] | None
+    """Folder of all artifacts. Default: that of the given artifact, GENREC_ROOT, or artifacts."""
+    settings: Mapping[str, Any] | None
+    """As ``--set``: {"model.width": 64} or {"model": {"width": 64}}."""
+    config: str | os.PathLike[str] | None
+    """A TOML file of settings."""
+    force: bool
+    """Make it again even if it is up to date."""
+    allow_stale: bool
+    """Use changed inputs; marks all results."""
+    verbose: bool
+    """Print messages to stderr."""
+
+
+class Call:
+    """One call: the workspace, the data set and the settings. ``options`` are those of the command."""
+
+    def __init__(self, command: str, shared: Shared, options: Mapping[str, Any], given: Sequence[Any] = ()) -> None:
+        made = next((artifact for artifact in given if isinstance(artifact, Made)), None)
+        root = shared.get("root") or (made and made.root) or os.environ.get("GENREC_ROOT") or "artifacts"
+        self.command, self.force, self.verbose = command, shared.get("force", False), shared.get("verbose", False)
+        self.assigned = Step(stage=command, set=dict(shared.get("settings") or {}))
+        self.config = shared.get("config")
+        self.name = shared.get("dataset") or (made.artifact.dataset if made else None)
+        words = {name: "DATAFRAME" if hasattr(value, "columns") else value for name, value in options.items()}
+        words = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in words.items()}
+        argv = [command, *typed({"dataset": self.name, **words, "config": self.config})]
+        self.argv, self.allow_stale = argv, shared.get("allow_stale", False)
+        self.ws = Workspace(Path(root), allow_stale=self.allow_stale, argv=argv)
+
+    @property
+    def dataset(self) -> str:
+        return self.ws.dataset(self.name)
+
+    def layers(self, named: Mapping[str, Mapping[str, Any]], sections: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Merge the ``config`` file < ``settings`` < named arguments; sections that the command reads."""
+        assigned = self.assigned.assigned
+        self.ws.argv += typed({"set": assigned})
+        file = read_toml(Path(self.config)) if self.config else {}
+        merged = merge(file, parse_set(assigned), named)
+        return {name: merged.get(name, {}) for name in sections or READS[self.command]}
+
+    def make(self, plan: Plan, work: Callable[[], Artifact | None]) -> Made:
+        """The finished artifact of a plan, or the one that ``work`` makes."""
+        artifact = None if self.force else self.ws.done(plan)
+        artifact = artifact or work()
+        assert artifact is not None  # Python runs as one process
+        return Made(artifact, self.ws.root)
+
+
+@contextmanager
+def calling(verbose: bool) -> Iterator[None]:
+    """Prints nothing unless ``verbose``; errors of the disk and of memory become a GenrecError, as in a command."""
+    with console.for_python(verbose=verbose):
+        try:
+            yield
+        except GenrecError:
+            raise
+        except Exception as error:
+            if known := of_the_disk(error) or of_memory(error):
+                raise known from error
+            raise
+
+
+def name_of(given: Given | None) -> str | None:
+    return None if given is None else os.fspath(given)
+
+
+def table_of(frame: Frame, what: str) -> pl.DataFrame:
+    """Any frame as one of polars."""
+    try:
+        native: Any = nw.from_native(frame.collect() if hasattr(frame, "collect") else frame, eager_only=True)
+        return native.to_polars()
+    except TypeError:
+        message = f"{what} is of the type {type(frame).__name__}, which is neither a data frame nor a path."
+        raise UsageError(message, hint="Give a frame of polars or pandas, or a file") from None
+
+
+def file_of(given: Any, folder: Path, name: str) -> Path:
+    """The path of a file, or a frame written to one. The key of the data has the hash of the file, not its path."""
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)
+    path = folder / f"{name}.parquet"
+    table_of(given, name).write_parquet(path)
+    return path
+
+
+def histories_of(given: Any) -> dict[str, list[str]]:
+    """Histories in any form as user -> raw item ids."""
+    if isinstance(given, Mapping):
+        pairs = [(str(user), items) for user, items in given.items()]
+    elif isinstance(given, (list, tuple)):
+        pairs = [(str(number), items) for number, items in enumerate(given)]
+    else:
+        frame = table_of(given, "histories")
+        if not {"user", "item"} <= set(frame.columns):
+            hint = "Rows in order of time, with the columns user and item"
+            raise UsageError(f"The frame of histories has the columns {', '.join(frame.columns)}.", hint=hint)
+        grouped = frame.group_by(pl.col("user").cast(pl.String), maintain_order=True).agg(pl.col("item"))
+        pairs = list(grouped.iter_rows())
+    if wrong := [user for user, items in pairs if isinstance(items, str)]:
+        raise UsageError(f"The history of '{wrong[0]}' is a text.", hint='Give a list of items: {"anna": ["tent"]}')
+    return {user: [str(item) for item in items] for user, items in pairs}
+
+
+def alike(asked: Any, answer: pl.DataFrame) -> Frame:
+    """The answer as a frame of the library of ``asked``; of polars if ``asked`` is no frame."""
+    try:
+        backend = nw.from_native(asked).implementation
+    except TypeError:
+        return answer
+    return nw.from_arrow(answer.to_arrow(), backend=backend).to_native()

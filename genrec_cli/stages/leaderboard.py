@@ -1,0 +1,172 @@
+"""table: a leaderboard of the evaluations of a data set, with the best values and paired tests against a reference.
+
+One row per setting; seeds of one setting (runs whose labels differ only in ``-sN``) are averaged. The tests are those
+of ``compare``: a paired randomisation test per user, adjusted over the whole table (Holm).
+"""
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec_cli import console
+from genrec_cli.artifacts import Artifact, Workspace
+from genrec_cli.config import did_you_mean
+from genrec_cli.engine import protocols
+from genrec_cli.errors import InputError, UsageError
+
+FORMATS = ("text", "markdown", "latex", "csv")
+LEVEL = 0.05
+"""Adjusted p-values below it are significant."""
+MARK = "*"
+
+
+@dataclass
+class Line:
+    """One setting: its evaluations (one per seed), the mean of each column, and the columns that differ from the
+    reference significantly."""
+
+    name: str
+    evaluations: list[Artifact]
+    values: dict[str, float | None] = field(default_factory=dict)
+    significant: set[str] = field(default_factory=set)
+
+
+def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> list[Line]:
+    """The settings with an evaluation on a split by the search that validated the run, best first by the last metric.
+
+    Only evaluations on the data with the latest evaluation are in one table, since others have other users.
+
+    Raises:
+        InputError: there is no evaluation, or none has a metric.
+    """
+    fresh = [e for e in ws.all(dataset, "eval") if e.config["evaluate"]["split"] == split and not ws.stale(e)]
+    fresh = [e for e in fresh if e.config["evaluate"]["users"] is None and _is_default(ws, e)]
+    if not fresh:
+        raise InputError(
+            f"'{dataset}' has no finished evaluation on the {split} split.",
+            hint=f"genrec evaluate --dataset {dataset} --split {split}",
+        )
+    latest = _data_of(ws, max(fresh, key=lambda e: e.manifest["started"]))
+    groups: dict[str, dict[str, Artifact]] = {}
+    for evaluation in sorted((e for e in fresh if _data_of(ws, e) == latest), key=lambda e: e.manifest["started"]):
+        run = ws.input(evaluation, "runs")
+        name = re.sub(r"-s\d+$", "", run.label)
+        recipe = {k: v for k, v in run.config.items() if k != "train"}
+        recipe["train"] = {k: v for k, v in run.config["train"].items() if k != "seed"}
+        codes = run.manifest["inputs"].get("codes", {}).get("key", "")
+        groups.setdefault(f"{name}|{recipe}|{codes}", {})[run.key] = evaluation  # the last of a run wins
+    table = [Line(key.partition("|")[0], list(of_run.values())) for key, of_run in groups.items()]
+    count = Counter(line.name for line in table)
+    for line in table:
+        if count[line.name] > 1:
+            line.name = "+".join(_run_name(e) for e in line.evaluations)
+        for column in columns(metrics):
+            values = [protocols.flat(e.result).get(column) for e in line.evaluations]
+            line.values[column] = statistics.fmean(known) if (known := [v for v in values if v is not None]) else None
+    if unknown := [name for name in metrics if all(line.values[name] is None for line in table)]:
+        known_names = sorted({name for line in table for e in line.evaluations for name in e.result["metrics"]["kept"]})
+        near = did_you_mean(unknown[0], known_names)
+        raise InputError(f"No evaluation has {unknown[0]}.{near}", hint=f"There are: {', '.join(known_names)}")
+    return sorted(table, key=lambda line: -(line.values[metrics[-1]] or 0.0))
+
+
+def columns(metrics: Sequence[str]) -> list[str]:
+    """The columns of both protocols: first all with seen items kept, then all with them left out."""
+    return [protocols.column(name, protocol) for protocol in protocols.PROTOCOLS for name in metrics]
+
+
+def mark_significant(
+    ws: Workspace, table: list[Line], reference: str, metrics: Sequence[str], split: str, bar: Callable[[int], Any]
+) -> str:
+    """Compare every line with the reference, as ``genrec compare`` does; returns the name of the reference."""
+    from genrec_cli.stages import compare
+
+    named = [line for line in table if reference in {line.name, *map(_run_name, line.evaluations)}]
+    named = named or [x for x in table if any(_run_name(e).startswith(f"{reference}-") for e in x.evaluations)]
+    if len(named) != 1:
+        near = did_you_mean(reference, [line.name for line in table])
+        raise UsageError(f"{len(named)} rows of the table are named '{reference}'.{near}", hint="--reference NAME")
+    first, rest = named[0], [line for line in table if line is not named[0]]
+    if not rest:
+        return first.name
+    sides = [",".join(str(e.path) for e in line.evaluations) for line in (first, *rest)]
+    layers: dict[str, dict[str, Any]] = {"compare": {"metrics": list(metrics), "split": split}}
+    comparison = compare.plan(ws, first.evaluations[0].dataset, layers, sides=sides)
+    made = ws.done(comparison.plan) or compare.run(ws, comparison, device="cpu", bar=bar)
+    line_of = dict(zip(comparison.names, (first, *rest), strict=True))
+    for row in made.result["rows"]:
+        if row["p_holm"] is not None and row["p_holm"] < LEVEL:
+            line_of[row["run"]].significant.add(protocols.column(row["metric"], row["seen"]))
+    return first.name
+
+
+def best(table: Sequence[Line], column: str) -> float | None:
+    """The largest value of a column, as it is printed."""
+    return max((round(v, 4) for line in table if (v := line.values[column]) is not None), default=None)
+
+
+def body(table: Sequence[Line], metrics: Sequence[str], bold: Callable[[str], str]) -> list[list[str]]:
+    """The cells as text: model, seeds, and per column the mean with ``*`` where it is significant; the best is bold."""
+    rows = []
+    for line in table:
+        cells = [line.name, str(len(line.evaluations))]
+        for column in columns(metrics):
+            value = line.values[column]
+            text = console.cell(value) + (MARK if column in line.significant else "")
+            cells.append(bold(text) if value is not None and round(value, 4) == best(table, column) else text)
+        rows.append(cells)
+    return rows
+
+
+def text_of(table: Sequence[Line], metrics: Sequence[str], form: str) -> str:
+    """The table as Markdown, LaTeX (packages booktabs) or CSV."""
+    head = ["model", "seeds", *columns(metrics)]
+    if form == "markdown":
+        return console.markdown(head, body(table, metrics, lambda text: f"**{text}**"))
+    if form == "csv":
+        import csv
+        import io
+
+        sink = io.StringIO()
+        writer = csv.writer(sink)
+        writer.writerow([*head, "significant"])
+        for line in table:
+            values = [line.values[column] for column in columns(metrics)]
+            writer.writerow([line.name, len(line.evaluations), *values, ";".join(sorted(line.significant))])
+        return sink.getvalue()
+    rows = [[_latex(cells[0]), *cells[1:]] for cells in body(table, metrics, lambda text: f"\\textbf{{{text}}}")]
+    listed = [" & ".join(cells) + r" \\" for cells in ([_latex(name) for name in head], *rows)]
+    shape = "l" + "r" * (len(head) - 1)
+    lines = [f"\\begin{{tabular}}{{{shape}}}", r"\toprule", listed[0], r"\midrule", *listed[1:], r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def facts(table: Sequence[Line], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows for ``--json``."""
+    return [
+        {"model": line.name, "seeds": len(line.evaluations), **{c: line.values[c] for c in columns(metrics)}}
+        | {"significant": sorted(line.significant), "evaluations": [e.path.name for e in line.evaluations]}
+        for line in table
+    ]
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)
+
+
+def _is_default(ws: Workspace, evaluation: Artifact) -> bool:
+    """Whether it was made by the search that validated the run."""
+    search: Mapping[str, Any] = ws.input(evaluation, "runs").config.get("search", {"name": "exhaustive"})
+    return bool(evaluation.config["evaluate"]["search"] == search["name"])
+
+
+def _data_of(ws: Workspace, evaluation: Artifact) -> str:
+    return str(ws.input(evaluation, "runs").manifest["inputs"]["data"]["digest"])
+
+
+def _run_name(evaluation: Artifact) -> str:
+    return Path(evaluation.manifest["inputs"]["runs"]["path"]).name
