@@ -1,0 +1,51 @@
+"""genrec serve"""
+
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command
+
+EVERY = 2.0
+"""Seconds between two looks for newer runs."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "serve")
+    def serve(
+        common: Common,
+        runs: Annotated[
+            list[str] | None, typer.Argument(help="Runs: labels, keys or paths. Default: the only.")
+        ] = None,
+        host: Annotated[str, typer.Option(help="Address; 0.0.0.0: from other machines, too.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: a free one.")] = 8000,
+        watch: Annotated[bool, typer.Option("--watch", help="Exchange a run for a newer one of its label.")] = False,
+        batch: Annotated[int, typer.Option(min=1, max=4096, help="Histories of a pass of the model.")] = 64,
+        wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds to wait for more histories.")] = 2.0,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+    ) -> None:
+        """Serve runs: recommendations over HTTP, and a page to look at them."""
+        from genrec_cli import console
+        from genrec_cli.serve.server import listening, require_extra
+        from genrec_cli.serve.server import serve as answer
+
+        require_extra()
+        from genrec_cli.distributed import resolve_device
+        from genrec_cli.serve.app import make_app
+        from genrec_cli.serve.runs import ServedRuns, chosen
+
+        ws = common.workspace()
+        artifacts = chosen(ws, ws.dataset(common.dataset), runs or [None], watch=watch)
+        names = [artifact.path.name for artifact in artifacts]
+        if common.dry_run:
+            console.say(f"would serve {', '.join(names)}")
+            console.emit({"schema": 1, "runs": names, "state": "would be served"})
+            return
+        served = ServedRuns(ws, artifacts, resolve_device(device))
+        with listening(host, port) as at:
+            url = f"http://{host}:{at.getsockname()[1]}"
+            console.say(f"serving {', '.join(names)}; stop with Ctrl+C")
+            common.emit({"schema": 1, "url": url, "runs": names}, text=url)
+            answer(make_app(served, size=batch, wait=wait / 1000, watch=EVERY if watch else 0.0), at)

@@ -1,0 +1,94 @@
+"""The runs of the service, and the exchange of a run for a newer one of the same label.
+
+A request keeps the run that it began with. An exchange replaces one reference after the new run is loaded, so no
+request waits or fails.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import torch
+
+from genrec_cli import console
+from genrec_cli.artifacts import Artifact, Workspace
+from genrec_cli.config import did_you_mean
+from genrec_cli.errors import InputError
+from genrec_cli.serve.metrics import Metrics
+from genrec_cli.serve.served import ServedRun
+from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
+
+CPU = torch.device("cpu")
+
+
+class ServedRuns:
+    """Loaded runs by place; the first one answers requests that name none."""
+
+    def __init__(self, ws: Workspace, artifacts: Sequence[Artifact], device: torch.device = CPU) -> None:
+        refuse_repeated(artifacts)
+        refuse_other_data(artifacts)
+        self.ws, self.device = ws, device
+        self.artifacts = list(artifacts)
+        self.runs = [self._loaded(artifact) for artifact in artifacts]
+        self._refused: set[str] = set()
+
+    def _loaded(self, artifact: Artifact) -> ServedRun:
+        return ServedRun(Run(self.ws, artifact, self.device))
+
+    def of(self, name: str | None) -> ServedRun:
+        """The run of a name or label. Raises InputError."""
+        if name is None:
+            return self.runs[0]
+        for served in self.runs:
+            if name in (served.run.name, served.run.label):
+                return served
+        known = [served.run.name for served in self.runs]
+        message = f"The run '{name}' is not served.{did_you_mean(name, known)}"
+        raise InputError(message, hint=f"Runs: {', '.join(known)}")
+
+    def newer(self) -> list[tuple[int, Artifact]]:
+        """Places whose run has a newer one: same data set and label, begun later, not stale."""
+        found = []
+        for place, artifact in enumerate(self.artifacts):
+            latest = newest(self.ws, artifact)
+            if latest.digest != artifact.digest and latest.digest not in self._refused:
+                found.append((place, latest))
+        return found
+
+    def swap(self, metrics: Metrics) -> None:
+        """Load newer runs and let them take the places of the older ones."""
+        for place, artifact in self.newer():
+            try:
+                loaded = self._loaded(artifact)
+            except Exception as error:  # the run in service is kept, whatever is wrong with the new one
+                self._refused.add(artifact.digest)
+                metrics.failed.add()
+                console.warn(f"{artifact.path.name} cannot be loaded: {error}; the older run stays in service")
+                continue
+            old, self.runs[place], self.artifacts[place] = self.runs[place], loaded, artifact
+            metrics.swaps.add()
+            console.say(f"{old.run.name} is replaced by {artifact.path.name}")
+
+    async def watch(self, metrics: Metrics, every: float) -> None:
+        """Look for newer runs every few seconds, in a thread."""
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await asyncio.to_thread(self.swap, metrics)
+            except Exception as error:  # such as a folder that is written at this moment
+                console.warn(f"newer runs cannot be looked for: {error}")
+
+
+def chosen(ws: Workspace, dataset: str, selectors: Sequence[str | None], *, watch: bool) -> list[Artifact]:
+    """The runs that are named. With ``watch``, a label stands for its newest run."""
+    found = []
+    for selector in selectors:
+        same = [run for run in ws.all(dataset, "runs") if run.label == selector] if watch else []
+        found.append(newest(ws, same[0]) if same else ws.find(dataset, "runs", selector))
+    return found
+
+
+def newest(ws: Workspace, artifact: Artifact) -> Artifact:
+    """The run of the same data set and label that was begun last; the run itself if there is none."""
+    same = [other for other in ws.all(artifact.dataset, "runs") if other.label == artifact.label]
+    same = [other for other in same if not other.tainted and not ws.stale(other)]
+    return max(same, key=lambda other: other.manifest["started"], default=artifact)

@@ -1,0 +1,30 @@
+"""The server of the application: an address, uvicorn, and its end."""
+
+import socket
+from importlib.util import find_spec
+
+from genrec_cli.errors import InputError, UsageError
+
+
+def require_extra() -> None:
+    """Raise UsageError if the extra ``serve`` is not installed."""
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise UsageError(f"genrec serve needs {missing[0]}.", hint='pip install "genrec-cli[serve]"')
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0: a free port. Raises InputError if the address cannot be used."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        message = f"The service cannot listen at {host}, port {port}: {error.strerror}."
+        raise InputError(message, hint=f"--port {port + 1 if port < 65_535 else 0}") from None
+
+
+def serve(app: object, at: socket.socket) -> None:
+    """Answer requests until the process is told to stop; requests that have begun are answered first."""
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)  # type: ignore[arg-type]
+    uvicorn.Server(config).run(sockets=[at])
