@@ -23,7 +23,7 @@ from genrec_cli.serve.runs import ServedRuns
 from genrec_cli.serve.served import ServedRun
 
 PAGE = Path(__file__).with_name("page")
-STATUSES = {404: "Unknown name", 413: "Too large", 422: "Refused", 429: "Too many requests"}
+STATUSES = {400: "No JSON", 404: "Unknown name", 413: "Too large", 422: "Refused", 429: "Too many requests"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: {"model": schema.Problem, "description": text} for code, text in STATUSES.items()
 }

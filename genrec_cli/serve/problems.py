@@ -1,11 +1,11 @@
 """Errors as answers: one form, a 4xx status, what to change, and never a traceback."""
 
-from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from genrec_cli import console
 from genrec_cli.errors import GenrecError, InputError
@@ -40,14 +40,10 @@ def install(app: FastAPI) -> None:
         more = f" And {len(faults) - MAX_FAULTS} more." if len(faults) > MAX_FAULTS else ""
         return answer(422, "; ".join(line[:300] for line in lines) + "." + more, hint="The fields are listed at /docs")
 
-    @app.exception_handler(404)
-    async def missing(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(404, "There is no such address.", hint="The addresses are listed at /docs")
-
     @app.exception_handler(HTTPException)
-    @app.exception_handler(405)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        response = answer(error.status_code, error.detail or HTTPStatus(error.status_code).phrase)
+        hint = "The addresses are listed at /docs" if error.status_code in (404, 405) else None
+        response = answer(error.status_code, f"{error.detail.rstrip('.')}.", hint=hint)
         response.headers.update(error.headers or {})
         return response
 

@@ -35,12 +35,13 @@ class ServedRuns:
         return ServedRun(Run(self.ws, artifact, self.device))
 
     def of(self, name: str | None) -> ServedRun:
-        """The run of a name or label. Raises InputError."""
+        """The first run of a name or label, or of the beginning of a name. Raises InputError."""
         if name is None:
             return self.runs[0]
-        for served in self.runs:
-            if name in (served.run.name, served.run.label):
-                return served
+        found = [served for served in self.runs if name in (served.run.name, served.run.label)]
+        found = found or [served for served in self.runs if served.run.name.startswith(name)]
+        if found:
+            return found[0]
         known = [served.run.name for served in self.runs]
         message = f"The run '{name}' is not served.{did_you_mean(name, known)}"
         raise InputError(message, hint=f"Runs: {', '.join(known)}")
