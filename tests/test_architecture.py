@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "sources": {"sources", "data", "files"},
     "encoders": {"encoders", "files"},
     "report": {"report", "engine", "data", "files"},
+    "serve": {"serve", "stages", "artifacts", "engine", "models", "searches", "data"},
     "engine": {"engine", "models", "searches", "curriculum", "nn", "data", "distributed", "process_group", "files"},
 }
 """Folder -> folders it may import from; errors, config, registry and console may be imported everywhere."""
@@ -203,9 +204,9 @@ def test_the_glossary_is_in_order() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """matplotlib, pyspark, onnx and pytest (for ``testing`` alone) are extras; all else is a direct dependency."""
+    """matplotlib, pyspark, onnx, fastapi and pytest (for ``testing`` alone) are extras; all else is a direct dependency."""
     project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name in ("report", "spark", "onnx") for line in project["optional-dependencies"][name]]
+    extras = [line for name in ("report", "spark", "onnx", "serve") for line in project["optional-dependencies"][name]]
     extras += [line for line in project["optional-dependencies"]["dev"] if line.startswith("pytest>")]
     assert all(path.parent.name == "testing" for path in FILES if "pytest" in map(outside, imports(path)))
     declared = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}

@@ -57,7 +57,7 @@ def make_app(runs: ServedRuns, *, size: int = 64, wait: float = 0.002, watch: fl
         await asyncio.gather(*tasks, return_exceptions=True)
         await batcher.stop()
 
-    app = FastAPI(title="genrec", version=__version__, lifespan=lifespan, redoc_url=None, docs_url="/docs")
+    app = FastAPI(title="genrec", version=__version__, lifespan=lifespan, redoc_url=None, docs_url=None)
     app.add_middleware(Guard, metrics=metrics)
     problems.install(app)
 

@@ -38,11 +38,11 @@ def install(app: FastAPI) -> None:
         faults = error.errors()
         lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MAX_FAULTS]]
         more = f" And {len(faults) - MAX_FAULTS} more." if len(faults) > MAX_FAULTS else ""
-        return answer(422, "; ".join(line[:300] for line in lines) + "." + more, hint="The fields are listed at /docs")
+        return answer(422, "; ".join(line[:300] for line in lines) + "." + more, hint="The fields are listed at /openapi.json")
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        hint = "The addresses are listed at /docs" if error.status_code in (404, 405) else None
+        hint = "The addresses are listed at /openapi.json" if error.status_code in (404, 405) else None
         response = answer(error.status_code, f"{error.detail.rstrip('.')}.", hint=hint)
         response.headers.update(error.headers or {})
         return response
