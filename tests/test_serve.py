@@ -292,7 +292,7 @@ def test_answers_are_those_of_its_openapi(root, monkeypatch):
     from malformed import check_service
 
     with listening_service(root, wait=0.0) as url:
-        assert check_service(url, examples=8) >= 40
+        assert check_service(url, examples=6).total() >= 40
 
 
 # ---- batches ----

@@ -38,7 +38,9 @@ def install(app: FastAPI) -> None:
         faults = error.errors()
         lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MAX_FAULTS]]
         more = f" And {len(faults) - MAX_FAULTS} more." if len(faults) > MAX_FAULTS else ""
-        return answer(422, "; ".join(line[:300] for line in lines) + "." + more, hint="The fields are listed at /openapi.json")
+        return answer(
+            422, "; ".join(line[:300] for line in lines) + "." + more, hint="The fields are listed at /openapi.json"
+        )
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

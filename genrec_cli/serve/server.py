@@ -1,6 +1,7 @@
 """The server of the application: an address, uvicorn, and its end."""
 
 import socket
+from contextlib import suppress
 from importlib.util import find_spec
 
 from genrec_cli.errors import InputError, UsageError
@@ -27,4 +28,5 @@ def serve(app: object, at: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)  # type: ignore[arg-type]
-    uvicorn.Server(config).run(sockets=[at])
+    with suppress(KeyboardInterrupt):  # uvicorn repeats the signal that ended it
+        uvicorn.Server(config).run(sockets=[at])
