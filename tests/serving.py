@@ -10,7 +10,7 @@ from shop import TINY, genrec, small_codes
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.serve.app import make_app
-from genrec_cli.serve.runs import ServedRuns
+from genrec_cli.serve.runs import ServedRuns, chosen
 from genrec_cli.serve.server import listening
 
 MHL = ["train", "--model", "mhl", "--epochs", "1", "--device", "cpu", *TINY]
@@ -27,7 +27,7 @@ def small_runs(root: Path) -> Path:
 
 def served_runs(root: Path, *labels: str) -> ServedRuns:
     ws = Workspace(root)
-    return ServedRuns(ws, [ws.find("synthetic", "runs", label) for label in labels or ("mhl", "popular")])
+    return ServedRuns(ws, chosen(ws, "synthetic", labels or ("mhl", "popular")))
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ def test_the_glossary_is_in_order() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """matplotlib, pyspark, onnx, fastapi and pytest (for ``testing`` alone) are extras; all else is a direct dependency."""
+    """The extras report, spark, onnx, serve, and pytest (for ``testing`` alone); all else is a direct dependency."""
     project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for name in ("report", "spark", "onnx", "serve") for line in project["optional-dependencies"][name]]
     extras += [line for line in project["optional-dependencies"]["dev"] if line.startswith("pytest>")]

@@ -17,16 +17,17 @@ from fastapi.testclient import TestClient
 from serving import MHL, listening_service, served_runs, small_runs
 from shop import genrec
 
+from genrec_cli.artifacts import Workspace
 from genrec_cli.errors import InputError
 from genrec_cli.serve import batching, schema
 from genrec_cli.serve.app import make_app
 from genrec_cli.serve.batching import Batcher, Busy
-from genrec_cli.serve.columns import item_columns
 from genrec_cli.serve.explanation import Dropped
 from genrec_cli.serve.lists import Job
 from genrec_cli.serve.metrics import Histogram, Metric, Metrics
-from genrec_cli.serve.runs import chosen
+from genrec_cli.serve.runs import ServedRuns, chosen
 from genrec_cli.serve.server import listening
+from genrec_cli.stages.candidates import item_columns
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,9 @@ def test_lists_are_those_of_the_command(client, root, names, tmp_path):
 def test_known_users_and_the_run(client, root, names, tmp_path):
     users = [names.user[4], names.user[1], names.user[4]]
     (tmp_path / "users.txt").write_text("\n".join(users[:2]))
-    answer = genrec(root, "recommend", "--run", "popular", "--users", tmp_path / "users.txt", "-k", "3", "--json")
+    answer = genrec(
+        root, "recommend", "--run", "popular", "--users", tmp_path / "users.txt", "-k", "3", "--json", "--keep-seen"
+    )
     rows = json.loads(answer.out)["recommendations"]
     wanted = [[row["item"] for row in rows if row["user"] == user] for user in users]
     assert recommend(client, users=users, k=3, run="popular", exclude_seen=False) == wanted
@@ -100,7 +103,7 @@ def test_candidates_are_ranked_as_in_the_whole_list(client, names):
 
 
 def test_conditions_over_columns(client, root, runs, names):
-    table = item_columns(runs.runs[0].run.data.path)
+    table = item_columns(runs.runs[0].run.data)
     assert table["raw_id"].to_list() == names.item and "brand" in table.columns
     allowed = set(table.filter(table["train_count"] > 5)["raw_id"])
     got = recommend(client, histories=[names.item[:1]], k=150, where="train_count > 5")[0]
@@ -359,7 +362,7 @@ def test_a_newer_run_takes_over_without_a_dropped_request(root, names):
     assert "genrec_swaps_total 1" in text
 
     ws = runs.ws
-    assert chosen(ws, "synthetic", ["mhl-s0"], watch=True)[0].path.name == second
+    assert chosen(ws, "synthetic", ["mhl-s0"], watch=True)[0].name == second
     with pytest.raises(InputError, match="2 runs of 'synthetic' match"):
         chosen(ws, "synthetic", ["mhl-s0"], watch=False)
 
@@ -367,7 +370,7 @@ def test_a_newer_run_takes_over_without_a_dropped_request(root, names):
     third = genrec(root, *MHL, "--set", "train.lr=0.003").path
     metrics = Metrics()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "_loaded", lambda artifact: 1 / 0)
+        patch.setattr(runs, "_loaded", lambda artifact, device: 1 / 0)
         runs.swap(metrics)
         runs.swap(metrics)
     assert runs.runs[0].run.name == second and metrics.failed.samples() == ["genrec_failed_swaps_total 1"]
@@ -376,6 +379,21 @@ def test_a_newer_run_takes_over_without_a_dropped_request(root, names):
 
 
 # ---- the command ----
+
+
+def test_an_export_is_served_as_its_run(root, client, names, tmp_path):
+    answer = genrec(root, "export", "mhl-s0", "--to", tmp_path / "export")
+    if answer.code:
+        answer = genrec(root, "export", client.get("/health").json()["runs"][0]["name"], "--to", tmp_path / "export")
+    assert answer.code == 0, answer.err
+    exported = ServedRuns(Workspace(tmp_path), chosen(Workspace(tmp_path), None, [str(tmp_path / "export")]))
+    with TestClient(make_app(exported)) as other:
+        for body in ({"k": 5}, {"k": 5, "where": "train_count > 5"}):
+            asked = body | {"histories": [names.item[2:6]]}
+            assert recommend(other, **asked) == recommend(client, **asked)
+        assert refused(other, users=[names.user[0]])["unknown"] == [names.user[0]]
+        assert other.get(f"/similar/{names.item[0]}").json()["codes"]
+    assert exported.newer() == []
 
 
 def test_the_command_names_its_faults(root):

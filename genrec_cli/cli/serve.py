@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     def serve(
         common: Common,
         runs: Annotated[
-            list[str] | None, typer.Argument(help="Runs: labels, keys or paths. Default: the only.")
+            list[str] | None, typer.Argument(help="Runs: labels, keys, paths; or exports. Default: the only run.")
         ] = None,
         host: Annotated[str, typer.Option(help="Address; 0.0.0.0: from other machines, too.")] = "127.0.0.1",
         port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: a free one.")] = 8000,
@@ -37,13 +37,13 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.serve.runs import ServedRuns, chosen
 
         ws = common.workspace()
-        artifacts = chosen(ws, ws.dataset(common.dataset), runs or [None], watch=watch)
-        names = [artifact.path.name for artifact in artifacts]
+        found = chosen(ws, common.dataset, runs or [None], watch=watch, device=resolve_device(device))
+        names = [run.name for run in found]
         if common.dry_run:
             console.say(f"would serve {', '.join(names)}")
             console.emit({"schema": 1, "runs": names, "state": "would be served"})
             return
-        served = ServedRuns(ws, artifacts, resolve_device(device))
+        served = ServedRuns(ws, found)
         with listening(host, port) as at:
             url = f"http://{host}:{at.getsockname()[1]}"
             console.say(f"serving {', '.join(names)}; stop with Ctrl+C")

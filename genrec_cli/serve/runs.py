@@ -15,6 +15,7 @@ from genrec_cli.config import did_you_mean
 from genrec_cli.errors import InputError
 from genrec_cli.serve.metrics import Metrics
 from genrec_cli.serve.served import ServedRun
+from genrec_cli.stages.exported import ExportedRun, export_folder
 from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
 
 CPU = torch.device("cpu")
@@ -23,16 +24,9 @@ CPU = torch.device("cpu")
 class ServedRuns:
     """Loaded runs by place; the first one answers requests that name none."""
 
-    def __init__(self, ws: Workspace, artifacts: Sequence[Artifact], device: torch.device = CPU) -> None:
-        refuse_repeated(artifacts)
-        refuse_other_data(artifacts)
-        self.ws, self.device = ws, device
-        self.artifacts = list(artifacts)
-        self.runs = [self._loaded(artifact) for artifact in artifacts]
+    def __init__(self, ws: Workspace, runs: Sequence[Run]) -> None:
+        self.ws, self.runs = ws, [ServedRun(run) for run in runs]
         self._refused: set[str] = set()
-
-    def _loaded(self, artifact: Artifact) -> ServedRun:
-        return ServedRun(Run(self.ws, artifact, self.device))
 
     def of(self, name: str | None) -> ServedRun:
         """The first run of a name or label, or of the beginning of a name. Raises InputError."""
@@ -49,23 +43,28 @@ class ServedRuns:
     def newer(self) -> list[tuple[int, Artifact]]:
         """Places whose run has a newer one: same data set and label, begun later, not stale."""
         found = []
-        for place, artifact in enumerate(self.artifacts):
-            latest = newest(self.ws, artifact)
-            if latest.digest != artifact.digest and latest.digest not in self._refused:
+        for place, served in enumerate(self.runs):
+            if isinstance(served.run, ExportedRun):
+                continue
+            latest = newest(self.ws, served.run.artifact)
+            if latest.digest != served.run.artifact.digest and latest.digest not in self._refused:
                 found.append((place, latest))
         return found
+
+    def _loaded(self, artifact: Artifact, device: torch.device) -> ServedRun:
+        return ServedRun(Run(self.ws, artifact, device))
 
     def swap(self, metrics: Metrics) -> None:
         """Load newer runs and let them take the places of the older ones."""
         for place, artifact in self.newer():
             try:
-                loaded = self._loaded(artifact)
+                loaded = self._loaded(artifact, self.runs[place].run.device)
             except Exception as error:  # the run in service is kept, whatever is wrong with the new one
                 self._refused.add(artifact.digest)
                 metrics.failed.add()
                 console.warn(f"{artifact.path.name} cannot be loaded: {error}; the older run stays in service")
                 continue
-            old, self.runs[place], self.artifacts[place] = self.runs[place], loaded, artifact
+            old, self.runs[place] = self.runs[place], loaded
             metrics.swaps.add()
             console.say(f"{old.run.name} is replaced by {artifact.path.name}")
 
@@ -79,13 +78,28 @@ class ServedRuns:
                 console.warn(f"newer runs cannot be looked for: {error}")
 
 
-def chosen(ws: Workspace, dataset: str, selectors: Sequence[str | None], *, watch: bool) -> list[Artifact]:
-    """The runs that are named. With ``watch``, a label stands for its newest run."""
-    found = []
+def chosen(
+    ws: Workspace,
+    dataset: str | None,
+    selectors: Sequence[str | None],
+    *,
+    watch: bool = False,
+    device: torch.device = CPU,
+) -> list[Run]:
+    """The runs and exports that are named. With ``watch``, a label stands for its newest run."""
+    runs: list[Run] = []
     for selector in selectors:
-        same = [run for run in ws.all(dataset, "runs") if run.label == selector] if watch else []
-        found.append(newest(ws, same[0]) if same else ws.find(dataset, "runs", selector))
-    return found
+        if folder := export_folder(selector):
+            runs.append(ExportedRun(folder, device))
+            continue
+        name = ws.dataset(dataset)
+        same = [run for run in ws.all(name, "runs") if run.label == selector] if watch else []
+        found = newest(ws, same[0]) if same else ws.find(name, "runs", selector)
+        runs.append(Run(ws, found, device))
+    artifacts = [run.artifact for run in runs if not isinstance(run, ExportedRun)]
+    refuse_repeated(artifacts)
+    refuse_other_data(artifacts)
+    return runs
 
 
 def newest(ws: Workspace, artifact: Artifact) -> Artifact:

@@ -11,16 +11,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from genrec_cli.artifacts import Artifact
 from genrec_cli.data.codes_table import NO_CODE
 from genrec_cli.data.expression import matches
 from genrec_cli.data.vectors import read_vectors
 from genrec_cli.engine.explain import one_history
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.mhl import Mhl
-from genrec_cli.serve.columns import item_columns
 from genrec_cli.serve.lists import ListMaker
 from genrec_cli.serve.schema import RunFacts
+from genrec_cli.stages.candidates import item_columns
 from genrec_cli.stages.trained import Run
 
 MAX_NAMED = 10
@@ -60,7 +59,7 @@ class ServedRun:
         digits, codewords = self.run.catalog.digits, self.run.catalog.codewords
         return RunFacts(
             name=self.run.name,
-            label=self.run.label,
+            label=self.run.label or self.run.name,
             model=self.run.model_name,
             max_length=self.run.max_length,
             digits=digits,
@@ -107,7 +106,7 @@ class ServedRun:
 
     @cached_property
     def _columns(self) -> pl.DataFrame:
-        return item_columns(self.run.data.path)
+        return item_columns(self.run.data).drop("row")
 
     def search(self, text: str, limit: int) -> list[int]:
         """Item ids whose title, or raw id if there is no title, holds all words of a text, popular items first."""
@@ -157,9 +156,7 @@ class ServedRun:
 
 def _unit_vectors(run: Run) -> np.ndarray | None:
     """Text vectors of length 1, of the run or of its codes; None if neither was made from vectors."""
-    source: Artifact | None = run.inputs.get("vectors")
-    if source is None and run.codes and "vectors" in run.codes.manifest["inputs"]:
-        source = run.ws.input(run.codes, "vectors")
+    source = run.own_vectors
     if source is None:
         return None
     vec_ID = read_vectors(source.path).astype(np.float32)
