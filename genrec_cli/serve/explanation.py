@@ -50,7 +50,8 @@ class Dropped:
         (whole, _), *shorter = lists
         places = [{int(item): place for place, item in enumerate(items, 1)} for items, _ in shorter]
         kept = len(self.history) - len(places)
-        return [
-            [rank] * kept + [place.get(item) for place in places]
-            for rank, item in enumerate(whole.astype(int).tolist(), 1)
-        ]
+        ranks: list[list[int | None]] = []
+        for rank, item in enumerate(whole.astype(int).tolist(), 1):
+            unchanged: list[int | None] = [rank] * kept
+            ranks.append(unchanged + [place.get(item) for place in places])
+        return ranks
