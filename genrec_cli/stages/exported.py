@@ -45,12 +45,7 @@ class ExportedRun(Run):
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.stored = folder, read_export(folder)
         settings = {"model": self.stored.model, "train": {"max_length": self.stored.max_length}}
-        manifest = {
-            "config": settings | {"search": self.stored.search},
-            "inputs": {},
-            "dataset": self.stored.dataset,
-            "result": {},
-        }
+        manifest = {"config": settings | {"search": self.stored.search}, "inputs": {}, "dataset": self.stored.dataset}
         try:
             super().__init__(Workspace(folder), Artifact(folder, manifest), device)
         except KeyError:
