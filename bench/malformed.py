@@ -1,7 +1,7 @@
 """Random requests to a running service, from its own OpenAPI: no answer is a 5xx, all have their documented form.
 
     genrec serve mhl --port 8000 &
-    python bench/malformed.py http://127.0.0.1:8000 --examples 1000
+    python bench/malformed.py http://127.0.0.1:8000 --examples 100
 
 Half of the requests fit the OpenAPI, half do not. Needs schemathesis.
 """
@@ -61,7 +61,7 @@ def check_service(url: str, examples: int) -> Counter[int]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
-    parser.add_argument("--examples", type=int, default=80, help="Requests of each kind to each operation.")
+    parser.add_argument("--examples", type=int, default=100, help="Requests of each kind to each operation.")
     given_options = parser.parse_args()
     counts = check_service(given_options.url, given_options.examples)
     print(f"{sum(counts.values()):,} requests: {dict(sorted(counts.items()))}")
