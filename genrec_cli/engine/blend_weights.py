@@ -14,13 +14,13 @@ Legend: U users, B users of a batch, P parts, X candidates of a user, I items, G
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from genrec_cli.data.sequences import EvalBatch
-from genrec_cli.models.blend import Mixing, Part, mixed, recent
+from genrec_cli.models.blend import Form, Mixing, Part, mixed, recent
 
 TEMPERATURES = [2.0 ** (step / 2) for step in range(-12, 5)]
 LISTED = 50
@@ -119,10 +119,10 @@ def best_weights(found: Candidates, form: str, seed: int) -> Tensor:
 
 def fit(found: Candidates, seed: int) -> tuple[Mixing, dict[str, Any]]:
     """The form, the buckets and the weights, and the validation NDCG@10 of the parts and of what was tried."""
-    forms: tuple[Literal["sum", "product"], ...] = ("sum", "product")
+    forms: tuple[Form, ...] = ("sum", "product")
     weights = {form: best_weights(found, form, seed) for form in forms}
-    value = {form: float(ndcg(found, form, weights[form]).mean()) for form in forms}
-    form = "product" if value["product"] > (1 + WORTHWHILE) * value["sum"] else "sum"
+    value: dict[str, float] = {form: float(ndcg(found, form, weights[form]).mean()) for form in forms}
+    form: Form = "product" if value["product"] > (1 + WORTHWHILE) * value["sum"] else "sum"
     parts = torch.eye(len(weights[form]), dtype=torch.float64)
     facts: dict[str, Any] = {"parts": [float(ndcg(found, "sum", part_P).mean()) for part_P in parts], **value}
     chosen, gain = Mixing(form, (tuple(weights[form].tolist()),)), WORTHWHILE

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 14
 """Items per chunk of the pass that normalises the scores."""
+Form = Literal["sum", "product"]
+"""How distributions are mixed: a weighted sum of probabilities, or of their logarithms."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Mixing:
     """How the parts are mixed. ``edges`` divide histories into buckets: by their length, or by the training count of
     their last item; without edges all histories are in bucket 0."""
 
-    form: Literal["sum", "product"]
+    form: Form
     weight_GP: tuple[tuple[float, ...], ...]
     by: Literal["none", "length", "count"] = "none"
     edges: tuple[int, ...] = ()

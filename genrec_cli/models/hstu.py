@@ -116,15 +116,15 @@ class HstuBlock(nn.Module):
         """``parts``: the grids of attention and their biases."""
         inward_ND = F.silu(self.gate_and_qkv(_norm(x_ND)))
         gate, qkv_ND = inward_ND.tensor_split([self.inner], dim=-1)
-        mixed = concatenate(
-            [
-                grid.join(pointwise_attention(*grid.sides(qkv_ND, self.heads, 3), bias, self.length))
-                for grid, bias in parts
-            ]
-        )
+        mixed = concatenate([self.mix(grid, qkv_ND, bias) for grid, bias in parts])
         if at_M is not None:
             x_ND, gate, mixed = take(x_ND, at_M), take(gate, at_M), take(mixed, at_M)
         return x_ND + self.output(self.dropout(gate * _norm(mixed)))
+
+    def mix(self, grid: Grid, qkv_ND: Tensor, bias_B1TT: Tensor) -> Tensor:
+        """``A V`` of the items of a grid."""
+        q_BHTd, k_BHTd, v_BHTd = grid.sides(qkv_ND, self.heads, 3)
+        return grid.join(pointwise_attention(q_BHTd, k_BHTd, v_BHTd, bias_B1TT, self.length))
 
 
 class RelativeBias(nn.Module):

@@ -204,11 +204,11 @@ def _codes_and_quality(
         if "vec_ID" in needed:
             space = {"reduced_IP": tokenizer.reduced(needed["vec_ID"]), "decoded_IP": tokenizer.decode(semantic_IK)}
         quality = measure(semantic_IK, codewords, seed=seed, vec_ID=vec_ID, **space)
-        for digit, gain in zip(
-            quality["digits"], gain_K := gains(semantic_IK, codewords, pairs, seed=seed), strict=True
-        ):
+        gain_K = gains(semantic_IK, codewords, pairs, seed=seed)
+        for digit, gain in zip(quality["digits"], gain_K, strict=True):
             digit["gain"] = gain
-        quality["mean_gain"] = None if None in gain_K else float(np.mean(gain_K))
+        known = [gain for gain in gain_K if gain is not None]
+        quality["mean_gain"] = float(np.mean(known)) if len(known) == len(gain_K) else None
         quality |= {"codebooks": codes_IK.shape[1], **collisions(codes_IK), **facts}
     if hasattr(tokenizer, "facts"):
         quality |= tokenizer.facts(**needed)

@@ -120,7 +120,9 @@ def run(
         if not process.main:
             return None
         source = plan.inputs.get("vectors", trained.own_vectors)
-        draft.result |= beyond_accuracy(trained, outcome, config.split, source and read_vectors(source.path))
+        draft.result |= beyond_accuracy(
+            trained, outcome, config.split, None if source is None else read_vectors(source.path)
+        )
         _write(draft.path, outcome, trained.histories.length[outcome.user], cutoffs)
     return ws.made(plan)
 

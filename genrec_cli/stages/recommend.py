@@ -137,8 +137,8 @@ def _lists(
     histories, user = audience.histories, audience.rows
     if not len(user):
         return _columns([], trained.names, np.zeros((0, k), dtype=np.int64), np.zeros((0, k), dtype=np.float32))
-    at, options = histories.length[user], {"histories": histories, "exclude_seen": request.exclude_seen}
-    batches, maker = trained.batches(user, at, **options), list_maker(trained, request, candidates, k)
+    at, maker = histories.length[user], list_maker(trained, request, candidates, k)
+    batches = trained.batches(user, at, histories=histories, exclude_seen=request.exclude_seen)
     with bar(len(user)) as progress:
         row, item, score = lists_of(maker, batches, trained.device, k=k, tick=progress.update)
     return _columns(pl.Series(audience.labels, dtype=pl.String).gather(row), trained.names, item, score)

@@ -3,7 +3,8 @@
 The gain of a digit is the mean of ``log p(next | last) - log p(next)`` over pairs of held-out users, so it is not
 biased upward: a digit that predicts nothing has a gain of at most 0. ``p(next | last) = (n[last, next] + a p(next)) /
 (n[last] + a)`` is counted on the other users. The prior strength ``a`` is the one of :data:`STRENGTHS` with the largest
-leave-one-out likelihood on these users.
+leave-one-out likelihood on these users. Codes that know behaviour are made from the pairs of all users, the held-out
+ones too, so their gain is biased upward.
 
 Legend: K digits, V codewords, P pairs of consecutive items of a user.
 """
