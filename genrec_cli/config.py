@@ -33,6 +33,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "case-study": ("case_study",),
     "compare": ("compare",),
     "figures": ("figures",),
+    "report": ("report",),
     "sweep": (
         "sweep",
         "encoder",

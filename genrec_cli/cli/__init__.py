@@ -24,7 +24,7 @@ app = typer.Typer(
 
 COMMANDS = """
     download preprocess import_tables export_data tokenize train blend figures evaluate compare table sweep tune
-    recommend export case_study run inspect remove
+    report recommend export case_study run inspect remove
 """
 for _module in COMMANDS.split():
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)
