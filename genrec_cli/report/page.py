@@ -22,6 +22,7 @@ p { max-width: 75ch } nav a { margin-right: 1rem } a { color: inherit }
 svg text { fill: var(--ink) } svg .grid { stroke: var(--line) } svg .interval { stroke: var(--ink); stroke-width: 1.3 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; margin: .5rem 0 1rem }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+th { white-space: normal; vertical-align: bottom; min-width: 4ch } th.number { text-align: right }
 td.long { white-space: normal; min-width: 20ch; max-width: 60ch } td.number { text-align: right }
 tbody tr:nth-child(even) { background: var(--band) }
 th button { all: unset; cursor: pointer; font-weight: 600 } th button:focus-visible { outline: 2px solid }
@@ -43,6 +44,7 @@ for (const button of document.querySelectorAll('th button')) button.onclick = ()
     sign * key(a).localeCompare(key(b), 'en', {numeric: false}) * (isNaN(key(a)) || isNaN(key(b)) ? 1 : 0) ||
     sign * (key(a) - key(b) || 0)));
 };
+addEventListener('beforeprint', () => { for (const part of document.querySelectorAll('details')) part.open = true; });
 """
 """Sorts a table by a column: numbers by value, other cells by text, empty cells last."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -92,20 +94,30 @@ def _part(number: int, part: Part) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in table.columns)
+    head = "".join(_head(name, [row[n] for row in table.rows]) for n, name in enumerate(table.columns))
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in table.rows)
     body = (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     )
     if table.folded:
-        body = f"<details><summary>The table of this figure ({len(table.rows)} rows)</summary>{body}</details>"
+        body = f"<details><summary>{'The table of this figure' if table.chart else 'All rows'} ({len(table.rows)})</summary>{body}</details>"
     title = f"<h3>{escape(table.title)}</h3>" if table.title else ""
     return f"{title}{table.chart}{body}\n"
+
+
+def _head(name: str, values: Sequence[Any]) -> str:
+    kind = ' class="number"' if any(_is_number(value) for value in values) else ""
+    return f'<th scope="col"{kind}><button type="button">{escape(name)}</button></th>'
+
+
+def _is_number(value: Any) -> bool:
+    key = value[1] if isinstance(value, tuple) else value
+    return isinstance(key, (int, float)) and not isinstance(key, bool)
 
 
 def _cell(value: Any) -> str:
     text, key = value if isinstance(value, tuple) else (console.cell(value), value)
     text = escape(console.printable(text))
-    if isinstance(key, (int, float)) and not isinstance(key, bool):
+    if _is_number(value):
         return f'<td class="number" data-v="{key!r}">{text}</td>'
     return f'<td class="long">{text}</td>' if len(text) > 60 else f"<td>{text}</td>"

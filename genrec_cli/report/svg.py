@@ -78,7 +78,7 @@ def lines(series: Sequence[Line], title: str, *, x_label: str, y_label: str) -> 
     low, high, right = marks_y[0], marks_y[-1], max(marks_x[-1], 1)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return round(56 + (NARROW - 66) * x / right, 1), round(TALL - 36 - (TALL - 52) * (y - low) / (high - low), 1)
+        return round(56 + (NARROW - 66) * x / right, 1), round(TALL - 36 - (TALL - 62) * (y - low) / (high - low), 1)
 
     height = max(TALL, 18 * len(series) + 24)
     parts = [_rule(*at(0, m), *at(right, m), "grid") + _text(50, at(0, m)[1] + 4, f"{m:g}", "end") for m in marks_y]

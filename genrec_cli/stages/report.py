@@ -27,6 +27,7 @@ from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_t
 
 VERSION = 1
 KINDS = ("eval", "codes", "studies", "cases")
+ORDER = ("Recall", "NDCG", "MRR")
 Setting = tuple[str, list[Artifact]]
 """A name, and the evaluations of its seeds."""
 
@@ -102,7 +103,8 @@ def settings_of(ws: Workspace, found: Sequence[Artifact]) -> list[Setting]:
 
 def evaluations(settings: Sequence[Setting]) -> Part:
     """One row per setting: every metric under both protocols, with the deviation over seeds."""
-    columns = list(dict.fromkeys(name for _, group in settings for name in group[0].result["metrics"]["kept"]))
+    names = {name for _, group in settings for name in group[0].result["metrics"]["kept"]}
+    columns = sorted(names, key=lambda name: (ORDER.index(metrics.parse(name)[0]), metrics.parse(name)[1]))
     wide = [(name, protocol) for name in columns for protocol in PROTOCOLS]
     rows = []
     for name, group in settings:
@@ -179,7 +181,17 @@ def tests(ws: Workspace, dataset: str, settings: Sequence[Setting], config: Repo
         note = f"Differences are to {ordered[0][0]}, users paired; p adjusted over this table (Holm)."
         head, body = compare_table.shown([row for row in rows if by == "all" or row["slice"] != "all"])
         numbers = [[_numeric(cell) for cell in row] for row in body]
-        yield Part(title, note, [Table(head, numbers)])
+        wide = [] if by == "all" else [_by_slice(rows, names, protocol) for protocol in PROTOCOLS]
+        yield Part(title, note, [*wide, Table(head, numbers, folded=by != "all")])
+
+
+def _by_slice(rows: Sequence[Mapping[str, Any]], names: Sequence[str], protocol: protocols.Protocol) -> Table:
+    """The value of each setting (row) in each slice (column), empty slices left out."""
+    of_slice = {row["slice"]: row["users"] for row in rows if row["slice"] != "all" and row["users"]}
+    value = {(row["run"], row["slice"]): row["value"] for row in rows if row["seen"] == protocol}
+    head = ["setting", *(f"{name} ({console.cell(users)} users)" for name, users in of_slice.items())]
+    body = [[name, *(value.get((name, part)) for part in of_slice)] for name in names]
+    return Table(head, body, protocols.column(rows[0]["metric"], protocol))
 
 
 def _numeric(cell: Any) -> Any:
