@@ -70,6 +70,16 @@ def test_seeds_of_one_setting_are_one_row(shop, made):
     assert f"{mean:.4f} ±" in row
 
 
+def test_popular_lists_are_the_most_popular_items(made):
+    part = made.read_text().partition("Popularity of what is recommended</h2>")[2]
+    rows = re.findall(r"<tr><td>(\S+)</td>(.*)</tr>", part)[:3]
+    share = {name: [float(v) for v in re.findall('data-v="([^"]*)"', cells)] for name, cells in rows}
+    assert set(share) == {"targets", "popular-s0", "gru4rec"}
+    for values in share.values():
+        assert values[2:] == sorted(values[2:]) and 0 < values[0] <= 1
+    assert share["popular-s0"][6] > share["targets"][6]  # the top 20 % of the items
+
+
 def test_without_evaluations_there_is_no_report(tmp_path):
     genrec(tmp_path, *SMALL_SHOP)
     answer = genrec(tmp_path, "report")

@@ -100,7 +100,8 @@ def _table(table: Table) -> str:
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     )
     if table.folded:
-        body = f"<details><summary>{'The table of this figure' if table.chart else 'All rows'} ({len(table.rows)})</summary>{body}</details>"
+        summary = "The table of this figure" if table.chart else "All rows"
+        body = f"<details><summary>{summary} ({len(table.rows)})</summary>{body}</details>"
     title = f"<h3>{escape(table.title)}</h3>" if table.title else ""
     return f"{title}{table.chart}{body}\n"
 

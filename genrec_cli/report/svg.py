@@ -40,6 +40,7 @@ class Line(NamedTuple):
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About ``count`` round numbers from below ``low`` to above ``high``."""
     span = (high - low) or abs(high) or 1.0
+    high = max(high, low + span)
     size = 10.0 ** len(str(int(span / count))) if span / count >= 1 else 1.0
     while size > span / count:
         size /= 10

@@ -22,12 +22,13 @@ from genrec_cli.report import svg
 from genrec_cli.report.page import Part, Table, page
 from genrec_cli.stages import compare, compare_slices, compare_table
 from genrec_cli.stages.case_study import labels_of
+from genrec_cli.stages.report_popularity import popularity
 from genrec_cli.stages.sweep_table import QUALITY
 from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_trials
 
 VERSION = 1
 KINDS = ("eval", "codes", "studies", "cases")
-ORDER = ("Recall", "NDCG", "MRR")
+ORDER = list(metrics.SPELLINGS)
 Setting = tuple[str, list[Artifact]]
 """A name, and the evaluations of its seeds."""
 
@@ -64,6 +65,7 @@ def run(ws: Workspace, made: Plan) -> Artifact:
     shown = [s for s in settings if s[1][0].config["evaluate"]["split"] == config.split]
     parts = [evaluations(settings)]
     parts += [intervals(shown, config)] if shown else []
+    parts += [popularity(ws, shown)] if shown else []
     parts += tests(ws, made.dataset, shown, config) if len(shown) > 1 else []
     runs = list({run.key: run for e in by_kind["eval"] if (run := ws.input(e, "runs"))}.values())
     parts += [part for part in (curves(runs), quality(by_kind["codes"])) if part]
