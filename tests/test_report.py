@@ -52,7 +52,8 @@ class Balance(HTMLParser):
 def test_the_report_has_every_section_and_closes_its_tags(made):
     text = made.read_text()
     titles = re.findall(r"<h2[^>]*>([^<]*)", text)
-    assert titles[:3] == ["Evaluations", "Intervals", "Paired tests"] and "Curves of training" in titles
+    assert {"Evaluations", "Intervals", "Popularity of what is recommended", "Paired tests"} < set(titles)
+    assert "Curves of training" in titles
     assert sum(title.startswith("Slices") for title in titles) == 3
     parser = Balance()
     parser.feed(text)

@@ -1,7 +1,7 @@
 """How popular the recommended items are: the share of recommendations by the popularity of the item.
 
-The items are sorted by their training count, the most popular first. A point (x, y) of a curve says that the most popular
-x percent of the items are y percent of the recommendations. The targets are drawn as a reference.
+The items are sorted by their training count, the most popular first. A point (x, y) of a curve says that the most
+popular x percent of the items are y percent of the recommendations. The targets are drawn as a reference.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def popularity(ws: Workspace, settings: Sequence[tuple[str, list[Artifact]]]) ->
             share = [100 * float((place_I[found_N] < len(count_I) * p / 100).mean()) for p in PERCENT]
             series.append(svg.Line(label, PERCENT, share))
             covered = len(np.unique(found_N)) / len(count_I)
-            rows.append([label, covered, float(np.median(count_I[found_N])), *(round(v, 1) for v in share[1:-1])])
+            rows.append([label, covered, float(np.median(count_I[found_N])), *((f"{v:.1f}", v) for v in share[1:-1])])
     chart = svg.lines(
         series, "Popularity of recommended items", x_label="most popular items, %", y_label="recommendations, %"
     )
