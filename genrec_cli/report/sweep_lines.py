@@ -42,7 +42,7 @@ def lines(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -> "Figure
         for (name, points), colour, mark in zip(groups.items(), cycle(LINES), cycle(MARKS), strict=False):
             points = sorted(points, key=lambda point: place[point[0]])
             x, (_, y, sd) = [place[last] for last, _, _ in points], zip(*points, strict=True)
-            style: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "capsize": 3}
+            style: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "capsize": 3, "elinewidth": 0.9}
             axes.errorbar(x, y, yerr=sd, linestyle="-" if numeric else "", label=name or None, **style)
         if numeric and min(numbers) > 0 and max(numbers) >= WIDE * min(numbers):
             axes.set_xscale("log")

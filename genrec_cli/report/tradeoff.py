@@ -1,7 +1,7 @@
 """The trade-off of a sweep of searches: a metric against users per second, one point per row of the table."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle, product
+from itertools import cycle, pairwise, product
 from typing import TYPE_CHECKING, Any
 
 from genrec_cli.report.figures import LINES, drawing
@@ -48,15 +48,19 @@ def tradeoff(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -> "Fig
 
 
 def _label(axes: "Axes", labels: Sequence[tuple[str, float, float, str]]) -> None:
-    """Write each label at the first of its four corners, then farther away, where no earlier label or point is."""
+    """Write each label at the first of its four corners, then farther away, where no other label, point or line is."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # places the axes
     pixels = [axes.transData.transform((x, y)) * 72 / figure.dpi for _, x, y, _ in labels]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in pixels]
+    for (one, other), (a, b) in zip(pairwise(labels), pairwise(pixels), strict=True):
+        if one[3] == other[3]:  # two points of one line: small boxes along it
+            spots = [a + (b - a) * part / 30 for part in range(31)]
+            taken += [(x - 1, y - 1, x + 1, y + 1) for x, y in spots]
     for (word, x, y, colour), (px, py) in zip(labels, pixels, strict=True):
         width, height = 4.2 * len(word), 8.0  # of 7 point text
-        for side, far in product(((1, 1), (1, -1), (-1, 1), (-1, -1)), (4, 12, 20)):
+        for far, side in product((4, 12, 20), ((1, 1), (-1, 1), (1, -1), (-1, -1))):
             left = px + 4 if side[0] > 0 else px - 4 - width
             low = py + far if side[1] > 0 else py - far - height
             box = (left, low, left + width, low + height)

@@ -125,7 +125,7 @@ def _of_masks(
         model = cast(EntropyModel, run.model)
         survey = entropy.survey(model, batches, run.device, samplers, tick=progress.update)
     stats = {phase: entropy.mask_stats(survey, phase, count_I) for phase in survey.masked_N}
-    random = {phase for phase, sampler in samplers.items() if sampler.mask == "random"}
+    random = {phase for phase, sampler in samplers.items() if not sampler.by_entropy}
     title = f"{curve.label} on {run.artifact.dataset}"
     drawn = {
         "entropy": entropy.entropies(survey, curve.rows, run.catalog.codewords, f"Entropy of {title}"),
