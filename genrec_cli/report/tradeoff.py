@@ -39,6 +39,7 @@ def tradeoff(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -> "Fig
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.09)
         axes.set_xlabel("users per second")
         axes.set_ylabel(metric)
         if axes.get_legend_handles_labels()[0]:

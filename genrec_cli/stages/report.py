@@ -97,8 +97,8 @@ def settings_of(ws: Workspace, found: Sequence[Artifact]) -> list[Setting]:
         names.append(short + (f", {search}" if search != "exhaustive" else ""))
     for n, (name, group) in enumerate(zip(names, by_split, strict=True)):
         split = group[0].config["evaluate"]["split"]
-        twins = [m for m, g in enumerate(by_split) if names[m] == name and g[0].config["evaluate"]["split"] == split]
-        if len(twins) > 1:
+        same = [m for m, g in enumerate(by_split) if names[m] == name and g[0].config["evaluate"]["split"] == split]
+        if len(same) > 1:
             names[n] = group[0].path.name
     return list(zip(names, by_split, strict=True))
 
