@@ -147,3 +147,12 @@ def test_scalars_are_written_as_toml(tmp_path):
     sections = {"model": {"name": 'a"b', "on": True}, "train": {"lr": 1e-05, "epochs": 3}}
     (tmp_path / "f.toml").write_text(toml(sections))
     assert read_toml(tmp_path / "f.toml") == sections
+
+
+def test_the_study_that_comes_with_genrec_fits_its_models(shop):
+    from genrec_cli.stages import sweep
+
+    study = read_tune("baselines", {})
+    for model in study.models:
+        sweep.check_cell(model.first(), [study.metric])
+    assert "would be made" in genrec(shop, "tune", "baselines", "--dry-run").err

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "tune")
     def tune(
         common: Common,
-        recipe: Annotated[str, typer.Argument(help="A FILE.toml with a [tune] table.")],
+        recipe: Annotated[str, typer.Argument(help="baselines, or a FILE.toml with a [tune] table.")],
         trials: Annotated[int | None, typer.Option(min=1, help="Budget of each model: trials.")] = None,
         minutes: Annotated[float | None, typer.Option(help="Budget of each model: minutes of training.")] = None,
         jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that train at the same time.")] = 1,
