@@ -27,6 +27,8 @@ from genrec_cli.stages.compare import CompareConfig
 from genrec_cli.stages.evaluate import EvaluateConfig
 from genrec_cli.stages.figures import FiguresConfig
 from genrec_cli.stages.preprocess import PreprocessConfig
+from genrec_cli.stages.report import ReportConfig
+from genrec_cli.stages.tune_recipe import TuneConfig
 from genrec_cli.tokenizers.behaviour import BehaviourConfig
 
 HERE = Path(__file__).parent
@@ -125,6 +127,8 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "[case_study]", CaseStudyConfig
     yield "[compare]", CompareConfig
     yield "[figures]", FiguresConfig
+    yield "[report]", ReportConfig
+    yield "[tune]", TuneConfig
 
 
 def fields(section: type[BaseModel]) -> Iterator[tuple[str, Any]]:

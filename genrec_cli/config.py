@@ -33,6 +33,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "case-study": ("case_study",),
     "compare": ("compare",),
     "figures": ("figures",),
+    "report": ("report",),
     "sweep": (
         "sweep",
         "encoder",
@@ -45,6 +46,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "search",
         "evaluate",
     ),
+    "tune": ("tune", "encoder", "tokenizer", "behaviour", "model", "train", "curriculum", "noise", "search"),
 }
 """Command -> the sections that it reads. ``preprocess`` reads ``source`` only with your own files, and ``train`` only
 the sections that its model uses."""

@@ -204,13 +204,14 @@ def test_the_glossary_is_in_order() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """The extras report, spark, onnx, serve, and pytest (for ``testing`` alone); all else is a direct dependency."""
+    """matplotlib, pyspark, onnx, FastAPI, Optuna, trackers and pytest (``testing``) are extras; all else is a dependency."""
     project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name in ("report", "spark", "onnx", "serve") for line in project["optional-dependencies"][name]]
+    names = ("report", "spark", "onnx", "serve", "tune", "wandb", "mlflow")
+    extras = [line for name in names for line in project["optional-dependencies"][name]]
     extras += [line for line in project["optional-dependencies"]["dev"] if line.startswith("pytest>")]
     assert all(path.parent.name == "testing" for path in FILES if "pytest" in map(outside, imports(path)))
     declared = {re.split(r"[<>=]", line)[0] for line in [*project["dependencies"], *extras]}
-    named = {"faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+    named = {"faiss": "faiss-cpu", "sklearn": "scikit-learn", "mlflow": "mlflow-skinny"}
     imported = {outside(module) for path in FILES for module in imports(path)}
     imported -= {"genrec_cli", *sys.stdlib_module_names}
     assert {named.get(module, module.replace("_", "-")) for module in imported} == declared

@@ -239,3 +239,37 @@ def test_what_cannot_be_drawn_is_said(shop, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     absent = genrec(shop, "figures", "mhl-s0")
     assert absent.code == 2 and "pip install 'genrec-cli[report]'" in absent.err
+
+
+def test_the_lines_of_a_sweep_have_numbers_or_names_on_the_axis():
+    from genrec_cli.report import sweep_lines
+
+    rows = [
+        {"row": f"{model}, lr {lr}", "n": 2, "NDCG@10": 0.1 * n + lr, "NDCG@10 sd": 0.01}
+        for n, model in enumerate(("rpg", "mhl"))
+        for lr in (0.1, 0.001, 0.01)
+    ]
+    (axes,) = sweep_lines.lines(rows, "NDCG@10", "lr").axes
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "lr" and len(axes.containers) == 2
+    assert list(axes.containers[0].lines[0].get_xdata()) == [0.001, 0.01, 0.1]
+    named = [{"row": name, "n": 1, "NDCG@10": 0.1, "NDCG@10 sd": None} for name in ("tiger", "rpg")]
+    (axes,) = sweep_lines.lines(named, "NDCG@10", "models").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["tiger", "rpg"]
+
+
+def test_labels_of_a_tradeoff_do_not_overlap():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from genrec_cli.report import tradeoff
+
+    rows = [
+        {"row": f"{name}, steps {n}", tradeoff.SPEED: 100.0 * 2**n, "NDCG@10": 0.04 + 0.0004 * n}
+        for name in ("left", "entropy")
+        for n in range(4)
+    ]
+    figure = tradeoff.tradeoff(rows, "NDCG@10", "decoding")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    assert len(boxes) == 8
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])

@@ -11,7 +11,7 @@ from genrec_cli.files import sha256_text
 
 STAGE_OF = {"raw": "download", "data": "preprocess", "vectors": "tokenize", "codes": "tokenize", "runs": "train"}
 STAGE_OF |= {"eval": "evaluate", "cases": "case-study", "comparisons": "compare"}
-STAGE_OF |= {"sweeps": "sweep", "figures": "figures"}
+STAGE_OF |= {"sweeps": "sweep", "studies": "tune", "figures": "figures", "reports": "report"}
 """Kind of an artifact -> command that makes it, in the order of the pipeline."""
 KINDS = tuple(STAGE_OF)
 MANIFEST = "manifest.json"

@@ -23,8 +23,8 @@ app = typer.Typer(
 )
 
 COMMANDS = """
-    download preprocess import_tables export_data tokenize train blend figures evaluate compare table sweep recommend
-    export case_study serve run inspect remove
+    download preprocess import_tables export_data tokenize train blend figures evaluate compare table sweep tune
+    report recommend export case_study serve run inspect remove
 """
 for _module in COMMANDS.split():
     importlib.import_module(f"genrec_cli.cli.{_module}").register(app)

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
         init_from: Annotated[str | None, typer.Option(help=INIT, metavar="RUN", autocompletion=complete.runs)] = None,
         freeze: Annotated[list[str] | None, typer.Option(help="Parameters to freeze.", metavar="PATTERN")] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,
+        track: Annotated[str | None, typer.Option(help="Dashboard: tensorboard, wandb or mlflow.")] = None,
         best_so_far: Annotated[
             bool, typer.Option("--best-so-far", help="Make a run of the best epoch so far.")
         ] = False,
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import train as stage
         from genrec_cli.stages.best_so_far import plan as plan_best
+        from genrec_cli.stages.tracked import tracked
 
         settings = {"seed": seed, "epochs": epochs, "batch_size": batch_size, "lr": lr, "precision": precision}
         named: dict[str, dict[str, Any]] = {"model": {"name": model}, "curriculum": {"preset": curriculum}}
@@ -53,8 +55,8 @@ def register(app: typer.Typer) -> None:
         common.layers(f"train --model {name}", sections=stage.sections_of(name))
 
         def work() -> "Artifact | None":
-            with TrainProgress() as progress:
-                return stage.train(ws, run, device=device, force=common.force, callbacks_for=progress.attach)
+            with TrainProgress() as progress, tracked(ws, run, track, progress.attach) as callbacks_for:
+                return stage.train(ws, run, device=device, force=common.force, callbacks_for=callbacks_for)
 
         def forecast() -> dict[str, Any]:
             estimate = stage.forecast(run, device=device)

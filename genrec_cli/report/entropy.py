@@ -7,7 +7,7 @@ the training are read from the log.
 Legend: N packed items of all sampled histories, K digits, I items of the catalogue.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 from math import log
@@ -18,10 +18,11 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.engine.entropies import READ, measure
-from genrec_cli.report.figures import ABOVE, BLUE, FAINT, INK, LINES, SKY, VERMILLION, Row, column, drawing, phases
+from genrec_cli.report.figures import ABOVE, BLUE, FAINT, INK, LINES, Row, column, drawing, phases
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from genrec_cli.models.base import EntropyModel
@@ -139,6 +140,8 @@ def entropies(survey: Survey, rows: Sequence[Row], codewords: int, title: str) -
             _by_phase(grid[1], measured)
             grid[1][0].set_ylabel("mean entropy at the end\nof each phase, nats")
             grid[1][0].legend(loc="best")
+        for axes in grid[-1]:
+            whole(axes.xaxis)
         grid[-1][0].set_xlabel("position in the history (1: oldest that the model reads)")
         grid[-1][1].set_xlabel("digit of the semantic ID")
     return figure
@@ -161,6 +164,7 @@ def entropy_over_epochs(rows: Sequence[Row], title: str) -> "Figure":
         mesh = heat.pcolormesh(edges, rows_at, map_TE, cmap="viridis", rasterized=True, **limits)
         heat.grid(visible=False)
         heat.set_ylabel("position in the history")
+        whole(heat.yaxis)
         heat.set_xlabel("epoch")
         figure.colorbar(mesh, ax=heat, label="mean entropy, nats", pad=0.01, extend="max")
         for name, first, last, _ in phases(rows):
@@ -170,12 +174,24 @@ def entropy_over_epochs(rows: Sequence[Row], title: str) -> "Figure":
     return figure
 
 
-def masked(stats_of: Mapping[str, MaskStats], name_of: Callable[[int], str], title: str) -> "Figure":
-    """Masked fractions by popularity for each phase, and the ten most masked items of the last phase."""
+def whole(axis: "Axis") -> None:
+    """Ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def masked(
+    stats_of: Mapping[str, MaskStats], name_of: Callable[[int], str], title: str, *, random: Container[str] = ()
+) -> "Figure":
+    """Masked fractions by popularity for each phase, and the ten most masked items of the last phase.
+
+    ``random`` are the phases whose masks are random: the title says that their most masked items are chance.
+    """
     with drawing(10.4, 4.2, title) as figure:
         by_bin, top = figure.subplots(1, 2, width_ratios=[1, 1.05])
         width = 0.8 / len(stats_of)
-        colours = cycle((SKY, VERMILLION, *LINES))
+        colours = cycle(LINES)  # as in the figure of entropies by phase
         for place, ((phase, stats), colour) in enumerate(zip(stats_of.items(), colours, strict=False)):
             at = np.arange(len(stats.bins)) + (place - (len(stats_of) - 1) / 2) * width
             by_bin.bar(at, 100 * stats.bin_fraction, width * 0.92, color=colour, label=phase)
@@ -193,7 +209,8 @@ def masked(stats_of: Mapping[str, MaskStats], name_of: Callable[[int], str], tit
         top.invert_yaxis()
         top.grid(visible=False, axis="y")
         top.set_xlabel(f"codes masked in the phase '{phase}', %")
-        top.set_title("Masked most (in brackets: times read)", loc="left", fontsize=9)
+        which = "Masked most by chance (random masks)" if phase in random else "Masked most"
+        top.set_title(f"{which}; in brackets: times read", loc="left", fontsize=9)
         beside: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
         for place, (row, percent) in enumerate(zip(rows, percents, strict=True)):
             top.annotate(f"{percent:.0f} ({stats.read[row]})", (percent, place), fontsize=7.5, color=INK, **beside)

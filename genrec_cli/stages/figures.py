@@ -22,11 +22,11 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import EntropyModel
-from genrec_cli.report import entropy, figures, noise, tradeoff
+from genrec_cli.report import entropy, figures, noise, sweep_lines, tradeoff
 from genrec_cli.stages.case_study import labels_of
 from genrec_cli.stages.trained import Run, refuse_repeated
 
-VERSION = 2
+VERSION = 3
 MAX_RUNS = 12
 """Runs in one figure; a reader cannot distinguish more of them."""
 
@@ -79,22 +79,25 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
 
 
 def plan_sweep(ws: Workspace, dataset: str, name: str) -> Plan:
-    """Resolve a finished sweep whose table has the speed of each row."""
+    """Resolve a finished sweep whose table has a metric."""
     figures.require_matplotlib()
     sweep = ws.find(dataset, "sweeps", name)
-    if tradeoff.SPEED not in sweep.result["columns"] or len(sweep.result["columns"]) < 2:
+    if all(column == tradeoff.SPEED for column in sweep.result["columns"]):
         hint = f'columns = ["Recall@10", "{tradeoff.SPEED}"] in its [sweep]'
-        raise UsageError(f"The table of {sweep.path.name} lacks {tradeoff.SPEED} or a metric.", hint=hint)
+        raise UsageError(f"The table of {sweep.path.name} lacks a metric.", hint=hint)
     return Plan(dataset, "figures", sweep.label, VERSION, {"figures": {}}, {"sweeps": sweep})
 
 
 def run_sweep(ws: Workspace, plan: Plan) -> Artifact:
-    """Draw ``tradeoff``: the first metric of the sweep's table against users per second."""
+    """Draw the first column of the sweep's table: ``lines`` over the setting that varies last, and ``tradeoff`` against
+    users per second if the table has them."""
     sweep = plan.inputs["sweeps"]
     metric = next(column for column in sweep.result["columns"] if column != tradeoff.SPEED)
     title = f"{sweep.config['sweep']['title']}: {plan.dataset}, {sweep.result['split']} split"
     with ws.build(plan) as draft:
-        files = figures.save(tradeoff.tradeoff(sweep.result["rows"], metric, title), draft.path, "tradeoff")
+        files = figures.save(sweep_lines.lines(sweep.result["rows"], metric, title), draft.path, "lines")
+        if tradeoff.SPEED in sweep.result["columns"]:
+            files += figures.save(tradeoff.tradeoff(sweep.result["rows"], metric, title), draft.path, "tradeoff")
         draft.result |= {"sweep": sweep.path.name, "figures": files}
     return ws.made(plan)
 
@@ -122,10 +125,11 @@ def _of_masks(
         model = cast(EntropyModel, run.model)
         survey = entropy.survey(model, batches, run.device, samplers, tick=progress.update)
     stats = {phase: entropy.mask_stats(survey, phase, count_I) for phase in survey.masked_N}
+    random = {phase for phase, sampler in samplers.items() if not sampler.by_entropy}
     title = f"{curve.label} on {run.artifact.dataset}"
     drawn = {
         "entropy": entropy.entropies(survey, curve.rows, run.catalog.codewords, f"Entropy of {title}"),
-        "masked": entropy.masked(stats, run.names.shown, f"Items masked in the training of {title}"),
+        "masked": entropy.masked(stats, run.names.shown, f"Items masked in the training of {title}", random=random),
     }
     if any(row.get("entropy/mean") is not None for row in curve.rows):
         drawn["entropy-epochs"] = entropy.entropy_over_epochs(curve.rows, f"Entropy of {title} over epochs")

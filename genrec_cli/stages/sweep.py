@@ -49,11 +49,18 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
     """Find the inputs of all cells. Raises the errors of their settings before any work: encoding can take hours."""
     columns = check_columns(sweep.config.columns)
     for cell in sweep.cells:
-        _validate(cell, columns)
+        check_cell(cell, columns)
+    return shared_inputs(ws, sweep.cells, dataset, data, codes, encoder)
+
+
+def shared_inputs(
+    ws: Workspace, cells: Sequence[Cell], dataset: str, data: str | None, codes: str | None, encoder: str
+) -> Inputs:
+    """The inputs of cells. Raises UsageError if ``codes`` were made with other settings than those of a cell."""
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
     found = ws.find(dataset, "codes", codes)
-    for cell, section in itertools.product(sweep.cells, ("encoder", "tokenizer")):
+    for cell, section in itertools.product(cells, ("encoder", "tokenizer")):
         for key, value in cell.layers.get(section, {}).items():
             recorded = found.config.get(section, {}).get(key)
             if recorded != value:
@@ -66,8 +73,8 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
     """The state of every cell and the folder of its run, without any work."""
 
     def state(cell: Cell) -> tuple[Cell, str, Path | None]:
-        codes = _codes(ws, cell, given, make=False)
-        if codes is None and _needs_codes(cell):
+        codes = codes_for(ws, cell, given, make=False)
+        if codes is None and needs_codes(cell):
             return cell, "codes would be made first", None
         plan = _train_plan(ws, sweep, cell, given, codes).plan
         path, unfinished = ws.path(plan), "would go on" if ws.path(plan).is_dir() else "would be made"
@@ -80,7 +87,7 @@ def run(
     ws: Workspace, sweep: Sweep, given: Inputs, split: str, *, device: str, force: bool, progress: Progress
 ) -> tuple[list[Done], list[str]]:
     """Train and evaluate all cells. Returns the finished cells, and the names of those that diverged."""
-    plans = [(cell, _train_plan(ws, sweep, cell, given, _codes(ws, cell, given, make=True))) for cell in sweep.cells]
+    plans = [(cell, _train_plan(ws, sweep, cell, given, codes_for(ws, cell, given, make=True))) for cell in sweep.cells]
     columns = check_columns(sweep.config.columns)
     done: list[Done] = []
     diverged: list[str] = []
@@ -171,7 +178,7 @@ def unreached(done: Sequence[Done]) -> list[str]:
 # ---- one cell --------------------------------------------------------------------------------------
 
 
-def _needs_codes(cell: Cell) -> bool:
+def needs_codes(cell: Cell) -> bool:
     return "codes" in registry.load("model", cell.model).needs
 
 
@@ -179,7 +186,7 @@ def _evaluation(cell: Cell) -> evaluate.EvaluateConfig:
     return validate(evaluate.EvaluateConfig, "evaluate", cell.layers.get("evaluate", {}))
 
 
-def _validate(cell: Cell, columns: Sequence[str]) -> None:
+def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     """Raise UsageError or ConfigError if the settings of a cell are wrong."""
     kind = registry.load("model", cell.model)
     layers = merge(kind.defaults, cell.layers)
@@ -209,11 +216,18 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
 
 
 def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
-    """The plan of a cell, with the label of an existing run of the same key."""
-    # Rows that differ only in [search] share one run, which is validated with the settings that they share.
+    """The plan of a cell. Rows that differ only in [search] share one run, which is validated with the settings that
+    they share."""
     search = {key: v for key, v in cell.layers.get("search", {}).items() if ("search", key) not in sweep.varied}
+    return train_plan(ws, replace(cell, layers=cell.layers | {"search": search}), given, codes)
+
+
+def train_plan(
+    ws: Workspace, cell: Cell, given: Inputs, codes: Artifact | None, *, label: str | None = None
+) -> train.TrainPlan:
+    """The plan of a cell, with the label of an existing run of the same key."""
     paths = train.Inputs(str(given.data.path), str(codes.path) if codes else None)
-    made = train.plan(ws, given.data.dataset, cell.model, cell.layers | {"search": search}, inputs=paths)
+    made = train.plan(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
     folder = ws.path(made.plan)
     existing = sorted(folder.parent.glob(f"[!.]*-{made.plan.key[:8]}"))
     if existing and not folder.is_dir():
@@ -221,9 +235,9 @@ def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: A
     return made
 
 
-def _codes(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
+def codes_for(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
     """The codes of a cell, made if ``make`` is set; without [encoder] and [tokenizer] the only codes of the data."""
-    if given.codes or not _needs_codes(cell):
+    if given.codes or not needs_codes(cell):
         return given.codes
 
     def artifact(plan: Plan, work: Callable[[], Artifact | None]) -> Artifact | None:

@@ -1,0 +1,53 @@
+"""``genrec tune``: search the settings of one or several models with equal budgets, and show the trials."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec_cli.cli.common import Common, command, environment_default, make
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "tune")
+    def tune(
+        common: Common,
+        recipe: Annotated[str, typer.Argument(help="baselines, or a FILE.toml with a [tune] table.")],
+        trials: Annotated[int | None, typer.Option(min=1, help="Budget of each model: trials.")] = None,
+        minutes: Annotated[float | None, typer.Option(help="Budget of each model: minutes of training.")] = None,
+        jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that train at the same time.")] = 1,
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
+        data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
+        codes: Annotated[
+            str | None, typer.Option(help="Codes of all trials. Default: what the study asks for.")
+        ] = None,
+    ) -> None:
+        """Search settings by validation (Optuna). The same command goes on; a larger budget continues the study."""
+        from genrec_cli import console
+        from genrec_cli.cli.progress import TrainProgress
+        from genrec_cli.stages import sweep
+        from genrec_cli.stages import tune as stage
+        from genrec_cli.stages.tune_recipe import read_tune
+        from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_trials
+
+        stage.require_optuna()
+        ws = common.workspace()
+        dataset = ws.dataset(common.dataset)
+        budget = {"trials": trials, "minutes": minutes} if (trials or minutes is not None) else {}
+        chosen = read_tune(recipe, common.layers("tune", {"tune": budget}))
+        encoder = environment_default("GENREC_ENCODER", "sentence-transformers")
+        given = sweep.shared_inputs(ws, [m.first() for m in chosen.models], dataset, data, codes, encoder)
+        plan = stage.plan(ws, chosen, given)
+        job = stage.Job(ws, chosen, given, ws.path(plan), device, TrainProgress)
+        spent = stage.finished(ws.done(plan), chosen.config)
+        work = partial(stage.run, job, plan, jobs=jobs, force=common.force)
+        artifact = make(replace(common, force=not spent or common.force), plan, work)
+        if artifact is not None and not common.dry_run:
+            for show in (shown_trials, shown_importance, shown_models):
+                console.table("", *show(artifact.result))
+            for name in artifact.result["models"]:
+                console.say(f"best of {name}:  genrec train --config {Path(artifact.path) / f'best-{name}.toml'}")

@@ -1,0 +1,277 @@
+"""tune: searches the settings of one or several models by validation, with equal budgets (docs/tune.md).
+
+A trial is the same run that ``genrec train`` makes from its settings. The study is an SQLite file of Optuna in the
+artifact, so that the same command goes on. What the sampler draws is a function of (seed, number of the trial), so
+resuming restores no sampler.
+"""
+
+import multiprocessing
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genrec_cli import console
+from genrec_cli.artifacts import Artifact, Plan, Workspace
+from genrec_cli.engine import metrics
+from genrec_cli.engine.progress import Callbacks
+from genrec_cli.errors import GenrecError, Interrupted, UsageError
+from genrec_cli.stages import evaluate, sweep, train
+from genrec_cli.stages.tune_recipe import ModelStudy, Tune, TuneConfig
+from genrec_cli.stages.tune_table import write_tables
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import Trial
+
+VERSION = 1
+STORAGE = "study.sqlite3"
+
+
+class OutOfBudget(Exception):
+    """Ends a training when the minutes of its model are spent."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to work on a study."""
+
+    ws: Workspace
+    tune: Tune
+    given: sweep.Inputs
+    folder: Path
+    device: str
+    progress: Callable[[], AbstractContextManager[Any]]
+
+
+def require_optuna() -> None:
+    """Raise UsageError, with the line that installs it, if Optuna is absent."""
+    try:
+        import optuna
+    except ImportError:
+        message = "Tuning needs Optuna, and it is not installed."
+        raise UsageError(message, hint="pip install 'genrec-cli[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def plan(ws: Workspace, tune: Tune, given: sweep.Inputs) -> Plan:
+    """The artifact of a study. The budget is not in its key: with a larger one the study goes on."""
+    for model in tune.models:
+        sweep.check_cell(model.first(), [tune.metric])
+    settings = tune.config.model_dump(mode="json", exclude={"trials", "minutes", "model", "space"})
+    models = {
+        model.name: {"set": model.layers, "space": {name: v.model_dump(mode="json") for name, v in model.space.items()}}
+        for model in tune.models
+    }
+    inputs = {"data": given.data} | ({"codes": given.codes} if given.codes else {})
+    config = {"tune": settings | {"encoder": given.encoder}, "models": models}
+    return Plan(given.data.dataset, "studies", tune.name, VERSION, config, inputs)
+
+
+def finished(artifact: Artifact | None, config: TuneConfig) -> bool:
+    """Whether every model of a finished study has spent the budget."""
+    spent = artifact.result["models"].values() if artifact else ()
+    return bool(spent) and all(_is_spent(config, model["trials"], model["minutes"]) for model in spent)
+
+
+def _is_spent(config: TuneConfig, trials: int, minutes: float) -> bool:
+    enough = config.trials is not None and trials >= config.trials
+    return enough or (config.minutes is not None and minutes >= config.minutes)
+
+
+def run(job: Job, made: Plan, *, jobs: int, force: bool) -> Artifact:
+    """Search until the budget of every model is spent, and write the tables."""
+    with job.ws.build(made, resumable=True, force=force) as draft:
+        job = replace(job, folder=draft.path)
+        studies: dict[str, Study] = {}
+        for number, model in enumerate(job.tune.models):
+            studies[model.name] = study = open_study(job, model)
+            _restart(study)
+            if jobs == 1:
+                work(job, number, nullcontext())
+            else:
+                _in_processes(job, number, jobs)
+        write_tables(draft, job.tune, studies)
+        for study in studies.values():
+            study._storage.remove_session()
+    return job.ws.made(made)
+
+
+def open_study(job: Job, model: ModelStudy) -> "Study":
+    """The study of a model in the file of the artifact, made if it is new."""
+    import optuna
+    from optuna.storages import RDBStorage
+
+    config = job.tune.config
+    halving = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=config.first_rung, reduction_factor=config.reduction, bootstrap_count=0
+    )
+    storage = RDBStorage(f"sqlite:///{job.folder / STORAGE}", engine_kwargs={"connect_args": {"timeout": 60}})
+    pruner = halving if config.halving else optuna.pruners.NopPruner()
+    options: dict[str, Any] = {"direction": "maximize", "load_if_exists": True}
+    return optuna.create_study(storage=storage, study_name=model.name, pruner=pruner, **options)
+
+
+def _restart(study: "Study") -> None:
+    """Trials that an earlier process left unfinished are started again with the same settings: their runs resume."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(trial.params)
+
+
+def _in_processes(job: Job, number: int, jobs: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    lock = context.Lock()
+    workers = [context.Process(target=_worker, args=(job, number, lock)) for _ in range(jobs)]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.terminate()  # SIGTERM: each stops after its step, with a checkpoint
+        for worker in workers:
+            worker.join()
+        raise Interrupted(
+            "The study was stopped; its trials have checkpoints.", hint="the same command again"
+        ) from None
+    if failed := [worker.exitcode for worker in workers if worker.exitcode]:
+        hint = "The lines above have the reason; the same command goes on"
+        raise UsageError(f"{len(failed)} of {jobs} processes ended with an error.", hint=hint)
+
+
+def _worker(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
+    """The body of a process of ``--jobs``."""
+    import sys
+
+    console.configure(verbosity=0)
+    try:
+        require_optuna()
+        work(job, number, lock)
+    except Interrupted:
+        sys.exit(130)
+    except GenrecError as error:
+        console.warn(error.message)
+        sys.exit(error.exit_code)
+
+
+def work(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
+    """Run trials of one model until its budget is spent. ``lock`` keeps processes from the same draws and codes."""
+    from optuna.trial import TrialState
+
+    model, study = job.tune.models[number], open_study(job, job.tune.models[number])
+    while True:
+        with lock:
+            trial = _ask(job, model, study)
+        if trial is None:
+            return
+        values = trial.params
+        outcome, value = "complete", None
+        same = [t for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t.params == values]
+        if any(other.number < trial.number for other in same):
+            outcome = "same settings as a running trial"
+        else:
+            try:
+                value = _train(job, model, study, trial, lock)
+            except Interrupted:
+                raise
+            except OutOfBudget:
+                outcome = "out of minutes"
+            except _Pruned:
+                outcome = "stopped by halving"
+            except GenrecError as error:
+                outcome = f"failed: {error.message}"
+        trial.set_user_attr("outcome", outcome)
+        study.tell(trial, value, state=TrialState.COMPLETE if value is not None else TrialState.PRUNED)
+        shown = ", ".join(f"{name} {console.cell(v)}" for name, v in values.items())
+        told = f"{job.tune.metric} {value:.4f}" if value is not None else outcome
+        console.say(f"{model.name}, trial {trial.number}: {told}  ({shown})", level=0)
+
+
+class _Pruned(Exception):
+    """Ends a training by successive halving."""
+
+
+def _ask(job: Job, model: ModelStudy, study: "Study") -> "Trial | None":
+    """The next trial, its values drawn; None if the budget is spent."""
+    from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+    counted, minutes = spent(study)
+    if _is_spent(job.tune.config, counted, minutes):
+        return None
+    seed = job.tune.config.seed + 7919 * len(study.get_trials(deepcopy=False))
+    by_name: Mapping[str, Callable[[], BaseSampler]] = {
+        "random": lambda: RandomSampler(seed=seed),
+        "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
+    }
+    study.sampler = by_name[job.tune.config.sampler]()
+    trial = study.ask()
+    for name, values in model.space.items():
+        values.suggest(trial, name)
+    return trial
+
+
+def spent(study: "Study") -> tuple[int, float]:
+    """Trials, the running ones included, and minutes of training so far."""
+    from optuna.trial import TrialState
+
+    counted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
+    return len(counted), sum(trial.user_attrs.get("seconds", 0.0) for trial in counted) / 60
+
+
+def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: AbstractContextManager[Any]) -> float:
+    """Train one trial, or take the finished run with its settings; the best validation value."""
+    ws, cell = job.ws, model.cell(trial.params)
+    with lock:
+        codes = sweep.codes_for(ws, cell, job.given, make=True)
+    label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
+    planned = sweep.train_plan(ws, cell, job.given, codes, label=label)
+    trial.set_user_attr("run", ws.path(planned.plan).name)
+
+    def callbacks_for(bar: Any, loop: Any) -> Callbacks:
+        shown, column, reported = bar.attach(loop), f"valid/{planned.train.metric}", set[int]()
+
+        def epoch(row: dict[str, Any]) -> None:
+            shown.epoch(row)
+            for past in loop.counters.rows:  # those before an interruption too
+                if past.get(column) is not None and past["epoch"] not in reported:
+                    trial.report(past["best"], past["epoch"])
+                    reported.add(past["epoch"])
+            trial.set_user_attr("seconds", row["seconds"])
+            ended = loop.counters.step >= loop.steps or loop.curriculum.state.finished
+            if not ended and row.get(column) is not None and trial.should_prune():
+                raise _Pruned
+            minutes = job.tune.config.minutes
+            if not ended and minutes is not None and spent(study)[1] >= minutes:
+                raise OutOfBudget
+
+        return replace(shown, epoch=epoch)
+
+    finished = ws.done(planned.plan)
+    if finished is None:
+        with job.progress() as bar:
+            options: dict[str, Any] = {"device": job.device, "force": False}
+            finished = train.train(ws, planned, callbacks_for=lambda loop: callbacks_for(bar, loop), **options)
+    assert finished is not None
+    trial.set_user_attr("seconds", finished.result.get("seconds", finished.manifest["seconds"]))
+    return _value(job, finished)
+
+
+def _value(job: Job, run: Artifact) -> float:
+    """The validation metric of a run's best epoch; for a model without epochs, that of an evaluation."""
+    if values := run.result.get("valid"):
+        return float(values[job.tune.metric])
+    cutoff = metrics.parse(job.tune.metric)[1]
+    settings = {"evaluate": {"at": [cutoff], "split": "valid"}}
+    measure, config = evaluate.plan(job.ws, run.dataset, settings, run=str(run.path))
+    made = job.ws.done(measure)
+    made = made or evaluate.run(job.ws, measure, config, device=job.device, bar=console.user_bar("scoring"))
+    assert made is not None
+    return float(made.result["metrics"]["kept"][job.tune.metric])

@@ -1,0 +1,158 @@
+"""Tuning from end to end on a small shop: two models, halving, a larger budget, a kill, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from shop import SMALL_SHOP, genrec
+
+from genrec_cli.config import read_toml
+from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.stages.tune_recipe import read_tune
+from genrec_cli.stages.tune_table import toml
+
+pytest.importorskip("optuna")
+
+STUDY = """
+[tune]
+title = "Two models"
+sampler = "random"
+first_rung = 1
+reduction = 2
+
+[tune.space]
+train.lr = { low = 1e-4, high = 1e-1, log = true }
+
+[[tune.model]]
+name = "sasrec"
+space = { model.layers = { low = 1, high = 2 } }
+
+[[tune.model]]
+name = "gru4rec"
+space = { train.batch_size = [32, 64] }
+
+[model]
+width = 16
+
+[train]
+epochs = 3
+warmup_steps = 2
+"""
+ONE = STUDY.replace('[[tune.model]]\nname = "gru4rec"\nspace = { train.batch_size = [32, 64] }\n', "")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    for words in (SMALL_SHOP, ["preprocess", "--k-core", "2"]):
+        assert genrec(folder, *words).code == 0
+    (folder / "two.toml").write_text(STUDY)
+    (folder / "one.toml").write_text(ONE)
+    return folder
+
+
+def tune(shop: Path, name: str, *words: str):
+    return genrec(shop, "tune", shop / f"{name}.toml", "--device", "cpu", *words)
+
+
+def test_two_models_with_equal_budgets_and_a_larger_budget_later(shop):
+    answer = tune(shop, "two", "--trials", "4")
+    result = answer.manifest["result"]
+    assert {name: m["trials"] for name, m in result["models"].items()} == {"sasrec": 4, "gru4rec": 4}
+    rows = pq.read_table(answer.path / "trials.parquet").to_pylist()
+    assert len(rows) == 8 and sum(row["best"] for row in rows) == 2
+    assert {"complete", "stopped by halving"} == {row["outcome"] for row in rows}
+    best = result["models"]["sasrec"]["best"]
+    assert best["value"] == max(row["value"] for row in rows if row["model"] == "sasrec" and row["value"] is not None)
+    run = next((shop / "synthetic/runs").glob(best["run"]))
+    assert json.loads((run / "manifest.json").read_text())["result"]["valid"][result["metric"]] == best["value"]
+    assert set(read_toml(answer.path / "best-sasrec.toml")["model"]) == {"name", "layers"}
+    assert "| sasrec |" in (answer.path / "table.md").read_text()
+
+    assert "up to date" in tune(shop, "two", "--trials", "4").err
+    more = tune(shop, "two", "--trials", "5").manifest["result"]
+    assert [row for row in more["trials"] if row["trial"] < 4] == result["trials"]
+    assert {m["trials"] for m in more["models"].values()} == {5}
+
+
+def test_a_best_file_trains_the_run_of_the_best_trial(shop):
+    answer = tune(shop, "one", "--trials", "1")
+    config = ["--config", shop / "one.toml", "--config", answer.path / "best-sasrec.toml"]
+    label = answer.manifest["result"]["models"]["sasrec"]["best"]["run"][:-9]
+    assert "up to date" in genrec(shop, "train", *config, "--label", label).err
+
+
+def test_processes_share_a_study(shop):
+    answer = tune(shop, "one", "--trials", "3", "--jobs", "2", "--set", "tune.seed=1", "--set", "tune.sampler='tpe'")
+    trials = answer.manifest["result"]["trials"]
+    assert [row["trial"] for row in trials] == [0, 1, 2]
+    assert len({json.dumps(row["settings"]) for row in trials}) == 3
+
+
+def test_a_stopped_study_goes_on_with_the_same_trial(shop, monkeypatch):
+    from genrec_cli.engine.loop import Loop
+    from genrec_cli.errors import Interrupted
+
+    words = ["--trials", "2", "--set", "tune.seed=5"]
+    whole = Loop._finish_epoch
+    monkeypatch.setattr(Loop, "_finish_epoch", lambda loop: (whole(loop), loop._stop())[0])
+    stopped = tune(shop, "one", *words)
+    assert stopped.code == Interrupted.exit_code
+    monkeypatch.setattr(Loop, "_finish_epoch", whole)
+    rows = tune(shop, "one", *words).manifest["result"]["trials"]
+    assert [row["trial"] for row in rows] == [1, 2]  # trial 0 was left; trial 1 resumes its run
+    logs = pq.read_table(next((shop / "synthetic/runs").glob(rows[0]["run"])) / "log.parquet")
+    assert logs["epoch"].to_pylist() == [1, 2, 3]
+
+
+def test_minutes_end_a_study(shop):
+    answer = tune(shop, "one", "--minutes", "0.0001", "--set", "tune.seed=7")
+    assert answer.code == ConfigError.exit_code and "out of minutes" in answer.err
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("[tune.space]", "trials = 2\n[tune.space]\ntrain.seed = [0, 1]", "train.seed"),
+        ("low = 1, high = 2", "low = 2, high = 1", "low < high"),
+        ("{ low = 1, high = 2 }", "3", "a list of values or"),
+        ("sampler", "trials = 2\nsampler", ""),
+        ('name = "gru4rec"', 'name = "sasrec"', "two"),
+        ("first_rung = 1", "", "budget"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, old, new, said):
+    (tmp_path / "s.toml").write_text(STUDY.replace(old, new))
+    if not said:
+        assert (
+            read_tune(
+                str(tmp_path / "s.toml"),
+                {},
+            ).metric
+            == "NDCG@10"
+        )
+        return
+    with pytest.raises((ConfigError, UsageError)) as error:
+        read_tune(str(tmp_path / "s.toml"), {})
+    assert said in f"{error.value.message} {error.value.hint}"
+
+
+def test_settings_of_the_command_cannot_contradict_the_space(shop):
+    answer = tune(shop, "one", "--trials", "1", "--set", "train.lr=1e-3")
+    assert answer.code == UsageError.exit_code and "train.lr is in the search space" in answer.err
+
+
+def test_scalars_are_written_as_toml(tmp_path):
+    sections = {"model": {"name": 'a"b', "on": True}, "train": {"lr": 1e-05, "epochs": 3}}
+    (tmp_path / "f.toml").write_text(toml(sections))
+    assert read_toml(tmp_path / "f.toml") == sections
+
+
+def test_the_study_that_comes_with_genrec_fits_its_models(shop):
+    from genrec_cli.stages import sweep
+
+    study = read_tune("baselines", {})
+    for model in study.models:
+        sweep.check_cell(model.first(), [study.metric])
+    assert "would be made" in genrec(shop, "tune", "baselines", "--dry-run").err
