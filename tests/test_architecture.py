@@ -204,7 +204,7 @@ def test_the_glossary_is_in_order() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    """matplotlib, pyspark, onnx, FastAPI, Optuna, trackers and pytest (``testing``) are extras; all else is a dependency."""
+    """The names below and pytest (``testing``) are extras; all else that is imported is a direct dependency."""
     project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = ("report", "spark", "onnx", "serve", "tune", "wandb", "mlflow")
     extras = [line for name in names for line in project["optional-dependencies"][name]]
