@@ -129,7 +129,7 @@ def test_every_tokenizer_of_vectors_takes_the_weight(shop, tokenizer):
 
 def test_what_has_no_vectors_or_another_codebook_is_refused(shop):
     weight = ["--set", "behaviour.weight=1"]
-    refused = genrec(shop, "tokenize", "--tokenizer", "random", "--codewords", "8", *weight)
+    refused = genrec(shop, "tokenize", "--tokenizer", "svd", "--codebooks", "4", "--codewords", "8", *weight)
     assert refused.code == 2 and "reads none" in refused.err
     assert genrec(shop, *TOKENIZE, "--set", "behaviour.weight=-1").code == 3
     made = genrec(shop, *TOKENIZE, *weight).path

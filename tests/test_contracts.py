@@ -32,11 +32,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vqrec, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "recjpq, gbce": {
         "settings": {"loss": "gbce", "negatives": 8},
-        "learns": {"epochs": 30, "batch_size": 16, "lr": 3e-2},
+        "learns": {"epochs": 40, "batch_size": 16, "lr": 2e-2},
     },
     "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
-    "mhl, ours": {"settings": {"next_masked": False, "entropy_dropout": False, "entropy_relative": True}},
+    "mhl, ours": {"settings": {"next_masked": False, "entropy_mode": "eval", "entropy_relative": True}},
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
 }
 """Settings or catalogues under which a model works in another way."""

@@ -310,7 +310,7 @@ def test_relative_entropies_have_no_mean_by_position_and_digit(model):
     histories = make_histories([9, 7], 30)
     batch = Rows.of(histories, max_length=8, windows="recent").batch(histories, np.array([0, 1]))
     plain = model.entropies(batch)
-    model.config = model.config.model_copy(update={"entropy_relative": True, "entropy_dropout": False})
+    model.config = model.config.model_copy(update={"entropy_relative": True, "entropy_mode": "eval"})
     model.eval()
     torch.testing.assert_close(model.entropies(batch), plain)  # figures show the entropies themselves
     model.train()
@@ -328,7 +328,7 @@ def test_entropies_without_dropout_are_the_same_twice(model):
     model.backbone.dropout.p = 0.5
     model.train()
     assert not torch.equal(model.entropies(batch), model.entropies(batch))
-    model.config = model.config.model_copy(update={"entropy_dropout": False})
+    model.config = model.config.model_copy(update={"entropy_mode": "eval"})
     assert torch.equal(model.entropies(batch), model.entropies(batch))
 
 

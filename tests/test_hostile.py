@@ -395,9 +395,9 @@ def test_escapes_in_titles_and_ids_reach_no_terminal_and_no_page(tmp_path: Path)
             ["preprocess", "--dataset=own", f"--interactions={log}", f"--items={items}"],
             ["train", "--model=popular"],
             ["evaluate"],
-            ["recommend", "--k=3"],
+            ["recommend", "--k=3", "--keep-seen"],
             ["case-study", "--users=2"],
-            ["recommend", "--k=3", "--json"],
+            ["recommend", "--k=3", "--keep-seen", "--json"],
         )
     ]
     assert [answer.code for answer in answers] == [0] * 6, answers[-1].err

@@ -16,6 +16,7 @@ import pytest
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.cli import main
 from genrec_cli.data.codes_table import codes_schema
+from genrec_cli.data.histories import USER
 from genrec_cli.data.schema import ITEMS, read_table, write_table
 from genrec_cli.encoders.vectors import VectorsEncoder
 from genrec_cli.errors import DataError, UsageError
@@ -272,7 +273,7 @@ THINGS = ["camera", "lens", "tripod", "bag", "lipstick", "polish", "brush", "soa
 
 
 def shop(ws: Workspace, items: int = 120, first: int = 0, dataset: str = "shop") -> Artifact:
-    """A data artifact with items only. Item 5 has no text; the last four are never trained on."""
+    """A data artifact with items and histories. Item 5 has no text; the last four are never trained on."""
     generator = np.random.default_rng(first)
     texts = [
         " ".join(
@@ -293,6 +294,10 @@ def shop(ws: Workspace, items: int = 120, first: int = 0, dataset: str = "shop")
     with ws.build(plan) as draft:
         columns = {name: pa.array(table[name], ITEMS.field(name).type) for name in ITEMS.names}
         write_table(pa.table(columns), draft.path / "items.parquet", ITEMS)
+        (draft.path / "histories").mkdir()  # users of four training items, which measure what the codes predict
+        user_U = np.array([(4 * user, 4, 4, -1, -1) for user in range(40)], dtype=USER)
+        np.save(draft.path / "histories" / "users.npy", user_U)
+        np.save(draft.path / "histories" / "items.npy", generator.integers(1, items - 3, 160, dtype="uint32"))
     return ws.find(dataset, "data", plan.name)
 
 

@@ -11,6 +11,9 @@ EXAMPLES = {
     "tokenize": ["genrec tokenize --codebooks 16", "genrec tokenize --encoder lsa --tokenizer rqvae"],
     "train": ["genrec train --model mhl --curriculum r-e-inf", "genrec train --model sasrec --epochs 50 --dry-run"],
     "blend": ["genrec blend sasrec-s0 mhl-s0"],
+    "serve": ["genrec serve mhl-s0", "genrec serve mhl-s0 sasrec-s0 --watch"],
+    "tune": ["genrec tune baselines --minutes 60 --dry-run"],
+    "report": ["genrec report --dataset amazon-2014-beauty"],
     "export": ["genrec export mhl-s0 --to shop-mhl"],
     "figures": ["genrec figures mhl-s0 rpg-s0", "genrec figures --sweep mhl-table2-test"],
     "evaluate": ["genrec evaluate --run mhl-s0 --at 5,10,20"],
@@ -18,7 +21,7 @@ EXAMPLES = {
         "genrec compare rpg-s0,rpg-s1 mhl-s0,mhl-s1 --metrics NDCG@10",
         "genrec compare --sweep mhl-table2-test",
     ],
-    "table": ["genrec table --reference sasrec", "genrec table --format latex > table.tex"],
+    "table": ["genrec table --reference sasrec", "genrec table --format latex"],
     "sweep": ["genrec sweep mhl-table2 --seeds 0,1,2 --dry-run"],
     "recommend": [
         "genrec recommend --run mhl-s0 --output lists.csv",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "models, encoders, tokenizers, sources, searches, recipes, datasets, "
-    "or an artifact kind: raw, data, vectors, codes, runs, eval, cases, comparisons, sweeps, figures."
+    "or an artifact kind: raw, data, vectors, codes, runs, eval, cases, comparisons, sweeps, studies, reports, figures."
 )
 
 

@@ -17,7 +17,7 @@ Readings where the paper is silent or contradicts itself, each an option:
 
 * ``next_masked``: with both losses on the masked history, a masked code (t, k) has one distribution and two targets,
   its own code and that of item t + 1. False (ours) drops these pairs from the next-item loss.
-* ``entropy_dropout``: whether the pass of the entropies has dropout in training; the paper does not say.
+* ``entropy_mode``: "train" has dropout in the pass of the entropies, "eval" has none; the paper does not say.
 * ``entropy_relative`` (ours): minus the batch mean of its position and digit, since the raw entropy prefers early
   positions and digits that are hard to predict everywhere.
 
@@ -55,8 +55,8 @@ class MhlConfig(RpgConfig):
     """The state whose entropy is that of item t: h_t (printed) or h_{t-1} (predictive)."""
     next_masked: bool = True
     """Whether masked codes have a next-item loss (next_on = masked)."""
-    entropy_dropout: bool = True
-    """Whether entropies for masks are computed with dropout."""
+    entropy_mode: Literal["train", "eval"] = "train"
+    """Mode of the pass that gives entropies for masks; eval: without dropout."""
     entropy_relative: bool = False
     """Whether entropies for masks are relative to the mean of their position and digit."""
 
@@ -120,7 +120,7 @@ class Mhl(Rpg):
     def entropies(self, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats of the unmasked history (equation 4), without gradient."""
         training = self.training
-        self.train(training and self.config.entropy_dropout)
+        self.train(training and self.config.entropy_mode == "train")
         entropy_NK = self.classifier.entropies(self.states(self.tokens(batch), batch)).t()
         self.train(training)
         # torch 2.6 would reuse the weights that were cast here without gradient in the next pass.
