@@ -1,8 +1,7 @@
 # The service of a trained run:  docker build -t genrec . && docker run -p 8000:8000 -v "$PWD/artifacts:/artifacts" genrec mhl
 FROM python:3.11-slim
 
-# torch brings gigabytes of CUDA libraries by default. For a build without them, pass the index of the CPU builds:
-#   docker build --build-arg TORCH_OPTIONS="--index-url URL" -t genrec .
+# torch brings gigabytes of CUDA libraries by default. TORCH_OPTIONS is for the options of pip that choose the CPU build.
 ARG TORCH_OPTIONS=""
 RUN pip install --no-cache-dir torch ${TORCH_OPTIONS}
 
