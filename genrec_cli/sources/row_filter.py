@@ -1,33 +1,21 @@
 """Which rows of a log are kept: a boolean SQL expression over the columns of each row, and a list of events.
 
-The expression is parsed by polars and checked before any row is read: only columns, constants, operators and functions
-of single rows are allowed, so it cannot read files, and its result does not depend on the blocks in which a log is
-read. A row for which it is unknown (a missing value) is left out, as in SQL.
+``data/expression.py`` parses the expression; its result does not depend on the blocks in which a log is read. A row for
+which it is unknown (a missing value) is left out, as in SQL.
 """
 
-import json
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from genrec_cli.config import did_you_mean
-from genrec_cli.errors import ConfigError, DataError
+from genrec_cli.data.expression import BROKEN, first_line, parsed
+from genrec_cli.errors import DataError
 
-LONGEST = 2_000
-"""Characters of the longest expression."""
-QUERY = re.compile(r"(?i)\b(select|read_\w+|scan_\w+)\b")
-"""Words of subqueries and of functions that read files."""
-NODES = {"BinaryExpr", "Cast", "Ternary", "Function"}
-"""Parts of an expression, beside columns and constants, whose value depends on one row only."""
-FUNCTIONS = {"Abs", "Ceil", "Coalesce", "FillNull", "Floor", "MaxHorizontal", "MinHorizontal", "Negate", "Pow", "Round"}
-SQL = {"Binary", "IsIn", "Round", "ToFloat", "Unary"}
-BOOLEAN = {"AllHorizontal", "AnyHorizontal", "IsBetween", "IsFinite", "IsIn", "IsInfinite", "IsNan", "IsNotNan"}
-BOOLEAN |= {"IsNotNull", "IsNull", "Not"}
-EXAMPLE = "For example: --where \"rating >= 4 AND type IN ('buy', 'cart')\""
+CONDITION = "rating >= 4 AND type IN ('buy', 'cart')"
+EXAMPLE = f'For example: --where "{CONDITION}"'
 NUMBER, FLAG = "number", "flag"
 """Kinds of a column of texts whose values are all numbers, or all true or false."""
 
@@ -42,7 +30,7 @@ class RowFilter:
 
     def __init__(self, where: str | None = None, events: Sequence[str] = (), event_col: str = "event") -> None:
         self.where, self.event_col, self.events = where, event_col, tuple(events)
-        self.expression = None if where is None else _parsed(where)
+        self.expression = None if where is None else parsed(where, example=CONDITION)
         named = [] if self.expression is None else self.expression.meta.root_names()
         self.columns = tuple(dict.fromkeys([*named, *([event_col] if events else [])]))
         self.left_out = 0
@@ -83,10 +71,8 @@ class RowFilter:
         shown = ", ".join(f"{name} ({_words(kind)})" for name, kind in schema.items())
         try:
             result = pl.DataFrame(schema=schema).lazy().select(self.expression.alias("keep")).collect()
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            problem = (
-                f"--where '{self.where}' does not fit {path}: {_first_line(error)}. It uses: {shown or 'nothing'}."
-            )
+        except BROKEN as error:
+            problem = f"--where '{self.where}' does not fit {path}: {first_line(error)}. It uses: {shown or 'nothing'}."
             raise DataError(problem, hint="Put text into single quotes, and leave numbers bare") from None
         if result["keep"].dtype != pl.Boolean:
             problem = f"--where '{self.where}' is {_words(result['keep'].dtype)}, not true or false for each row."
@@ -101,8 +87,8 @@ class RowFilter:
             plain = values.with_columns(pl.col(pl.Categorical).cast(pl.String))
             try:
                 found = plain.with_columns(self.expression.alias("keep"))["keep"]
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-                raise DataError(f"--where '{self.where}' fails: {_first_line(error)}.", hint=EXAMPLE) from None
+            except BROKEN as error:
+                raise DataError(f"--where '{self.where}' fails: {first_line(error)}.", hint=EXAMPLE) from None
             mask &= found.fill_null(False)
         self.left_out += values.height - int(mask.sum())
         return mask
@@ -120,63 +106,6 @@ class RowFilter:
             reason = reason.zip_with(~wrong, pl.Series([f"{name} is no {kind}"]).new_from_index(0, texts.height))
             columns.append(value.alias(name))
         return pl.DataFrame(columns), reason
-
-
-def _parsed(where: str) -> pl.Expr:
-    if len(where) > LONGEST or not where.strip():
-        raise ConfigError(f"--where has {len(where):,} characters: it takes 1 to {LONGEST:,}.", hint=EXAMPLE)
-    if word := QUERY.search(where):  # polars would read a file of a subquery while it parses it
-        problem = f"--where '{where}' has the word '{word[0]}', and only expressions over the columns of one row are"
-        raise ConfigError(f"{problem} allowed.", hint=EXAMPLE)
-    try:
-        expression = pl.sql_expr(where)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the format may change between versions of polars
-            tree = json.loads(expression.meta.serialize(format="json"))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, RecursionError) as error:
-        raise ConfigError(f"--where '{where}' is not an SQL expression: {_first_line(error)}.", hint=EXAMPLE) from None
-    for refused in _refused(tree):
-        raise ConfigError(
-            f"--where '{where}' uses {refused}, and only expressions over the columns of one row are allowed.",
-            hint=EXAMPLE,
-        )
-    if not expression.meta.root_names():
-        raise ConfigError(f"--where '{where}' names no column of the log.", hint=EXAMPLE)
-    return expression
-
-
-def _refused(tree: Any) -> Iterator[str]:
-    """The parts of an expression that are not allowed."""
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if not isinstance(node, dict):
-            if node is not None:
-                yield f"'{node}'"
-            continue
-        for kind, body in node.items():
-            if kind in ("Column", "Literal"):
-                continue
-            if kind not in NODES:
-                yield "an aggregate" if kind in ("Agg", "Over") else f"'{kind}'"
-            elif kind == "Function":
-                if not _of_one_row(body["function"]):
-                    yield f"the function {json.dumps(body['function'])[:60]}"
-                stack += body["input"]
-            else:
-                stack += [part for name, part in body.items() if name not in ("op", "dtype", "options")]
-
-
-def _of_one_row(function: Any) -> bool:
-    if isinstance(function, str):
-        return function in FUNCTIONS
-    ((kind, detail),) = function.items()
-    name = detail if isinstance(detail, str) else next(iter(detail))
-    if kind == "Boolean":
-        return name in BOOLEAN
-    if kind == "Sql":
-        return name in SQL
-    return kind in FUNCTIONS or (kind in ("StringExpr", "TemporalExpr") and not name.endswith("Vertical"))
 
 
 def _kind(values: list[Any]) -> str:
@@ -207,7 +136,3 @@ def _words(kind: Any) -> str:
     if dtype.is_numeric():
         return "a number"
     return "text" if dtype in (pl.String, pl.Categorical) else "true or false" if dtype == pl.Boolean else str(dtype)
-
-
-def _first_line(error: BaseException) -> str:
-    return re.split(r"[\n]", str(error), maxsplit=1)[0][:200].rstrip(".")
