@@ -17,6 +17,7 @@ from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import did_you_mean
 from genrec_cli.engine import protocols
 from genrec_cli.errors import InputError, UsageError
+from genrec_cli.stages.seeds import setting_of
 
 FORMATS = ("text", "markdown", "latex", "csv")
 LEVEL = 0.05
@@ -55,10 +56,7 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
     for evaluation in sorted((e for e in fresh if _data_of(ws, e) == latest), key=lambda e: e.manifest["started"]):
         run = ws.input(evaluation, "runs")
         name = re.sub(r"-s\d+$", "", run.label)
-        recipe = {k: v for k, v in run.config.items() if k != "train"}
-        recipe["train"] = {k: v for k, v in run.config["train"].items() if k != "seed"}
-        codes = run.manifest["inputs"].get("codes", {}).get("key", "")
-        groups.setdefault(f"{name}|{recipe}|{codes}", {})[run.key] = evaluation  # the last of a run wins
+        groups.setdefault(f"{name}|{setting_of(run)}", {})[run.key] = evaluation  # the last of a run wins
     table = [Line(key.partition("|")[0], list(of_run.values())) for key, of_run in groups.items()]
     count = Counter(line.name for line in table)
     for line in table:

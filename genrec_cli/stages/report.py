@@ -23,6 +23,7 @@ from genrec_cli.report.page import Part, Table, page
 from genrec_cli.stages import compare, compare_slices, compare_table
 from genrec_cli.stages.case_study import labels_of
 from genrec_cli.stages.report_popularity import popularity
+from genrec_cli.stages.seeds import setting_of
 from genrec_cli.stages.sweep_table import QUALITY
 from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_trials
 
@@ -84,10 +85,7 @@ def settings_of(ws: Workspace, found: Sequence[Artifact]) -> list[Setting]:
     groups: dict[str, list[Artifact]] = {}
     for evaluation in found:
         trained = ws.input(evaluation, "runs")
-        config = {name: values for name, values in trained.config.items() if name != "train"}
-        config["train"] = {key: v for key, v in trained.config["train"].items() if key != "seed"}
-        codes = {name: source["digest"] for name, source in trained.manifest["inputs"].items() if name != "init"}
-        groups.setdefault(canonical_json([config, codes, evaluation.config]), []).append(evaluation)
+        groups.setdefault(canonical_json([setting_of(trained), evaluation.config]), []).append(evaluation)
     by_split = sorted(groups.values(), key=lambda group: group[0].config["evaluate"]["split"])
     names = []
     for group in by_split:
