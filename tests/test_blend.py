@@ -215,6 +215,8 @@ def test_what_cannot_be_a_part_is_refused_and_a_changed_part_makes_the_blend_sta
     made = genrec(shop, "blend", "transitions-s0", "rpg-s0")
     nested = genrec(shop, "blend", made.path.name, "sasrec-s0")
     assert nested.code == 2 and "is a blend itself" in nested.err
+    exported = genrec(shop, "export", made.path.name, "--to", shop / "exported")
+    assert exported.code == 2 and "is a blend" in exported.err and not (shop / "exported").exists()
     weights = made.path / "blend.json"
     kept = weights.read_text()
     (rpg,) = (shop / "synthetic" / "runs").glob("rpg-s0-*")

@@ -19,6 +19,7 @@ from genrec_cli.data.schema import ATTRIBUTES, ITEMS, USERS, read_table, write_t
 from genrec_cli.engine.checkpoint import BEST
 from genrec_cli.errors import ConfigError, DownloadError, InputError, UsageError
 from genrec_cli.files import sha256_file
+from genrec_cli.models.blend import Blend
 from genrec_cli.stages.trained import Run
 
 CONFIG, CARD = "config.json", "README.md"
@@ -52,8 +53,10 @@ def export(trained: Run, folder: Path, *, onnx: bool = False) -> Path:
     """Write the folder of a run. It appears in one rename, complete.
 
     Raises:
-        UsageError: the folder exists and is not empty, or the model has no ONNX form.
+        UsageError: the folder exists and is not empty, the model has no ONNX form, or the run is a blend.
     """
+    if issubclass(trained.kind, Blend):
+        raise UsageError(f"{trained.name} is a blend; its parts are runs of this root.", hint="Export a single run")
     folder = folder.resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty.", hint="Give a new folder with --to, or delete this one")
