@@ -95,6 +95,9 @@ def test_seen_items_are_left_out_unless_they_are_kept(root, tmp_path):
     (tmp_path / "c.txt").write_text("\n".join(items[:3]))
     found = recommended(root, "sasrec", *words, "--candidates", tmp_path / "c.txt")
     assert [row["item"] for row in found] == [items[2]]
+    (tmp_path / "c.txt").write_text("\n".join(items[:2]))
+    nothing = genrec(root, "recommend", "--run", "sasrec-s0", *words, "--candidates", tmp_path / "c.txt")
+    assert nothing.code == 0 and "1 user(s) get no recommendations: they have seen every item" in nothing.err
 
 
 def test_a_condition_reads_items_attributes_and_the_file(root, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from genrec_cli import console
 from genrec_cli.data.names import Names
 from genrec_cli.engine.evaluation import recommend as lists_of
 from genrec_cli.engine.lists import CandidateLists, DiverseLists
@@ -141,6 +142,9 @@ def _lists(
     batches = trained.batches(user, at, histories=histories, exclude_seen=request.exclude_seen)
     with bar(len(user)) as progress:
         row, item, score = lists_of(maker, batches, trained.device, k=k, tick=progress.update)
+    if empty := int((item == 0).all(1).sum()):
+        what = "user(s) get no recommendations: they have seen every item that may be recommended"
+        console.warn(f"{empty:,} {what}; --keep-seen lists these too")
     return _columns(pl.Series(audience.labels, dtype=pl.String).gather(row), trained.names, item, score)
 
 
