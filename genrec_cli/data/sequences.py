@@ -1,6 +1,6 @@
 """Interaction histories as flat arrays with offsets, training rows, and packed batches, without loops over users."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.bucketing import padding_rows
-from genrec_cli.data.histories import CHUNK, USER, read_histories
+from genrec_cli.data.histories import CHUNK, ITEM, USER, read_histories
 from genrec_cli.data.shuffle import Order
 from genrec_cli.nn.packing import Packing
 
@@ -46,6 +46,14 @@ class Histories:
         item, user, time = read_histories(folder)
         columns: dict[str, Any] = {name: user[name] for name in USER.names or ()}
         return cls(item=item, time=time if times else None, **columns)
+
+    @classmethod
+    def of_strangers(cls, items: Sequence[np.ndarray]) -> "Histories":
+        """Histories of unknown users, each an array of item ids, without targets."""
+        length = np.array([len(history) for history in items], dtype=np.int64)
+        item = np.concatenate([np.zeros(0, ITEM), *items]).astype(ITEM)
+        no_target = np.full_like(length, -1)
+        return cls(item, np.cumsum(length) - length, length, length, no_target, no_target, strangers=True)
 
     def users_of(self, row: np.ndarray) -> torch.Tensor:
         """``user_B`` of histories: rows of the user table, or -1."""

@@ -41,13 +41,6 @@ TopList = tuple[np.ndarray, np.ndarray]
 """Item ids and scores, best first."""
 
 
-def given(histories: Sequence[np.ndarray]) -> Histories:
-    """Histories of unknown users."""
-    length = np.array([len(items) for items in histories])
-    none = np.full_like(length, -1)
-    return Histories(np.concatenate(histories), np.cumsum(length) - length, length, length, none, none, strangers=True)
-
-
 class ListMaker:
     """Makes lists with a run and its ranker, in one thread at a time."""
 
@@ -80,7 +73,7 @@ class ListMaker:
         """What jobs of one kind may list of the ``pool`` best items, at most k."""
         histories, row_J = self.run.histories, np.array([job.user for job in jobs])
         if new := [job.history for job in jobs if job.history is not None]:
-            histories, row_J = given(new), np.arange(len(new))
+            histories, row_J = Histories.of_strangers(new), np.arange(len(new))
         row_U = np.unique(row_J)  # a user may be asked for twice
         length_U = np.asarray(histories.length[row_U]).astype(np.int64)
         made: dict[int, TopList] = {}

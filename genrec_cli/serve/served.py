@@ -17,6 +17,7 @@ from genrec_cli.data.vectors import read_vectors
 from genrec_cli.engine.explain import one_history
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.mhl import Mhl
+from genrec_cli.searches.diversity import unit_vectors
 from genrec_cli.serve.lists import ListMaker
 from genrec_cli.serve.schema import RunFacts
 from genrec_cli.stages.candidates import item_columns
@@ -159,5 +160,4 @@ def _unit_vectors(run: Run) -> np.ndarray | None:
     source = run.own_vectors
     if source is None:
         return None
-    vec_ID = read_vectors(source.path).astype(np.float32)
-    return vec_ID / np.maximum(np.linalg.norm(vec_ID, axis=1, keepdims=True), 1e-12)
+    return unit_vectors(torch.from_numpy(read_vectors(source.path)))[1:].numpy()

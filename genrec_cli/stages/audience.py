@@ -71,18 +71,15 @@ def given_histories(names: Names, histories: Mapping[str, list[str]], *, fallbac
         raise DataError("None of the histories holds an item of the catalogue.", hint=hint)
     if empty:
         _report(empty, "without a known item", fallback)
-    length = np.array([len(known[user]) for user in labels], dtype=np.int64)
-    item = np.array([number for user in labels for number in known[user]], dtype="uint32")
-    no_target = np.full_like(length, -1)
-    given = Histories(item, np.cumsum(length) - length, length, length, no_target, no_target, strangers=True)
+    given = Histories.of_strangers([np.array(known[user]) for user in labels])
     return Audience(labels, given, np.arange(len(labels)), empty)
 
 
 def fallback_scores(kind: Fallback, train_count_I: np.ndarray, histories: Histories) -> np.ndarray:
     """``score_I`` of the list for users without a usable history.
 
-    ``popular``: training interactions of each item. ``transitions``: training histories that begin with the item, which
-    is where a user without a history stands.
+    ``popular``: training interactions of each item. ``transitions``: training histories that begin with the item, since
+    the next item of an empty history is its first.
     """
     if kind == "popular":
         return train_count_I

@@ -68,8 +68,7 @@ class ExportedRun(Run):
     @cached_property
     def histories(self) -> Histories:
         """Of no user."""
-        none = np.zeros(0, dtype=np.int64)
-        return Histories(none, none, none, none, none, none, strangers=True)
+        return Histories.of_strangers([])
 
     @cached_property
     def catalog(self) -> Catalog:
