@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 from comparison import Comparison, alternate, report
-from rpg_step import MAX_LENGTH, made_up, padded, random_codes, reference_model
+from rpg_step import MAX_LENGTH, inputs, padded, reference_model
 
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.data.sequences import EvalBatch, Histories, eval_batches
-from genrec_cli.distributed import resolve_device
+from genrec_cli.data.sequences import EvalBatch, eval_batches
 from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.rpg import Rpg, RpgConfig
@@ -59,9 +58,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
-    device = resolve_device(options.device)
-    histories = Histories.read(options.data) if options.data else made_up()
-    catalog = random_codes(histories, options.digits, device)
+    device, histories, catalog = inputs(options)
     user, at = histories.targets("test")
     rpg = Rpg(RpgConfig(), catalog, max_length=MAX_LENGTH).to(device)
     sasrec = SasRec(SasRecConfig(width=256), catalog, max_length=MAX_LENGTH).to(device)

@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from comparison import report
 from mhl_step import masked_training
-from rpg_step import MAX_LENGTH, made_up, random_codes, timed
+from rpg_step import MAX_LENGTH, inputs, timed
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.data.sequences import Histories, Rows
-from genrec_cli.distributed import resolve_device
+from genrec_cli.data.sequences import Rows
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.searches.exhaustive import Exhaustive
@@ -113,9 +112,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
-    device = resolve_device(options.device)
-    histories = Histories.read(options.data) if options.data else made_up()
-    catalog = random_codes(histories, options.digits, device)
+    device, histories, catalog = inputs(options)
     rows = Rows.of(histories, max_length=MAX_LENGTH, windows="sliding")
     order, size = rows.order(0, 0), options.batch_size
     batches = [rows.batch(histories, order[n * size : (n + 1) * size]) for n in range(options.batches)]

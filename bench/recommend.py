@@ -19,10 +19,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from comparison import alternate, machine
-from rpg_step import MAX_LENGTH, made_up, random_codes
+from rpg_step import MAX_LENGTH, inputs
 
-from genrec_cli.data.sequences import Histories, eval_batches
-from genrec_cli.distributed import resolve_device
+from genrec_cli.data.sequences import eval_batches
 from genrec_cli.engine.evaluation import recommend
 from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.base import Model
@@ -60,9 +59,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
-    device = resolve_device(options.device)
-    histories = Histories.read(options.data) if options.data else made_up()
-    catalog = random_codes(histories, options.digits, device)
+    device, histories, catalog = inputs(options)
     user = np.arange(min(options.users, histories.users))
     models: dict[str, Model] = {
         "SASRec": SasRec(SasRecConfig(), catalog, max_length=MAX_LENGTH),

@@ -60,6 +60,13 @@ def random_codes(
     return Catalog.of(count, codes.to(device), codewords, shared=text)
 
 
+def inputs(options: argparse.Namespace) -> tuple[torch.device, Histories, Catalog]:
+    """The device, the histories (``--data``, else made up) and random codes of a benchmark's options."""
+    device = resolve_device(options.device)
+    histories = Histories.read(options.data) if options.data else made_up()
+    return device, histories, random_codes(histories, options.digits, device)
+
+
 def reference_model(checkout: Path, catalog: Catalog, device: torch.device):
     """The authors' model class on our catalogue, with MHL's dropout."""
     sys.path.insert(0, str(checkout))

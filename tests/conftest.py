@@ -1,10 +1,12 @@
 """Shared fixtures: small catalogues and histories made in memory, and a small finished workspace."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories, Rows
 from genrec_cli.testing import make_catalog, make_histories
@@ -24,6 +26,13 @@ def whole(blocks: "Iterable[pl.DataFrame]") -> "pl.DataFrame":
         rows = rows.sort("micros", "row").with_columns(row=pl.int_range(pl.len(), dtype=pl.Int64))
         time = rows["micros"] // 1_000_000
     return rows.select("user", "item", time.alias("time"), "row")
+
+
+def recent_batch(lengths: Sequence[int], *, items: int = 30, max_length: int = 8) -> Batch:
+    """One training row per user with the last items, as a batch."""
+    histories = make_histories(lengths, items)
+    rows = Rows.of(histories, max_length=max_length, windows="recent")
+    return rows.batch(histories, np.arange(len(rows)))
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """BERT4Rec: its encoder against transformers' BERT, the head and the masked loss by hand, and what a row learns."""
 
-import numpy as np
 import pytest
 import torch
-from conftest import make_catalog, make_histories
+from conftest import make_catalog, recent_batch
+from twins import copy_bert
 
 from genrec_cli.config import validate
-from genrec_cli.data.sequences import Rows
 from genrec_cli.models.bert4rec import Bert4Rec, Bert4RecConfig
 
 SIZES = {"width": 8, "layers": 2, "heads": 2, "inner": 16, "dropout": 0.0, "attention_dropout": 0.0}
@@ -21,37 +20,19 @@ def build(**settings) -> Bert4Rec:
     return model
 
 
-def batch():
-    histories = make_histories([5, 12, 4, 9], 30)
-    rows = Rows.of(histories, max_length=8, windows="recent")
-    return rows.batch(histories, np.arange(len(rows)))
-
-
 @torch.no_grad()
 def test_states_are_those_of_transformers_bert() -> None:
     """From padded rows with [MASK] behind the last item, positions from the first."""
     transformers = pytest.importorskip("transformers")
-    ours, data = build(), batch()
+    ours, data = build(), recent_batch([5, 12, 4, 9])
     sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "layer_norm_eps": 1e-5}
     config = transformers.BertConfig(vocab_size=31, max_position_embeddings=9, type_vocab_size=1, **sizes, **quiet)
     theirs = transformers.BertModel(config, add_pooling_layer=False).eval()
     embeddings = theirs.embeddings
     embeddings.word_embeddings.weight.copy_(ours.item.weight)
-    embeddings.position_embeddings.weight.copy_(ours.backbone.position.weight)
     embeddings.token_type_embeddings.weight.zero_()
-    embeddings.LayerNorm.load_state_dict(ours.backbone.norm.state_dict())
-    for block, other in zip(ours.backbone.blocks, theirs.encoder.layer, strict=True):
-        attention, names = other.attention.self, ("query", "key", "value")
-        weight, bias = block.attention.qkv.weight.chunk(3), block.attention.qkv.bias.chunk(3)
-        for name, w, b in zip(names, weight, bias, strict=True):
-            getattr(attention, name).weight.copy_(w)
-            getattr(attention, name).bias.copy_(b)
-        other.attention.output.dense.load_state_dict(block.attention.output.state_dict())
-        other.attention.output.LayerNorm.load_state_dict(block.norm_attention.state_dict())
-        other.intermediate.dense.load_state_dict(block.mlp[0].state_dict())
-        other.output.dense.load_state_dict(block.mlp[2].state_dict())
-        other.output.LayerNorm.load_state_dict(block.norm_mlp.state_dict())
+    copy_bert(ours.backbone, theirs)
     found = ours.queries(data)[:, :-1]
     for history in range(data.packing.sequences):
         items = data.item_N[data.packing.sequence_N == history] - 1
@@ -62,7 +43,7 @@ def test_states_are_those_of_transformers_bert() -> None:
 
 
 def test_losses_are_those_of_masked_places_and_of_the_last_item() -> None:
-    model, data = build(), batch()
+    model, data = build(), recent_batch([5, 12, 4, 9])
     mask = torch.rand(len(data.item_N), 1, generator=torch.Generator().manual_seed(0)) < 0.4
     losses = model.losses(data, mask)
     at_M = mask[:, 0].nonzero()[:, 0]
@@ -81,9 +62,7 @@ def test_losses_are_those_of_masked_places_and_of_the_last_item() -> None:
 def test_a_full_history_keeps_its_first_item() -> None:
     """[MASK] has a position of its own after ``max_length`` items."""
     model = build()
-    histories = make_histories([12], 30)
-    rows = Rows.of(histories, max_length=8, windows="recent")
-    data = rows.batch(histories, np.arange(len(rows)))
+    data = recent_batch([12])
     assert data.packing.length_B.tolist() == [8]
     before = model.queries(data)
     data.item_N[0] = data.item_N[0] % 30 + 1

@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
-from conftest import make_catalog, make_histories
+from conftest import make_catalog, recent_batch
 
 from genrec_cli.config import validate
-from genrec_cli.data.sequences import Rows
 from genrec_cli.models.gru4rec import Gru4Rec, Gru4RecConfig
 from genrec_cli.nn.losses import bpr_max
 
@@ -17,15 +16,9 @@ def build(**settings) -> Gru4Rec:
     return Gru4Rec(validate(Gru4RecConfig, "model", SIZES | settings), make_catalog(), max_length=8).eval()
 
 
-def batch():
-    histories = make_histories([5, 9, 4, 12], 30)
-    rows = Rows.of(histories, max_length=8, windows="recent")
-    return rows.batch(histories, np.arange(len(rows)))
-
-
 @torch.no_grad()
 def test_packed_histories_give_what_each_gives_alone() -> None:
-    model, data = build(), batch()
+    model, data = build(), recent_batch([5, 9, 4, 12])
     torch.nn.init.normal_(model.bias)
     everything = torch.arange(len(data.item_N))
     found = model.states(data, everything)
@@ -64,6 +57,6 @@ def test_bpr_max_equals_its_formula() -> None:
 
 
 def test_without_a_bias_scores_are_plain_products() -> None:
-    model, data = build(bias=False), batch()
+    model, data = build(bias=False), recent_batch([5, 9, 4, 12])
     assert model.item_vectors() is model.item.weight
     assert model.states(data, data.packing.last_B).shape == (data.packing.sequences, 6)

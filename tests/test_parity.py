@@ -9,6 +9,7 @@ import torch
 from conftest import make_catalog, make_histories
 from sklearn.metrics import ndcg_score
 from torch.nn.functional import logsigmoid
+from twins import copy_bert
 
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.engine import metrics
@@ -34,21 +35,10 @@ def test_post_norm_blocks_that_read_both_directions_equal_bert():
     config = SasRecConfig(width=16, layers=2, heads=4, inner=40, dropout=0.0, attention_dropout=0.0)
     ours = Transformer(config, 9, causal=False, norm="post", epsilon=1e-12)
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in ours.parameters():
             parameter.normal_(std=0.3)
         theirs.embeddings.token_type_embeddings.weight.zero_()
-        ours.position.weight.copy_(theirs.embeddings.position_embeddings.weight)
-        ours.norm.load_state_dict(theirs.embeddings.LayerNorm.state_dict())
-        for block, twin in zip(ours.blocks, theirs.encoder.layer, strict=True):
-            heads = twin.attention.self
-            for name in ("weight", "bias"):
-                parts = [getattr(part, name) for part in (heads.query, heads.key, heads.value)]
-                getattr(block.attention.qkv, name).copy_(torch.cat(parts))
-            block.attention.output.load_state_dict(twin.attention.output.dense.state_dict())
-            block.norm_attention.load_state_dict(twin.attention.output.LayerNorm.state_dict())
-            block.mlp[0].load_state_dict(twin.intermediate.dense.state_dict())
-            block.mlp[2].load_state_dict(twin.output.dense.state_dict())
-            block.norm_mlp.load_state_dict(twin.output.LayerNorm.state_dict())
+    copy_bert(ours, theirs)
     packing = Packing.of(np.array([3, 5, 9]))
     x_ND = torch.randn(17, 16)
     real_BT = packing.grid.real_BT()

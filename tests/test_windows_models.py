@@ -1,12 +1,10 @@
 """Models of the last L items: windows, Caser's convolutions and HGN's gates against loops."""
 
-import numpy as np
 import pytest
 import torch
-from conftest import make_catalog, make_histories
+from conftest import make_catalog, recent_batch
 
 from genrec_cli.config import validate
-from genrec_cli.data.sequences import Rows
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.caser import Caser, CaserConfig
 from genrec_cli.models.hgn import Hgn, HgnConfig
@@ -25,12 +23,6 @@ def build(kind, config, **settings):
     return model
 
 
-def batch():
-    histories = make_histories([5, 9, 4, 12], 30)
-    rows = Rows.of(histories, max_length=8, windows="recent")
-    return rows.batch(histories, np.arange(len(rows)))
-
-
 def windows(data) -> list[list[int]]:
     """The last items of each position, by loops; without padding."""
     found = []
@@ -41,13 +33,13 @@ def windows(data) -> list[list[int]]:
 
 
 def test_windows_are_the_last_items_of_each_position() -> None:
-    data = batch()
+    data = recent_batch([5, 9, 4, 12])
     found = recent(data.item_N, data.packing, torch.arange(len(data.item_N)), L).tolist()
     assert found == [[0] * (L - len(items)) + items for items in windows(data)]
 
 
 def test_unknown_users_have_the_zero_vector() -> None:
-    data = batch()
+    data = recent_batch([5, 9, 4, 12])
     table_UD = torch.randn(10, D)
     user_B = torch.tensor([3, -1, 0, 9])
     found = user_vectors(table_UD, user_B, data.packing, data.packing.last_B)
@@ -57,7 +49,7 @@ def test_unknown_users_have_the_zero_vector() -> None:
 
 @torch.no_grad()
 def test_caser_equals_convolutions_over_explicit_windows() -> None:
-    model, data = build(Caser, CaserConfig, horizontal=3, vertical=2), batch()
+    model, data = build(Caser, CaserConfig, horizontal=3, vertical=2), recent_batch([5, 9, 4, 12])
     found = model.states(data, torch.arange(len(data.item_N)))
     for position, items in enumerate(windows(data)):
         image_LD = torch.zeros(L, D)
@@ -80,7 +72,7 @@ def test_caser_equals_convolutions_over_explicit_windows() -> None:
 @pytest.mark.parametrize("users", [False, True])
 @torch.no_grad()
 def test_hgn_equals_its_gates_by_loops(users: bool) -> None:
-    model, data = build(Hgn, HgnConfig, users=users), batch()
+    model, data = build(Hgn, HgnConfig, users=users), recent_batch([5, 9, 4, 12])
     found = model.states(data, torch.arange(len(data.item_N)))
     for position, items in enumerate(windows(data)):
         user = model.user.weight[data.user_B[data.packing.sequence_N[position]]] if users else None
@@ -98,7 +90,7 @@ def test_hgn_equals_its_gates_by_loops(users: bool) -> None:
 
 @torch.no_grad()
 def test_hgn_without_its_gates_is_a_factorised_chain() -> None:
-    model, data = build(Hgn, HgnConfig), batch()
+    model, data = build(Hgn, HgnConfig), recent_batch([5, 9, 4, 12])
     for gate in (model.feature_gate, model.instance_gate):
         gate.weight.zero_()
     model.feature_gate.bias.fill_(50.0)  # sigmoid 1
@@ -110,7 +102,7 @@ def test_hgn_without_its_gates_is_a_factorised_chain() -> None:
 
 def test_gates_and_user_vectors_are_trained() -> None:
     model = build(Hgn, HgnConfig, users=True)
-    model.losses(batch())["next"].sum.backward()
+    model.losses(recent_batch([5, 9, 4, 12]))["next"].sum.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
