@@ -7,8 +7,8 @@ Over the first k items of all lists:
 * Popularity: the mean training count of the listed items, the mean over users of the mean over a list. PopularityLift:
   its ratio to the same mean over the users' histories, less 1; above 0, lists are more popular than what users take
   (Abdollahpouri et al. 2019, arXiv 1907.13286, with a difference of means in place of groups).
-* Novelty: mean self-information in bits, ``-log2`` of an item's share of the training interactions (Zhou et al. 2010,
-  PNAS 107), with one interaction more per item, so that items without training interactions have a value.
+* Novelty: mean self-information in bits, ``-log2`` of an item's fraction of the training interactions (Zhou et al.
+  2010, PNAS 107), with one interaction more per item, so that items without training interactions have a value.
 * Diversity: the mean cosine distance of the text vectors over the pairs of a list (Ziegler et al. 2005). From sums:
   the sum of all cosines is ``|sum of unit vectors|^2``. Items without a vector do not count.
 * Cold: the fraction of the listed items without training interactions.

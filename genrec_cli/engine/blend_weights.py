@@ -1,7 +1,7 @@
 """The temperatures and weights of a blend, chosen on validation users.
 
-1. The floor of a count model is the share of targets that it gives the score 0; the temperature of a part is the one of
-   :data:`TEMPERATURES` with the largest likelihood of the targets.
+1. The floor of a count model is the fraction of the targets to which it gives the score 0; the temperature of a part is
+   the one of :data:`TEMPERATURES` with the largest likelihood of the targets.
 2. The items that any part lists among its best ``LISTED``, and the target, are the candidates of a user. Their ranks
    under any weights need no further pass over the catalogue.
 3. Weights start from those of the largest likelihood (expectation maximisation for mixture weights), the parts alone

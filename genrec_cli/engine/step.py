@@ -27,9 +27,9 @@ class MaskSampler(Protocol):
 
 
 class TrainStep:
-    """Holds what an update changes: weights and their average, moments, the gradient scaler,
-    the random generator. ``steps`` is the count
-    of the whole run, for the learning rate, and ``items`` the size of the catalogue, for sampled items."""
+    """Holds what an update changes: weights and their average, moments, the gradient scaler, the random generator.
+    ``steps`` is the count of the whole run, for the learning rate, and ``items`` the size of the catalogue, for sampled
+    items."""
 
     def __init__(
         self, model: Model, config: TrainConfig, device: torch.device, group: ProcessGroup, *, steps: int, items: int
