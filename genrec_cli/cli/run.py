@@ -102,7 +102,7 @@ def register(app: typer.Typer) -> None:
         trainings = sum(step.stage == "train" for step in chosen.steps)
 
         def fitting(step_options: StepOptions, step: "Step", more: dict[str, Any]) -> int | None:
-            """Epochs of a training in its share of the time that is left; says what was chosen."""
+            """Epochs with which a training fits into its part of the time that is left."""
             from genrec_cli.cli.train import fitting_epochs
 
             share = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)

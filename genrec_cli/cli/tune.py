@@ -22,9 +22,7 @@ def register(app: typer.Typer) -> None:
         jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that train at the same time.")] = 1,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
-        codes: Annotated[
-            str | None, typer.Option(help="Codes of all trials. Default: what the study asks for.")
-        ] = None,
+        codes: Annotated[str | None, typer.Option(help="Codes of all trials. Default: those of the study.")] = None,
     ) -> None:
         """Search settings by validation (Optuna). The same command goes on; a larger budget continues the study."""
         from genrec_cli import console

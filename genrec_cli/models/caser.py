@@ -102,7 +102,7 @@ class Caser(ItemModel):
         found = []
         for height, filters in enumerate(self.horizontal, 1):
             slices_MlX = x_MLD.unfold(1, height, 1).transpose(2, 3).flatten(2)  # l = L - h + 1 places of h rows
-            real_Ml = real_ML[:, height - 1 :]  # padding is on the left: the last row of a place tells
+            real_Ml = real_ML[:, height - 1 :]  # padding is on the left: a place is real if its last row is
             o_MlH = F.relu(filters(slices_MlX)).masked_fill(~real_Ml[..., None], 0.0)  # ReLU is at least 0
             found.append(o_MlH.amax(1))
         return found

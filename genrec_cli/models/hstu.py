@@ -7,8 +7,8 @@ A causal encoder whose attention weights are SiLU of the logits, without softmax
     A = SiLU(Q K^T + bias) / n                    over the items up to each position
     output = x + W_2 dropout(U * norm(A V))       U, the gate, takes the place of an MLP
 
-n is the setting ``train.max_length``, not the length of the history: the sum over the history keeps its size, so the
-model knows how many items agree. The bias is that of relative positions, plus, with ``time_bias``, that of the
+n is the setting ``train.max_length``, not the length of the history: the sum over the history keeps its size, so it
+grows with the number of items that agree. The bias is that of relative positions, plus, with ``time_bias``, that of the
 logarithm of the time between two items; each block has its own, and its heads share it. An item's score is the cosine
 of state and item vector over a temperature.
 

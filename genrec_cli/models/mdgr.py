@@ -17,7 +17,7 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
   end at a loss of 1.90 with it and 2.50 without;
 * embeddings of known codes are multiplied by sqrt(D), and mask embeddings start with the standard deviation 1, the size
   of the encoder state that is added to them. Otherwise the all-masked digits of a target start nearly equal (cosine
-  .9996), and the decoder tells them apart late; ``input_scale = 1`` is that form;
+  .9996), and the decoder learns their differences late; ``input_scale = 1`` is that form;
 * ``digit_heads``: RPG's residual head per digit before the classifier, so that all-masked digits start as RPG's;
 * the difficulty embedding is a table over the number of masked digits, added to every digit, in training and inference;
 * digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked

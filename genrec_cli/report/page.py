@@ -1,6 +1,6 @@
-"""The HTML report: sections of text, charts and sortable tables in one file that asks no server for anything.
+"""The HTML report: sections of text, charts and sortable tables in one file that makes no request.
 
-The content security policy of the page forbids every request, so a mistake cannot send data either.
+The content security policy of the page forbids every request, so no data can leave it by mistake.
 """
 
 from collections.abc import Sequence

@@ -57,4 +57,4 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
-        return answer(500, "This is a bug in genrec; the log of the service tells more.")
+        return answer(500, "This is a bug in genrec; the log of the service has the details.")

@@ -86,7 +86,7 @@ def chosen(
     watch: bool = False,
     device: torch.device = CPU,
 ) -> list[Run]:
-    """The runs and exports that are named. With ``watch``, a label stands for its newest run."""
+    """The runs and exports that are named. With ``watch``, a label means its newest run."""
     runs: list[Run] = []
     for selector in selectors:
         if folder := export_folder(selector):

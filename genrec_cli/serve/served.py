@@ -56,7 +56,7 @@ class ServedRun:
         self.fulfilling = lru_cache(CONDITIONS)(self._fulfilling)
 
     def facts(self) -> RunFacts:
-        """What clients are told of the run."""
+        """Name, sizes and abilities of the run, for clients."""
         digits, codewords = self.run.catalog.digits, self.run.catalog.codewords
         return RunFacts(
             name=self.run.name,

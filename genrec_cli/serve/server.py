@@ -24,7 +24,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def serve(app: object, at: socket.socket) -> None:
-    """Answer requests until the process is told to stop; requests that have begun are answered first."""
+    """Answer requests until the process gets a signal; requests that have begun are answered first."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ LONGEST_ID = 1_024
 CHUNK = 200_000
 """Records per frame where they are read one by one."""
 SAMPLE = 1_000
-"""Records that tell numbers from texts in the columns of a filter."""
+"""First records of a file, from which the types of the columns of a filter are read."""
 OUT_OF_RANGE = "a number that is no time between the years 1 and 9999 (see --time-unit)"
 IMPOSSIBLE = "a date or time that does not exist"
 NO_TIME = "neither a number nor a date such as 2024-01-31 12:00:00+02:00"

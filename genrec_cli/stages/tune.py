@@ -191,8 +191,8 @@ def work(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
         trial.set_user_attr("outcome", outcome)
         study.tell(trial, value, state=TrialState.COMPLETE if value is not None else TrialState.PRUNED)
         shown = ", ".join(f"{name} {console.cell(v)}" for name, v in values.items())
-        told = f"{job.tune.metric} {value:.4f}" if value is not None else outcome
-        console.say(f"{model.name}, trial {trial.number}: {told}  ({shown})", level=0)
+        result = f"{job.tune.metric} {value:.4f}" if value is not None else outcome
+        console.say(f"{model.name}, trial {trial.number}: {result}  ({shown})", level=0)
 
 
 class _Pruned(Exception):
