@@ -105,10 +105,10 @@ def register(app: typer.Typer) -> None:
             """Epochs with which a training fits into its part of the time that is left."""
             from genrec_cli.cli.train import fitting_epochs
 
-            share = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)
-            epochs = fitting_epochs(step_options, share, **step.options, **more)
+            part = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)
+            epochs = fitting_epochs(step_options, part, **step.options, **more)
             if epochs:
-                console.say(f"--budget {budget}: --epochs {epochs}, as {duration(share)} are left for this training")
+                console.say(f"--budget {budget}: --epochs {epochs}, as {duration(part)} are left for this training")
             return epochs
 
         console.say("\n  ".join([f"{chosen.head.title}  ({chosen.head.dated})", *chosen.head.cite]))

@@ -98,7 +98,7 @@ def read_interactions(path: Path, reader: Reader, columns: Columns, bad: BadRows
 
 
 def first_rows(path: Path, reader: Reader) -> list[dict[str, Any]]:
-    """The values of the first rows of a text file, which tell numbers from texts."""
+    """The values of the first rows of a text file, from which the types of columns are read."""
     records = reader.records(read_blocks(path, BadRows()))
     return [record.values for record in islice(records, SAMPLE) if record.reason is None]
 
