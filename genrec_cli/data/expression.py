@@ -66,8 +66,8 @@ def matches(frame: pl.DataFrame, text: str, option: str = "--where") -> pl.Serie
     expression, where = parsed(text, option, error=UsageError), f"{option} {text!r}"
     for name in expression.meta.root_names():
         if name not in frame.columns:
-            hint = f"Columns: {', '.join(frame.columns)}"
-            raise UsageError(f"{where}: there is no column '{name}'.{did_you_mean(name, frame.columns)}", hint=hint)
+            unknown = f"{where}: there is no column '{name}'.{did_you_mean(name, frame.columns)}"
+            raise UsageError(unknown, hint=f"Columns: {', '.join(frame.columns)}")
     try:
         result = frame.select(expression.alias("keep"))["keep"]
     except BROKEN as problem:
