@@ -21,6 +21,7 @@ The traps: cloze alone trains no place whose right side is empty, which is the o
 bidirectional model without masks sees what it predicts (the contract suite tests both).
 """
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -64,7 +65,7 @@ class Bert4Rec(ItemModel):
     def __init__(self, config: Bert4RecConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length, extra=1)  # the last row is [MASK]
         options: dict[str, Any] = {"residual_dropout": config.dropout, "causal": False, "norm": config.norm}
-        self.backbone = Transformer(config, max_length + 1, **options)
+        self.backbone = Transformer(config, max_length + 1, scale=math.sqrt(config.width), **options)
         self.dense, self.norm = nn.Linear(config.width, config.width), nn.LayerNorm(config.width)
         self.bias = nn.Parameter(torch.zeros(catalog.items))
         initialise(self)

@@ -22,6 +22,7 @@ positions; positions count from the first item, not from the left end of a padde
 Legend: B histories, N packed items, M positions with a target, T longest history, L maximum length, D width.
 """
 
+import math
 from functools import partial
 from typing import Any, ClassVar
 
@@ -113,7 +114,7 @@ class BsaRec(ItemModel):
         self.causal = config.causal
         options: dict[str, Any] = {"causal": config.causal, "norm": config.norm}
         options |= {"block": partial(FilterBlock, length=max_length), "residual_dropout": config.dropout}
-        self.backbone = Transformer(config, max_length, **options)
+        self.backbone = Transformer(config, max_length, scale=math.sqrt(config.width), **options)
         initialise(self)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ each its own. Pre-norm blocks by default.
 Legend: N packed items, M positions with a target, A attributes of an item, D width.
 """
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -60,7 +61,7 @@ class Fdsa(ItemModel):
         self.attribute = nn.Embedding(catalog.attributes, config.width)
         self.attention = nn.Linear(config.width, 1, bias=False)  # softmax ignores a bias
         options: dict[str, Any] = {"residual_dropout": config.dropout, "norm": config.norm}
-        self.sequence = Transformer(config, max_length, **options)
+        self.sequence = Transformer(config, max_length, scale=math.sqrt(config.width), **options)
         self.features = Transformer(config, 0 if config.shared_positions else max_length, **options)
         self.fusion = nn.Linear(2 * config.width, config.width)
         self.norm, self.dropout = nn.LayerNorm(config.width), Dropout(config.dropout)
@@ -74,7 +75,7 @@ class Fdsa(ItemModel):
             raise ConfigError(problem, hint=f"Fields of these data: {', '.join(catalog.fields)}")
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
-        feature_ND, packing = self.feature_vectors(batch.item_N), batch.packing
+        packing, feature_ND = batch.packing, self.feature_vectors(batch.item_N) * self.sequence.scale
         if self.config.shared_positions and self.sequence.position is not None:
             feature_ND = feature_ND + self.sequence.position(packing.position_N)
         item_MD = self.sequence(self.item(batch.item_N - 1), packing, at_M)

@@ -25,6 +25,7 @@ Legend: B histories, N packed items, X packed tokens with [MASK] after each hist
 width.
 """
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -90,7 +91,7 @@ class S3RecPretrain(ItemModel):
         super().__init__(config, catalog, max_length=max_length, extra=1)  # the last row is [MASK]
         self.register_buffer("attribute_RA", catalog.attribute_RA, persistent=False)
         options: dict[str, Any] = {"residual_dropout": config.dropout, "causal": False, "norm": config.norm}
-        self.backbone = Transformer(config, max_length + 1, **options)
+        self.backbone = Transformer(config, max_length + 1, scale=math.sqrt(config.width), **options)
         self.attribute = nn.Embedding(catalog.attributes, config.width)
         self.aap, self.mip, self.map, self.sp = (nn.Linear(config.width, config.width) for _ in range(4))
         initialise(self)

@@ -1,7 +1,8 @@
 """SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018, arXiv 1808.09781).
 
 A causal Transformer over item embeddings; an item's score is the dot product of the last state with its embedding
-(equation 6).
+(equation 6). Item embeddings are multiplied by sqrt(D) at the input, as in the authors' code: without it they are no
+larger than the position embeddings, and the first epochs learn popularity.
 
 Deviations from the authors' code: softmax cross-entropy over the whole catalogue by default, which is better
 (Klenitskiy and Vasilev, RecSys 2023); ``loss = "bce"`` is the paper's. Pre-norm blocks by default. GELU in an MLP wider
@@ -9,6 +10,7 @@ than D. Negatives are drawn from all items, also those of the user's history; a 
 Recipe: beauty-sasrec.
 """
 
+import math
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -47,7 +49,8 @@ class SasRec(ItemModel):
 
     def __init__(self, config: SasRecConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
-        self.backbone = Transformer(config, max_length, residual_dropout=config.dropout, norm=config.norm)
+        options: dict[str, Any] = {"residual_dropout": config.dropout, "norm": config.norm}
+        self.backbone = Transformer(config, max_length, scale=math.sqrt(config.width), **options)
         initialise(self)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:

@@ -59,6 +59,10 @@ class VqRec(SasRec):
     needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"train": {"lr": 1e-3, "warmup_steps": 200, "batch_size": 256}}
 
+    def __init__(self, config: VqRecConfig, catalog: Catalog, *, max_length: int) -> None:
+        super().__init__(config, catalog, max_length=max_length)
+        self.backbone.scale = 1.0  # the pooled codes are scaled
+
     def item_table(self, catalog: Catalog, extra: int) -> nn.Module:
         return PooledCodes(catalog, self.config.width, self.config.input_scale)
 

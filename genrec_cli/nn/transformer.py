@@ -57,7 +57,8 @@ class Transformer(nn.Module):
     """Item vectors in, context states out: ``x_ND -> h_ND``, or ``h_MD`` at positions ``at_M`` only.
 
     ``positions`` is the longest sequence (0: no position table); ``residual_dropout`` is that of the outputs of
-    attention and MLP, as in GPT-2; ``block`` makes a block.
+    attention and MLP, as in GPT-2; ``block`` makes a block. Item vectors are multiplied by ``scale`` before position
+    embeddings are added.
     """
 
     blocks: Sequence[Block]
@@ -67,6 +68,7 @@ class Transformer(nn.Module):
         sizes: Sizes,
         positions: int,
         *,
+        scale: float = 1.0,
         residual_dropout: float = 0.0,
         causal: bool = True,
         epsilon: float = 1e-5,
@@ -74,7 +76,7 @@ class Transformer(nn.Module):
         block: Callable[..., Block] = Block,
     ) -> None:
         super().__init__()
-        self.post = norm == "post"
+        self.post, self.scale = norm == "post", scale
         self.position = nn.Embedding(positions, sizes.width) if positions else None
         self.dropout = Dropout(sizes.dropout)
         blocks = (block(sizes, residual_dropout, causal, epsilon, norm) for _ in range(sizes.layers))
@@ -83,7 +85,8 @@ class Transformer(nn.Module):
 
     def forward(self, x_ND: Tensor, packing: Packing, at_M: Tensor | None = None) -> Tensor:
         """``at_M`` has no repetition; the last block computes only what the states at ``at_M`` need."""
-        h = x_ND if self.position is None else x_ND + self.position(packing.position_N)
+        h = x_ND if self.scale == 1 else x_ND * self.scale
+        h = h if self.position is None else h + self.position(packing.position_N)
         h = self.dropout(self.norm(h) if self.post else h)
         final = len(self.blocks) - 1
         for depth, block in enumerate(self.blocks):
