@@ -34,6 +34,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "compare": ("compare",),
     "figures": ("figures",),
     "report": ("report",),
+    "table": (),
     "sweep": (
         "sweep",
         "encoder",

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from genrec_cli.stages.run import Chain
 
 RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
-BUDGET = "Time of all trainings, such as 30m or 1h30m: epochs are reduced until they fit, by a forecast."
+BUDGET = "Time of all trials and trainings, such as 30m or 1h30m; half of it for trials. Epochs are reduced to fit."
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
-OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"]}
+OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"], "tune": ["device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
 
 
@@ -86,20 +86,34 @@ def register(app: typer.Typer) -> None:
 
         def do(step: "Step", argv: list[str]) -> "tuple[Artifact | None, list[dict[str, Any]]]":
             settings = [*step.assigned, *chosen.assigned_to(step, assigned)]
-            step_options = StepOptions(**vars(common) | {"set_": settings}, argv=argv)
+            configs = [*(common.config or []), *([step.config] if step.config else [])]
+            step_options = StepOptions(**vars(common) | {"set_": settings, "config": configs}, argv=argv)
             more = options(step)
             begun = time.monotonic()
+            if left is not None and step.stage == "tune" and step.minutes is None:
+                more["minutes"] = minutes_per_model(step_options, step)
+                argv += ["--minutes", str(more["minutes"])]
             if left is not None and step.stage == "train" and (epochs := fitting(step_options, step, more)):
                 more["epochs"] = epochs
                 argv += ["--epochs", str(epochs)]
             made = COMMANDS[step.stage](step_options, **step.options, **more)
-            if step.stage == "train":
+            if step.stage in ("train", "tune"):
                 spent["seconds"] += time.monotonic() - begun
-                spent["trainings"] += 1
+                spent["trainings"] += step.stage == "train"
             return made, step_options.printed
 
         spent = {"seconds": 0.0, "trainings": 0.0}
         trainings = sum(step.stage == "train" for step in chosen.steps)
+
+        def minutes_per_model(step_options: StepOptions, step: "Step") -> float:
+            """Half of the budget for the trials, in equal parts for the models of a study."""
+            from genrec_cli.stages.tune_recipe import read_tune
+
+            assert left is not None and step.study is not None
+            layers = step_options.layers("tune", {"tune": {"minutes": 1.0}})
+            minutes = round(left / 60 / 2 / len(read_tune(step.study, layers).models), 2)
+            console.say(f"--budget {budget}: --minutes {minutes} per model, half of the budget for trials")
+            return minutes
 
         def fitting(step_options: StepOptions, step: "Step", more: dict[str, Any]) -> int | None:
             """Epochs with which a training fits into its part of the time that is left."""

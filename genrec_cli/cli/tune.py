@@ -3,11 +3,14 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genrec_cli.cli.common import Common, command, environment_default, make
+
+if TYPE_CHECKING:
+    from genrec_cli.artifacts import Artifact
 
 
 def register(app: typer.Typer) -> None:
@@ -16,14 +19,14 @@ def register(app: typer.Typer) -> None:
     @command(app, "tune")
     def tune(
         common: Common,
-        recipe: Annotated[str, typer.Argument(help="baselines, or a FILE.toml with a [tune] table.")],
+        study: Annotated[str, typer.Argument(help="table1, baselines, or a FILE.toml with a [tune] table.")],
         trials: Annotated[int | None, typer.Option(min=1, help="Budget of each model: trials.")] = None,
         minutes: Annotated[float | None, typer.Option(help="Budget of each model: minutes of training.")] = None,
         jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that train at the same time.")] = 1,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes of all trials. Default: those of the study.")] = None,
-    ) -> None:
+    ) -> "Artifact | None":
         """Search settings by validation (Optuna). The same command goes on; a larger budget continues the study."""
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
@@ -36,7 +39,7 @@ def register(app: typer.Typer) -> None:
         ws = common.workspace()
         dataset = ws.dataset(common.dataset)
         budget = {"trials": trials, "minutes": minutes} if (trials or minutes is not None) else {}
-        chosen = read_tune(recipe, common.layers("tune", {"tune": budget}))
+        chosen = read_tune(study, common.layers("tune", {"tune": budget}))
         encoder = environment_default("GENREC_ENCODER", "sentence-transformers")
         given = sweep.shared_inputs(ws, [m.first() for m in chosen.models], dataset, data, codes, encoder)
         plan = stage.plan(ws, chosen, given)
@@ -49,3 +52,4 @@ def register(app: typer.Typer) -> None:
                 console.table("", *show(artifact.result))
             for name in artifact.result["models"]:
                 console.say(f"best of {name}:  genrec train --config {Path(artifact.path) / f'best-{name}.toml'}")
+        return artifact

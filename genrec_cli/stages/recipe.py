@@ -2,20 +2,34 @@
 
     steps = [{ stage = "train", model = "rpg", set = { train.lr = 2e-3 } }, { stage = "evaluate", run = "rpg-s0" }]
 
-The settings of a step win over the sections of the file, and ``--set`` wins over both.
+The settings of a step win over the sections of the file, and ``--set`` wins over both. A train step with ``models`` or
+``seeds`` is one step for each combination; with ``tuned`` it has the best settings of an earlier ``tune`` step.
 """
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from genrec_cli.config import READS, SECTIONS, Count, Section, did_you_mean, merge, parse_set, read_toml, validate
+from genrec_cli.config import (
+    READS,
+    SECTIONS,
+    Count,
+    Positive,
+    Section,
+    Seed,
+    did_you_mean,
+    merge,
+    parse_set,
+    read_toml,
+    validate,
+)
 from genrec_cli.errors import ConfigError, UsageError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -24,13 +38,19 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
     "preprocess": ("raw", "source", "from_dir", "interactions", "items"),
     "tokenize": ("data",),
+    "tune": ("study", "data", "trials", "minutes"),
     "train": ("model", "label", "data", "codes", "vectors", "init_from"),
     "evaluate": ("run",),
     "recommend": ("run", "k", "output"),
     "case-study": ("runs",),
     "compare": ("runs",),
+    "table": ("reference",),
 }
 """Stage -> the options of its command that a step can have beside ``set``."""
+ARGUMENTS = ("study",)
+"""Options that are typed without their name."""
+EXPANDED = ("models", "seeds", "tuned", "evaluated")
+"""What a train step can have beside its options."""
 
 
 def _check_length(name: str | Path) -> str | Path:
@@ -62,6 +82,20 @@ class Step(Section):
     items: File | None = None
     k: Count | None = None
     output: File | None = None
+    study: Name | None = None
+    trials: Count | None = None
+    minutes: Positive | None = None
+    reference: Name | None = None
+    models: tuple[Name, ...] = ()
+    """One step per model, in place of ``model``."""
+    seeds: tuple[Seed, ...] = ()
+    """One step per seed; the seed is added to the label."""
+    tuned: Name | None = None
+    """A study of an earlier step: the settings and the inputs are those of its best trial."""
+    evaluated: bool = False
+    """Whether an evaluation follows each training."""
+    config: Path | None = None
+    """A TOML file of settings. A step with ``tuned`` gets it when it runs."""
     set: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -78,8 +112,21 @@ class Step(Section):
     @property
     def words(self) -> list[str]:
         """The command line of the step alone, without ``genrec``."""
-        options = {name: value for name, value in self.options.items() if name != "runs"}
-        return [self.stage, *self.runs, *typed(options), *typed({"set": self.assigned})]
+        options = {name: value for name, value in self.options.items() if name not in ("runs", *ARGUMENTS)}
+        config = self.config or (Path(f"best-{self.model}.toml") if self.tuned else None)
+        given = [str(value) for name in ARGUMENTS if (value := self.options.get(name))]
+        return [self.stage, *given, *self.runs, *typed(options | {"config": config}), *typed({"set": self.assigned})]
+
+    def expanded(self) -> Iterator["Step"]:
+        """A step for each model and seed, each followed by its evaluation if that is asked for."""
+        for model, seed in itertools.product(self.models or (self.model,), self.seeds or (None,)):
+            update: dict[str, Any] = {"models": (), "seeds": (), "model": model}
+            if seed is not None:
+                update["set"] = self.set | {"train.seed": seed}
+                update["label"] = f"{self.label or model or 'mhl'}-s{seed}"
+            yield (step := self.model_copy(update=update))
+            if self.evaluated:
+                yield Step(stage="evaluate", run=step.label or f"{model or 'mhl'}-s0")
 
 
 class RecipeHead(Section):
@@ -94,6 +141,8 @@ class RecipeHead(Section):
     """Sources of the settings and of the published numbers."""
     expected: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Model -> metric -> the published number."""
+    expected_on: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+    """The same for other data sets."""
     steps: tuple[dict[str, Any], ...]
     """Tables, each a :class:`Step`, in the order in which they run."""
     next: tuple[str, ...] = ()
@@ -140,7 +189,8 @@ def read_recipe(name: str) -> Recipe:
     path, content = read_file(name, RECIPES, "recipe")
     try:
         head = validate(RecipeHead, "recipe", content.pop("recipe"))
-        steps = tuple(_step(f"step {number}", table) for number, table in enumerate(head.steps, 1))
+        tables = [_step(f"step {number}", table) for number, table in enumerate(head.steps, 1)]
+        steps = tuple(step for table in tables for step in table.expanded())
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
     return Recipe(path.stem, path, head, steps, content)
@@ -209,8 +259,9 @@ def _step(where: str, table: Mapping[str, Any]) -> Step:
     if step.stage not in TAKES:
         message = f"{where}: '{step.stage}' cannot be a step.{did_you_mean(step.stage, TAKES)}"
         raise ConfigError(message, hint=f"Stages: {', '.join(TAKES)}")
-    if foreign := step.model_fields_set - {"stage", "set", *TAKES[step.stage]}:
-        hint = f"It takes: {', '.join((*TAKES[step.stage], 'set'))}"
+    taken = (*TAKES[step.stage], *(EXPANDED if step.stage == "train" else ()), "set")
+    if foreign := step.model_fields_set - {"stage", *taken}:
+        hint = f"It takes: {', '.join(taken)}"
         raise ConfigError(f"{where}: the stage '{step.stage}' takes no '{min(foreign)}'.", hint=hint)
     try:
         parse_set(step.assigned)
@@ -222,11 +273,13 @@ def _step(where: str, table: Mapping[str, Any]) -> Step:
 def _assignment(section: str, key: str, value: Any) -> str:
     """``section.key=value``; a plain word needs no quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"(?!(true|false|inf|nan)$)[A-Za-z_][\w./+-]*", value)
-    return f"{section}.{key}={value if plain else _toml(value)}"
+    return f"{section}.{key}={value if plain else toml_value(value)}"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A JSON value in TOML syntax."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + "}"
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(entry)}" for key, entry in value.items()) + "}"
+    return (
+        f"[{', '.join(map(toml_value, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
+    )

@@ -4,6 +4,7 @@ The command line that is printed before each step makes the same artifact when i
 """
 
 import itertools
+import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact
 from genrec_cli.engine import protocols
-from genrec_cli.errors import Interrupted
+from genrec_cli.errors import ConfigError, Interrupted
 from genrec_cli.stages.recipe import TAKES, Recipe, Step, typed
 
 Do = Callable[[Step, list[str]], tuple[Artifact | None, list[dict[str, Any]]]]
@@ -38,9 +39,27 @@ class Chain:
     def named(self, step: Step) -> Step:
         """The step with its runs named by folder, so that they are those of this chain."""
         full = {name: run.path.name for name, run in self.runs.items()}
-        update: dict[str, Any] = {"runs": tuple(full.get(name, name) for name in step.runs)}
+        seeds = [[full.get(name, name) for name in side.split(",")] for side in step.runs]
+        update: dict[str, Any] = {"runs": tuple(map(",".join, seeds))}
         update |= {name: full.get(value, value) for name in ("run", "init_from") if (value := getattr(step, name))}
-        return step.model_copy(update=update)
+        return step.model_copy(update=update | (self.best(step) if step.tuned else {}))
+
+    def best(self, step: Step) -> dict[str, Any]:
+        """The settings and the inputs of the best trial of a study, for a train step with ``tuned``.
+
+        Raises ConfigError if no earlier step made the study, or if it has not the model.
+        """
+        study = next((made for made in self.of("studies") if made.label == step.tuned), None)
+        if study is None or step.model not in study.result["models"]:
+            problem = f"the study '{step.tuned}' of an earlier step has no model '{step.model}'"
+            raise ConfigError(f"A train step is tuned: {problem}.", hint="A step of stage tune comes first")
+        run = study.path.parent.parent / "runs" / study.result["models"][step.model]["best"]["run"]
+        inputs = json.loads((run / "manifest.json").read_text("utf-8"))["inputs"]
+        names = {"codes": "codes", "vectors": "vectors", "init_from": "init"}
+        if step.set.get("model.from_scratch"):
+            del names["init_from"]
+        found = {name: Path(inputs[key]["path"]).name for name, key in names.items() if key in inputs}
+        return {"config": study.path / f"best-{step.model}.toml", **found}
 
     def inputs(self, step: Step) -> dict[str, str]:
         """Inputs that a step does not name and that earlier steps made. The vectors are those of the last codes."""
@@ -61,11 +80,11 @@ def run_recipe(
     """
     chain, count = Chain(), len(recipe.steps)
     for number, (step, options) in enumerate(zip(recipe.steps, shared, strict=True), 1):
-        named = chain.named(step)
-        inputs = chain.inputs(named)
-        more = [*options, *typed(inputs)]
-        console.say(f"\n[{number}/{count}] {folded(named.words, more)}")
         try:
+            named = chain.named(step)
+            inputs = chain.inputs(named)
+            more = [*options, *typed(inputs)]
+            console.say(f"\n[{number}/{count}] {folded(named.words, more)}")
             artifact, printed = do(named.model_copy(update=inputs), [*named.words, *more])
         except (Exception, KeyboardInterrupt) as error:
             stopped = Interrupted(f"'genrec {step.stage}' was stopped before it was done.")
@@ -102,8 +121,9 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
             row = _row(label + approximate, protocols.flat(result), result.get("users"))
             cost = {"epochs": run.result.get("epochs"), "train_seconds": run.result.get("seconds")} if run else {}
             table.append(row | cost)
-        if model in recipe.head.expected and dataset == recipe.head.dataset:
-            table.append(_row(f"{model}, published", recipe.head.expected[model]))
+        here = recipe.head.expected if dataset == recipe.head.dataset else recipe.head.expected_on.get(dataset, {})
+        if model in here:
+            table.append(_row(f"{model}, published", here[model]))
     return table
 
 

@@ -223,10 +223,16 @@ def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: A
 
 
 def train_plan(
-    ws: Workspace, cell: Cell, given: Inputs, codes: Artifact | None, *, label: str | None = None
+    ws: Workspace,
+    cell: Cell,
+    given: Inputs,
+    codes: Artifact | None,
+    *,
+    label: str | None = None,
+    init_from: str | None = None,
 ) -> train.TrainPlan:
     """The plan of a cell, with the label of an existing run of the same key."""
-    paths = train.Inputs(str(given.data.path), str(codes.path) if codes else None)
+    paths = train.Inputs(str(given.data.path), str(codes.path) if codes else None, init_from=init_from)
     made = train.plan(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
     folder = ws.path(made.plan)
     existing = sorted(folder.parent.glob(f"[!.]*-{made.plan.key[:8]}"))

@@ -67,6 +67,7 @@ def plan(ws: Workspace, tune: Tune, given: sweep.Inputs) -> Plan:
         for model in tune.models
     }
     inputs = {"data": given.data} | ({"codes": given.codes} if given.codes else {})
+    inputs |= {f"init {m.name}": ws.find(given.data.dataset, "runs", m.init_from) for m in tune.models if m.init_from}
     config = {"tune": settings | {"encoder": given.encoder}, "models": models}
     return Plan(given.data.dataset, "studies", tune.name, VERSION, config, inputs)
 
@@ -232,7 +233,7 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
     with lock:
         codes = sweep.codes_for(ws, cell, job.given, make=True)
     label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
-    planned = sweep.train_plan(ws, cell, job.given, codes, label=label)
+    planned = sweep.train_plan(ws, cell, job.given, codes, label=label, init_from=model.init_from)
     trial.set_user_attr("run", ws.path(planned.plan).name)
 
     def callbacks_for(bar: Any, loop: Any) -> Callbacks:

@@ -67,6 +67,8 @@ class TunedModel(Section):
     """One ``[[tune.model]]``: a model, what is added to the search space, and settings of this model alone."""
 
     name: str
+    init_from: str | None = None
+    """A run whose weights are the start of all trials, for models that are pre-trained."""
     space: dict[str, Any] = Field(default_factory=dict)
     set: dict[str, Any] = Field(default_factory=dict)
 
@@ -104,6 +106,7 @@ class ModelStudy:
     name: str
     space: Mapping[str, Range | Choice]
     layers: dict[str, dict[str, Any]]
+    init_from: str | None = None
 
     @property
     def seed(self) -> int:
@@ -176,7 +179,8 @@ def _study(config: TuneConfig, model: TunedModel, shared: Layer, given: Layer) -
             raise ConfigError(f"a trial cannot set {name}: its values are not comparable.")
         if key in given.get(section, {}):
             raise UsageError(f"{name} is in the search space; it cannot be set for all trials.")
-    return ModelStudy(model.name, {name: _range(name, v) for name, v in ranges.items()}, merge(dict(shared), own))
+    found = {name: _range(name, v) for name, v in ranges.items()}
+    return ModelStudy(model.name, found, merge(dict(shared), own), model.init_from)
 
 
 def _range(name: str, value: Any) -> Range | Choice:

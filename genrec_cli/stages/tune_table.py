@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from genrec_cli import console
 from genrec_cli.artifacts import Draft
+from genrec_cli.config import merge
 from genrec_cli.errors import ConfigError
-from genrec_cli.stages.recipe import layer_of
+from genrec_cli.stages.recipe import layer_of, toml_value
 from genrec_cli.stages.tune_recipe import SECTIONS, Tune
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
         models[model.name] = {"trials": len(own), "minutes": round(sum(row["minutes"] for row in own), 3)}
         models[model.name] |= {"finished": len(values), "median": statistics.median(values), "best": best}
         models[model.name] |= {"importance": importance(studies[model.name])}
-        settings = {"model": {"name": model.name}} | layer_of(best["settings"], SECTIONS, "a trial")
-        settings["model"] = {"name": model.name, **settings["model"]}
+        settings = merge(model.layers, layer_of(best["settings"], SECTIONS, "a trial"))
         (draft.path / f"best-{model.name}.toml").write_text(toml(settings), "utf-8")
     draft.result |= {"metric": tune.metric, "models": models, "trials": rows}
     parts = [shown_models(draft.result), shown_trials(draft.result), shown_importance(draft.result)]
@@ -86,10 +86,10 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
 
 
 def toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Sections of scalars as TOML, whose strings, numbers and booleans are those of JSON."""
+    """Sections of settings as TOML."""
     lines = []
     for section, values in settings.items():
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+        lines += [f"[{section}]", *(f"{key} = {toml_value(value)}" for key, value in values.items()), ""]
     return "\n".join(lines)
 
 
