@@ -30,7 +30,7 @@ def test_states_are_those_of_transformers_bert() -> None:
     config = transformers.BertConfig(vocab_size=31, max_position_embeddings=9, type_vocab_size=1, **sizes, **quiet)
     theirs = transformers.BertModel(config, add_pooling_layer=False).eval()
     embeddings = theirs.embeddings
-    embeddings.word_embeddings.weight.copy_(ours.item.weight)
+    embeddings.word_embeddings.weight.copy_(ours.item.weight * 8**0.5)  # ours are multiplied by sqrt(D) at the input
     embeddings.token_type_embeddings.weight.zero_()
     copy_bert(ours.backbone, theirs)
     found = ours.queries(data)[:, :-1]

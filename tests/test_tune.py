@@ -67,7 +67,7 @@ def test_two_models_with_equal_budgets_and_a_larger_budget_later(shop):
     assert best["value"] == max(row["value"] for row in rows if row["model"] == "sasrec" and row["value"] is not None)
     run = next((shop / "synthetic/runs").glob(best["run"]))
     assert json.loads((run / "manifest.json").read_text())["result"]["valid"][result["metric"]] == best["value"]
-    assert set(read_toml(answer.path / "best-sasrec.toml")["model"]) == {"name", "layers"}
+    assert set(read_toml(answer.path / "best-sasrec.toml")["model"]) == {"name", "layers", "width"}
     assert "| sasrec |" in (answer.path / "table.md").read_text()
 
     assert "up to date" in tune(shop, "two", "--trials", "4").err

@@ -80,7 +80,7 @@ def test_targets_of_equal_codes_tie_whatever_the_rounding() -> None:
 
 def test_one_code_per_item_is_sasrec_with_cosine_scores() -> None:
     catalog = Catalog.of(torch.zeros(30, dtype=torch.long), torch.arange(30)[:, None], 30)
-    ours, theirs = vqrec(catalog, input_scale=1), SasRec(SasRecConfig(**SIZES), catalog, max_length=8).eval()
+    ours, theirs = vqrec(catalog), SasRec(SasRecConfig(**SIZES), catalog, max_length=8).eval()
     theirs.load_state_dict(
         {name.replace("item.codes.table", "item"): weight for name, weight in ours.state_dict().items()}
     )

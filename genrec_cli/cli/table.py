@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         if reference:
             reference = stage.mark_significant(ws, rows, reference, names, split, console.user_bar("reading"))
         facts: dict[str, Any] = {"schema": 1, "dataset": dataset, "split": split, "reference": reference}
-        console.emit(facts | {"rows": stage.facts(rows, names)})
+        common.emit(facts | {"rows": stage.facts(rows, names)})
         if common.json:
             return
         if form != "text":
