@@ -5,14 +5,14 @@ A model implements at least one *scorer interface*; the search that it is paired
 * :class:`ItemScorer`: one score per item of the catalogue (:class:`DotScorer`: a dot product; :class:`SparseScorer`: 0
   for most items; :class:`ChunkScorer`: by chunks of items),
 * :class:`DigitScorer`: K tables of scores over codewords, whose sum over digits is an item's score
-  (:class:`CodeScorer`: the tables are log-probabilities),
+  (:class:`CodeScorer`: the tables are log-probabilities; :class:`CodeAndItemScorer`: and each item has a dot product),
 * :class:`CodeGenerator`: digits that depend on each other, so that a search is needed: :class:`PrefixScorer` gives the
   distribution of each digit after the digits before it, :class:`MaskPredictor` predicts masked codes in any order.
 
 Legend: B histories, N packed items, M positions with a target, I items, K digits, V codewords, D width.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,26 @@ class CodeScorer(Protocol):
 
     def code_vectors(self) -> Tensor:
         """``E_KVD`` as trained (``E_VD`` if the digits share it): the graph search measures similarity by it."""
+
+
+@runtime_checkable
+class CodeAndItemScorer(CodeScorer, Protocol):
+    """A code scorer that can also score items by themselves; see :func:`scores_items`."""
+
+    by_item: bool
+    """Whether it does. Then items of equal codes have different scores."""
+
+    def code_logprobs_and_queries(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``logp_BKV`` and ``query_BD``: an item's score is the mean of its log-probabilities plus the dot product of
+        the query with the item's vector."""
+
+    def item_vectors(self) -> Tensor:
+        """``E_ID``: row i is item i + 1."""
+
+
+def scores_items(model: object) -> TypeGuard[CodeAndItemScorer]:
+    """Whether a code scorer scores items by themselves, too."""
+    return isinstance(model, CodeAndItemScorer) and model.by_item
 
 
 @runtime_checkable

@@ -62,7 +62,7 @@ class MhlConfig(RpgConfig):
 
 
 class Mhl(Rpg):
-    """Interface: CodeScorer. Inference is RPG's."""
+    """Interface: that of RPG, whose inference it has."""
 
     Config: ClassVar[type[Section]] = MhlConfig
     masking: ClassVar[Masking] = "entropy"
@@ -94,10 +94,11 @@ class Mhl(Rpg):
             h_MD = take(masked_ND, at_M)
         next_loss = self.next_loss(h_MD, self._next_codes(batch, at_M, mask))
         next_loss = next_loss._replace(weight=self.config.next_weight)
-        return {"next": next_loss} | losses
+        return {"next": next_loss} | self.option_losses(h_MD, batch, at_M) | losses
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
-        counts = {"next": (self._next_codes(batch, self._next_at(batch), mask) >= 0).sum()}
+        at_M = self._next_at(batch)
+        counts = {"next": (self._next_codes(batch, at_M, mask) >= 0).sum()} | self.option_counts(batch, at_M)
         return counts if mask is None or not self.config.mask_weight else counts | {"mask": mask.sum()}
 
     def _next_at(self, batch: Batch) -> Tensor:

@@ -14,6 +14,10 @@ with nn.Linear's uniform draw. Recipes: beauty-rpg, toys-rpg, sports-rpg.
 The pooled codes are multiplied by sqrt(K D) (``input_scale``). Without it the input starts smaller than the position
 embeddings and the blocks' outputs, and a training begins with epochs that learn popularity (docs/results.md).
 
+Options of ours, off by default: text vectors and free vectors of items at the input (``nn/dense_items.py``), a score
+per item beside that of its codes (``nn/item_head.py``). An item with a mask token has no dense side, which would name
+its codes; with masks of whole items (``curriculum.granularity = "item"``) most items keep theirs.
+
 Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table. The padding
 of an item is not pooled, predicted or counted. Recipe: beauty-text-rpg.
 """
@@ -23,12 +27,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from genrec_cli.config import Count, Dropout, Positive, Section
+from genrec_cli.config import Count, Dropout, NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
+from genrec_cli.nn.dense_items import DenseItems
+from genrec_cli.nn.item_head import ItemHead
 from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
@@ -54,11 +60,20 @@ class RpgConfig(Section):
     """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: the
     authors'."""
     temperature: Positive = 0.07
-    """tau of the cosine classifier (RPG's recipes: .03)."""
+    """tau of the cosine classifier (RPG's recipes: .03) and of the item head."""
+    dense_input: bool = False
+    """Whether an item's text vector, projected, is added to its pooled codes; needs vectors."""
+    free_vectors: bool = False
+    """Whether a free vector per item, which starts at zero, is added to its pooled codes. Such a run cannot read other
+    items."""
+    item_weight: NonNegative = 0.0
+    """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
+    item_mix: Positive = 0.25
+    """Factor of the scores of the item head, beside the mean log-probability of an item's codes."""
 
 
 class Rpg(Model):
-    """Interface: CodeScorer."""
+    """Interface: CodeScorer, and CodeAndItemScorer with an item head."""
 
     Config: ClassVar[type[Section]] = RpgConfig
     needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
@@ -74,8 +89,22 @@ class Rpg(Model):
             scale = math.sqrt((self.code_RK[1:] >= 0).sum(1).float().mean().item() * config.width)
         self.codes = CodeEmbedding(*sizes, extra=extra, shared=catalog.shared, padded=self.padded, scale=scale)
         self.backbone, self.heads = Transformer(config, max_length), CodeHeads(catalog.digits, config.width)
+        self._add_options(config, catalog)
         initialise(self)
-        self.heads.reset()
+        for part in (self.heads, self.dense, self.item_head):
+            if part is not None:
+                part.reset()
+
+    def _add_options(self, config: RpgConfig, catalog: Catalog) -> None:
+        """The parts of the options; None for an option that is off."""
+        text_RE = catalog.vector_RE if config.dense_input else None
+        dense, self.by_item = config.dense_input or config.free_vectors, config.item_weight > 0
+        self.dense = DenseItems(catalog.items, config.width, text_RE, free=config.free_vectors) if dense else None
+        self.item_head = ItemHead(self.code_RK[1:], self.codes, config.temperature) if self.by_item else None
+
+    @classmethod
+    def needs_of(cls, config: RpgConfig) -> frozenset[Need]:
+        return cls.needs | ({"vectors"} if config.dense_input else set())
 
     def extra_tokens(self, max_length: int) -> int:
         """Number of special tokens in the vocabulary."""
@@ -86,7 +115,11 @@ class Rpg(Model):
 
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
         """Context states ``h_ND`` of histories given by their tokens, or ``h_MD`` at positions ``at_M``."""
-        return self.backbone(self.codes(token_NK), batch.packing, at_M)
+        x_ND = self.codes(token_NK)
+        if self.dense is not None:
+            masked_N = self.codes.special(token_NK).any(1)
+            x_ND = x_ND + self.dense(batch.item_N).masked_fill(masked_N[:, None], 0.0)
+        return self.backbone(x_ND, batch.packing, at_M)
 
     @property
     def classifier(self) -> CodeClassifier:
@@ -98,7 +131,10 @@ class Rpg(Model):
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         at_M = targets(batch)[0]
         h_MD = self.states(self.tokens(batch), batch, at_M)
-        return {"next": self.next_loss(h_MD, self.target_codes(batch, at_M))}
+        return {"next": self.next_loss(h_MD, self.target_codes(batch, at_M))} | self.option_losses(h_MD, batch, at_M)
+
+    def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
+        return super().counts(batch, mask) | self.option_counts(batch, targets(batch)[0])
 
     def next_loss(self, h_MD: Tensor, target_MK: Tensor) -> Loss:
         """``-log P^k`` of the next items' codes (MHL, equation 1), summed over positions and codes; -1 is ignored."""
@@ -106,9 +142,34 @@ class Rpg(Model):
         total = classifier.loss_at(h_MD, target_MK, real_MK) if self.padded else classifier.loss(h_MD, target_MK)
         return Loss(total, real_MK.sum().to(total.dtype))
 
+    def option_losses(self, h_MD: Tensor, batch: Batch, at_M: Tensor) -> dict[str, Loss]:
+        """The losses of the item head ("item")."""
+        losses: dict[str, Loss] = {}
+        column_M = targets(batch, at_M)[1] - 1
+        if self.item_head is not None:
+            losses["item"] = self.item_head.loss(h_MD, self.item_vectors(), column_M)
+            losses["item"] = losses["item"]._replace(weight=self.config.item_weight)
+        return losses
+
+    def option_counts(self, batch: Batch, at_M: Tensor) -> dict[str, Tensor]:
+        """The counts of :meth:`option_losses`."""
+        count = (targets(batch, at_M)[1] > 0).sum()
+        return {} if self.item_head is None else {"item": count}
+
     def code_logprobs(self, batch: Batch) -> Tensor:
-        h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)
+        return self._code_logprobs(self.states(self.tokens(batch), batch, batch.packing.last_B))
+
+    def _code_logprobs(self, h_BD: Tensor) -> Tensor:
         return self.logits(h_BD).log_softmax(-1).transpose(0, 1)
+
+    def code_logprobs_and_queries(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert self.item_head is not None, "without an item head there are only codes"
+        h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)
+        return self._code_logprobs(h_BD), self.config.item_mix * self.item_head.queries(h_BD)
+
+    def item_vectors(self) -> Tensor:
+        assert self.item_head is not None, "without an item head there are only codes"
+        return self.item_head.vectors(self.codes, self.dense)
 
     def code_vectors(self) -> Tensor:
         return self.codes.vectors()

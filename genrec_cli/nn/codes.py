@@ -36,7 +36,7 @@ class CodeEmbedding(nn.Module):
         super().__init__()
         self.digits, self.codewords, self.shared = digits, codewords, shared
         self.scale = math.sqrt(digits * width) if scale is None else scale
-        self.free = codewords if shared else digits * codewords
+        self.free, self.extra = codewords if shared else digits * codewords, extra
         self.padding = self.free + extra if padded else None
         self.table = nn.Embedding(self.free + extra + padded, width)
         self.register_buffer("offset_K", torch.arange(digits) * (0 if shared else codewords), persistent=False)
@@ -45,6 +45,10 @@ class CodeEmbedding(nn.Module):
         """Rows of the table of codes, ``token_NK``."""
         token_NK = codes_NK + self.offset_K
         return token_NK if self.padding is None else token_NK.masked_fill(codes_NK < 0, self.padding)
+
+    def special(self, token_NK: Tensor) -> Tensor:
+        """Which tokens are special ones, such as masks."""
+        return (token_NK >= self.free) & (token_NK < self.free + self.extra)
 
     def forward(self, token_NK: Tensor) -> Tensor:
         pooled_ND = F.embedding_bag(token_NK, self.table.weight, mode="mean", padding_idx=self.padding)

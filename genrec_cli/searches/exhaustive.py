@@ -16,14 +16,24 @@ from torch import Tensor
 from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import ChunkScorer, CodeScorer, DigitScorer, DotScorer, ItemScorer, Model, SparseScorer
+from genrec_cli.models.base import (
+    ChunkScorer,
+    CodeAndItemScorer,
+    CodeScorer,
+    DigitScorer,
+    DotScorer,
+    ItemScorer,
+    Model,
+    SparseScorer,
+    scores_items,
+)
 from genrec_cli.nn.digit_scores import DigitScores, DigitTable
 from genrec_cli.searches.base import Search, TopK
 from genrec_cli.searches.collision_groups import CollisionGroups
 from genrec_cli.searches.excluded import Excluded
 from genrec_cli.searches.rank import Rank, RankCounter, Ranked, Ranking
 from genrec_cli.searches.running_top_k import BLOCK, RunningTopK
-from genrec_cli.searches.scores import Cells, DenseScores, DotScores, Scores, SparseScores
+from genrec_cli.searches.scores import Cells, DenseScores, DotScores, Scores, SparseScores, SumScores
 
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Scores that exist at a time: users x items of a chunk."""
@@ -44,8 +54,9 @@ class Exhaustive(Search):
     exact = True
     shared_codes = True
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog, self.items = catalog, catalog.items
+    def __init__(self, catalog: Catalog, *, by_item: bool = False) -> None:
+        """``by_item``: items of equal codes have scores of their own, so they do not tie (``scores_items``)."""
+        self.catalog, self.items, self.by_item = catalog, catalog.items, by_item
 
     @cached_property
     def table(self) -> DigitTable:
@@ -54,9 +65,10 @@ class Exhaustive(Search):
 
     @cached_property
     def groups(self) -> CollisionGroups:
-        return CollisionGroups(self.catalog.groups)
+        own = torch.arange(self.items, device=self.catalog.train_count_I.device) if self.by_item else None
+        return CollisionGroups(self.catalog.groups if own is None else own)
 
-    def item_vectors(self, model: DotScorer) -> Tensor:
+    def item_vectors(self, model: DotScorer | CodeAndItemScorer) -> Tensor:
         """``E_ID`` of the items of the catalogue."""
         chosen_C, vector_ID = self.catalog.chosen_C, model.item_vectors()
         return vector_ID if chosen_C is None else vector_ID[chosen_C]
@@ -66,6 +78,10 @@ class Exhaustive(Search):
         chosen_C, users = self.catalog.chosen_C, batch.packing.sequences
         if isinstance(model, ChunkScorer) and chosen_C is None:
             return model.chunked_scores(batch)
+        if scores_items(model):
+            logp_BKV, query_BD = model.code_logprobs_and_queries(batch)
+            dots = DotScores(self.item_vectors(model) if vector_ID is None else vector_ID, query_BD)
+            return SumScores(self.code_scored(logp_BKV), dots)
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
         if isinstance(model, DigitScorer):

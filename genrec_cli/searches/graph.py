@@ -19,7 +19,8 @@ from torch import Tensor
 from genrec_cli.config import Natural, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import CodeScorer
+from genrec_cli.errors import UsageError
+from genrec_cli.models.base import CodeScorer, scores_items
 from genrec_cli.searches.base import Beams, ListSearch, TopK
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.searches.neighbours import neighbours
@@ -51,6 +52,9 @@ class Graph(ListSearch):
 
     def __init__(self, model: CodeScorer, catalog: Catalog, config: GraphConfig) -> None:
         super().__init__(model, catalog, config)
+        if scores_items(model):
+            problem = "The graph search reads scores of codes only, and this model also has an item head."
+            raise UsageError(problem, hint="--search exhaustive")
         self.scorer = Exhaustive(catalog)
         with torch.no_grad():
             edges = min(config.edges, catalog.items)

@@ -1,7 +1,7 @@
 """The scores of a catalogue, one chunk of items at a time, so that no array of users x items has to exist.
 
 Kinds of scores: ``DigitScores`` (``nn/digit_scores.py``), :class:`DotScores`, :class:`SparseScores`,
-:class:`DenseScores`.
+:class:`DenseScores`, :class:`SumScores`.
 
 Legend: B users, I items, C items of a chunk, D width, S cells (an item and a user).
 """
@@ -91,6 +91,22 @@ class DenseScores:
 
     def of(self, item_B: Tensor) -> Tensor:
         return self.score_BI.gather(1, item_B[:, None] - 1)[:, 0].float()
+
+
+class SumScores:
+    """The sums of two kinds of scores of the same users and items."""
+
+    logprobs = False
+
+    def __init__(self, first: Scores, second: Scores) -> None:
+        self.first, self.second = first, second
+        self.users, self.items, self.device = first.users, first.items, first.device
+
+    def chunk(self, begin: int, end: int) -> Tensor:
+        return self.first.chunk(begin, end) + self.second.chunk(begin, end)
+
+    def of(self, item_B: Tensor) -> Tensor:
+        return self.first.of(item_B) + self.second.of(item_B)
 
 
 class Cells:

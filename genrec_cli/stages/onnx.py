@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.errors import ConfigError, UsageError
-from genrec_cli.models.base import CodeScorer, DotScorer, Model
+from genrec_cli.models.base import CodeScorer, DotScorer, Model, scores_items
 from genrec_cli.nn.causal_grid import causal_packing
 from genrec_cli.stages.trained import Run
 
@@ -49,6 +49,9 @@ def encoder_of(trained: Run) -> HistoryEncoder:
     """Raises UsageError for a model without one causal pass over a history."""
     model = trained.model
     one_pass = model.causal and model.trainable and isinstance(model, (CodeScorer, DotScorer))
+    if scores_items(model):
+        message = f"{trained.name} has an item head, and --onnx gives either scores of codes or item vectors."
+        raise UsageError(message, hint="Leave --onnx out, or train with model.item_weight=0")
     if not one_pass or trained.needs & {"times", "users"}:
         message = f"The model '{trained.model_name}' has no causal encoder of histories that gives scores in one pass."
         raise UsageError(message, hint="Leave --onnx out; sasrec, rpg and mhl have one")
