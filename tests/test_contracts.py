@@ -37,11 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "rpg, dense": {"settings": {"dense_input": True, "free_vectors": True, "item_weight": 1.0}},
+    "rpg, horizons": {"settings": {"horizons": 3, "align_weight": 0.5}},
     "rpg, dense text": {
         "settings": {"dense_input": True, "item_weight": 1.0},
         "catalog_options": {"padded": True, "shared": True},
     },
-    "mhl, dense": {"settings": {"dense_input": True, "item_weight": 1.0}},
+    "mhl, dense": {"settings": {"dense_input": True, "item_weight": 1.0, "align_weight": 0.5, "horizons": 2}},
     "mhl, ours": {"settings": {"next_masked": False, "entropy_mode": "eval", "entropy_relative": True}},
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
 }

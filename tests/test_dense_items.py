@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,14 @@ from shop import TINY, genrec, small_codes
 from torch import Tensor
 
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.data.sequences import eval_batches
+from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.engine.ranking import ExactRanker
-from genrec_cli.errors import UsageError
+from genrec_cli.errors import ConfigError, UsageError
 from genrec_cli.models.base import CodeAndItemScorer, DotScorer, scores_items
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.nn.horizons import later_targets
 from genrec_cli.searches.graph import Graph, GraphConfig
 
 SIZES = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "dropout": 0.0, "attention_dropout": 0.0}
@@ -84,6 +87,19 @@ def test_the_loss_of_the_item_head_is_that_of_a_loop() -> None:
     torch.testing.assert_close(loss.sum, total)
 
 
+def test_the_alignment_is_that_of_a_loop() -> None:
+    catalog, batch = make_catalog(), recent_batch([5, 9, 3, 12])
+    model = rpg(catalog, align_weight=2.0, temperature=0.1)
+    h_ND, text_IE = model.states(model.tokens(batch), batch), catalog.vector_RE[1:] - catalog.vector_RE[1:].mean(0)
+    total = 0.0
+    for at in batch.learn_M.tolist():
+        score_I = F.cosine_similarity((model.alignment.projection.weight @ h_ND[at])[None], text_IE) / 0.1
+        total -= score_I.log_softmax(0)[batch.target_N[at] - 1]
+    loss = model.losses(batch)["align"]
+    assert loss.weight == 2.0 and loss.count == len(batch.learn_M)
+    torch.testing.assert_close(loss.sum, total)
+
+
 def test_ranks_and_losses_of_the_sum_are_those_of_all_scores() -> None:
     """Items 1 and 2 have equal codes and do not tie."""
     catalog, histories = make_catalog(), make_histories([5, 9, 3, 12], 30)
@@ -141,9 +157,7 @@ def test_only_an_item_head_makes_a_scorer_of_items() -> None:
 
 def test_settings_add_needs_and_only_what_they_name() -> None:
     assert Rpg.needs_of(RpgConfig()) == {"codes"} == Mhl.needs_of(MhlConfig(free_vectors=True, item_weight=1))
-    assert (
-        Rpg.needs_of(RpgConfig(dense_input=True)) == {"codes", "vectors"} == Mhl.needs_of(MhlConfig(dense_input=True))
-    )
+    assert Rpg.needs_of(RpgConfig(dense_input=True)) == {"codes", "vectors"} == Mhl.needs_of(MhlConfig(align_weight=1))
     plain = replace(make_catalog(), vector_RE=None)
     assert {name.partition(".")[0] for name in rpg(plain).state_dict()} == {"codes", "backbone", "heads"}
     assert "item_head.residual.linear.weight" in rpg(plain, item_weight=1.0).state_dict()
@@ -168,6 +182,37 @@ def test_a_masked_item_has_no_dense_side() -> None:
             states.append((model.states(token_NK, batch), model.states(model.tokens(batch), batch)))
     for before, after in zip(states[:2], states[2:], strict=True):
         assert torch.equal(before[0], after[0]) and not torch.equal(before[1][2:], after[1][2:])
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_later_targets_and_their_losses_are_those_of_a_loop(stride: int) -> None:
+    histories = make_histories([5, 9, 3, 16, 12], 30)
+    rows = Rows.of(histories, max_length=6, windows="sliding", stride=stride)
+    batch = rows.batch(histories, np.arange(len(rows)))
+    model = rpg(make_catalog(), horizons=3, horizon_decay=0.5)
+    h_ND = model.states(model.tokens(batch), batch)
+    sequence_N, losses, counts = batch.packing.sequence_N.tolist(), model.losses(batch), model.counts(batch)
+    for later in (1, 2):
+        total, count, expected = 0.0, 0, []
+        for at in batch.learn_M.tolist():
+            place = at + later
+            inside = place < len(sequence_N) and sequence_N[place] == sequence_N[at]
+            target = int(batch.target_N[place]) if inside else 0
+            expected.append(target)
+            if target:
+                state_D = model.horizons(h_ND[at][None])[later - 1, 0]
+                logp_KV = model.logits(state_D[None]).log_softmax(-1)[:, 0]
+                total -= logp_KV[torch.arange(4), model.code_RK[target].long()].sum()
+                count += 4
+        assert later_targets(batch, batch.learn_M, later).tolist() == expected and any(expected)
+        loss = losses[f"next_{later + 1}"]
+        assert loss.weight == 0.5**later and loss.count == count == counts[f"next_{later + 1}"]
+        torch.testing.assert_close(loss.sum, total)
+
+
+def test_rows_of_one_target_have_no_later_target() -> None:
+    with pytest.raises(ConfigError, match="several targets"):
+        Rpg.check(RpgConfig(horizons=2), TrainConfig(windows="each"))
 
 
 def test_the_commands(tmp_path: Path) -> None:

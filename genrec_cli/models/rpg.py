@@ -15,25 +15,29 @@ The pooled codes are multiplied by sqrt(K D) (``input_scale``). Without it the i
 embeddings and the blocks' outputs, and a training begins with epochs that learn popularity (docs/results.md).
 
 Options of ours, off by default: text vectors and free vectors of items at the input (``nn/dense_items.py``), a score
-per item beside that of its codes (``nn/item_head.py``). An item with a mask token has no dense side, which would name
-its codes; with masks of whole items (``curriculum.granularity = "item"``) most items keep theirs.
+per item beside that of its codes (``nn/item_head.py``), alignment of states with text vectors, and losses on later
+items (``nn/horizons.py``). An item with a mask token has no dense side, which would name its codes; with masks of whole
+items (``curriculum.granularity = "item"``) most items keep theirs.
 
 Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table. The padding
 of an item is not pooled, predicted or counted. Recipe: beauty-text-rpg.
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
 from genrec_cli.config import Count, Dropout, NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
-from genrec_cli.nn.dense_items import DenseItems
+from genrec_cli.nn.dense_items import DenseItems, TextAlignment
+from genrec_cli.nn.horizons import Horizons, later_targets
 from genrec_cli.nn.item_head import ItemHead
 from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
@@ -60,7 +64,7 @@ class RpgConfig(Section):
     """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: the
     authors'."""
     temperature: Positive = 0.07
-    """tau of the cosine classifier (RPG's recipes: .03) and of the item head."""
+    """tau of the cosine classifier (RPG's recipes: .03), of the item head and of the alignment."""
     dense_input: bool = False
     """Whether an item's text vector, projected, is added to its pooled codes; needs vectors."""
     free_vectors: bool = False
@@ -70,6 +74,12 @@ class RpgConfig(Section):
     """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
     item_mix: Positive = 0.25
     """Factor of the scores of the item head, beside the mean log-probability of an item's codes."""
+    align_weight: NonNegative = 0.0
+    """Weight of the alignment of states with the text vector of the next item; needs vectors."""
+    horizons: Count = 1
+    """H: the state after item t predicts the items t + 1 to t + H."""
+    horizon_decay: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The weight of the loss of item t + h is this to the power h - 1."""
 
 
 class Rpg(Model):
@@ -91,7 +101,7 @@ class Rpg(Model):
         self.backbone, self.heads = Transformer(config, max_length), CodeHeads(catalog.digits, config.width)
         self._add_options(config, catalog)
         initialise(self)
-        for part in (self.heads, self.dense, self.item_head):
+        for part in (self.heads, self.dense, self.item_head, self.horizons):
             if part is not None:
                 part.reset()
 
@@ -101,10 +111,22 @@ class Rpg(Model):
         dense, self.by_item = config.dense_input or config.free_vectors, config.item_weight > 0
         self.dense = DenseItems(catalog.items, config.width, text_RE, free=config.free_vectors) if dense else None
         self.item_head = ItemHead(self.code_RK[1:], self.codes, config.temperature) if self.by_item else None
+        self.horizons = Horizons(config.horizons, config.width, config.horizon_decay) if config.horizons > 1 else None
+        self.alignment: TextAlignment | None = None
+        if config.align_weight:
+            assert catalog.vector_RE is not None
+            self.alignment = TextAlignment(config.width, catalog.vector_RE, config.temperature)
 
     @classmethod
     def needs_of(cls, config: RpgConfig) -> frozenset[Need]:
-        return cls.needs | ({"vectors"} if config.dense_input else set())
+        return cls.needs | ({"vectors"} if config.dense_input or config.align_weight else set())
+
+    @classmethod
+    def check(cls, config: RpgConfig, train: Any, catalog: Catalog | None = None) -> None:
+        super().check(config, train, catalog)
+        if config.horizons > 1 and train.windows == "each":
+            problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
+            raise ConfigError(problem, hint="--set train.windows=sliding")
 
     def extra_tokens(self, max_length: int) -> int:
         """Number of special tokens in the vocabulary."""
@@ -143,18 +165,31 @@ class Rpg(Model):
         return Loss(total, real_MK.sum().to(total.dtype))
 
     def option_losses(self, h_MD: Tensor, batch: Batch, at_M: Tensor) -> dict[str, Loss]:
-        """The losses of the item head ("item")."""
+        """The losses of the item head ("item"), of the alignment ("align") and of later horizons ("next_2", ...)."""
         losses: dict[str, Loss] = {}
         column_M = targets(batch, at_M)[1] - 1
         if self.item_head is not None:
             losses["item"] = self.item_head.loss(h_MD, self.item_vectors(), column_M)
             losses["item"] = losses["item"]._replace(weight=self.config.item_weight)
+        if self.alignment is not None:
+            losses["align"] = self.alignment.loss(h_MD, column_M)._replace(weight=self.config.align_weight)
+        if self.horizons is not None:
+            rows = zip(self.horizons(h_MD), self._later_codes(batch, at_M), self.horizons.weights, strict=True)
+            for place, (state_MD, code_MK, weight) in enumerate(rows, start=2):
+                losses[f"next_{place}"] = self.next_loss(state_MD, code_MK)._replace(weight=weight)
         return losses
 
     def option_counts(self, batch: Batch, at_M: Tensor) -> dict[str, Tensor]:
         """The counts of :meth:`option_losses`."""
         count = (targets(batch, at_M)[1] > 0).sum()
-        return {} if self.item_head is None else {"item": count}
+        counts = {name: count for name, on in (("item", self.item_head), ("align", self.alignment)) if on is not None}
+        later = enumerate(self._later_codes(batch, at_M), start=2)
+        return counts | {f"next_{place}": (code_MK >= 0).sum() for place, code_MK in later}
+
+    def _later_codes(self, batch: Batch, at_M: Tensor) -> list[Tensor]:
+        """``code_MK`` of the target of each later horizon; -1 where there is none."""
+        target = [later_targets(batch, at_M, later) for later in range(1, self.config.horizons)]
+        return [self.codes_of(target_M).masked_fill(target_M[:, None] == 0, -1) for target_M in target]
 
     def code_logprobs(self, batch: Batch) -> Tensor:
         return self._code_logprobs(self.states(self.tokens(batch), batch, batch.packing.last_B))

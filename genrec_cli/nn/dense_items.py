@@ -7,13 +7,17 @@ size of the pooled codes. ``f_i`` is a free vector, like an item embedding of SA
 codes and its text until training interactions say more. Dense vectors beside the codes: LIGER (Yang et al. 2024, arXiv
 2411.18814).
 
-Legend: X items, I items of the catalogue, R = I + 1 rows, K digits, D width, E width of the text vectors.
+:class:`TextAlignment` is a loss of states on the same text vectors.
+
+Legend: M positions, X items, I items of the catalogue, R = I + 1 rows, K digits, D width, E width of the text vectors.
 """
 
 import math
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genrec_cli.nn.losses import Loss, item_cross_entropy
 
 
 def centred(vector_RE: Tensor) -> Tensor:
@@ -47,3 +51,24 @@ class DenseItems(nn.Module):
         if self.free is not None:
             parts.append(self.scale * (self.free.weight if item_X is None else self.free(item_X - 1)))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+class TextAlignment(nn.Module):
+    """A projected state finds the text of the next item among the texts of all items.
+
+    The loss is ``-log softmax over i of cos(W h, t_i) / tau``: InfoNCE with the whole catalogue as negatives. The text
+    vectors are fixed, so states learn what the next item is about, also where its codes are rare.
+    """
+
+    text_RE: Tensor
+
+    def __init__(self, width: int, vector_RE: Tensor, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.register_buffer("text_RE", centred(vector_RE), persistent=False)
+        self.projection = nn.Linear(width, vector_RE.shape[1], bias=False)
+
+    def loss(self, h_MD: Tensor, column_M: Tensor) -> Loss:
+        """``column_M``: the next items, from 0; -1 is ignored."""
+        query_ME = F.normalize(self.projection(h_MD), dim=-1) / self.temperature
+        return item_cross_entropy(query_ME, self.text_RE[1:], column_M)
