@@ -16,6 +16,7 @@ makes a row for each prefix in place of one per user.
 Deviations from the authors' code: softmax over the whole catalogue of every masked place, as there, but new masks in
 each epoch in place of ten fixed copies; positions count from the first item of a row, and [MASK] after a full history
 has a position of its own, so no item is cut off for it.
+Item embeddings are multiplied by sqrt(D) at the input, as SASRec's are.
 
 The traps: cloze alone trains no place whose right side is empty, which is the one that inference needs; and a
 bidirectional model without masks sees what it predicts (the contract suite tests both).

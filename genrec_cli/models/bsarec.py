@@ -18,6 +18,7 @@ authors' other places have read the whole row. ``causal = false`` is the authors
 
 Deviations from the authors' code: empty places of a short row are zero in the filter, where theirs hold vectors of the
 positions; positions count from the first item, not from the left end of a padded row. Their setting c = 5 is C = 3.
+Item embeddings are multiplied by sqrt(D) at the input, as SASRec's are.
 
 Legend: B histories, N packed items, M positions with a target, T longest history, L maximum length, D width.
 """

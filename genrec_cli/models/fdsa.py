@@ -15,7 +15,8 @@ share, is not among the attributes (``sources/records.py``).
 Deviations from the paper and RecBole's code (the authors' was not found): the loss is cross-entropy over the catalogue
 by default. Attention is over attributes, where RecBole pools the categories of an item before it. Input and output have
 LayerNorms of their own. Both Transformers add the same position table, as there; ``shared_positions = false`` gives
-each its own. Pre-norm blocks by default.
+each its own. Pre-norm blocks by default. Items and features are multiplied by sqrt(D) at the input, as SASRec's items
+are.
 
 Legend: N packed items, M positions with a target, A attributes of an item, D width.
 """

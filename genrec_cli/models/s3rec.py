@@ -19,7 +19,8 @@ of a row. "next" and "mask" are both MIP. Losses are means over items, and sums 
 items too, so AAP, which has four times as many items as MAP, weighs more there. MIP is cross-entropy over the catalogue
 by default; ``loss = "bpr"`` is the paper's pair, without the second sigmoid, which saturates. The segment of a row is
 made from its mask: it begins at a masked item and has as many items as are masked, at most half of the row. Segments
-and negatives never hold validation or test items; theirs do. Pre-norm blocks by default.
+and negatives never hold validation or test items; theirs do. Pre-norm blocks by default, and item embeddings are
+multiplied by sqrt(D) at the input, as SASRec's are.
 
 Legend: B histories, N packed items, X packed tokens with [MASK] after each history, M chosen items, A attributes, D
 width.
