@@ -2,8 +2,9 @@
 
     python bench/peers.py --data ARTIFACT --codes ARTIFACT --digit-codes ARTIFACT --peers FOLDER [--users 2000] [--json]
 
-RPG and TIGER against cornac's, with the same codes, and SASRec against RecTools': the same users, batch, width, layers
-and epochs, exact ranking of the whole catalogue or as many beams. TIGER's codes end in a digit against collisions
+RPG and TIGER against cornac's, with the same codes, SASRec, HSTU and BERT4Rec against RecTools', GRU4Rec against
+cornac's: the same users, batch, width, layers and epochs, exact ranking of the whole catalogue or as many beams.
+cornac's GRU4Rec has a softmax over 2,048 sampled items, ours over all. TIGER's codes end in a digit against collisions
 (``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and reading are not
 timed. Metrics of both are printed, so that equal work is visible. A library lives in an environment of its own:
 ``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is
@@ -28,6 +29,16 @@ from genrec_cli.data.sequences import Histories
 CONTENDERS = Path(__file__).parent / "contenders"
 TORCH = "torch==2.13.0"
 PINS = {"cornac": ["cornac==3.0.1", "transformers==4.57.1"], "rectools": ["rectools[torch]==0.19.0"]}
+ITEMS = {
+    "width": 128,
+    "layers": 2,
+    "heads": 2,
+    "dropout": 0.2,
+    "lr": 1e-3,
+    "max_length": 50,
+    "windows": "recent",
+    "stride": 25,
+}
 PEERS = {
     "rpg": {
         "library": "cornac",
@@ -47,18 +58,24 @@ PEERS = {
     },
     "sasrec": {
         "library": "rectools",
-        "script": "rectools_sasrec.py",
-        "settings": {
-            "width": 128,
-            "layers": 2,
-            "heads": 2,
-            "inner": 128,
-            "dropout": 0.2,
-            "lr": 1e-3,
-            "max_length": 50,
-            "windows": "recent",
-            "stride": 25,
-        },
+        "script": "rectools_models.py",
+        "settings": ITEMS | {"inner": 128, "activation": "relu"},
+    },
+    "hstu": {
+        "library": "rectools",
+        "script": "rectools_models.py",
+        "settings": ITEMS | {"head_width": 64},
+    },
+    "bert4rec": {
+        "library": "rectools",
+        "script": "rectools_models.py",
+        "settings": ITEMS
+        | {"inner": 512, "norm": "pre", "curriculum": {"preset": "r", "ratio": 0.2, "granularity": "item"}},
+    },
+    "gru4rec": {
+        "library": "cornac",
+        "script": "cornac_models.py",
+        "settings": ITEMS | {"hidden": 128, "layers": 1, "negatives": 2048},
     },
     "tiger": {
         "library": "cornac",
@@ -75,6 +92,7 @@ PEERS = {
             "windows": "each",
             "stride": 1,
             "causal": False,
+            "user_tokens": 0,
             "beams": 20,
         },
     },

@@ -1,4 +1,4 @@
-"""One training and evaluation of cornac's RPG or TIGER, timed. Runs in cornac's own environment; see bench/peers.py.
+"""One training and evaluation of cornac's RPG, TIGER or GRU4Rec, timed. Runs in cornac's own environment; see bench/peers.py.
 
 Given codes take the place of its tokenizers. RPG's exact scores take that of its graph, whose construction is left out.
 """
@@ -11,7 +11,7 @@ import time
 import numpy as np
 from cornac.eval_methods import NextItemEvaluation
 from cornac.metrics import NDCG, Recall
-from cornac.models import RPG, TIGER
+from cornac.models import RPG, TIGER, GRU4Rec
 
 
 class Given:
@@ -41,8 +41,18 @@ class GivenTIGER(Given, TIGER):
         return self.given_IK[feats_t[:, 0].long().numpy() - 1, :-1]
 
 
-def build(asked: dict, codes_IK: np.ndarray) -> Given:
+def build(asked: dict, codes_IK: np.ndarray) -> Given | GRU4Rec:
     """The model with the settings asked for."""
+    if asked["model"] == "gru4rec":
+        return GRU4Rec(
+            layers=[asked["hidden"]],
+            batch_size=asked["batch_size"],
+            dropout_p_embed=asked["dropout"],
+            learning_rate=asked["lr"],
+            n_sample=asked["negatives"],
+            n_epochs=asked["epochs"],
+            seed=asked["seed"],
+        )
     alike = {
         "max_len": asked["max_length"],
         "n_epochs": asked["epochs"],

@@ -18,9 +18,6 @@ from genrec_cli.engine.evaluation import evaluate
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.engine.ranking import make_ranker
-from genrec_cli.models.rpg import Rpg, RpgConfig
-from genrec_cli.models.sasrec import SasRec, SasRecConfig
-from genrec_cli.models.tiger import Tiger, TigerConfig
 
 
 def main() -> None:
@@ -28,24 +25,14 @@ def main() -> None:
     length = data["length"]
     histories = Histories(data["item"], data["offset"], length, length - 2, length - 2, length - 1)
     items, codes_IK = int(histories.item.max()), torch.from_numpy(data["codes"])
-    shape = {
-        "width": asked["width"],
-        "layers": asked["layers"],
-        "heads": asked["heads"],
-        "inner": asked["inner"],
-        "dropout": asked["dropout"],
-        "attention_dropout": asked["dropout"],
-    }
     torch.manual_seed(asked["seed"])
-    train_count_I = torch.ones(items, dtype=torch.long)
-    catalog = Catalog(items, train_count_I) if asked["model"] == "sasrec" else Catalog.of(train_count_I, codes_IK, 256)
-    if asked["model"] == "rpg":
-        model = Rpg(RpgConfig(**shape, temperature=asked["temperature"]), catalog, max_length=asked["max_length"])
-    elif asked["model"] == "tiger":
-        settings = TigerConfig(**shape, head_width=asked["head_width"], user_tokens=0, causal=asked["causal"])
-        model = Tiger(settings, catalog, max_length=asked["max_length"])
-    else:
-        model = SasRec(SasRecConfig(**shape, activation="relu"), catalog, max_length=asked["max_length"])
+    kind, train_count_I = registry.load("model", asked["model"]), torch.ones(items, dtype=torch.long)
+    coded = "codes" in kind.needs
+    catalog = Catalog.of(train_count_I, codes_IK, 256) if coded else Catalog(items, train_count_I)
+    given = {name: value for name, value in asked.items() if name in kind.Config.model_fields}
+    if "attention_dropout" in kind.Config.model_fields:
+        given["attention_dropout"] = asked["dropout"]
+    model = kind(kind.Config(**given), catalog, max_length=asked["max_length"])
     config = TrainConfig(
         epochs=asked["epochs"],
         batch_size=asked["batch_size"],
@@ -64,7 +51,7 @@ def main() -> None:
     ranker = make_ranker(model, catalog, search, settings)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        curriculum = CurriculumConfig(preset="inf")
+        curriculum = CurriculumConfig(**asked.get("curriculum", {"preset": "inf"}))
         cpu, folder = torch.device("cpu"), Path(folder)
         Loop(model, catalog, histories, config, curriculum, cpu, folder, make_ranker=lambda: ranker).run()
         trained = time.perf_counter()

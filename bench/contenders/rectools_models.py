@@ -1,4 +1,4 @@
-"""One training and evaluation of RecTools' SASRec, timed. Runs in its own environment; see bench/peers.py."""
+"""One training and evaluation of RecTools' SASRec, HSTU or BERT4Rec, timed. Runs in its own environment; see bench/peers.py."""
 
 import json
 import resource
@@ -10,7 +10,10 @@ import pandas as pd
 import pytorch_lightning as lightning
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import SASRecModel
+from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
+
+MODELS = {"sasrec": SASRecModel, "hstu": HSTUModel, "bert4rec": BERT4RecModel}
+OWN = {"hstu": {"relative_time_attention": False}, "bert4rec": {"mask_prob": 0.2}}
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
     )
     target_U = item[left == 1]
     lightning.seed_everything(asked["seed"])
-    model = SASRecModel(
+    model = MODELS[asked["model"]](
         n_blocks=asked["layers"],
         n_heads=asked["heads"],
         n_factors=asked["width"],
@@ -39,6 +42,7 @@ def main() -> None:
         lr=asked["lr"],
         batch_size=asked["batch_size"],
         epochs=asked["epochs"],
+        **OWN.get(asked["model"], {}),
     )
     began = time.perf_counter()
     model.fit(Dataset.construct(table[left > 2]))
