@@ -1,4 +1,4 @@
-"""One training and evaluation of cornac's RPG, TIGER or GRU4Rec, timed. Runs in cornac's own environment; see bench/peers.py.
+"""One training and evaluation of cornac's RPG, TIGER or GRU4Rec, timed, in an environment of its own: bench/peers.py.
 
 Given codes take the place of its tokenizers. RPG's exact scores take that of its graph, whose construction is left out.
 """

@@ -1,4 +1,4 @@
-"""One training and evaluation of RecTools' SASRec, HSTU or BERT4Rec, timed. Runs in its own environment; see bench/peers.py."""
+"""One training and evaluation of RecTools' SASRec, HSTU or BERT4Rec, timed, in its own environment: bench/peers.py."""
 
 import json
 import resource
