@@ -1,9 +1,13 @@
-"""Write docs/results.md from docs/results.json: results live as data, the page is made from them.
+"""Write the pages of results from docs/results.json: results live as data, the pages are made from them.
 
 python docs/make_results.py
+
+``results.md`` has the tables and what follows from them, ``notes/results.md`` every study with its context, tests and
+remarks, ``notes/results-runs.md`` every run and trial with its command.
 """
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,14 +52,14 @@ def table_of_rows(study: dict) -> str:
             left_out = [entry["left_out"]["NDCG@10"] for entry in entries if "left_out" in entry]
             valid = [entry["valid"]["NDCG@10"] for entry in entries if "valid" in entry]
             others = [mean_and_std(values) if values else "-" for values in (left_out, valid)]
-            yield [name, len(entries), *found, code, *others]
+            yield [name, len(entries), *found, *others, code]
             published = PAPER.get(name.removesuffix(study.get("suffix", " ")))
             if published:
                 yield [f"*published: {published[0]}*", "", *(f"*{value:.4f}*" for value in published[1]), *[""] * 3]
             if by_codes := BY_CODES.get(name.removesuffix(study.get("suffix", " "))):
                 yield [f"*published: {by_codes}*", *[""] * 8]
 
-    more = ["NDCG@10 by codes", "NDCG@10, seen left out", "validation NDCG@10"]
+    more = ["NDCG@10, seen left out", "validation NDCG@10", "NDCG@10 by codes"]
     return markdown(["row", "seeds", *METRICS, *more], lines())
 
 
@@ -93,17 +97,45 @@ def table_of_trials(studies: list[dict]) -> str:
     return markdown(["round", "trial", "model", "validation NDCG@10", "best epoch", "epochs", "options"], rows)
 
 
+def table_with_title(table: dict, folder: str = "") -> str:
+    """A table of a study below its title and its figure; ``folder`` is the way from the page to the figures."""
+    figure = f"![{table['alt']}]({folder}{table['figure']})\n\n" if "figure" in table else ""
+    return f"{table['title']}\n\n{figure}{markdown(table['header'], table['rows'])}"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def context(study: dict) -> dict[str, str]:
+    return {name: ", ".join(value) if isinstance(value, list) else value for name, value in study["context"].items()}
+
+
+def anchor(title: str) -> str:
+    """The anchor that GitHub and MyST give to a heading."""
+    return re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+
+
+def short_section(study: dict) -> str:
+    """One study on the page of results: tables, data, and what follows from them."""
+    parts = [table_of_rows(study)] if study["results"] else []
+    parts += [table_with_title(table) for table in study.get("tables", []) if table.get("main")]
+    parts.append(bullets(study.get("summary", [])))
+    about = context(study)
+    shown = [f"{name}: {about[name]}" for name in ("data", "fields", "vectors", "encoder", "dated") if name in about]
+    details = f"[Context, tests and remarks](notes/results.md#{anchor(study['title'])})."
+    parts.append(f"{'; '.join(shown).removesuffix('.')}. {details}\n")
+    return f"## {study['title']}\n\n" + "\n".join(part for part in parts if part)
+
+
 def section(study: dict) -> str:
-    """One study: context, rows, differences and remarks."""
-    context = {name: ", ".join(v) if isinstance(v, list) else v for name, v in study["context"].items()}
-    parts = ["".join(f"- {name}: {value}\n" for name, value in context.items())]
+    """One study in the notes: context, rows, curves, tables, differences and remarks."""
+    parts = [bullets(f"{name}: {value}" for name, value in context(study).items())]
     if study["results"]:
         parts.append(table_of_rows(study))
     if study.get("curves"):
         parts.append(table_of_curves(study["curves"]))
-    for table in study.get("tables", []):
-        figure = f"![{table['alt']}]({table['figure']})\n\n" if "figure" in table else ""
-        parts.append(f"{table['title']}\n\n{figure}{markdown(table['header'], table['rows'])}")
+    parts += [table_with_title(table, "../") for table in study.get("tables", [])]
     if study["differences"]:
         found = [
             [d["pair"], d["metric"], f"{d['value']:+.4f}", f"{d['low']:+.4f} to {d['high']:+.4f}"]
@@ -115,19 +147,41 @@ def section(study: dict) -> str:
             "interval is a bootstrap over users of 2,000 draws, made by a script that is not kept here, without p.\n"
         )
     if study["remarks"]:
-        remarks = "".join(f"- {line}\n" for line in study["remarks"])
-        parts.append(f"**Remarks**\n\n{remarks}")
+        parts.append(f"**Remarks**\n\n{bullets(study['remarks'])}")
     return f"## {study['title']}\n\n" + "\n".join(parts)
 
 
-def page(found: dict) -> str:
-    """The whole page as Markdown."""
+NOTE = "Generated from `results.json` by `docs/make_results.py`; do not edit it by hand."
+
+
+def pages(found: dict) -> dict[str, str]:
+    """The pages as Markdown, by their path in docs/."""
     studies = found["studies"]
-    return f"""# Results
+    results = f"""# Results
 
-Generated from `results.json` by `docs/make_results.py`; do not edit it by hand.
+All items are ranked. Seen items are kept in the ranking, except in the column "seen left out"; do not compare values of
+the two protocols. Means and standard deviations are over seeds. Each row has its command in [every
+run](notes/results-runs.md).
 
-{chr(10).join(map(section, studies))}
+{chr(10).join(map(short_section, studies))}
+## How to read the tables
+
+- The seed alone moves NDCG@10 on Beauty by .0002 to .0011 (standard deviation). To compare two runs, use `genrec
+  compare`, which pairs users ([evaluate](evaluate.md#compare)).
+- Published rows have the text of more fields than ours. "By codes" counts items with equal codes as one.
+- The settings of a row were chosen on validation. [Every trial](notes/results-runs.md#every-trial) is listed.
+
+{NOTE}
+"""
+    notes = f"""# Notes on results
+
+All studies behind the page of [results](../results.md). {NOTE}
+
+{chr(10).join(map(section, studies))}"""
+    runs = f"""# Every run and every trial
+
+{NOTE}
+
 ## Every run
 
 To repeat one: download and preprocess Beauty, `genrec tokenize` with the folder of all-MiniLM-L6-v2 as `--encoder` and
@@ -139,8 +193,10 @@ the options for codes of the row's study (`--codebooks 16` and 32 for RPG and MH
 Each trial is one run with seed 0, selected by validation alone. The remarks of a study name further trials.
 
 {table_of_trials(studies)}"""
+    return {"results.md": results, "notes/results.md": notes, "notes/results-runs.md": runs}
 
 
 if __name__ == "__main__":
     content = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
-    (HERE / "results.md").write_text(page(content), encoding="utf-8")
+    for name, page in pages(content).items():
+        (HERE / name).write_text(page, encoding="utf-8")
