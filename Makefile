@@ -1,12 +1,13 @@
 # make quickstart   install into .venv and run the whole pipeline on a generated shop
 # make test         run the tests            make lint    check style and types
+# make docs         build the documentation site into build/docs; warnings are errors
 # make lowest       run a few tests with the lowest versions that pyproject.toml declares
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint lowest install clean
+.PHONY: quickstart test lint docs lowest install clean
 
 # Passive: waiting threads do not spin, which would slow down a busy machine several times.
 quickstart: $(STAMP)
@@ -21,6 +22,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The source folder is the repository, so that the links to README.md are the same here and on GitHub.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html -c docs . build/docs
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # torch is the tested build, as the lowest version brings gigabytes of CUDA libraries.
 LOWEST := .venv-lowest
