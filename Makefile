@@ -24,12 +24,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # The source folder is the repository, so that the links to README.md are the same here and on GitHub.
-docs: $(VENV)/.docs
+docs: $(STAMP)
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html -c docs . build/docs
-
-$(VENV)/.docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	@touch $@
 
 # torch is the tested build, as the lowest version brings gigabytes of CUDA libraries.
 LOWEST := .venv-lowest
