@@ -297,6 +297,18 @@ def test_an_earlier_run_recommends_new_items_of_newer_data(newer):
     assert {row["item"] for row in beam} & added
 
 
+def test_the_data_of_the_training_are_not_newer(newer):
+    """Codes of these data by the codebook of the run are made, too, and the run needs none of them."""
+    old = next(path.name for path in newer.glob("synthetic/codes/*") if "frozen" not in path.name)
+    words = ["tokenize", "--data", data_of(newer).name, "--encoder", str(newer / "k5.parquet")]
+    frozen = genrec(newer, *words, "--codebook-from", "rpg-s0")
+    assert frozen.manifest["inputs"]["codebook"]["path"].endswith(old), "the codes that the run reads"
+    words = ["--user", "U0000003", "--k", "9"]
+    assert recommended(newer, "rpg", *words, "--data", data_of(newer).name) == recommended(newer, "rpg", *words)
+    refused = genrec(newer, "tokenize", "--data", data_of(newer).name, "--codebook-from", "sasrec-s0")
+    assert refused.code == 2 and "reads no codes" in refused.err
+
+
 def test_the_same_items_get_the_same_scores_with_newer_data(newer):
     """The codes of an item follow from its vector, so its score does not depend on the data around it."""
     items = pl.read_parquet(data_of(newer) / "items.parquet")["raw_id"]

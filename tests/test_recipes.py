@@ -392,6 +392,18 @@ def test_vectors_are_those_behind_the_last_codes(tmp_path: Path, ws: Workspace) 
     assert made.inputs(Step(stage="evaluate")) == {}
 
 
+def test_a_recipe_without_a_training_recommends_on_its_own_data(tmp_path: Path, ws: Workspace) -> None:
+    FakeStages(ws)(Step(stage="train", model="rpg"), [])  # an earlier day
+    do = FakeStages(ws)
+    steps = "preprocess", 'stage = "tokenize", codebook_from = "rpg-s0"', 'stage = "recommend", run = "rpg-s0"'
+    _, (code, made) = chain(write(tmp_path, *steps), do)
+    assert code == 0 and do.done[1].codebook_from == "rpg-s0"
+    assert (do.done[2].run, do.done[2].data) == ("rpg-s0", last(made, "data"))
+    do = FakeStages(ws, seed=1)
+    _, (code, made) = chain(write(tmp_path, "preprocess", 'stage = "train", model = "rpg"', "recommend"), do)
+    assert (do.done[2].run, do.done[2].data) == (last(made, "runs"), None), "the run knows its data"
+
+
 def test_a_run_starts_from_one_of_the_recipe(tmp_path: Path, ws: Workspace) -> None:
     FakeStages(ws)(Step(stage="train", model="rpg"), [])
     with ws.build(Plan("shop", "runs", "rpg-s0", 1, {"another": "run"})):

@@ -93,6 +93,19 @@ def test_an_earlier_state_of_the_same_files_is_superseded(ws: Workspace) -> None
     assert other.path.exists()
 
 
+def test_a_run_is_superseded_only_by_the_same_training_on_later_data(ws: Workspace) -> None:
+    *_, evaluation = old = chain(ws, "monday")
+    build(ws, "data", "k2", external="monday")
+    new = build(ws, "data", "k5", external="tuesday")
+    build(ws, "runs", "rpg-s0", data=build(ws, "data", "k2", external="tuesday"))  # other data
+    build(ws, "runs", "rpg-s1", data=new)  # another run
+    gone = {node.path for node in unneeded(ws, "shop", superseded=True)}
+    assert not gone & {artifact.path for artifact in old}, "the run, its evaluation and what it was made from"
+    build(ws, "runs", "rpg-s0", data=new, codes=build(ws, "codes", "opq", data=new))
+    gone = {node.path for node in unneeded(ws, "shop", superseded=True)}
+    assert gone >= {artifact.path for artifact in old} and evaluation.path in gone
+
+
 def test_nothing_is_removed_without_an_answer(ws: Workspace) -> None:
     *_, evaluation = chain(ws)
     assert genrec(ws.root, "rm", evaluation.path.name, "--dry-run").code == 0

@@ -19,7 +19,7 @@ ENCODER = """Model or folder of sentence-transformers; lsa (offline); FILE.npy o
 Default: GENREC_ENCODER, else sentence-transformers/sentence-t5-base."""
 CODES = """Codes made elsewhere, in place of a tokenizer: FILE.parquet (raw_id, codes) or FILE.npy. With --encoder \
 their quality is measured with vectors."""
-CODEBOOK_FROM = "Codes artifact whose PCA and codebooks are used without fitting, for new items."
+CODEBOOK_FROM = "Codes, or a run that reads codes: their PCA and codebooks are used without fitting, for new items."
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[int | None, typer.Option(help="Seed of k-means, weights, or random codes. Default: 0.")] = None,
         codes: Annotated[str | None, typer.Option(metavar="FILE", help=CODES)] = None,
         data: Annotated[str | None, typer.Option(help="Data artifact. Default: the only one.")] = None,
-        codebook_from: Annotated[str | None, typer.Option(metavar="CODES", help=CODEBOOK_FROM)] = None,
+        codebook_from: Annotated[str | None, typer.Option(metavar="NAME", help=CODEBOOK_FROM)] = None,
     ) -> "Artifact | None":
         """Encode item texts as vectors and vectors as codes, or titles as codes; show the quality of the codes."""
         from genrec_cli.stages import tokenize as stage

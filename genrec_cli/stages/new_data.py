@@ -139,6 +139,8 @@ def run_on_data(
         raise UsageError(f"The model '{trained.model_name}' reads no codes.", hint="Leave --codes out")
     new_codes = ws.find(artifact.dataset, "codes", codes) if codes else None
     new_data = ws.find(artifact.dataset, "data", data) if data else ws.input(new_codes, "data")  # type: ignore[arg-type]
+    if not codes and new_data.digest == trained.data.digest:  # on the day of the training nothing is new
+        return trained
     if old:
         new_codes = new_codes or _codes_of(ws, new_data, old)
         if new_codes.manifest["inputs"]["data"]["digest"] != new_data.digest:

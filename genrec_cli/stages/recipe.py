@@ -37,11 +37,11 @@ SWEEPS = RECIPES / "sweeps"
 TAKES: Mapping[str, tuple[str, ...]] = {
     "download": (),
     "preprocess": ("raw", "source", "from_dir", "interactions", "items"),
-    "tokenize": ("data",),
+    "tokenize": ("data", "codebook_from"),
     "tune": ("study", "data", "trials", "minutes"),
     "train": ("model", "label", "data", "codes", "vectors", "init_from"),
     "evaluate": ("run",),
-    "recommend": ("run", "k", "output"),
+    "recommend": ("run", "data", "candidates", "where", "fallback", "k", "output"),
     "case-study": ("runs",),
     "compare": ("runs",),
     "table": ("reference",),
@@ -72,6 +72,7 @@ class Step(Section):
     raw: Name | None = None
     data: Name | None = None
     codes: Name | None = None
+    codebook_from: Name | None = None
     vectors: Name | None = None
     init_from: Name | None = None
     run: Name | None = None
@@ -80,6 +81,9 @@ class Step(Section):
     from_dir: File | None = None
     interactions: File | None = None
     items: File | None = None
+    candidates: File | None = None
+    where: str | None = None
+    fallback: Name | None = None
     k: Count | None = None
     output: File | None = None
     study: Name | None = None

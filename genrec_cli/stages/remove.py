@@ -37,13 +37,17 @@ def unneeded(ws: Workspace, dataset: str, *, superseded: bool) -> list[Node]:
     An unfinished artifact that can go on (a training, a download) is kept.
 
     Args:
-        superseded: also data of an earlier state of the same files, with all that was made from them.
+        superseded: also data of an earlier state of the same files, with all that was made from them. A run stays,
+            with its inputs and evaluations, until the same training was done on later data.
     """
     nodes = survey(ws, dataset)
     gone = [node for node in nodes if node.state in ("stale", "damaged") or _left_over(node)]
     if superseded:
         old = [node for node in nodes if node.kind == "data" and _is_superseded(node, nodes)]
-        gone += [*old, *_made_from(ws, nodes, old, of_these_data=True)]
+        made = _made_from(ws, nodes, old, of_these_data=True)
+        lasting = [node for node in made if node.kind == "runs" and not _is_trained_again(ws, node, nodes)]
+        stay = {node.path for node in [*lasting, *_made_from(ws, nodes, lasting)]}
+        gone += [node for node in [*old, *made] if node.path not in stay]
     dropped = {node.path for node in gone}
     kept = [node for node in nodes if node.path not in dropped and node.state == "fresh"]
     needed: set[Path] = set()
@@ -128,14 +132,29 @@ def _in_order(nodes: Sequence[Node], chosen: Iterable[Node]) -> list[Node]:
 def _is_superseded(node: Node, nodes: Iterable[Node]) -> bool:
     """Whether the same settings were applied to a later state of the same files outside of the root."""
     return bool(node.artifact and node.artifact.manifest["external"]) and any(
-        other.artifact and node.artifact and _recipe(other.artifact) == _recipe(node.artifact)
+        _recipe(other.artifact) == _recipe(node.artifact)
         for other in nodes
         if other.state == "fresh" and _started(other) > _started(node)
     )
 
 
-def _recipe(artifact: Artifact) -> str:
-    """Kind, settings and names of the inputs, without their content."""
+def _is_trained_again(ws: Workspace, run: Node, nodes: Iterable[Node]) -> bool:
+    """Whether the same training, with equal settings, was done on later data of equal settings."""
+    data = {node.path: (_recipe(node.artifact), _started(node)) for node in nodes if node.kind == "data"}
+
+    def origin(node: Node) -> tuple[str, float]:
+        return data.get(ws.root / node.inputs["data"]["path"], ("", 0.0))
+
+    recipe, started = origin(run)
+    same = (node for node in nodes if node.kind == "runs" and node.state == "fresh")
+    same = (node for node in same if _recipe(node.artifact) == _recipe(run.artifact))
+    return any(origin(node)[0] == recipe and origin(node)[1] > started for node in same)
+
+
+def _recipe(artifact: Artifact | None) -> str:
+    """Kind, settings and names of the inputs, without their content; empty for what is not finished."""
+    if artifact is None:
+        return ""
     manifest = artifact.manifest
     names = [sorted(manifest["inputs"]), sorted(manifest["external"])]
     return canonical_json([artifact.kind, artifact.label, artifact.config, names])

@@ -62,12 +62,18 @@ class Chain:
         return {"config": study.path / f"best-{step.model}.toml", **found}
 
     def inputs(self, step: Step) -> dict[str, str]:
-        """Inputs that a step does not name and that earlier steps made. The vectors are those of the last codes."""
+        """Inputs that a step does not name and that earlier steps made. The vectors are those of the last codes.
+
+        A recommend step gets the data only if the recipe trains nothing: then its run is an earlier one, and the data
+        are newer than those of the run.
+        """
         last = {"run" if artifact.kind == "runs" else artifact.kind: artifact.path.name for artifact in self.made}
         for codes in [] if step.codes else self.of("codes"):
             if facts := codes.manifest["inputs"].get("vectors"):
                 last["vectors"] = Path(facts["path"]).name
         names = () if step.interactions or step.from_dir else TAKES[step.stage]
+        if step.stage == "recommend" and "run" in last:
+            names = ("run",)
         return {name: last[name] for name in names if name in last and getattr(step, name) is None}
 
 

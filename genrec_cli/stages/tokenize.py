@@ -49,7 +49,7 @@ def plan(
     model = vectors = codebook = None
     if "vectors" in needs or encoder or (given["encoder"] and "titles" not in needs):
         model = make_encoder(encoder_values(given["encoder"], encoder, default_encoder))
-        codebook = ws.find(tables.dataset, "codes", codebook_from) if codebook_from else None
+        codebook = codes_named(ws, tables.dataset, codebook_from) if codebook_from else None
     if codebook and model:
         config = codes_of.frozen_config(ws, codebook, given["tokenizer"], model, tables)
     else:
@@ -68,3 +68,18 @@ def plan(
     if not current_group().main:
         return None
     return codes_of.codes_stage(ws, tables, config, vectors, codebook, file_codes, behaviour)
+
+
+def codes_named(ws: Workspace, dataset: str, name: str) -> Artifact:
+    """The codes of a name, or those that the run of this name was trained with.
+
+    Raises:
+        UsageError: the run reads no codes.
+    """
+    if not any(name in (run.path.name, run.label) for run in ws.all(dataset, "runs")):
+        return ws.find(dataset, "codes", name)
+    run = ws.find(dataset, "runs", name)
+    if "codes" not in run.manifest["inputs"]:
+        hint = "Name codes, or a run of a model that reads codes"
+        raise UsageError(f"{run.path.name} reads no codes, so it has no codebook.", hint=hint)
+    return ws.input(run, "codes")
