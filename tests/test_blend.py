@@ -2,8 +2,11 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from conftest import make_catalog, make_histories
@@ -215,8 +218,6 @@ def test_what_cannot_be_a_part_is_refused_and_a_changed_part_makes_the_blend_sta
     made = genrec(shop, "blend", "transitions-s0", "rpg-s0")
     nested = genrec(shop, "blend", made.path.name, "sasrec-s0")
     assert nested.code == 2 and "is a blend itself" in nested.err
-    exported = genrec(shop, "export", made.path.name, "--to", shop / "exported")
-    assert exported.code == 2 and "is a blend" in exported.err and not (shop / "exported").exists()
     weights = made.path / "blend.json"
     kept = weights.read_text()
     (rpg,) = (shop / "synthetic" / "runs").glob("rpg-s0-*")
@@ -226,3 +227,58 @@ def test_what_cannot_be_a_part_is_refused_and_a_changed_part_makes_the_blend_sta
     stale = genrec(shop, "evaluate", "--run", made.path.name)
     file.write_bytes(bytes_kept)
     assert stale.code != 0 and "rpg-s0" in stale.err and weights.read_text() == kept
+
+
+def test_an_export_of_a_blend_recommends_alone(shop, tmp_path):
+    words = ["transitions-s0", "rpg-s0", "sasrec-s0", "--label", "sent"]
+    run = genrec(shop, "blend", *words).path.name
+    folder = genrec(shop, "export", "sent", "--to", tmp_path / "sent").path
+    assert [path.name for path in sorted(folder.glob("part*"))] == ["part00", "part01", "part02"]
+    assert not (folder / "model.safetensors").exists() and (folder / "part01" / "codes.parquet").is_file()
+    items = pl.read_parquet(folder / "items.parquet")["raw_id"].to_list()
+    (tmp_path / "h.jsonl").write_text(json.dumps({"user": "x", "items": items[:7]}))
+    words = ["--history", tmp_path / "h.jsonl", "--k", "5", "--json"]
+    expected = json.loads(genrec(shop, "recommend", "--run", run, *words).out)["recommendations"]
+    for moved in (folder, shutil.copytree(folder, tmp_path / "moved" / "here")):
+        found = genrec(tmp_path / "empty", "recommend", "--run", moved, *words)
+        assert found.code == 0, found.err
+        assert json.loads(found.out)["recommendations"] == expected
+    alone = genrec(tmp_path / "empty", "recommend", "--run", folder / "part01", *words)
+    assert alone.code == 0, "a part is an export, too"
+    refused = genrec(shop, "export", "sent", "--to", tmp_path / "onnx", "--onnx")
+    assert refused.code == 2 and "no causal encoder" in refused.err
+
+
+@pytest.mark.parametrize(
+    "name, content", [("part01/config.json", "{}"), ("part00/model.safetensors", "x"), ("blend.json", "{}")]
+)
+def test_an_export_of_a_blend_with_a_changed_file_is_refused(shop, tmp_path, name, content):
+    genrec(shop, "blend", "transitions-s0", "rpg-s0", "--label", "two")
+    folder = genrec(shop, "export", "two", "--to", tmp_path / "two").path
+    (folder / name).write_text(content)
+    (tmp_path / "h.jsonl").write_text('{"user": "x", "items": ["B000000001"]}')
+    answer = genrec(tmp_path / "empty", "recommend", "--run", folder, "--history", tmp_path / "h.jsonl")
+    assert answer.code == 3 and Path(name).name in answer.err and "Traceback" not in answer.err
+
+
+def test_a_blend_and_its_export_are_served_and_explained(shop, tmp_path):
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx2")
+    from fastapi.testclient import TestClient
+
+    from genrec_cli.artifacts import Workspace
+    from genrec_cli.serve.app import make_app
+    from genrec_cli.serve.runs import ServedRuns, chosen
+
+    genrec(shop, "blend", "transitions-s0", "rpg-s0", "--label", "two")
+    folder = genrec(shop, "export", "two", "--to", tmp_path / "two").path
+    ws, answers = Workspace(shop), []
+    for name in ("two", str(folder)):
+        runs = ServedRuns(ws, chosen(ws, "synthetic", [name]))
+        items = runs.runs[0].names.item[:6]
+        with TestClient(make_app(runs)) as client:
+            answers.append(client.post("/explain", json={"history": items, "k": 3}).json())
+    one, other = answers
+    assert len(one["recommendations"]) == 3 and one["recommendations"] == other["recommendations"]
+    assert all(len(row["without"]) == 6 for row in one["recommendations"])
+    assert all(read["entropy"] is None for read in one["history"]), "a blend has no entropies"

@@ -1,7 +1,8 @@
 """export: a run -> a folder with all that recommending needs, in the layout of a Hugging Face model.
 
 The folder holds ``model.safetensors``, ``config.json``, ``items.parquet`` (raw ids and titles), ``attributes.parquet``,
-the codes and vectors that the model reads, and a card. It holds no users and no histories.
+the codes and vectors that the model reads, and a card. It holds no users and no histories. A blend has ``blend.json``
+in place of weights, and a folder ``partNN`` per part, which is an export itself.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from genrec_cli import __version__
+from genrec_cli import __version__, console
 from genrec_cli.config import Natural, Section
 from genrec_cli.data import codes_table, vectors
 from genrec_cli.data.schema import ATTRIBUTES, ITEMS, USERS, read_table, write_table
@@ -20,10 +21,13 @@ from genrec_cli.engine.checkpoint import BEST
 from genrec_cli.errors import ConfigError, DownloadError, InputError, UsageError
 from genrec_cli.files import sha256_file
 from genrec_cli.models.blend import Blend
+from genrec_cli.stages import blended
 from genrec_cli.stages.trained import Run
 
 CONFIG, CARD = "config.json", "README.md"
 FORMAT = "genrec-1"
+WEIGHTS = (BEST, blended.FILE)
+"""The file that the model is loaded from: of a trained run, and of a blend."""
 
 
 class ExportConfig(Section):
@@ -46,17 +50,17 @@ class ExportConfig(Section):
     shared: bool
     """Whether a code has the same meaning in every digit."""
     files: dict[str, str]
-    """Name -> SHA-256."""
+    """Name -> SHA-256; of a part its ``config.json``, which has the hashes of its files."""
 
 
 def export(trained: Run, folder: Path, *, onnx: bool = False) -> Path:
     """Write the folder of a run. It appears in one rename, complete.
 
     Raises:
-        UsageError: the folder exists and is not empty, the model has no ONNX form, or the run is a blend.
+        UsageError: the folder exists and is not empty, or the model has no ONNX form.
     """
-    if issubclass(trained.kind, Blend):
-        raise UsageError(f"{trained.name} is a blend; its parts are runs of this root.", hint="Export a single run")
+    if "times" in trained.needs:
+        console.warn(f"{trained.name} reads times, which the histories of --history do not have: it cannot recommend")
     folder = folder.resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty.", hint="Give a new folder with --to, or delete this one")
@@ -64,14 +68,7 @@ def export(trained: Run, folder: Path, *, onnx: bool = False) -> Path:
     try:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
-        _write(trained, making)
-        if onnx:
-            from genrec_cli.stages.onnx import write_onnx
-
-            write_onnx(trained, making)
-        config = config_of(trained, making)
-        (making / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (making / CARD).write_text(card(trained, config), encoding="utf-8")
+        _write(trained, making, onnx=onnx)
         making.rename(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}.", hint="Choose another --to FOLDER") from None
@@ -80,10 +77,25 @@ def export(trained: Run, folder: Path, *, onnx: bool = False) -> Path:
     return folder
 
 
-def _write(trained: Run, folder: Path) -> None:
+def _write(trained: Run, folder: Path, *, onnx: bool = False) -> None:
+    """All files of the folder, which exists."""
+    _write_tables(trained, folder)
+    for number, part in enumerate(trained.parts):
+        (made := folder / f"part{number:02}").mkdir()
+        _write(part, made)
+    if onnx:
+        from genrec_cli.stages.onnx import write_onnx
+
+        write_onnx(trained, folder)
+    config = config_of(trained, folder)
+    (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(trained, config), encoding="utf-8")
+
+
+def _write_tables(trained: Run, folder: Path) -> None:
     """The weights and the tables."""
     data, needs = trained.data.path, trained.needs
-    sources = {BEST: trained.artifact.path}
+    sources = {WEIGHTS[issubclass(trained.kind, Blend)]: trained.artifact.path}
     if trained.codes and "codes" in needs:
         sources[codes_table.FILE] = trained.codes.path
     if "vectors" in needs:
@@ -111,7 +123,11 @@ def config_of(trained: Run, folder: Path) -> ExportConfig:
         max_length=trained.max_length,
         users=trained.catalog.users,
         shared=trained.catalog.shared,
-        files={path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()},
+        files={
+            path.relative_to(folder).as_posix(): sha256_file(path)
+            for path in sorted([*folder.iterdir(), *folder.glob(f"part*/{CONFIG}")])
+            if path.is_file()
+        },
     )
 
 

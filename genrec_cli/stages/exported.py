@@ -4,6 +4,7 @@ The folder may come from anywhere, so its hashes, settings and tables are checke
 """
 
 import json
+import re
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,10 @@ from genrec_cli.data import codes_table
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
 from genrec_cli.data.vectors import FILE as VECTORS
-from genrec_cli.engine.checkpoint import BEST
 from genrec_cli.errors import DataError, GenrecError, UsageError
 from genrec_cli.files import sha256_file
-from genrec_cli.stages.export import CONFIG, ExportConfig, from_hub
+from genrec_cli.models.base import Need
+from genrec_cli.stages.export import CONFIG, WEIGHTS, ExportConfig, from_hub
 from genrec_cli.stages.trained import Run
 
 HUB = "hf:"
@@ -60,6 +61,19 @@ class ExportedRun(Run):
         return {"data": self.artifact} | found
 
     @cached_property
+    def parts(self) -> list[Run]:
+        names = sorted(name for name in self.stored.files if "/" in name)
+        parts: list[Run] = [ExportedRun((self.folder / name).parent, self.device) for name in names]
+        if wrong := [part.name for part in parts if part.names.item != self.names.item]:
+            raise DataError(f"{self.folder}: the part {wrong[0]} has other items.", hint="Export the run again")
+        return parts
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        timed = any("times" in part.needs for part in self.parts)
+        return super().needs.union({"times"} if timed else ())
+
+    @cached_property
     def vectors(self) -> np.ndarray:
         if "vectors" not in self.inputs:
             raise UsageError(f"{self.folder} holds no vectors.", hint="Leave --diversity out")
@@ -93,11 +107,12 @@ def read_export(folder: Path) -> ExportConfig:
         raise DataError(f"{path} is no configuration of an exported run: {error}.", hint=hint) from None
     except GenrecError as error:
         raise DataError(f"{path} is no configuration of an exported run: {error.message}", hint=hint) from None
-    if missing := [name for name in (BEST, *TABLES) if name not in config.files]:
+    weights = WEIGHTS[config.model.get("name") == "blend"]
+    if missing := [name for name in (weights, *TABLES) if name not in config.files]:
         raise DataError(f"{path} lists no {missing[0]}.", hint=hint)
     for name, expected in config.files.items():
         file = folder / name
-        if Path(name).name != name or not file.is_file():
+        if not re.fullmatch(r"(part\d\d/)?[\w.-]+", name) or not file.is_file():
             raise DataError(f"{folder} lacks the file '{name}'.", hint=hint)
         if sha256_file(file) != expected:
             raise DataError(f"{file} was changed after the export: its SHA-256 is another.", hint=hint)
