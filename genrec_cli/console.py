@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 BOLD = "\0bold"
+PROGRESS = "{percentage:3.0f}%|{bar:10}| {elapsed}<{remaining} {n_fmt}/{total_fmt} {rate_fmt} {desc}"
 
 _state = {"verbosity": 1, "json": False, "python": False}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -68,6 +69,8 @@ def progress(items: Iterable[T] | None = None, *, desc: str = "", **options: Any
     from tqdm import tqdm
 
     options["desc"] = printable(desc) or None
+    if items is not None or options.get("total"):  # the time first, as a narrow terminal cuts the end
+        options.setdefault("bar_format", PROGRESS)
     silent = _state["verbosity"] < 1 or _state["json"] or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
     return tqdm(items, disable=silent, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
 
@@ -77,30 +80,41 @@ def user_bar(doing: str) -> Callable[[int], Any]:
     return lambda users: progress(total=users, unit="user", desc=doing)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to_stdout: bool = False) -> None:
+def width(stream: Any = None) -> int:
+    """Columns of the terminal of a stream (stdout); of a file or a pipe 160, or the variable ``COLUMNS``."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    return Console(file=stream, width=None if stream.isatty() or "COLUMNS" in os.environ else 160).width
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, keys: int = 1, to_stdout: bool = False
+) -> None:
     """Print a table, with numbers aligned to the right. Nothing is printed with ``--json``.
 
-    A text that begins with :data:`BOLD` is bold in a terminal.
+    A text that begins with :data:`BOLD` is bold in a terminal. If the terminal is too narrow, the columns are divided
+    into blocks that repeat the first ``keys`` columns.
     """
     if _state["json"] or (_state["verbosity"] < 1 and not to_stdout):
         return
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    rows = [list(row) for row in rows]
-    heading = Text(printable(title)) if title else None
-    view = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    from genrec_cli.console_table import Column, show
+
+    def text_of(value: Any) -> Text:
+        shown = cell(value)
+        return Text(printable(shown.removeprefix(BOLD)), "bold" if shown.startswith(BOLD) else "")
+
+    rows, stream = list(rows), sys.stdout if to_stdout else sys.stderr
+    columns_X = []
     for index, name in enumerate(columns):
-        numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        shown = printable(name).replace(", ", ",\n")  # so that tables of both protocols fit into 80 columns
-        view.add_column(Text(shown), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        texts = [cell(value) for value in row]
-        view.add_row(*(Text(printable(t.removeprefix(BOLD)), "bold" if t.startswith(BOLD) else "") for t in texts))
-    stream = sys.stdout if to_stdout else sys.stderr
+        values = [row[index] for row in rows]
+        numeric = all(isinstance(value, (int, float)) or value is None for value in values)
+        columns_X.append(Column(printable(name), [text_of(value) for value in values], numeric))
     try:
-        Console(file=stream, width=None if stream.isatty() else 160, highlight=False).print(view)
+        show(Console(file=stream, width=width(stream), highlight=False), printable(title), columns_X, keys)
     except SystemExit:  # what rich does on a closed pipe
         raise BrokenPipeError from None
 

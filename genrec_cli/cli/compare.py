@@ -8,7 +8,7 @@ import typer
 from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, make
 
-RUNS = "Runs or evaluations; the first is the baseline. A,B: seeds of one setting."
+RUNS = "Runs or evaluations. The first is the baseline. A,B with a comma: seeds of one setting."
 
 
 def register(app: typer.Typer) -> None:
@@ -21,18 +21,22 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Argument(help=RUNS, autocompletion=complete.runs),
         ] = None,
-        sweep: Annotated[str | None, typer.Option(help="A finished sweep: all its rows.")] = None,
-        by: Annotated[str | None, typer.Option(help="all (default), cold-start, length, day or truncation.")] = None,
-        metrics: Annotated[str | None, typer.Option(help="For example Recall@10,NDCG@10, the default.")] = None,
-        split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
-        drop: Annotated[int | None, typer.Option(help="Items that truncation removes. Default: 15.")] = None,
-        device: Annotated[str, typer.Option(help="Device of truncation.", envvar="GENREC_DEVICE")] = "auto",
+        sweep: Annotated[str | None, typer.Option(help="A finished sweep: compare all its rows.")] = None,
+        by: Annotated[
+            str | None, typer.Option(help="Slices: all, cold-start, length, day or truncation. Default: all.")
+        ] = None,
+        metrics: Annotated[str | None, typer.Option(help="Default: Recall@10,NDCG@10.")] = None,
+        split: Annotated[str | None, typer.Option(help="test or valid. Default: test.")] = None,
+        drop: Annotated[int | None, typer.Option(help="Items that --by truncation removes. Default: 15.")] = None,
+        device: Annotated[str, typer.Option(help="Device of --by truncation.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Compare runs on the same users: differences, intervals, tests; by slices of the users on request."""
+        """Compare runs on the same users, with intervals and tests.
+
+        With --by also for slices of the users."""
         from genrec_cli import console
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import compare as stage
-        from genrec_cli.stages.compare_table import shown
+        from genrec_cli.stages.compare_table import tables
 
         measures = None if metrics is None else [part.strip() for part in metrics.split(",")]
         named = {"compare": {"by": by, "metrics": measures, "split": split, "drop": drop}}
@@ -49,5 +53,6 @@ def register(app: typer.Typer) -> None:
         artifact = make(common, comparison.plan, work)
         if artifact is not None and not common.dry_run:
             title = f"{' and '.join(comparison.names)}, {comparison.config.split} split"
-            console.table(title, *shown(artifact.result["rows"]))
+            for heading, head, body in tables(artifact.result["rows"]):
+                console.table(", ".join(filter(None, [title, heading])), head, body, keys=head.index("value"))
             console.say(stage.note(comparison.config))

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "list")
     def list_(common: Common, kind: Annotated[str, typer.Argument(help=HELP)]) -> None:
-        """List all names or artifacts of a kind."""
+        """List the names or artifacts of a kind."""
         from genrec_cli import console
 
         common.layers("list")
@@ -35,9 +35,11 @@ def register(app: typer.Typer) -> None:
     @command(app, "status")
     def status(
         common: Common,
-        word: Annotated[str | None, typer.Argument(help="Only artifacts whose KIND/NAME contains this.")] = None,
+        word: Annotated[str | None, typer.Argument(help="Show only artifacts whose KIND/NAME contains this.")] = None,
     ) -> None:
-        """Show every artifact: what it was made from, whether it is fresh, date, size, metric, and the next step."""
+        """Show all artifacts: state, date, size, metric, next step.
+
+        An artifact is below the one that it was made from."""
         from genrec_cli import console
         from genrec_cli.stages.status import lines, matching, next_step, survey
 
@@ -47,7 +49,7 @@ def register(app: typer.Typer) -> None:
         following = {name: next_step(name, nodes) for name, nodes in trees.items()}
         if word:
             trees = {name: found for name, nodes in trees.items() if (found := matching(nodes, word))}
-        text = [line for name, nodes in trees.items() for line in (name, *lines(nodes))]
+        text = [line for name, nodes in trees.items() for line in (name, *lines(nodes, console.width()))]
         facts = [
             {"dataset": name, "next": following[name], "artifacts": [node.facts() for node in nodes]}
             for name, nodes in trees.items()
@@ -63,7 +65,9 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "doctor")
     def doctor(common: Common) -> None:
-        """Check this machine: Python, packages, device, memory, disk, encoder. Exit code 0 if usable."""
+        """Check this machine: Python, packages, device, memory, disk.
+
+        The exit code is 0 if genrec can be used."""
         from genrec_cli import console
         from genrec_cli.stages.doctor import PROBLEM, examine
 

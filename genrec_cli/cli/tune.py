@@ -19,15 +19,17 @@ def register(app: typer.Typer) -> None:
     @command(app, "tune")
     def tune(
         common: Common,
-        study: Annotated[str, typer.Argument(help="table1, baselines, or a FILE.toml with a [tune] table.")],
-        trials: Annotated[int | None, typer.Option(min=1, help="Budget of each model: trials.")] = None,
-        minutes: Annotated[float | None, typer.Option(help="Budget of each model: minutes of training.")] = None,
+        study: Annotated[str, typer.Argument(help="Name of a study, such as baselines, or a FILE.toml with [tune].")],
+        trials: Annotated[int | None, typer.Option(min=1, help="Trials of each model.")] = None,
+        minutes: Annotated[float | None, typer.Option(help="Minutes of training of each model.")] = None,
         jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that train at the same time.")] = 1,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
         codes: Annotated[str | None, typer.Option(help="Codes of all trials. Default: those of the study.")] = None,
     ) -> "Artifact | None":
-        """Search settings by validation (Optuna). The same command goes on; a larger budget continues the study."""
+        """Search for the best settings by validation (Optuna).
+
+        The same command continues a study, also with a larger budget."""
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import sweep
@@ -48,8 +50,11 @@ def register(app: typer.Typer) -> None:
         work = partial(stage.run, job, plan, jobs=jobs, force=common.force)
         artifact = make(replace(common, force=not spent or common.force), plan, work)
         if artifact is not None and not common.dry_run:
-            for show in (shown_trials, shown_importance, shown_models):
-                console.table("", *show(artifact.result))
+            tables = ("Trials", shown_trials, 3), ("Importance", shown_importance, 2), ("Models", shown_models, 1)
+            for title, show, keys in tables:
+                head, rows = show(artifact.result)
+                if rows:
+                    console.table(title, head, rows, keys=keys)
             for name in artifact.result["models"]:
                 console.say(f"best of {name}:  genrec train --config {Path(artifact.path) / f'best-{name}.toml'}")
         return artifact

@@ -83,6 +83,17 @@ def shown(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     return head, body
 
 
+def tables(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
+    """Titles, columns and rows for a terminal: one table of all users; of slices, one per metric and protocol."""
+    if len({row["slice"] for row in rows}) == 1:
+        head, body = shown(rows)
+        yield f"{rows[0]['users']:,} users", head[2:], [cells[2:] for cells in body]
+        return
+    for metric, protocol in dict.fromkeys((row["metric"], row["seen"]) for row in rows):
+        head, body = shown([row for row in rows if (row["metric"], row["seen"]) == (metric, protocol)])
+        yield f"{metric}, {LABELS[protocol]}", [*head[:2], *head[4:]], [[*cells[:2], *cells[4:]] for cells in body]
+
+
 def _tested(row: dict[str, Any]) -> list[str | None]:
     if row["p"] is None:
         return [None] * 5

@@ -7,7 +7,7 @@ import numpy as np
 
 from genrec_cli import console
 
-DIGITS_PER_ROW = 8
+DIGITS_PER_ROW = 6
 COUNTS = {
     "items": "items",
     "distinct_codes": "distinct codes",

@@ -109,18 +109,23 @@ def survey(ws: Workspace, dataset: str) -> list[Node]:
     return list(nodes.values())
 
 
-def lines(nodes: Iterable[Node], parent: Node | None = None, depth: int = 1) -> Iterator[str]:
-    """The tree below a node as indented lines: kind, name, state, and below it the command that repairs it."""
+def lines(nodes: Iterable[Node], width: int, parent: Node | None = None, depth: int = 1) -> Iterator[str]:
+    """The tree below a node as indented lines: kind, name, state, and below it the command that repairs it.
+
+    The state has a line of its own if both do not fit into ``width``.
+    """
     for node in nodes:
         if node.parent is parent:
             tainted = node.state == "fresh" and node.artifact and node.artifact.tainted
             state = node.state + (", from stale inputs" if tainted else "") + (f": {node.why}" if node.why else "")
             more = node.summary() if node.state == "fresh" else []
             name = f"{node.kind}/{node.path.name}"
-            yield f"{'  ' * depth}{name:<{max(1, 40 - 2 * depth)}} {'  '.join([state, *more])}"
+            named, facts = f"{'  ' * depth}{name:<{max(1, 34 - 2 * depth)}}", "  ".join([state, *more])
+            fits = len(named) + 2 + len(facts) <= width
+            yield from [f"{named}  {facts}"] if fits else [named.rstrip(), f"{'  ' * depth}    {facts}"]
             if node.command:
                 yield f"{'  ' * depth}    try: {node.command}"
-            yield from lines(node.children, node, depth + 1)
+            yield from lines(node.children, width, node, depth + 1)
 
 
 def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
@@ -133,7 +138,7 @@ def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
     try:
         artifact = ws.read(path)
         if artifact is None:
-            command = f"{named}    with the options it was begun with goes on"
+            command = f"{named}    goes on, with the options of its beginning"
             return Node(kind, path, "partial", "begun and not finished", command)
         why = ws.stale(artifact)
     except DataError as error:

@@ -107,7 +107,7 @@ def shown(table: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> tuple[l
     published = {column for column in columns if any(line[f"{column} paper"] is not None for line in table)}
     head, body = ["row", "n"], [[line["row"], line["n"]] for line in table]
     for column in columns:
-        head += [column, "paper"] if column in published else [column]
+        head += [column, f"{column}, paper"] if column in published else [column]
         for line, cells in zip(table, body, strict=True):
             mean, std, paper = (_number(column, line[name]) for name in (column, f"{column} sd", f"{column} paper"))
             cells.append(f"{mean} ± {std}" if std else mean)
