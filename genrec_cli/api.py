@@ -12,7 +12,6 @@ printed unless ``verbose`` is true, and warnings are those of Python.
 """
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,19 @@ from typing import Any, Unpack
 import polars as pl
 
 from genrec_cli import console
-from genrec_cli.calls import Call, Frame, Given, Made, Shared, alike, calling, file_of, histories_of, name_of
+from genrec_cli.calls import (
+    Call,
+    Frame,
+    Given,
+    Made,
+    Shared,
+    alike,
+    calling,
+    file_of,
+    frames_as_files,
+    histories_of,
+    name_of,
+)
 from genrec_cli.config import validate
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.loop import Loop
@@ -98,7 +109,7 @@ def preprocess(
     options: dict[str, Any] = {**named, **own}
     options |= {name: listed and ",".join(listed) for name, listed in words.items()}
     options |= {"source": source, "from_dir": from_dir, "interactions": interactions, "items": items}
-    with calling(shared.get("verbose", False)), tempfile.TemporaryDirectory() as folder:
+    with calling(shared.get("verbose", False)), frames_as_files() as folder:
         call = Call("preprocess", shared, options, [raw])
         if (source is None) != (from_dir is None) or (from_dir is not None and interactions is not None):
             raise UsageError("source and from_dir belong together, without interactions.", hint="Leave one out")
@@ -111,8 +122,8 @@ def preprocess(
         if from_dir is not None:
             origin = preprocessing.from_folder(layers["source"], Path(from_dir))
         elif interactions is not None:
-            log = file_of(interactions, Path(folder), "interactions")
-            described = None if items is None else file_of(items, Path(folder), "items")
+            log = file_of(interactions, folder, "interactions")
+            described = None if items is None else file_of(items, folder, "items")
             origin = preprocessing.from_files(validate(Logs.Config, "source", layers["source"]), log, described)
         else:
             origin = preprocessing.from_raw(call.ws, dataset, name_of(raw))
@@ -258,13 +269,13 @@ class Loaded:
             raise UsageError("histories and users exclude each other.")
         if isinstance(candidates, (list, tuple, set)):
             candidates = pl.DataFrame({"item": [str(item) for item in candidates]})
-        with calling(verbose), tempfile.TemporaryDirectory() as folder:
+        with calling(verbose), frames_as_files() as folder:
             request = recommending.Request(
                 k=k,
                 users=None if users is None else [str(user) for user in users],
                 histories=None if histories is None else histories_of(histories),
                 exclude_seen=exclude_seen,
-                candidates=None if candidates is None else file_of(candidates, Path(folder), "candidates"),
+                candidates=None if candidates is None else file_of(candidates, folder, "candidates"),
                 where=where,
                 fallback=fallback,
                 diversity=diversity,

@@ -1,6 +1,8 @@
 """What the functions of :mod:`genrec_cli.api` share: results, keyword arguments, settings, errors, data frames."""
 
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +92,7 @@ class Call:
         self.assigned = Step(stage=command, set=dict(shared.get("settings") or {}))
         self.config = shared.get("config")
         self.name = shared.get("dataset") or (made.artifact.dataset if made else None)
-        words = {name: "DATAFRAME" if hasattr(value, "columns") else value for name, value in options.items()}
+        words = {name: "DATAFRAME" if hasattr(type(value), "columns") else value for name, value in options.items()}
         words = {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in words.items()}
         argv = [command, *typed({"dataset": self.name, **words, "config": self.config})]
         self.argv, self.allow_stale = argv, shared.get("allow_stale", False)
@@ -128,6 +130,19 @@ def calling(verbose: bool) -> Iterator[None]:
             if known := of_the_disk(error) or of_memory(error):
                 raise known from error
             raise
+
+
+@contextmanager
+def frames_as_files() -> Iterator[Path]:
+    """A folder to which frames are written. Errors name the frame in place of its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder)
+        except GenrecError as error:
+            if folder not in error.message:
+                raise
+            named = re.sub(rf"{re.escape(folder)}/(\w+)\.parquet", r"the frame '\1'", error.message)
+            raise type(error)(named[:1].upper() + named[1:], hint=error.hint) from None
 
 
 def name_of(given: Given | None) -> str | None:

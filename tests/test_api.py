@@ -109,6 +109,11 @@ def test_nothing_is_printed_unless_asked_and_warnings_are_those_of_python(made, 
         (lambda data: genrec.preprocess([1, 2], dataset="x"), UsageError, "interactions is of the type list"),
         (lambda data: genrec.preprocess(LOG, root=data.root), UsageError, "needs a name"),
         (lambda data: genrec.preprocess("absent.csv", dataset="x"), DataError, "no file absent.csv"),
+        (
+            lambda data: genrec.preprocess(LOG.rename({LOG.columns[0]: "uid"}).lazy(), dataset="x", root=data.root),
+            DataError,
+            "The frame 'interactions' has no column",
+        ),
         (lambda data: genrec.load("absent", root=data.root), genrec.GenrecError, "No runs 'absent'"),
     ],
 )

@@ -210,6 +210,28 @@ def test_atomic_files_out_and_in_again(shop: Path) -> None:
     assert titles[back.path] == titles[data.path]
 
 
+def test_atomic_files_to_titled_lists_in_four_commands(tmp_path: Path) -> None:
+    rng, atomic = np.random.default_rng(2), tmp_path / "films"
+    atomic.mkdir()
+    rows = [f"{u}\t{1 + (u + t) % 9}\t{rng.integers(3, 6)}\t{881250949 + t}" for u in range(20) for t in range(6)]
+    head = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    (atomic / "films.inter").write_text("\n".join([head, *rows]) + "\n")
+    films = [f"{i}\tFilm {i}\t{1990 + i}\tDrama Comedy" for i in range(1, 10)]
+    head = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
+    (atomic / "films.item").write_text("\n".join([head, *films]) + "\n")
+    lists = tmp_path / "lists.csv"
+    for words in (
+        ["preprocess", "--dataset", "films", "--source", "recbole", "--from-dir", atomic, "--where", "rating >= 3"],
+        ["train", "--model", "sasrec", "--epochs", "1", *TINY],
+        ["evaluate"],
+        ["recommend", "--k", "2", "--output", lists],
+    ):
+        answer = genrec(tmp_path / "out", *words)
+        assert answer.code == 0, answer.err
+    found = pl.read_csv(lists)
+    assert found.height == 40 and set(found["title"]) <= {f"Film {i}" for i in range(1, 10)}
+
+
 def test_the_list_of_data_sets_shows_what_can_be_downloaded(shop: Path) -> None:
     assert made(shop).code == 0
     answer = genrec(shop / "out", "list", "datasets", "--json")

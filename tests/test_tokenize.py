@@ -179,11 +179,17 @@ def test_k_must_divide_the_width(codebooks: int, nearest: int) -> None:
     assert f"--codebooks {nearest}" in caught.value.hint
 
 
-def test_k_error_names_a_low_rank_and_a_width_that_keeps_k() -> None:
+def test_vectors_of_a_low_rank_keep_a_multiple_of_k() -> None:
+    made = fitted(cloud(60, 13), codebooks=4, codewords=8)
+    same = fitted(cloud(60, 13), codebooks=4, codewords=8, pca=12)
+    assert made.pca.components_PD.shape == (12, 13)
+    assert np.array_equal(made.codes(cloud(60, 13)), same.codes(cloud(60, 13)))
+
+
+def test_k_above_the_rank_is_an_error_that_names_it() -> None:
     with pytest.raises(UsageError, match=r"--pca 128, but the vectors have rank 13") as caught:
-        fitted(cloud(60, 13), codebooks=4, codewords=8)
-    assert "--pca 12" in caught.value.hint
-    fitted(cloud(60, 13), codebooks=4, codewords=8, pca=12)
+        fitted(cloud(60, 13), codebooks=16, codewords=8)
+    assert "--codebooks 13" in caught.value.hint
 
 
 @pytest.mark.parametrize(("codewords", "items", "largest"), [(1, 90, 90), (91, 90, 90), (5000, 9000, 4096)])

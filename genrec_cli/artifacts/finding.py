@@ -65,7 +65,8 @@ class Finder(Lineage):
             raise InputError(message, hint="genrec status    lists all artifacts")
         if not found:
             source = f" made from {made_from.path.name}" if made_from else ""
-            hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}    makes it"
+            of_these = f" --data {made_from.path.name}" if made_from and made_from.kind == "data" else ""
+            hint = f"genrec {STAGE_OF[kind]} --dataset {dataset}{of_these}    makes it"
             hint += f";  genrec import FOLDER --dataset {dataset}    takes other tables" if kind == "data" else ""
             hint += f";  genrec preprocess --dataset {dataset} --interactions FILE" if kind == "raw" else ""
             raise InputError(f"'{dataset}' has no finished {kind}{source} yet.", hint=hint)

@@ -28,6 +28,8 @@ from genrec_cli.sources.row_filter import RowFilter
 VERSION = 4
 DEFAULT_FIELDS = ("title", "price", "brand", "feature", "categories", "description")
 """Text fields of the papers, in their order; missing ones are reported."""
+NAMED = 8
+"""Fields outside of the texts that a message names."""
 
 
 class PreprocessConfig(Section):
@@ -313,6 +315,9 @@ def choose_fields(texts: pl.DataFrame, asked: tuple[str, ...] | None) -> tuple[l
         console.warn(f"Item texts are empty: this data set has no {', '.join(absent)}. Try: --fields {names}")
     elif absent and present:
         console.say(f"This data set has no {', '.join(absent)}; item texts are made of the others.")
+    if asked is None and (unread := [name for name in present if name not in wanted]):
+        more = f" and {len(unread) - NAMED} more" if len(unread) > NAMED else ""
+        console.say(f"Not in item texts: {', '.join(unread[:NAMED])}{more}; --fields A,B,... chooses the fields.")
     return [name for name in wanted if name in present], absent
 
 

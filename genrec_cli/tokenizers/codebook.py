@@ -40,7 +40,8 @@ class CodebookConfig(CodesConfig):
     """Settings of all tokenizers with learned codebooks."""
 
     pca: int = Field(128, ge=1)
-    """Width after PCA, if the vectors have that rank."""
+    """Width after PCA. Vectors of a lower rank, as of few items, keep this rank; for pq and opq its largest multiple of
+    K."""
     pca_fit: Literal["train", "all"] = "train"
     """Items that PCA is fitted on: those with training interactions, or all (as in RPG's code)."""
 
@@ -58,6 +59,8 @@ class CodebookTokenizer(ABC):
     """``KVP`` where codewords are as wide as the vectors after PCA."""
     centroids_KVS: np.ndarray
     """The codebooks (float32)."""
+    divides: ClassVar[bool] = False
+    """Whether K must divide the width after PCA."""
 
     def __init__(self, config: CodebookConfig) -> None:
         self.config = config
@@ -109,7 +112,8 @@ class CodebookTokenizer(ABC):
         """Fit on the rows where ``train_I`` is true. Raises UsageError if V or K is not possible."""
         check_codewords(self.config.codewords, int(np.count_nonzero(train_I)))
         with one_thread():
-            self.pca = Pca.fit(vec_ID if self.config.pca_fit == "all" else vec_ID[train_I], self.config.pca)
+            fitted_ND = vec_ID if self.config.pca_fit == "all" else vec_ID[train_I]
+            self.pca = Pca.fit(fitted_ND, self.config.pca, multiple=self.config.codebooks if self.divides else 1)
             self.learn(self.pca.transform(vec_ID[train_I]))
 
     def reduced(self, vec_ID: np.ndarray) -> np.ndarray:

@@ -24,8 +24,11 @@ class Pca:
     """1 / standard deviation (divisor n - 1) along each component."""
 
     @classmethod
-    def fit(cls, vec_ID: np.ndarray, width: int) -> Self:
-        """Fit on all given rows; P = min(width, rank). Raises DataError if all vectors are equal."""
+    def fit(cls, vec_ID: np.ndarray, width: int, *, multiple: int = 1) -> Self:
+        """Fit on all given rows; P = width, or if the rank is lower, its largest multiple of ``multiple``, if any.
+
+        Raises DataError if all vectors are equal.
+        """
         mean_D = vec_ID.mean(axis=0, dtype=np.float64)
         scatter_DD = np.zeros((len(mean_D), len(mean_D)))
         for rows in _chunks(len(vec_ID)):
@@ -36,6 +39,8 @@ class Pca:
         rank = np.count_nonzero(variance_D > max(RANK_TOLERANCE * variance_D[0], np.finfo(np.float32).tiny))
         if rank == 0:
             raise DataError(f"All {len(vec_ID)} training items have the same vector: there is nothing to quantise.")
+        if multiple <= rank < width:
+            rank -= rank % multiple
         kept = components_DD[: min(width, rank)]
         # The largest entry of each component is made positive, because LAPACK libraries differ in signs.
         largest_P = np.take_along_axis(kept, np.abs(kept).argmax(axis=1, keepdims=True), axis=1)

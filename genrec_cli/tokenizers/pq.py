@@ -34,6 +34,7 @@ class PqTokenizer(CodebookTokenizer):
 
     Config: ClassVar[type[CodebookConfig]] = PqConfig
     what = "a PQ codebook"
+    divides = True
 
     def learn(self, train_NP: np.ndarray) -> None:
         """k-means in each subspace."""
