@@ -1,5 +1,6 @@
 """The commands from end to end: each twice, dry, as JSON, wrong, interrupted, killed."""
 
+import ast
 import csv
 import errno
 import json
@@ -134,16 +135,25 @@ def test_cutoffs_stand_in_order_whatever_was_typed(walk):
     assert genrec(walk.root, "evaluate", "--run", "rpg-s0", "--at", "1,5,10").out == step.first.out
 
 
-def test_help_loads_nothing_heavy():
+@pytest.mark.parametrize("words, allowed", [(["--help"], set()), (["train", "--help"], {"pydantic"})], ids=str)
+def test_help_loads_nothing_heavy(words, allowed):
+    """Typer imports pydantic for the help of a command."""
     code = (
         "import sys\nfrom genrec_cli.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit as leaving: assert leaving.code == 0\n"
-        "heavy = {'torch', 'pydantic', 'numpy', 'polars', 'pyarrow', 'sklearn', 'faiss', 'tqdm'}\n"
+        f"try: main({words})\nexcept SystemExit as leaving: assert leaving.code == 0\n"
+        "heavy = {'torch', 'pydantic', 'numpy', 'polars', 'pyarrow', 'sklearn', 'faiss', 'tqdm', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "recommend" in output
-    assert output.splitlines()[-1] == "[]"
+    assert "Usage:" in output and set(ast.literal_eval(output.splitlines()[-1])) <= allowed
+
+
+def test_the_help_of_a_command_has_its_options_by_panel(tmp_path):
+    out = genrec(tmp_path, "preprocess", "--help").out
+    places = [out.index(f"{name}:\n") for name in ("Options", "Your own data", "Common options", "Examples")]
+    assert places == sorted(places), "common options come after those of the command"
+    assert out.index("Your own data") < out.index("--interactions") < out.index("Examples")
+    assert "[env var: GENREC_DATASET]" in " ".join(out.split()) and "genrec-cli[spark]" in out, "brackets are kept"
 
 
 # ---- recommend -------------------------------------------------------------------------------------

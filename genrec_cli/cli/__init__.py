@@ -19,7 +19,8 @@ app = typer.Typer(
     "Start with:  genrec run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 COMMANDS = """

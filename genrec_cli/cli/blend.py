@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: blend.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Make a run that mixes the predictions of runs, with weights chosen on validation users."""
+        """Make a run that mixes the predictions of several runs.
+
+        The weights are chosen on validation users."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import blend as stage

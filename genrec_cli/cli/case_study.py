@@ -21,15 +21,17 @@ def register(app: typer.Typer) -> None:
     def case_study(
         common: Common,
         runs: Annotated[list[str] | None, typer.Argument(help=RUNS, autocompletion=complete.runs)] = None,
-        users: Annotated[int | None, typer.Option(help="Users to pick: those on whom the runs differ most.")] = None,
-        user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to look at; repeatable.")] = None,
+        users: Annotated[int | None, typer.Option(help="Number of users: those on whom the runs differ most.")] = None,
+        user: Annotated[list[str] | None, typer.Option(help="Raw id of a user to show. Repeatable.")] = None,
         k: Annotated[int | None, typer.Option("--k", help="Length of the lists.")] = None,
         exclude_seen: Annotated[
-            bool | None, typer.Option("--exclude-seen", help="Exclude items of the history.")
+            bool | None, typer.Option("--exclude-seen", help="Leave the items of the history out of the lists.")
         ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> "Artifact | None":
-        """Show single users: history, target and the list of each run, with titles; explain lists of MHL runs."""
+        """Show single users: history, target and lists, with titles.
+
+        The lists of MHL runs are explained."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import case_study as stage

@@ -27,16 +27,26 @@ COMMANDS: dict[str, Callable[..., Any]] = {}
 class Common:
     """The shared options of one call."""
 
-    dataset: Annotated[str | None, typer.Option(envvar="GENREC_DATASET", help="Default: the only data set.")] = None
-    root: Annotated[Path, typer.Option(envvar="GENREC_ROOT", help="Folder of all artifacts.")] = Path("artifacts")
-    config: Annotated[list[Path] | None, typer.Option(help="TOML file; repeatable, later files win.")] = None
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="VALUE is in TOML. Repeatable.", metavar="SECTION.KEY=VALUE")
+    dataset: Annotated[
+        str | None,
+        typer.Option(envvar="GENREC_DATASET", metavar="NAME", help="Name of the data set. Default: the only one."),
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Make it again even if it is up to date.")] = False
-    allow_stale: Annotated[bool, typer.Option("--allow-stale", help="Use changed inputs; marks all results.")] = False
+    root: Annotated[Path, typer.Option(envvar="GENREC_ROOT", metavar="FOLDER", help="Folder of all artifacts.")] = Path(
+        "artifacts"
+    )
+    config: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="TOML file of settings. Repeatable; a later file wins.")
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One setting; VALUE is in TOML. Repeatable.", metavar="SECTION.KEY=VALUE"),
+    ] = None
+    force: Annotated[bool, typer.Option("--force", help="Make the artifact again even if it is up to date.")] = False
+    allow_stale: Annotated[
+        bool, typer.Option("--allow-stale", help="Use inputs that have changed; the results are marked.")
+    ] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done and do nothing.")] = False
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print more.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False
 
@@ -72,14 +82,19 @@ for _parameter in SHARED:
     _parameter.annotation.__metadata__[0].rich_help_panel = PANEL
 
 
-class PlainHelp(typer.core.TyperCommand):
-    """A command that escapes square brackets in its help: rich would read them as markup."""
+class Command(typer.core.TyperCommand):
+    """A command whose help shows its options by panel, as plain text: an import of rich takes longer than the rest."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        parameters: list[Any] = self.params if self.rich_markup_mode == "rich" else []
-        for parameter in parameters:
-            parameter.help = re.sub(r"\[(?=[a-z/@#])", r"\\[", getattr(parameter, "help", None) or "")
-        super().format_help(ctx, formatter)
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            first = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record := parameter.get_help_record(ctx):
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or first, []).append(record)
+        for name, records in panels.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
 
 
 def in_process_group() -> bool:
@@ -114,7 +129,7 @@ def command(
         own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature(own + SHARED)  # type: ignore[attr-defined]
-        app.command(name, cls=PlainHelp, epilog=epilog(name))(run)
+        app.command(name, cls=Command, epilog=epilog(name))(run)
         COMMANDS[name] = function
         return function
 

@@ -18,18 +18,23 @@ def register(app: typer.Typer) -> None:
         common: Common,
         from_dir: Annotated[
             Path | None,
-            typer.Option("--from-dir", help="Folder with the files, which are copied; no download."),
+            typer.Option("--from-dir", help="Copy the files from this folder in place of a download."),
         ] = None,
         url: Annotated[
             list[str] | None,
-            typer.Option("--url", help="Address of a file or of the folder with all files; repeatable, in order."),
+            typer.Option(
+                "--url",
+                help="Address of the folder with all files. Or repeatable: one address per file, in their order.",
+            ),
         ] = None,
         timeout: Annotated[
             float, typer.Option("--timeout", min=0.1, help="Seconds without data before a retry.")
         ] = 30.0,
-        retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror.")] = 5,
+        retries: Annotated[
+            int, typer.Option("--retries", min=0, help="Failures in a row before the next mirror is tried.")
+        ] = 5,
     ) -> "Artifact | None":
-        """Fetch the raw files of a data set, or generate them; resumes an interrupted download."""
+        """Download the raw files of a data set, or generate them. A stopped download goes on."""
         from genrec_cli.sources.fetch import Patience
         from genrec_cli.stages import download as stage
 

@@ -11,7 +11,7 @@ from genrec_cli.cli.common import Common, command, make, whole_numbers
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
 
-VECTORS = "Text vectors for Diversity. Default: those that the run or its codes were made from."
+VECTORS = "Text vectors of the metric Diversity. Default: those that the run or its codes were made from."
 RUN = "Run: label, key or path. Default: the only one."
 
 
@@ -22,13 +22,17 @@ def register(app: typer.Typer) -> None:
     def evaluate(
         common: Common,
         run: Annotated[str | None, typer.Option(help=RUN, autocompletion=complete.runs)] = None,
-        search: Annotated[str | None, typer.Option(help="exhaustive, graph, ...; default: the model's.")] = None,
-        split: Annotated[str | None, typer.Option(help="test or valid.")] = None,
-        at: Annotated[str | None, typer.Option(help="Cutoffs, for example 5,10.")] = None,
+        search: Annotated[
+            str | None, typer.Option(help="exhaustive, graph, beam or diffusion. Default: that of the model.")
+        ] = None,
+        split: Annotated[str | None, typer.Option(help="test or valid. Default: test.")] = None,
+        at: Annotated[str | None, typer.Option(help="Cutoffs of the metrics. Default: 5,10.")] = None,
         vectors: Annotated[str | None, typer.Option(metavar="NAME", help=VECTORS)] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> "Artifact | None":
-        """Measure a run over the whole catalogue: items and codes, seen items kept and left out."""
+        """Measure a run over the whole catalogue.
+
+        Metrics are of items and of codes, with seen items kept and left out."""
         from genrec_cli import console
         from genrec_cli.stages import evaluate as stage
 

@@ -39,6 +39,6 @@ EXAMPLES = {
 
 
 def epilog(name: str) -> str | None:
-    """The examples of a command for the end of its help, one per paragraph, so that each has its line."""
+    """The examples of a command for the end of its help. After a line ``\\b`` lines are not joined."""
     lines = EXAMPLES.get(name, [])
-    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)]) if lines else None
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if lines else None

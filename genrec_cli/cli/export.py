@@ -7,7 +7,7 @@ import typer
 
 from genrec_cli.cli.common import Common, command
 
-ONNX = "Also write model.onnx: item ids of histories -> states or code log-probabilities."
+ONNX = "Also write model.onnx, the encoder of histories."
 PUSH = "Upload the folder to the Hugging Face hub as a private model."
 
 
@@ -18,11 +18,15 @@ def register(app: typer.Typer) -> None:
     def export(
         common: Common,
         run: Annotated[str | None, typer.Argument(help="Run: label, key or path. Default: the only one.")] = None,
-        to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="New folder to write.")] = None,
+        to: Annotated[
+            Path | None, typer.Option(metavar="FOLDER", help="The folder, which must be new or empty.")
+        ] = None,
         onnx: Annotated[bool, typer.Option("--onnx", help=ONNX)] = False,
         push: Annotated[str | None, typer.Option(metavar="ORG/NAME", help=PUSH)] = None,
     ) -> None:
-        """Write weights, codes, titles and settings of a run to a folder that recommends on any machine."""
+        """Write a folder with which a run recommends on any machine.
+
+        It holds weights, codes, titles and settings."""
         from genrec_cli import console
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import export as stage

@@ -14,11 +14,11 @@ def register(app: typer.Typer) -> None:
     @command(app, "export-data")
     def export_data(
         common: Common,
-        to: Annotated[Path, typer.Option("--to", help="Folder for the files.")],
+        to: Annotated[Path, typer.Option("--to", help="Folder to write the files to.")],
         kind: Annotated[str, typer.Option("--format", help="recbole: atomic files.")] = "recbole",
         data: Annotated[str | None, typer.Option("--data", help="Data artifact. Default: the only one.")] = None,
     ) -> None:
-        """Write a preprocessed data set as files that other programs read, such as RecBole's atomic files."""
+        """Write a preprocessed data set as RecBole's atomic files."""
         from genrec_cli import console
         from genrec_cli.stages.export_data import export_data as stage
 

@@ -14,12 +14,16 @@ def register(app: typer.Typer) -> None:
     @command(app, "figures")
     def figures(
         common: Common,
-        runs: Annotated[list[str] | None, typer.Argument(help="Runs to draw, overlaid. Default: the only one.")] = None,
-        sweep: Annotated[str | None, typer.Option(help="A finished sweep: its metric and its speed.")] = None,
-        users: Annotated[int | None, typer.Option(help="Users whose histories show entropies and masks.")] = None,
+        runs: Annotated[
+            list[str] | None, typer.Argument(help="Runs to draw in one figure. Default: the only one.")
+        ] = None,
+        sweep: Annotated[str | None, typer.Option(help="A finished sweep: metric against speed.")] = None,
+        users: Annotated[int | None, typer.Option(help="Number of users whose entropies and masks are drawn.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Draw trainings (losses, metric, masks, entropies) or the trade-off of a sweep, as SVG and PNG."""
+        """Draw trainings, or the trade-off of a sweep, as SVG and PNG.
+
+        Trainings: losses, metric, masks, entropies."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.errors import UsageError

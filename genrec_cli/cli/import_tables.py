@@ -16,14 +16,18 @@ def register(app: typer.Typer) -> None:
         common: Common,
         folder: Annotated[
             Path | None,
-            typer.Argument(help="Folder with the tables; attributes are optional. Each is .parquet or a folder."),
+            typer.Argument(
+                help="Folder with the tables, each a .parquet file or a folder of them. Attributes are optional."
+            ),
         ] = None,
-        interactions: Annotated[Path | None, typer.Option(help="By user and time: user, item, time.")] = None,
-        users: Annotated[Path | None, typer.Option(help="raw_id, train_end, valid_at, test_at.")] = None,
-        items: Annotated[Path | None, typer.Option(help="raw_id; optional title and text.")] = None,
-        attributes: Annotated[Path | None, typer.Option(help="attribute, name.")] = None,
+        interactions: Annotated[
+            Path | None, typer.Option(help="Columns user, item and time, sorted by user and time.")
+        ] = None,
+        users: Annotated[Path | None, typer.Option(help="Columns raw_id, train_end, valid_at and test_at.")] = None,
+        items: Annotated[Path | None, typer.Option(help="Column raw_id, and title and text if you have them.")] = None,
+        attributes: Annotated[Path | None, typer.Option(help="Columns attribute and name.")] = None,
     ) -> None:
-        """Check data tables made by Spark, SQL or another program, and import them."""
+        """Check and import tables of Spark, SQL or another program."""
         from genrec_cli.sources.catalog import check_name
         from genrec_cli.stages.import_tables import find_tables
         from genrec_cli.stages.import_tables import import_tables as stage

@@ -19,7 +19,7 @@ def _option(name: str, help: str, panel: str | None = None) -> Any:
 
 
 WHERE = "Keep the interactions for which this is true: an SQL expression such as 'rating >= 4'."
-FIELDS = "Text fields in order. Default: the existing ones of title,price,brand,feature,categories,description."
+FIELDS = "Text fields in order. Default: those of title,price,brand,feature,categories,description that exist."
 Text: TypeAlias = str | None
 Flag: TypeAlias = bool | None
 File: TypeAlias = Path | None
@@ -31,35 +31,57 @@ def register(app: typer.Typer) -> None:
     @command(app, "preprocess")
     def preprocess(
         common: Common,
-        k_core: Annotated[int | None, _option("--k-core", "Minimum rows per user and item. Default: 5.")] = None,
+        k_core: Annotated[
+            int | None, _option("--k-core", "Minimum of interactions per user and per item. Default: 5.")
+        ] = None,
         where: Annotated[Text, _option("--where", WHERE)] = None,
-        events: Annotated[Text, _option("--events", "Keep these events, such as buy,cart.")] = None,
-        event_col: Annotated[Text, _option("--event-col", "Column of the events. Default: event.")] = None,
-        keep_cold_items: Annotated[Flag, _option("--keep-cold-items", "Keep items without interactions.")] = None,
+        events: Annotated[Text, _option("--events", "Keep only these events, such as buy,cart.")] = None,
+        event_col: Annotated[Text, _option("--event-col", "Column with the event. Default: event.")] = None,
+        keep_cold_items: Annotated[
+            Flag, _option("--keep-cold-items", "Keep items of the items file without interactions.")
+        ] = None,
         split: Annotated[Text, _option("--split", "leave-one-out, time or none. Default: leave-one-out.")] = None,
         fields: Annotated[Text, _option("--fields", FIELDS)] = None,
-        valid_from: Annotated[Text, _option("--valid-from", "Fraction or date (2014-01-31). Default: 0.8.")] = None,
-        test_from: Annotated[Text, _option("--test-from", "Fraction or date. Default: 0.9.")] = None,
-        drop_duplicates: Annotated[Flag, _option("--drop-duplicates", "One row per user, item and time.")] = None,
-        shuffle_ties: Annotated[int | None, _option("--shuffle-ties", "Seed of a random order of equal times.")] = None,
+        valid_from: Annotated[
+            Text, _option("--valid-from", "Begin of validation: fraction or date. Default: 0.8.")
+        ] = None,
+        test_from: Annotated[Text, _option("--test-from", "Begin of the test: fraction or date. Default: 0.9.")] = None,
+        drop_duplicates: Annotated[Flag, _option("--drop-duplicates", "Keep one row per user, item and time.")] = None,
+        shuffle_ties: Annotated[
+            int | None, _option("--shuffle-ties", "Seed: rows of a user with equal times in random order.")
+        ] = None,
         skip_bad_rows: Annotated[Flag, _option("--skip-bad-rows", "Skip lines that cannot be read.")] = None,
         max_bad_rows: Annotated[
-            float | None, _option("--max-bad-rows", "Largest fraction to skip. Default: 0.01.")
+            float | None, _option("--max-bad-rows", "Largest fraction of lines to skip. Default: 0.01.")
         ] = None,
-        engine: Annotated[str, _option("--engine", "polars or spark (genrec-cli[spark]); same tables.")] = "polars",
-        raw: Annotated[Text, _option("--raw", "Raw artifact. Default: the only one.")] = None,
+        engine: Annotated[
+            str, _option("--engine", "polars or spark (genrec-cli[spark]). The tables are equal.")
+        ] = "polars",
+        raw: Annotated[Text, _option("--raw", "Artifact of raw files. Default: the only one.")] = None,
         source: Annotated[
             Text, _option("--source", "Layout of --from-dir, such as movielens or recbole.", PANEL)
         ] = None,
         from_dir: Annotated[File, _option("--from-dir", "Folder with the raw files of --source.", PANEL)] = None,
-        interactions: Annotated[File, _option("--interactions", "CSV, TSV, Parquet, JSON lines.", PANEL)] = None,
-        items: Annotated[File, _option("--items", "Its columns are text fields.", PANEL)] = None,
-        user_col: Annotated[Text, _option("--user-col", "Default: user_id.", PANEL)] = None,
-        item_col: Annotated[Text, _option("--item-col", "Default: item_id.", PANEL)] = None,
-        time_col: Annotated[Text, _option("--time-col", "Default: timestamp, or the order of the rows.", PANEL)] = None,
-        item_id_col: Annotated[Text, _option("--item-id-col", "In the items file. Default: item_id.", PANEL)] = None,
-        time_unit: Annotated[Text, _option("--time-unit", "s, ms, us or ns. Default: s.", PANEL)] = None,
-        title_col: Annotated[Text, _option("--title-col", "In the items file. Default: title.", PANEL)] = None,
+        interactions: Annotated[
+            File, _option("--interactions", "Your log: CSV, TSV, Parquet or JSON lines.", PANEL)
+        ] = None,
+        items: Annotated[File, _option("--items", "Your items. The other columns are texts.", PANEL)] = None,
+        user_col: Annotated[Text, _option("--user-col", "Column of the user. Default: user_id.", PANEL)] = None,
+        item_col: Annotated[
+            Text, _option("--item-col", "Column of the item in the log. Default: item_id.", PANEL)
+        ] = None,
+        time_col: Annotated[
+            Text, _option("--time-col", "Column of the time. Default: timestamp, else the order of the rows.", PANEL)
+        ] = None,
+        item_id_col: Annotated[
+            Text, _option("--item-id-col", "Column of the item in the items file. Default: item_id.", PANEL)
+        ] = None,
+        time_unit: Annotated[
+            Text, _option("--time-unit", "Unit of times that are numbers: s, ms, us or ns. Default: s.", PANEL)
+        ] = None,
+        title_col: Annotated[
+            Text, _option("--title-col", "Column of the title in the items file. Default: title.", PANEL)
+        ] = None,
         list_separator: Annotated[
             Text, _option("--list-separator", "Between several values in a cell of the items file, such as |.", PANEL)
         ] = None,

@@ -16,9 +16,9 @@ RUN = "Run: label, key or path; the folder of an export; or hf:ORG/NAME. Default
 DATA = "Newer data: new items (with their codes), users and histories for the run."
 CODES = "Codes of the newer data, by the codebook of the run (tokenize --codebook-from)."
 CANDIDATES = "Recommend only these: raw item ids in Parquet, CSV (column item) or text."
-WHERE = "Recommend only items that fulfil an SQL condition over the columns of items and candidates."
-FALLBACK = "Users without a usable history: skip, popular, or transitions (how histories begin)."
-DIVERSITY = "0 to 1: weight of the similarity of text vectors within a list (MMR)."
+WHERE = "Recommend only items for which this is true: an SQL condition over columns of items and candidates."
+FALLBACK = "List of users without a usable history: skip (none), popular, or transitions (how histories begin)."
+DIVERSITY = "0 to 1: how much items of similar text avoid each other in a list (MMR)."
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,9 @@ def register(app: typer.Typer) -> None:
         candidates: Annotated[Path | None, typer.Option(metavar="FILE", help=CANDIDATES)] = None,
         where: Annotated[str | None, typer.Option(metavar="SQL", help=WHERE)] = None,
         k: Annotated[int, typer.Option("--k", "-k", help="Items per user.")] = 10,
-        output: Annotated[Path | None, typer.Option("--output", "-o", help=".csv, .tsv, .parquet or .jsonl.")] = None,
+        output: Annotated[
+            Path | None, typer.Option("--output", "-o", help="File to write: .csv, .tsv, .parquet or .jsonl.")
+        ] = None,
         exclude_seen: Annotated[
             bool, typer.Option("--exclude-seen/--keep-seen", help="Leave out the items of the history, or keep them.")
         ] = True,
@@ -44,7 +46,9 @@ def register(app: typer.Typer) -> None:
         diversity: Annotated[float, typer.Option(help=DIVERSITY)] = 0.0,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Recommend items: raw ids, titles and scores, for known users or for new histories."""
+        """Recommend items to known users or for new histories.
+
+        Lists have raw ids, titles and scores."""
         from dataclasses import replace
 
         from genrec_cli import console

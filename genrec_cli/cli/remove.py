@@ -11,9 +11,9 @@ from genrec_cli.cli.common import Common, command
 if TYPE_CHECKING:
     from genrec_cli.stages.status import Node
 
-NAMES = "Artifacts: NAME, KIND/NAME or a label."
+NAMES = "Artifacts to remove: NAME, KIND/NAME or a label."
 YES = "Do not ask."
-SUPERSEDED = "Also data of an earlier state of the same files, with all that was made from them."
+SUPERSEDED = "Also data of an earlier state of the same files, and what was made from them."
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
         with_dependants: Annotated[bool, typer.Option(help="Also remove what was made from them.")] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help=YES)] = False,
     ) -> None:
-        """Remove artifacts. What was made from them must be removed too."""
+        """Remove artifacts.
+
+        What was made from them must be removed, too: --with-dependants."""
         from genrec_cli.stages.remove import find
 
         common.layers("rm")
@@ -40,7 +42,9 @@ def register(app: typer.Typer) -> None:
         superseded: Annotated[bool, typer.Option("--superseded", help=SUPERSEDED)] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help=YES)] = False,
     ) -> None:
-        """Remove what nothing fresh depends on: stale and damaged artifacts, and what killed processes left."""
+        """Remove what nothing fresh depends on.
+
+        This is: stale and damaged artifacts, and what killed processes left."""
         from genrec_cli.stages.remove import unneeded
 
         common.layers("gc")

@@ -14,10 +14,16 @@ def register(app: typer.Typer) -> None:
     @command(app, "report")
     def report(
         common: Common,
-        split: Annotated[str | None, typer.Option(help="Split of intervals, tests and slices. Default: test.")] = None,
-        metric: Annotated[str | None, typer.Option(help="Metric of bars, tests and slices. Default: NDCG@10.")] = None,
+        split: Annotated[
+            str | None, typer.Option(help="Split of the intervals, tests and slices: test or valid. Default: test.")
+        ] = None,
+        metric: Annotated[
+            str | None, typer.Option(help="Metric of the bars, tests and slices. Default: NDCG@10.")
+        ] = None,
     ) -> None:
-        """Write all results of a data set as one HTML file, which opens from a mail and makes no requests."""
+        """Write all results of a data set as one HTML file.
+
+        It opens from a mail, and it requests nothing from the web."""
         from genrec_cli import console
         from genrec_cli.config import validate
         from genrec_cli.stages import report as stage

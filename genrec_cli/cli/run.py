@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from genrec_cli.stages.run import Chain
 
 RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
-BUDGET = "Time of all trials and trainings, such as 30m or 1h30m; half of it for trials. Epochs are reduced to fit."
+BUDGET = "Time for all trainings, such as 30m or 1h30m, half of it for trials if there are any. Epochs are reduced to fit."
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"], "tune": ["device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
@@ -50,12 +50,16 @@ def register(app: typer.Typer) -> None:
         common: Common,
         context: typer.Context,
         recipe: Annotated[str, typer.Argument(help=RECIPE, autocompletion=complete.recipes)],
-        from_dir: Annotated[Path | None, typer.Option(help="Folder of raw files, in place of a download.")] = None,
+        from_dir: Annotated[
+            Path | None, typer.Option(help="Copy the raw files from this folder in place of a download.")
+        ] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
         budget: Annotated[str | None, typer.Option(metavar="TIME", help=BUDGET)] = None,
     ) -> None:
-        """Run the steps of a recipe and show its table. What is up to date is not made again."""
+        """Run the steps of a recipe and show its table.
+
+        What is up to date is not made again."""
         import shlex
         import time
 

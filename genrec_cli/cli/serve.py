@@ -17,16 +17,23 @@ def register(app: typer.Typer) -> None:
     def serve(
         common: Common,
         runs: Annotated[
-            list[str] | None, typer.Argument(help="Runs: labels, keys, paths; or exports. Default: the only run.")
+            list[str] | None,
+            typer.Argument(help="Labels, keys or paths of runs, or folders of exports. Default: the only run."),
         ] = None,
-        host: Annotated[str, typer.Option(help="Address; 0.0.0.0: from other machines, too.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0: a free one.")] = 8000,
-        watch: Annotated[bool, typer.Option("--watch", help="Exchange a run for a newer one of its label.")] = False,
-        batch: Annotated[int, typer.Option(min=1, max=4096, help="Histories of a pass of the model.")] = 64,
-        wait: Annotated[float, typer.Option(min=0, max=1000, help="Milliseconds to wait for more histories.")] = 2.0,
+        host: Annotated[
+            str, typer.Option(help="Address to listen on. 0.0.0.0 answers other machines, too.")
+        ] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=0, max=65_535, help="Port. 0: a free one.")] = 8000,
+        watch: Annotated[
+            bool, typer.Option("--watch", help="Replace a run when there is a newer one of its label.")
+        ] = False,
+        batch: Annotated[int, typer.Option(min=1, max=4096, help="Most histories in one pass of the model.")] = 64,
+        wait: Annotated[
+            float, typer.Option(min=0, max=1000, help="Milliseconds that an idle service waits for more histories.")
+        ] = 2.0,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
-        """Serve runs: recommendations over HTTP, and a page to look at them."""
+        """Serve recommendations over HTTP, and a page that shows them."""
         from genrec_cli import console
         from genrec_cli.serve.server import listening, require_extra
         from genrec_cli.serve.server import serve as answer

@@ -7,7 +7,7 @@ import typer
 from genrec_cli.cli import complete
 from genrec_cli.cli.common import Common, command, environment_default, make, whole_numbers
 
-RECIPE = "mhl-table2, mhl-table6, ... or a FILE.toml with a [sweep]."
+RECIPE = "Name of a sweep, such as mhl-table2, or a FILE.toml with a [sweep]."
 
 
 def register(app: typer.Typer) -> None:
@@ -17,13 +17,17 @@ def register(app: typer.Typer) -> None:
     def sweep(
         common: Common,
         recipe: Annotated[str, typer.Argument(help=RECIPE, autocompletion=complete.sweeps)],
-        seeds: Annotated[str | None, typer.Option(help="For example 0,1,2. Default: those of the sweep.")] = None,
-        split: Annotated[str, typer.Option(help="valid, to choose by; test, to report what was chosen.")] = "valid",
+        seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2. Default: those of the sweep.")] = None,
+        split: Annotated[
+            str, typer.Option(help="valid: to choose settings; test: to report what was chosen.")
+        ] = "valid",
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         data: Annotated[str | None, typer.Option(help="Data artifact: label, key or path.")] = None,
-        codes: Annotated[str | None, typer.Option(help="Codes of all runs. Default: what the sweep asks for.")] = None,
+        codes: Annotated[str | None, typer.Option(help="Codes of all runs. Default: those of the sweep.")] = None,
     ) -> None:
-        """Train and evaluate every row of a sweep with every seed, and show the table. Finished runs are kept."""
+        """Train and evaluate all rows of a sweep, and show the table.
+
+        Finished runs are not made again."""
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.cli.train import show_diagnosis

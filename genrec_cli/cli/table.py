@@ -13,12 +13,14 @@ def register(app: typer.Typer) -> None:
     @command(app, "table")
     def table(
         common: Common,
-        metrics: Annotated[str, typer.Option(help="The last one orders the rows.")] = "Recall@10,NDCG@10",
+        metrics: Annotated[str, typer.Option(help="Columns. The last one orders the rows.")] = "Recall@10,NDCG@10",
         split: Annotated[str, typer.Option(help="test or valid.")] = "test",
-        reference: Annotated[str | None, typer.Option(help="Row to test all others against: marks p < .05.")] = None,
+        reference: Annotated[str | None, typer.Option(help="Row to compare all others with: * marks p < .05.")] = None,
         form: Annotated[str, typer.Option("--format", help="text, markdown, latex or csv.")] = "text",
     ) -> None:
-        """Show all evaluations of a data set as one table: seeds averaged, both protocols, the best in bold."""
+        """Show all evaluations of a data set as one table.
+
+        Seeds are averaged, and the best values are bold."""
         from genrec_cli import console
         from genrec_cli.config import did_you_mean
         from genrec_cli.errors import UsageError

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
 
 
-CODEBOOKS = "Codes per item. Default: 32; of residual tokenizers 4, of svd 8."
+CODEBOOKS = "Codes per item. Default: 32; for rkmeans and rqvae 4, for svd 8."
 TOKENIZER = """opq, pq (no rotation), rkmeans, rqvae (residual), svd (of training interactions), text (subwords of \
 titles), or random as a baseline. Default: opq."""
-COLLISIONS = """Items with equal codes are kept, numbered in one more digit, or moved to the nearest free code. \
-Default: none."""
+COLLISIONS = """Items with equal codes: none keeps them, digit numbers them in one more digit, reassign moves them to \
+the nearest free codes. Default: none."""
 ENCODER = """Model or folder of sentence-transformers; lsa (offline); FILE.npy or FILE.parquet with your vectors. \
 Default: GENREC_ENCODER, else sentence-transformers/sentence-t5-base."""
 CODES = """Codes made elsewhere, in place of a tokenizer: FILE.parquet (raw_id, codes) or FILE.npy. With --encoder \
@@ -35,13 +35,17 @@ def register(app: typer.Typer) -> None:
         tokenizer: Annotated[str | None, typer.Option(help=TOKENIZER)] = None,
         collisions: Annotated[str | None, typer.Option(metavar="none|digit|reassign", help=COLLISIONS)] = None,
         encoder: Annotated[str | None, typer.Option(help=ENCODER)] = None,
-        pca: Annotated[int | None, typer.Option(metavar="WIDTH", help="Width after PCA. Default: 128.")] = None,
+        pca: Annotated[
+            int | None, typer.Option(metavar="WIDTH", help="Width of the vectors after PCA. Default: 128.")
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of k-means, weights, or random codes. Default: 0.")] = None,
         codes: Annotated[str | None, typer.Option(metavar="FILE", help=CODES)] = None,
         data: Annotated[str | None, typer.Option(help="Data artifact. Default: the only one.")] = None,
         codebook_from: Annotated[str | None, typer.Option(metavar="NAME", help=CODEBOOK_FROM)] = None,
     ) -> "Artifact | None":
-        """Encode item texts as vectors and vectors as codes, or titles as codes; show the quality of the codes."""
+        """Encode item texts as vectors, and vectors as codes.
+
+        Or titles as codes. The quality of the codes is shown."""
         from genrec_cli.stages import tokenize as stage
 
         options = {"name": tokenizer, "codebooks": codebooks, "codewords": codewords, "pca": pca, "seed": seed}

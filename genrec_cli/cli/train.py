@@ -10,8 +10,8 @@ from genrec_cli.cli.common import Common, command, make
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact
 
-MODEL = "Model, see genrec list models. Default: mhl."
-INIT = "Run whose weights are the start."
+MODEL = "Name of the model (see: genrec list models). Default: mhl."
+INIT = "Run whose weights the training starts from."
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     def train(
         common: Common,
         model: Annotated[str | None, typer.Option(help=MODEL, autocompletion=complete.models)] = None,
-        curriculum: Annotated[str | None, typer.Option(help="Curriculum preset, for example inf.")] = None,
+        curriculum: Annotated[str | None, typer.Option(help="Curriculum: inf, r, e, r-inf, e-inf or r-e-inf.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed.", envvar="GENREC_SEED")] = None,
         epochs: Annotated[int | None, typer.Option(help="Upper limit of epochs.")] = None,
@@ -32,14 +32,19 @@ def register(app: typer.Typer) -> None:
         codes: Annotated[str | None, typer.Option(help="Codes artifact: label, key or path.")] = None,
         vectors: Annotated[str | None, typer.Option(help="Vectors artifact, for models that read vectors.")] = None,
         init_from: Annotated[str | None, typer.Option(help=INIT, metavar="RUN", autocompletion=complete.runs)] = None,
-        freeze: Annotated[list[str] | None, typer.Option(help="Parameters to freeze.", metavar="PATTERN")] = None,
+        freeze: Annotated[
+            list[str] | None,
+            typer.Option(help="Parameters that are not trained, as a name pattern. Repeatable.", metavar="PATTERN"),
+        ] = None,
         label: Annotated[str | None, typer.Option(help="Name of the run's folder. Default: MODEL-sSEED.")] = None,
-        track: Annotated[str | None, typer.Option(help="Dashboard: tensorboard, wandb or mlflow.")] = None,
+        track: Annotated[str | None, typer.Option(help="Also log to tensorboard, wandb or mlflow.")] = None,
         best_so_far: Annotated[
-            bool, typer.Option("--best-so-far", help="Make a run of the best epoch so far.")
+            bool, typer.Option("--best-so-far", help="Make a run of the best epoch of a training that has not ended.")
         ] = False,
     ) -> "Artifact | None":
-        """Train a model. An interrupted training resumes when the same command is run again."""
+        """Train a model.
+
+        The same command continues a training that was stopped."""
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import train as stage
         from genrec_cli.stages.best_so_far import plan as plan_best
