@@ -71,7 +71,7 @@ def test_the_tree_hangs_each_artifact_below_its_latest_input(ws: Workspace, pipe
         chain.append(below)
     assert [node.kind for node in chain] == ["raw", "data", "codes", "runs", "eval"]
     assert {node.state for node in chain} == {"fresh"} and all(node.command is None for node in chain)
-    assert [line.split()[0] for line in lines([root])][-1] == f"eval/{pipeline['eval'].path.name}"
+    assert [line.split()[0] for line in lines([root], 160)][-1] == f"eval/{pipeline['eval'].path.name}"
 
 
 def test_the_cause_is_named_once_and_the_rest_follows(ws: Workspace, pipeline: dict[str, Artifact]) -> None:
