@@ -42,6 +42,11 @@ def test_a_healthy_run_gets_none():
     assert signs(log(SETTLED)) == []
 
 
+def test_a_loss_says_nothing_if_the_training_ends_within_the_warm_up():
+    flat = log(RISING[:4], loss=[6.0] * 4)
+    assert "loss not falling" in signs(flat) and signs(flat, warmup=500) == ["best epoch in warm-up"]
+
+
 def test_no_evaluation_is_no_finding():
     rows = log(RISING)
     for row in rows:

@@ -43,9 +43,9 @@ def register(app: typer.Typer) -> None:
         split: Annotated[Text, _option("--split", "leave-one-out, time or none. Default: leave-one-out.")] = None,
         fields: Annotated[Text, _option("--fields", FIELDS)] = None,
         valid_from: Annotated[
-            Text, _option("--valid-from", "Begin of validation: fraction or date. Default: 0.8.")
+            Text, _option("--valid-from", "Start of validation: fraction or date. Default: 0.8.")
         ] = None,
-        test_from: Annotated[Text, _option("--test-from", "Begin of the test: fraction or date. Default: 0.9.")] = None,
+        test_from: Annotated[Text, _option("--test-from", "Start of the test: fraction or date. Default: 0.9.")] = None,
         drop_duplicates: Annotated[Flag, _option("--drop-duplicates", "Keep one row per user, item and time.")] = None,
         shuffle_ties: Annotated[
             int | None, _option("--shuffle-ties", "Seed: rows of a user with equal times in random order.")

@@ -41,7 +41,7 @@ class Until(Section):
     """When a phase ends; without any rule, at its ``max_epochs`` or the end of the run."""
 
     plateau: Count | None = None
-    """After this count of evaluations without improvement."""
+    """After this number of evaluations without improvement."""
     ratio_at: NonNegative | None = None
     """Once the mask ratio is at or below this value."""
 
@@ -97,7 +97,8 @@ class CurriculumConfig(Section):
     eta: Inside = 0.5
     """Factor of the presets' exponential law (equation 5; the paper gives no value)."""
     floor: Inside = 0.1
-    """Fraction of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; no value either)."""
+    """Fraction of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; the paper gives no
+    value)."""
     max_epochs: Count | None = None
     """Maximum of epochs in each masking phase of a preset."""
     watch: Literal["metric", "loss"] = "metric"

@@ -31,7 +31,8 @@ class NoiseConfig(Section):
     """Target masking of mdgr: the count of masked digits per target in training, and which ones."""
 
     preset: Literal["random", "curriculum", "curriculum-history"] = "curriculum-history"
-    """random: vanilla masking; curriculum: more and more digits; curriculum-history: rare codes first, too."""
+    """random: any digits; curriculum: more and more digits in the course of the training; curriculum-history: and first
+    the codes that are rare in the history."""
     gamma: float = Field(2.0, ge=1, le=4)
     """The difficulty is the training progress to this power; a higher power keeps it low for longer."""
     ramp: float = Field(1.0, gt=0, le=1)

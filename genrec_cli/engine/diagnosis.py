@@ -119,7 +119,11 @@ def _not_begun(names: Sequence[str], epochs: int) -> Finding:
 
 
 def loss_not_falling(training: Training) -> Finding | None:
-    """The next-item loss does not fall in the first phase, or climbs within a phase. Phases mask differently."""
+    """The next-item loss does not fall in the first phase, or climbs within a phase. Phases mask differently.
+
+    A training that ends within the warm-up tells nothing about the learning rate."""
+    if training.rows[-1]["step"] < training.warmup_steps:
+        return None
     for number, (name, phase) in enumerate(groupby(training.rows, key=lambda row: row["phase"])):
         rows = list(phase)
         losses = [row["loss/next"] for row in rows if row.get("loss/next") is not None]

@@ -58,7 +58,8 @@ class TrainConfig(Section):
     valid_users: Count | None = None
     """Count of users to validate on; none: all."""
     valid_seed: Seed = 0
-    """Draws these users. It is independent of ``seed``, so that runs with other seeds validate on the same users."""
+    """Seed by which these users are drawn. It is not ``seed``, so that runs with other seeds validate on the same
+    users."""
     select: Literal["metric", "last"] = "metric"
     """metric: keep the weights of the best epoch by validation; last: those of the last epoch, for pre-training."""
     freeze: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ class MhlConfig(RpgConfig):
     """RPG's settings and those of masked history learning."""
 
     next_on: Literal["masked", "clean"] = "masked"
-    """The pass of the next-item loss; masked: as printed."""
+    """Pass that has the next-item loss: that with masks, as the paper prints it, or one without masks."""
     next_targets: Literal["all", "last"] = "all"
     """Positions that learn their next item; last needs train.windows = "each"."""
     next_weight: Positive = 1.0

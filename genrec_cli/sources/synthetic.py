@@ -87,8 +87,8 @@ class Config(Section):
     order: float = Field(1.0, ge=0, le=1)
     """How far the next item follows the planted order: 1 always, 0 never (independent draws)."""
     text: float = Field(0.5, ge=0, le=1)
-    """How far texts decide: 0, an item is sold all the time, and its behaviour tells everything; 1, new editions
-    replace each product eleven times on average, and only the text of an edition says what it continues."""
+    """How much texts decide. 0: every item is sold during the whole log, so behaviour tells everything. 1: new editions
+    replace each product eleven times on average, and only the text of an edition says which product it continues."""
     intents: int = Field(INTENTS, ge=1, le=INTENTS)
     """Number of latent intents (scenarios)."""
     switch: float = Field(0.15, ge=0, le=1)

@@ -28,7 +28,7 @@ class BlendConfig(Section):
     """How the weights are chosen."""
 
     users: Count = 8000
-    """Validation users that choose the weights, always the same ones; fewer if there are fewer."""
+    """Largest number of validation users that choose the weights; always the same users."""
     seed: Seed = 0
     """Seed of the search for weights."""
 

@@ -46,9 +46,9 @@ class CaseStudyConfig(Section):
     """Which users to look at."""
 
     users: int = Field(6, ge=1)
-    """How many users to pick: those on whom the runs differ most, or hits and misses of one run."""
+    """Number of users: those on whom the runs differ most, or hits and misses of one run."""
     user: tuple[str, ...] = ()
-    """Raw ids of users to look at instead."""
+    """Raw ids of users, in place of this choice."""
     k: int = Field(5, ge=1)
     """Length of the lists."""
     exclude_seen: bool = False

@@ -41,7 +41,7 @@ class CompareConfig(Section):
     """all: all users together; cold-start: by the training count of the target; length: by the history's length;
     day: targets of the same day as the item before, and later ones; truncation: truncated histories."""
     lengths: tuple[Count, ...] = Field(slices.LENGTHS, min_length=1)
-    """Upper ends of the bins of lengths, rising; one more bin is above the last. [4,6,10] separates cold users."""
+    """Upper ends of the groups of lengths, ascending; one more is above the last. [4,6,10] separates cold users."""
     drop: int = Field(15, ge=2)
     """Items that truncation removes from the end of a history."""
     longer_than: Count = 20

@@ -50,14 +50,14 @@ class PreprocessConfig(Section):
     """leave-one-out: the last two interactions of each user are targets; time: two periods; none: all interactions are
     for training, and there are no targets."""
     valid_from: float | str = 0.8
-    """Split by time: begin of the validation period, as a fraction of the interactions or an ISO date."""
+    """Split by time: start of the validation period, as a fraction of the interactions or an ISO date."""
     test_from: float | str = 0.9
-    """Split by time: begin of the test period."""
+    """Split by time: start of the test period, in the same way."""
     fields: tuple[str, ...] | None = None
     """Text fields in order; an absent one is an error. Default: the existing ones of title, price, brand, feature,
     categories, description."""
     min_attribute_items: Count = 5
-    """A brand or category is an attribute if at least this count of items has it."""
+    """A brand or category is an attribute if at least this number of items have it."""
     drop_duplicates: bool = False
     """Keep one row per user, item and time. The published statistics keep all rows."""
     shuffle_ties: Seed | None = None

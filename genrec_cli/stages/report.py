@@ -38,7 +38,7 @@ class ReportConfig(Section):
     """What the report measures again from the ranks of evaluations."""
 
     split: Literal["valid", "test"] = "test"
-    """The split of intervals, tests and slices; the table of evaluations has both."""
+    """Split of the intervals, tests and slices. The table of evaluations has both."""
     metric: str = "NDCG@10"
     """Metric of bars, tests and slices."""
     draws: int = Field(10_000, ge=100, le=1_000_000)

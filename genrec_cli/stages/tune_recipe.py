@@ -77,6 +77,7 @@ class TuneConfig(Section):
     """How the search space is searched."""
 
     title: str
+    """Title of the study."""
     cite: tuple[str, ...] = ()
     """Sources of the search space."""
     sampler: Literal["tpe", "random"] = "tpe"
@@ -86,15 +87,15 @@ class TuneConfig(Section):
     halving: bool = True
     """Whether trainings are stopped early by asynchronous successive halving (Li et al. 2020)."""
     first_rung: Count = 4
-    """The epoch of the first decision; the next ones are at first_rung x reduction, x reduction again, and so on."""
+    """Epoch of the first decision. Each later decision is at the epoch of the one before times `reduction`."""
     reduction: int = Field(3, ge=2, le=100)
     """At each decision one training in this many goes on."""
     trials: Count | None = None
-    """Most trials per model."""
+    """Largest number of trials per model."""
     minutes: float | None = Field(None, gt=0)
-    """Most minutes of training per model, added over processes."""
+    """Largest training time per model in minutes, added over processes."""
     space: dict[str, Any] = Field(default_factory=dict)
-    """section.key -> list of values, or { low, high, log }; of all models."""
+    """For all models: section.key -> list of values, or { low, high, log }."""
     model: tuple[TunedModel, ...] = ()
     """The models, each with the whole budget. Default: that of [model]."""
 

@@ -37,7 +37,7 @@ class TextConfig(Section):
     codewords: int = Field(4096, ge=MIN_CODEWORDS, le=4096)
     """V: largest number of different subwords; few titles give fewer."""
     shared: Literal[True] = True
-    """Whether all digits use one table of codewords: always True."""
+    """Whether all digits use one table of codewords: always true."""
 
 
 class TextTokenizer:
