@@ -110,7 +110,7 @@ def test_the_table_says_which_split_and_whose_numbers(swept):
     text = (answer.path / "table.md").read_text()
     assert "# Two by two: synthetic, valid split, seeds 0, 1" in text
     assert (
-        "| row | n | Recall@5 | paper | Recall@5, seen left out | NDCG@10 | paper | NDCG@10, seen left out |" in text
+        "| row | n | Recall@5 | Recall@5, paper | Recall@5, seen left out | NDCG@10 | NDCG@10, paper |" in text
         and " ± " in text
     )
     assert "'paper' is printed for the test split" in text and "validation numbers" in text
