@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from genrec_cli.stages.run import Chain
 
 RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
-BUDGET = "Time for all trainings, such as 30m or 1h30m, half of it for trials if there are any. Epochs are reduced to fit."
+BUDGET = (
+    "Time for all trainings, such as 30m or 1h30m, half of it for trials if there are any. Epochs are reduced to fit."
+)
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"], "tune": ["device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
