@@ -86,7 +86,8 @@ def _total(widths: Sequence[int]) -> int:
 
 def _as_lines(columns: Sequence[Column]) -> list[Column]:
     """Two columns: the name and the value of each cell, row after row with an empty line between."""
-    names, values = [], []
+    names: list[Text] = []
+    values: list[Text] = []
     for row in zip(*(column.cells for column in columns), strict=True):
         names += [*([Text("")] if names else []), *(Text(column.name) for column in columns)]
         values += [*([Text("")] if values else []), *row]
@@ -104,9 +105,8 @@ def _block(columns: Sequence[Column], limit: int, *, wrap: bool = False) -> Tabl
     for column in columns:
         width = max(column.least if squeezed else column.full, 1)
         name = Text("\n".join(textwrap.fill(part, width, break_long_words=False) for part in _parts(column.name)))
-        justify = "right" if column.numeric else "left"
         fixed = column.widest <= column.least and not wrap
-        view.add_column(name, justify=justify, overflow="fold", no_wrap=fixed)
+        view.add_column(name, justify="right" if column.numeric else "left", overflow="fold", no_wrap=fixed)
     for row in zip(*(column.cells for column in columns), strict=True):
         view.add_row(*row)
     return view
