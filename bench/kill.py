@@ -65,20 +65,21 @@ def stages(folder: Path) -> dict[str, list[str]]:
             made[f"tokenize {name}"] = ["tokenize", "--tokenizer=text"]
     made["vectors"] = ["tokenize", f"--encoder={folder / 'model'}", "--tokenizer=pq", "--set=encoder.batch_size=1"]
     made["vectors"] += ["--codebooks=4", "--codewords=8", "--pca=12", "--set=encoder.device=cpu"]
-    for name in sorted(registry.names("model"), key=lambda name: bool(registry.load("model", name).pretrained_by)):
+    models = [name for name in registry.names("model") if name != "blend"]  # the command blend makes it
+    for name in sorted(models, key=lambda name: bool(registry.load("model", name).pretrained_by)):
         model = registry.load("model", name)
         small = [f"--set=model.{key}={value}" for key, value in SMALL.items() if key in model.Config.model_fields]
         inputs = [f"--codes={CODES}"] if "codes" in model.needs else []
         inputs += ["--vectors=lsa"] if "vectors" in model.needs else []
         inputs += [f"--init-from={model.pretrained_by}-s0"] if model.pretrained_by else []
         made[f"train {name}"] = ["train", f"--model={name}", *inputs, *small, *(TRAIN if model.trainable else [])]
-    for name in registry.names("model"):
+    for name in models:
         made[f"evaluate {name}"] = ["evaluate", f"--run={name}-s0", "--device=cpu"]
     made["blend"] = ["blend", "sasrec-s0", "transitions-s0", "--device=cpu"]
     made["compare"] = ["compare", "sasrec-s0", "popular-s0"]
     made["case-study"] = ["case-study", "sasrec-s0", "popular-s0", "--users=3", "--device=cpu"]
     made["sweep"] = ["sweep", str(folder / "sweep.toml"), "--seeds=0,1", "--device=cpu"]
-    made["figures"] = ["figures", "sasrec-s0", "--device=cpu"]
+    made["figures"] = ["figures", "mhl-s0", "--device=cpu"]
     return made
 
 
