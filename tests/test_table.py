@@ -35,6 +35,9 @@ def test_the_rows_are_settings_with_the_best_first(shop):
     assert rows["sasrec"]["NDCG@10, seen left out"] == pytest.approx(
         sum(m["left_out"]["NDCG@10"] for m in measured) / 2
     )
+    first, second = (m["kept"]["NDCG@10"] for m in measured)
+    assert rows["sasrec"]["deviations"]["NDCG@10"] == pytest.approx(abs(first - second) / 2**0.5)
+    assert rows["popular"]["deviations"] == {}, "one seed has no deviation"
 
 
 def test_two_settings_of_one_label_have_the_names_of_their_runs(shop, tmp_path):
@@ -57,9 +60,10 @@ def test_differences_to_the_reference_are_marked_as_compare_finds_them(shop):
 
 @pytest.mark.parametrize(
     ("form", "said"),
-    [("markdown", "**"), ("latex", "\\textbf{"), ("csv", "model,seeds,Recall@10"), ("text", "seen left out")],
+    [("markdown", "**"), ("latex", "$\\pm$"), ("csv", "model,seeds,Recall@10"), ("text", "seen left out")],
 )
-def test_the_formats(shop, form, said):
+def test_the_formats(shop, form, said, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     answer = genrec(shop, "table", "--format", form)
     assert answer.code == 0 and said in answer.out and "transitions" in answer.out
     if form == "csv":

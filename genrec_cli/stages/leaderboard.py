@@ -33,6 +33,8 @@ class Line:
     name: str
     evaluations: list[Artifact]
     values: dict[str, float | None] = field(default_factory=dict)
+    deviations: dict[str, float] = field(default_factory=dict)
+    """Standard deviation over the seeds of each column; empty for one seed."""
     significant: set[str] = field(default_factory=set)
 
 
@@ -65,6 +67,8 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
         for column in columns(metrics):
             values = [protocols.flat(e.result).get(column) for e in line.evaluations]
             line.values[column] = statistics.fmean(known) if (known := [v for v in values if v is not None]) else None
+            if len(known) > 1:
+                line.deviations[column] = statistics.stdev(known)
     if unknown := [name for name in metrics if all(line.values[name] is None for line in table)]:
         known_names = sorted({name for line in table for e in line.evaluations for name in e.result["metrics"]["kept"]})
         near = did_you_mean(unknown[0], known_names)
@@ -108,13 +112,16 @@ def best(table: Sequence[Line], column: str) -> float | None:
 
 
 def body(table: Sequence[Line], metrics: Sequence[str], bold: Callable[[str], str]) -> list[list[str]]:
-    """The cells as text: model, seeds, and per column the mean with ``*`` where it is significant; the best is bold."""
+    """The cells as text: model, seeds, and per column the mean, the standard deviation over seeds, and ``*`` if it is
+    significant; the best is bold."""
     rows = []
     for line in table:
         cells = [line.name, str(len(line.evaluations))]
         for column in columns(metrics):
             value = line.values[column]
-            text = console.cell(value) + (MARK if column in line.significant else "")
+            text = console.cell(value)
+            text += f" ± {console.cell(spread)}" if (spread := line.deviations.get(column)) is not None else ""
+            text += MARK if column in line.significant else ""
             cells.append(bold(text) if value is not None and round(value, 4) == best(table, column) else text)
         rows.append(cells)
     return rows
@@ -136,7 +143,8 @@ def text_of(table: Sequence[Line], metrics: Sequence[str], form: str) -> str:
             values = [line.values[column] for column in columns(metrics)]
             writer.writerow([line.name, len(line.evaluations), *values, ";".join(sorted(line.significant))])
         return sink.getvalue()
-    rows = [[_latex(cells[0]), *cells[1:]] for cells in body(table, metrics, lambda text: f"\\textbf{{{text}}}")]
+    body_rows = body(table, metrics, lambda text: f"\\textbf{{{text}}}")
+    rows = [[_latex(cells[0]), *(cell.replace("±", r"$\pm$") for cell in cells[1:])] for cells in body_rows]
     listed = [" & ".join(cells) + r" \\" for cells in ([_latex(name) for name in head], *rows)]
     shape = "l" + "r" * (len(head) - 1)
     lines = [f"\\begin{{tabular}}{{{shape}}}", r"\toprule", listed[0], r"\midrule", *listed[1:], r"\bottomrule"]
@@ -147,7 +155,8 @@ def facts(table: Sequence[Line], metrics: Sequence[str]) -> list[dict[str, Any]]
     """The rows for ``--json``."""
     return [
         {"model": line.name, "seeds": len(line.evaluations), **{c: line.values[c] for c in columns(metrics)}}
-        | {"significant": sorted(line.significant), "evaluations": [e.path.name for e in line.evaluations]}
+        | {"deviations": line.deviations, "significant": sorted(line.significant)}
+        | {"evaluations": [e.path.name for e in line.evaluations]}
         for line in table
     ]
 
