@@ -37,6 +37,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "table": (),
     "sweep": (
         "sweep",
+        "preprocess",
         "encoder",
         "tokenizer",
         "behaviour",

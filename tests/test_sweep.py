@@ -290,6 +290,53 @@ def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
         assert row["colliding_fraction"] == 0 and row["NDCG@10"] == row["code_NDCG@10"]
 
 
+OWN_DATA = """
+[sweep]
+title = "Densities"
+columns = ["NDCG@10"]
+
+[sweep.grid]
+preprocess.k_core = [2, 6]
+model.name = ["rpg", "popular"]
+
+[tokenizer]
+codebooks = 2
+codewords = 8
+
+[train]
+epochs = 1
+max_length = 10
+"""
+
+
+def test_a_sweep_over_preprocessing_makes_the_data_of_each_cell(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    path = write(tmp_path, OWN_DATA)
+    survey = genrec(root, "sweep", path, "--dry-run", "--json")
+    states = {cell["state"] for cell in json.loads(survey.out)["cells"]}
+    assert states == {"data would be made first"} and len(list((root / "synthetic" / "data").glob("[!.]*"))) == 1
+    answer = genrec(root, "sweep", path)
+    table = pq.read_table(answer.path / "table.parquet").to_pylist()
+    assert [row["row"] for row in table] == ["k_core 2, rpg", "k_core 2, popular", "k_core 6, rpg", "k_core 6, popular"]
+    assert all(row["NDCG@10"] > 0 for row in table)
+    ws = Workspace(root)
+    users = [ws.input(ws.find("synthetic", "runs", row["runs"]), "data").result["users"] for row in table]
+    assert users[0] == users[1] > users[2] == users[3] > 0
+    assert "up to date" in genrec(root, "sweep", path).err
+
+
+def test_a_sweep_over_preprocessing_needs_raw_files_and_takes_no_data(shop, tmp_path):
+    path = write(tmp_path, OWN_DATA)
+    answer = genrec(shop / "root", "sweep", path, "--data", "k5-loo")
+    assert answer.code == 2 and "--data cannot be given" in answer.err
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    shutil.rmtree(root / "synthetic" / "raw")
+    answer = genrec(root, "sweep", path)
+    assert answer.code == 2 and "'synthetic' has none" in answer.err and "Leave [preprocess] out" in answer.err
+    wrong = write(tmp_path, OWN_DATA.replace("[2, 6]", "[2, -1]"))
+    assert genrec(shop / "root", "sweep", wrong).code == 3
+
+
 # ---- what is refused -------------------------------------------------------------------------------
 
 GRID = HEAD + "[sweep.grid]\n"
@@ -381,6 +428,9 @@ SIZES = {
     "mdgr-decoding": 16,
     "mdgr-codes": 3,
     "counts": 14,
+    "metadata": 3,
+    "densities": 9,
+    "entropy-cost": 24,
 }
 
 

@@ -1,7 +1,8 @@
 """sweep: tokenizes, trains and evaluates every cell of a sweep, then makes one table.
 
 A cell is the same run and evaluation that ``genrec train`` and ``genrec evaluate`` make from its settings. Finished
-runs are used, whatever their label; unfinished runs are resumed.
+runs are used, whatever their label; unfinished runs are resumed. If a sweep sets ``[preprocess]``, each cell also has
+the data that ``genrec preprocess`` makes from the raw files.
 """
 
 import itertools
@@ -25,6 +26,7 @@ from genrec_cli.errors import DivergedError, UsageError
 from genrec_cli.stages import codes as codes_of
 from genrec_cli.stages import evaluate, train, vectors
 from genrec_cli.stages.load import matching_search, refuse_longer
+from genrec_cli.stages.preprocess import PreprocessConfig, from_raw, preprocess
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
 from genrec_cli.stages.taint import mark
@@ -39,6 +41,7 @@ class Inputs:
     """The inputs of all cells."""
 
     data: Artifact
+    """The data of all cells; if the sweep sets ``[preprocess]``, the raw files (:func:`inputs_of`)."""
     codes: Artifact | None
     """The codes that ``--codes`` names. None: each cell has those of its settings, or the only ones."""
     encoder: str
@@ -57,6 +60,16 @@ def shared_inputs(
     ws: Workspace, cells: Sequence[Cell], dataset: str, data: str | None, codes: str | None, encoder: str
 ) -> Inputs:
     """The inputs of cells. Raises UsageError if ``codes`` were made with other settings than those of a cell."""
+    if any("preprocess" in cell.layers for cell in cells):
+        if data or codes:
+            named = "--data" if data else "--codes"
+            raise UsageError(f"The sweep sets [preprocess], so it makes its own data: {named} cannot be given.")
+        for cell in cells:
+            validate(PreprocessConfig, "preprocess", cell.layers.get("preprocess", {}))
+        if not ws.all(dataset, "raw"):
+            what = f"The sweep sets [preprocess], which reads downloaded files, and '{dataset}' has none."
+            raise UsageError(what, hint="Leave [preprocess] out: the sweep then uses the data of genrec preprocess")
+        return Inputs(ws.find(dataset, "raw"), None, encoder)
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
     found = ws.find(dataset, "codes", codes)
@@ -73,10 +86,13 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
     """The state of every cell and the folder of its run, without any work."""
 
     def state(cell: Cell) -> tuple[Cell, str, Path | None]:
-        codes = codes_for(ws, cell, given, make=False)
+        own = inputs_of(ws, cell, given, make=False)
+        if own is None:
+            return cell, "data would be made first", None
+        codes = codes_for(ws, cell, own, make=False)
         if codes is None and needs_codes(cell):
             return cell, "codes would be made first", None
-        plan = _train_plan(ws, sweep, cell, given, codes).plan
+        plan = _train_plan(ws, sweep, cell, own, codes).plan
         path, unfinished = ws.path(plan), "would go on" if ws.path(plan).is_dir() else "would be made"
         return cell, "up to date" if ws.done(plan) else unfinished, path
 
@@ -87,7 +103,11 @@ def run(
     ws: Workspace, sweep: Sweep, given: Inputs, split: str, *, device: str, force: bool, progress: Progress
 ) -> tuple[list[Done], list[str]]:
     """Train and evaluate all cells. Returns the finished cells, and the names of those that diverged."""
-    plans = [(cell, _train_plan(ws, sweep, cell, given, codes_for(ws, cell, given, make=True))) for cell in sweep.cells]
+    plans = []
+    for cell in sweep.cells:
+        own = inputs_of(ws, cell, given, make=True)
+        assert own is not None
+        plans.append((cell, _train_plan(ws, sweep, cell, own, codes_for(ws, cell, own, make=True))))
     columns = check_columns(sweep.config.columns)
     done: list[Done] = []
     diverged: list[str] = []
@@ -176,6 +196,16 @@ def unreached(done: Sequence[Done]) -> list[str]:
 
 
 # ---- one cell --------------------------------------------------------------------------------------
+
+
+def inputs_of(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Inputs | None:
+    """The inputs of a cell. Its own data are made if ``make`` is set; None if they are missing."""
+    if given.data.kind != "raw":
+        return given
+    config = validate(PreprocessConfig, "preprocess", cell.layers.get("preprocess", {}))
+    plan, work = preprocess(ws, given.data.dataset, config, from_raw(ws, given.data.dataset, str(given.data.path)))
+    data = ws.done(plan) or (work() if make else None)
+    return data and replace(given, data=data)
 
 
 def needs_codes(cell: Cell) -> bool:
