@@ -20,6 +20,7 @@ from genrec_cli.curriculum.history_masks import HistoryMasks
 from genrec_cli.curriculum.phases import Curriculum, CurriculumConfig
 from genrec_cli.curriculum.target_masks import NoiseConfig, TargetMasks
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.data.labels import Labels
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.engine import metrics
 from genrec_cli.engine.batches import TrainingBatches
@@ -42,7 +43,8 @@ VALIDATION_BATCH = {"cpu": 64, "cuda": 1024}
 
 class Loop:
     """Trains one model, which is on the device like the catalogue; ``folder`` gets the kept weights and the checkpoint.
-    ``make_ranker`` makes the ranker of a validation (default: the exact ranker), and ``noise`` sets target masking."""
+    ``make_ranker`` makes the ranker of a validation (default: the exact ranker), ``noise`` sets target masking, and
+    ``labels`` are compared with the entropies."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Loop:
         callbacks: Callbacks | None = None,
         make_ranker: Callable[[], Ranker] | None = None,
         noise: NoiseConfig | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self.model, self.catalog, self.histories, self.config = model, catalog, histories, config
         self.device, self.folder, self.callbacks = device, folder, callbacks or Callbacks()
@@ -71,7 +74,7 @@ class Loop:
         self.curriculum = Curriculum(curriculum)
         self.validates = len(histories.targets("valid", sample=1)[0]) > 0
         self.saved = time.perf_counter()
-        self.probe = EntropyProbe(histories, device, config) if isinstance(model, EntropyModel) else None
+        self.probe = EntropyProbe(histories, device, config, labels) if isinstance(model, EntropyModel) else None
 
     def run(self) -> Counters:
         """Train to the end, from the last checkpoint if there is one."""

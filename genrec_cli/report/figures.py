@@ -119,9 +119,8 @@ def phase_tints(curves: Sequence[Curve]) -> dict[str, str]:
 def _one(curve: Curve, title: str) -> "Figure":
     with drawing(7.6, 7.2, title) as figure:
         losses, metric, ratio = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
-        tints = phase_tints([curve])
         for axes in (losses, metric, ratio):
-            _shade(axes, curve, tints, named=axes is losses)
+            shade(axes, curve, named=axes is losses)
         dashed, dotted = (0, (5, 1.5)), (0, (1, 1.2))
         _line(losses, curve, "loss/next", label="next item, training", color=BLUE)
         _line(losses, curve, "loss/mask", label="masked codes, training", color=VERMILLION, linestyle=dashed)
@@ -194,7 +193,9 @@ def _strips(axes: "Axes", curves: Sequence[Curve]) -> None:
     axes.grid(visible=False)
 
 
-def _shade(axes: "Axes", curve: Curve, tints: Mapping[str, str], *, named: bool) -> None:
+def shade(axes: "Axes", curve: Curve, *, named: bool = True) -> None:
+    """Colour the background by the phases of a run, with their names above."""
+    tints = phase_tints([curve])
     for name, first, last, _ in phases(curve.rows):
         axes.axvspan(first - 0.5, last + 0.5, color=tints[name], linewidth=0, zorder=0)
         if first > curve.rows[0]["epoch"]:

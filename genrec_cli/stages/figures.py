@@ -1,4 +1,5 @@
-"""figures: the logs of runs -> curves; for a run of masked history learning also its entropies and masks.
+"""figures: the logs of runs -> curves; for a run of masked history learning also its entropies and masks, and on a
+generated shop these against its planted labels.
 
 The figures are an artifact apart from the runs: the content of a run does not depend on matplotlib, and one set of
 figures may show several runs.
@@ -22,8 +23,9 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import EntropyModel
-from genrec_cli.report import entropy, figures, noise, sweep_lines, tradeoff
+from genrec_cli.report import entropy, figures, labels, noise, sweep_lines, tradeoff
 from genrec_cli.stages.case_study import labels_of
+from genrec_cli.stages.load import load_labels
 from genrec_cli.stages.trained import Run, refuse_repeated
 
 VERSION = 3
@@ -38,6 +40,8 @@ class FiguresConfig(Section):
     """Users whose training histories are read for entropies and masks."""
     seed: Seed = 0
     """Seed for the users and the masks."""
+    labels: bool = False
+    """Compare entropies and masks with the planted labels of a generated shop."""
 
 
 def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -> Plan:
@@ -51,6 +55,8 @@ def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -
         if not (run.path / "log.parquet").is_file():
             message = f"{run.path.name} has no log: the model '{run.config['model']['name']}' learns without epochs."
             raise UsageError(message, hint="genrec list runs    shows the others")
+        if config.labels:
+            _check_labels(ws, run)
     label = "-vs-".join(run.label for run in runs)[:60]
     inputs = {f"runs{n}": run for n, run in enumerate(runs)}
     return Plan(dataset, "figures", label, VERSION, {"figures": config.model_dump(mode="json")}, inputs)
@@ -67,7 +73,8 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
         for number, (run, curve) in enumerate(zip(runs, curves, strict=True), 1):
             suffix = f"-{number}" if len(runs) > 1 else ""
             masking = registry.load("model", run.config["model"]["name"]).masking
-            if masking in ("random", "entropy") and any(row["ratio"] > 0 for row in curve.rows):
+            masked = any(row["ratio"] > 0 for row in curve.rows)
+            if masking == "entropy" and (masked or config.labels):
                 files += _of_masks(Run(ws, run, where), curve, config, draft, suffix, bar)
             if fractions := noise.mask_counts(curve.rows):
                 figure = noise.over_epochs(curve.rows, f"Masked digits of a target while {curve.label} learned")
@@ -76,6 +83,16 @@ def run(ws: Workspace, plan: Plan, config: FiguresConfig, *, device: str, bar: C
                 pq.write_table(pa.table(table), draft.path / f"mask-counts{suffix}.parquet")
         draft.result |= {"runs": [run.path.name for run in runs], "figures": files}
     return ws.made(plan)
+
+
+def _check_labels(ws: Workspace, run: Artifact) -> None:
+    """Raise UsageError if a run has no entropies, or its data no planted labels."""
+    if registry.load("model", run.config["model"]["name"]).masking != "entropy":
+        message = f"--labels compares entropies, and the model of {run.path.name} has none."
+        raise UsageError(message, hint="genrec train --model mhl")
+    if load_labels(ws.input(run, "data")) is None:
+        message = f"The data of {run.path.name} have no planted labels: only a generated shop has them."
+        raise UsageError(message, hint="genrec download --dataset synthetic    makes one")
 
 
 def plan_sweep(ws: Workspace, dataset: str, name: str) -> Plan:
@@ -127,10 +144,15 @@ def _of_masks(
     stats = {phase: entropy.mask_stats(survey, phase, count_I) for phase in survey.masked_N}
     random = {phase for phase, sampler in samplers.items() if not sampler.by_entropy}
     title = f"{curve.label} on {run.artifact.dataset}"
-    drawn = {
-        "entropy": entropy.entropies(survey, curve.rows, run.catalog.codewords, f"Entropy of {title}"),
-        "masked": entropy.masked(stats, run.names.shown, f"Items masked in the training of {title}", random=random),
-    }
+    drawn = {"entropy": entropy.entropies(survey, curve.rows, run.catalog.codewords, f"Entropy of {title}")}
+    if stats:
+        items = f"Items masked in the training of {title}"
+        drawn["masked"] = entropy.masked(stats, run.names.shown, items, random=random)
+    if config.labels and (planted := load_labels(run.data)):
+        found = labels.compare(survey, planted.kinds(batches), config.seed)
+        drawn["labels"] = labels.against_labels(found, curve, f"Entropy of {title} against the planted labels")
+        facts = {"run": run.name, "by_phase": labels.areas_by_phase(curve.rows), **found.facts()}
+        draft.result.setdefault("labels", []).append(facts)
     if any(row.get("entropy/mean") is not None for row in curve.rows):
         drawn["entropy-epochs"] = entropy.entropy_over_epochs(curve.rows, f"Entropy of {title} over epochs")
     _write_stats(draft, suffix, survey, stats, run.names, count_I)
@@ -152,14 +174,15 @@ Stats = dict[str, entropy.MaskStats]
 def _write_stats(
     draft: Draft, suffix: str, survey: entropy.Survey, stats_of: Stats, names: Names, count_I: np.ndarray
 ) -> None:
-    """``masked.parquet``: one row per item and phase; ``entropy.parquet``: one row per position and digit."""
+    """``masked.parquet``: one row per item and masking phase; ``entropy.parquet``: one row per position and digit."""
     tables = []
     for phase, stats in stats_of.items():
         index = stats.item - 1
         table = {"phase": [phase] * len(index), "item": stats.item, "raw_id": [names.item[i] for i in index]}
         table |= {"title": [names.title[i] for i in index], "train_count": count_I[index]}
         tables.append(pa.table(table | {"read": stats.read, "masked_fraction": stats.fraction}))
-    pq.write_table(pa.concat_tables(tables), draft.path / f"masked{suffix}.parquet")
+    if tables:
+        pq.write_table(pa.concat_tables(tables), draft.path / f"masked{suffix}.parquet")
     row, digit = np.nonzero(~np.isnan(survey.entropy_NK))
     cell, index, read = np.unique(
         np.stack([survey.position_N[row], digit]), axis=1, return_inverse=True, return_counts=True

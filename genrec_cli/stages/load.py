@@ -16,6 +16,7 @@ from genrec_cli.artifacts import Artifact
 from genrec_cli.config import Section
 from genrec_cli.data.catalog import Catalog, blank_codes
 from genrec_cli.data.codes_table import CodesTable
+from genrec_cli.data.labels import LABELS, Labels
 from genrec_cli.data.schema import ATTRIBUTES, ITEMS, read_table
 from genrec_cli.data.vectors import read_vectors
 from genrec_cli.errors import DataError, UsageError
@@ -45,6 +46,13 @@ def load_catalog(inputs: Mapping[str, Artifact], needs: Collection[str] = ()) ->
     code_RK = blank_codes(items, digits, table.codewords)
     np.copyto(code_RK.numpy()[1:], table.codes_IK)
     return replace(catalog, code_RK=code_RK, codewords=table.codewords, shared=table.shared)
+
+
+def load_labels(data: Artifact) -> Labels | None:
+    """The planted labels beside the raw files of ``data``; None if there are none."""
+    raw = data.manifest["inputs"].get("raw")
+    path = raw and data.path.parents[2] / raw["path"] / LABELS
+    return Labels(path, data.path) if path and path.is_file() else None
 
 
 def pad_lists(lists: pa.ListArray) -> torch.Tensor:

@@ -34,7 +34,7 @@ from genrec_cli.files import write_atomically
 from genrec_cli.models.base import Model, Need
 from genrec_cli.process_group import current_group
 from genrec_cli.stages.doctor import cpu_has_bf16
-from genrec_cli.stages.load import load_catalog, matching_search, refuse_longer
+from genrec_cli.stages.load import load_catalog, load_labels, matching_search, refuse_longer
 
 VERSION = 4
 INPUTS = "inputs.json"
@@ -248,7 +248,8 @@ def _loop(run: TrainPlan, parts: Parts, device: torch.device, folder: Path) -> L
     if len(histories.targets("valid", sample=1)[0]) == 0:
         _check_without_validation(run)
     make = partial(make_ranker, model, catalog, registry.load("search", model.search), run.search)
-    loop = Loop(*parts, run.train, run.curriculum, device, folder, noise=run.noise, make_ranker=make)
+    options: dict[str, Any] = {"noise": run.noise, "labels": load_labels(run.plan.inputs["data"])}
+    loop = Loop(*parts, run.train, run.curriculum, device, folder, make_ranker=make, **options)
     if len(loop.batches.rows) == 0:
         raise DataError("No user has two training items, so there is nothing to learn from.")
     return loop
