@@ -27,7 +27,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "tokenize": ("encoder", "tokenizer", "behaviour"),
     "train": ("model", "train", "curriculum", "noise", "search"),
     "blend": ("blend",),
-    "evaluate": ("evaluate", "search"),
+    "evaluate": ("evaluate", "search", "reconstruct"),
     "recommend": ("search",),
     "export": (),
     "case-study": ("case_study",),

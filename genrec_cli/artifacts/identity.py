@@ -10,7 +10,8 @@ from genrec_cli.config import canonical_json
 from genrec_cli.files import sha256_text
 
 STAGE_OF = {"raw": "download", "data": "preprocess", "vectors": "tokenize", "codes": "tokenize", "runs": "train"}
-STAGE_OF |= {"eval": "evaluate", "cases": "case-study", "comparisons": "compare"}
+STAGE_OF |= {"eval": "evaluate", "transfers": "evaluate", "reconstructions": "evaluate"}
+STAGE_OF |= {"cases": "case-study", "comparisons": "compare"}
 STAGE_OF |= {"sweeps": "sweep", "studies": "tune", "figures": "figures", "reports": "report"}
 """Kind of an artifact -> command that makes it, in the order of the pipeline."""
 KINDS = tuple(STAGE_OF)

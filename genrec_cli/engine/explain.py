@@ -72,8 +72,7 @@ def reconstruction(model: Mhl, search: Exhaustive, batch: Batch, at: int) -> Ten
     at_1 = torch.tensor([at], device=batch.item_N.device)
     mask_NK = torch.zeros(len(batch.item_N), model.digits, dtype=torch.bool, device=at_1.device)
     mask_NK[at] = model.maskable(batch)[at]
-    h_1D = model.states(model.apply_mask(model.tokens(batch), mask_NK, batch), batch, at_1)
-    return search.code_scores(model.logits(h_1D).log_softmax(-1).transpose(0, 1))
+    return search.code_scores(model.reconstruct(batch, mask_NK, at_1))
 
 
 def without_each(model: Mhl, search: Exhaustive, item_T: Tensor) -> Tensor:

@@ -218,6 +218,17 @@ class EntropyModel(Protocol):
     def maskable(self, batch: Batch) -> Tensor: ...
 
 
+@runtime_checkable
+class Reconstructor(Protocol):
+    """A model with a mask loss, which predicts masked codes of a history. A model of items has one code per item: the
+    item, from 0."""
+
+    def reconstruct(self, batch: Batch, mask_NK: Tensor, at_M: Tensor) -> Tensor:
+        """``logp_MKV`` at packed positions ``at_M`` of a history whose codes ``mask_NK`` are masked."""
+
+    def maskable(self, batch: Batch) -> Tensor: ...
+
+
 class Prefixes(Protocol):
     """The beams of a batch of histories, with a KV cache: each call computes one new token per beam."""
 

@@ -85,6 +85,11 @@ class Bert4Rec(ItemModel):
         """At ``last_B`` alone: the state of [MASK] after each history."""
         return self.encode(batch, torch.zeros_like(batch.item_N, dtype=torch.bool), batch.item_N[:0])
 
+    def reconstruct(self, batch: Batch, mask_NK: Tensor, at_M: Tensor) -> Tensor:
+        """``logp_M1I`` of the items at packed positions, where the items of ``mask_NK`` are masked."""
+        h_MD = self.encode(batch, mask_NK[:, 0], at_M)[: len(at_M)]
+        return (h_MD @ self.item_vectors().T).log_softmax(-1)[:, None]
+
     def item_vectors(self) -> Tensor:
         return torch.cat([super().item_vectors(), self.bias[:, None]], dim=1)
 

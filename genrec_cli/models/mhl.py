@@ -117,6 +117,11 @@ class Mhl(Rpg):
         place_NK = self.codes.free + batch.packing.position_N[:, None] * self.digits + digit_K
         return torch.where(mask_NK, place_NK, token_NK)
 
+    def reconstruct(self, batch: Batch, mask_NK: Tensor, at_M: Tensor) -> Tensor:
+        """``logp_MKV`` of all codes at packed positions, where the codes ``mask_NK`` of the history are masked."""
+        h_MD = self.states(self.apply_mask(self.tokens(batch), mask_NK, batch), batch, at_M)
+        return self.logits(h_MD).log_softmax(-1).transpose(0, 1)
+
     @torch.no_grad()
     def entropies(self, batch: Batch) -> Tensor:
         """``entropy_NK`` in nats of the unmasked history (equation 4), without gradient."""

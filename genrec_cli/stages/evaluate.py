@@ -27,7 +27,8 @@ from genrec_cli.errors import DataError, UsageError
 from genrec_cli.process_group import current_group
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages.beyond import beyond_accuracy
-from genrec_cli.stages.trained import Run
+from genrec_cli.stages.new_data import RunOnData, run_on_data
+from genrec_cli.stages.trained import CPU, Run
 
 VERSION = 7
 
@@ -48,14 +49,27 @@ class EvaluateConfig(Section):
 
 
 def plan(
-    ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, run: str | None, vectors: str | None = None
+    ws: Workspace,
+    dataset: str,
+    layers: dict[str, dict[str, Any]],
+    *,
+    run: str | None,
+    vectors: str | None = None,
+    data: str | None = None,
+    codes: str | None = None,
 ) -> tuple[Plan, EvaluateConfig]:
-    """Resolve the run and the settings; ``vectors``: those that Diversity is measured with, in place of the run's."""
+    """Resolve the run and the settings.
+
+    Args:
+        vectors: those that Diversity is measured with, in place of the run's.
+        data, codes: other data than those of the training, and their codes by the codebook of the run: a transfer.
+    """
     config = validate(EvaluateConfig, "evaluate", layers.get("evaluate", {}))
     if not config.at or min(config.at) < 1 or max(config.at) > metrics.LARGEST:
         raise UsageError(f"--at takes cutoffs from 1 to {metrics.LARGEST:,}.", hint="For example: --at 5,10")
     search = None if config.search == "auto" else config.search
-    trained = Run(ws, ws.find(dataset, "runs", run), search=search, layer=layers.get("search"))
+    found = ws.find(dataset, "runs", run)
+    trained = run_on_data(ws, found, CPU, data=data, codes=codes, search=search, layer=layers.get("search"))
     trained.refuse_longer(f"--at {max(config.at)}", max(config.at))
     config = config.model_copy(update={"at": tuple(sorted(set(config.at))), "search": trained.search_name})
     resolved = {"evaluate": config.model_dump(mode="json", exclude={"batch_size"})}
@@ -63,11 +77,16 @@ def plan(
         resolved["search"] = settings
     label = f"{trained.label}-{config.split}{trained.search.suffix}"
     inputs = {"runs": trained.artifact}
+    kind = "transfers" if isinstance(trained, RunOnData) else "eval"
+    if isinstance(trained, RunOnData):
+        _ = trained.histories  # raises for items that the model does not know
+        inputs |= trained.new
+        label += f"-on-{trained.new['data'].dataset}-{trained.new['data'].label}"
     if vectors:
-        inputs["vectors"] = found = ws.find(dataset, "vectors", vectors, made_from=trained.data)
+        inputs["vectors"] = found = ws.find(trained.data.dataset, "vectors", vectors, made_from=trained.data)
         if found.manifest["inputs"]["data"]["digest"] != trained.data.digest:  # of a path
             raise UsageError(f"{found.path.name} are vectors of other data than those of {trained.name}.")
-    return Plan(dataset, "eval", label, VERSION, resolved, inputs), config
+    return Plan(dataset, kind, label, VERSION, resolved, inputs), config
 
 
 def run(
@@ -78,7 +97,12 @@ def run(
     Several processes take the batches in turn; the main one gathers and writes, the others return None.
     """
     where, process = resolve_device(device), current_group()
-    trained = Run(ws, plan.inputs["runs"], where, search=config.search, layer=plan.config.get("search"))
+    options: dict[str, Any] = {"search": config.search, "layer": plan.config.get("search")}
+    if data := plan.inputs.get("data"):
+        codes = plan.inputs.get("codes")
+        trained: Run = RunOnData(ws, plan.inputs["runs"], where, data=data, codes=codes, **options)
+    else:
+        trained = Run(ws, plan.inputs["runs"], where, **options)
     user, at = trained.histories.targets(config.split, sample=config.users)
     if len(user) == 0:
         hint = "genrec preprocess --split leave-one-out (or time) holds targets back; --split none has no targets"
@@ -106,6 +130,8 @@ def run(
 
         outcome, seconds = outcome_of(ranker), seconds_since(start, where)
         draft.result |= {"model": trained.model_name, "run": trained.name, "split": config.split, "users": len(user)}
+        if data:
+            draft.result["on"] = f"{data.dataset}/{data.path.name}"
         draft.result |= {"users_per_second": console.rate(len(user) / seconds), "search": config.search}
         draft.result |= {"metrics": means(outcome), "code_metrics": means(outcome, "code")}
         draft.result |= {name: float(value.mean()) for name, value in outcome.stats.items()}

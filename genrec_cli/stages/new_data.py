@@ -7,6 +7,7 @@ histories are mapped to these ids by raw id, and data with other items are refus
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -31,6 +32,7 @@ class RunOnData(Run):
 
     Args:
         data: the data; codes: of these data, by the codebook of the run; None for a model without codes.
+        search: ``search`` and ``layer`` of :class:`Run`.
 
     Raises:
         UsageError: the model cannot read these items.
@@ -44,9 +46,10 @@ class RunOnData(Run):
         *,
         data: Artifact,
         codes: Artifact | None,
+        **search: Any,
     ) -> None:
         self.new = {"data": data} | ({"codes": codes} if codes else {})
-        super().__init__(ws, artifact, device)
+        super().__init__(ws, artifact, device, **search)
         self.by_content = bool(self.needs & BY_CONTENT)
         if "attributes" in self.needs:
             raise UsageError(f"The model '{self.model_name}' reads attributes, whose ids differ in other data.")
@@ -124,14 +127,16 @@ def run_on_data(
     *,
     data: str | None,
     codes: str | None,
+    **search: Any,
 ) -> Run:
-    """The run with the data and the codes of these names; without names, the run as it was trained.
+    """The run with the data and the codes of these names; without names, the run as it was trained. ``search``: the
+    options ``search`` and ``layer`` of :class:`Run`.
 
     Raises:
         UsageError: the codes were not made by the codebook of the run, or the model reads no codes.
         InputError: there are no such codes.
     """
-    trained = Run(ws, artifact, device)
+    trained = Run(ws, artifact, device, **search)
     if data is None and codes is None:
         return trained
     old = trained.codes
@@ -152,7 +157,7 @@ def run_on_data(
                 f"{new_codes.path.name} was not made by the codebook of {old.path.name}, which {trained.name} reads."
             )
             raise UsageError(message, hint=_how(new_data, old))
-    return RunOnData(ws, artifact, device, data=new_data, codes=new_codes)
+    return RunOnData(ws, artifact, device, data=new_data, codes=new_codes, **search)
 
 
 def _codes_of(ws: Workspace, data: Artifact, old: Artifact) -> Artifact:
