@@ -91,7 +91,7 @@ def against_labels(found: Found, curve: Curve, title: str) -> "Figure":
         over, bars = figure.subplots(1, 2, width_ratios=[1.3, 1])
         shade(over, curve)
         over.axhline(0.5, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
-        over.annotate("chance", (1, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+        over.annotate("chance", (0.008, 0.5), xycoords=("axes fraction", "data"), va="top", fontsize=8, color=INK)
         for (name, kind), dash in zip(NAMES.items(), ("-", (0, (5, 1.5))), strict=True):
             epoch, value = column(curve.rows, f"entropy/auc_{name}")
             shown, colour = SHOWN[kind]
