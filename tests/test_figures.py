@@ -181,6 +181,27 @@ def test_the_entropy_figures_show_each_phases_last_epoch():
     assert len(entropy.entropies(found, without, 16, "t").axes) == 2, "an older log has no entropies"
 
 
+def test_epochs_positions_and_digits_are_whole_and_begin_at_one():
+    rows = [{**row, "entropy/position": [2.0, 2.5, 3.0]} for row in ROWS[:4]]
+    line, heat, _ = entropy.entropy_over_epochs(rows, "t").axes
+    for axis in (line.xaxis, heat.xaxis, heat.yaxis):
+        assert all(tick == int(tick) for tick in axis.get_majorticklocs())
+    random = np.random.default_rng(0)
+    found = entropy.Survey(np.ones(40, int), np.repeat(range(2), 20), random.uniform(0, 2, (40, 2)), {})
+    for axes in entropy.entropies(found, ROWS, 16, "t").axes:
+        assert 0 < axes.get_xlim()[0] < 1, "there is no position 0 and no digit 0"
+
+
+def test_the_colours_of_a_map_span_the_epochs_after_the_first():
+    rows = [{**row, "entropy/position": [9.0 if n == 0 else 2.0 + n, 2.0]} for n, row in enumerate(ROWS)]
+    mesh = entropy.entropy_over_epochs(rows, "t").axes[1].collections[0]
+    assert mesh.get_clim() == (2.0, 8.0)
+
+
+def test_as_many_colours_as_runs_in_one_figure():
+    assert len(set(figures.LINES)) == len(figures.LINES) >= stage.MAX_RUNS
+
+
 # ---- the command ---------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,14 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from shop import SMALL_SHOP, genrec
 
 from genrec_cli.report import svg
 from genrec_cli.report.page import Part, Table, page
+from genrec_cli.stages import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -94,6 +96,22 @@ def test_content_cannot_become_markup():
     )
     text = page(bad, [Part(bad, bad, [Table([bad], [[bad], [(bad, 1)]], bad, chart)])], bad)
     assert text.count("<script") == 1 and 'aria-label="&lt;' in text
+
+
+def test_the_importance_of_a_studys_settings_has_a_figure():
+    best = {"value": 0.05, "trial": 3, "run": "r"}
+    model = {"trials": 4, "finished": 4, "minutes": 1.5, "median": 0.04, "best": best}
+    trial = {"model": "rpg", "trial": 3, "best": True, "value": 0.05, "last": 0.05, "epoch": 2, "minutes": 0.4}
+    trial |= {"settings": {"train.lr": 0.001}, "outcome": "complete"}
+    result = {"metric": "NDCG@10", "trials": [trial]}
+    importance = {"train.lr": 0.75, "model.width": 0.25}
+    study = SimpleNamespace(label="s", result=result | {"models": {"rpg": model | {"importance": importance}}})
+    models, drawn, trials = report._study(study).tables
+    assert drawn.rows == [["rpg", "train.lr", 0.75], ["rpg", "model.width", 0.25]]
+    assert "rpg: train.lr: 0.7500</title>" in drawn.chart and 'class="interval"' not in drawn.chart
+    assert trials.folded and not models.folded
+    few = SimpleNamespace(label="s", result=result | {"models": {"rpg": model | {"importance": {}}}})
+    assert not any(table.chart for table in report._study(few).tables), "too few trials for an importance"
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 0.06), (0, 1), (0.01, 0.07), (0, 40), (3, 3), (0, 123456), (-2, 5)])

@@ -159,14 +159,17 @@ def entropy_over_epochs(rows: Sequence[Row], title: str) -> "Figure":
         map_TE = map_TE[: 1 + np.flatnonzero(~np.isnan(map_TE).all(1))[-1]]
         edges = np.array([epoch[0] - 0.5, *((a + b) / 2 for a, b in pairwise(epoch)), epoch[-1] + 0.5])
         # The first epochs are near the uniform distribution and would take all the colours.
-        limits = {"vmin": np.nanmin(map_TE), "vmax": np.nanquantile(map_TE, 0.9)}
+        later = map_TE[:, -(-len(epoch) // 10) :] if len(epoch) > 1 else map_TE
+        limits = {"vmin": np.nanmin(map_TE), "vmax": np.nanmax(later)}
         rows_at = np.arange(len(map_TE) + 1) + 0.5
         mesh = heat.pcolormesh(edges, rows_at, map_TE, cmap="viridis", rasterized=True, **limits)
         heat.grid(visible=False)
         heat.set_ylabel("position in the history")
         whole(heat.yaxis)
+        whole(heat.xaxis)
         heat.set_xlabel("epoch")
-        figure.colorbar(mesh, ax=heat, label="mean entropy, nats", pad=0.01, extend="max")
+        beyond = "max" if np.nanmax(map_TE) > limits["vmax"] else "neither"
+        figure.colorbar(mesh, ax=heat, label="mean entropy, nats", pad=0.01, extend=beyond)
         for name, first, last, _ in phases(rows):
             line.annotate(name, ((first + last) / 2, 1), **ABOVE)
             for axes in (line, heat) if first > rows[0]["epoch"] else ():
@@ -241,6 +244,7 @@ def _boxes(axes: "Axes", quantile_K5: np.ndarray) -> None:
     axes.vlines(at, low, high, color=BLUE, alpha=0.35, linewidth=1)
     axes.bar(at, third - first, bottom=first, width=0.7, color=BLUE, alpha=0.3)
     axes.plot(at, middle, "_", color=BLUE, markersize=7, markeredgewidth=1.8)
+    axes.set_xlim(0.4, len(middle) + 0.6)
     axes.grid(visible=False, axis="x")
 
 

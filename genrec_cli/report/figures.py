@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-LINES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#444444")
+OTHERS = "#882255", "#999933", "#332288", "#44AA99", "#A0785A"
+LINES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#444444", *OTHERS)
+"""As many as there are runs in one figure; the first seven are those of Okabe and Ito, others mostly of Paul Tol."""
 TINTS = ("#FBE7C6", "#D6E9F5", "#DDF0E6", "#F3DFEA", "#E8E8E8")
 """Backgrounds of masking phases, in the order in which they appear; phases without a mask stay white."""
 PLAIN = "#FFFFFF"
@@ -172,7 +174,7 @@ def _line(axes: "Axes", curve: Curve, name: str, **style: Any) -> bool:
     """Plot a column of the log over epochs; whether it holds a value. Few points get dots: short lines are missed."""
     epoch, value = column(curve.rows, name)
     if value:
-        axes.plot(epoch, value, **{"marker": "." if len(epoch) <= 12 else "", **style})
+        axes.plot(epoch, value, **{"marker": "." if len(curve.rows) <= 12 else "", **style})
     return bool(value)
 
 

@@ -20,7 +20,7 @@ DASHES = ("", "6 2", "2 2", "8 2 2 2")
 
 
 class Bar(NamedTuple):
-    """One bar: its value and 95 % interval, and whether it belongs to the group ``colour``."""
+    """One bar: its value and 95 % interval (none if both ends are the value), and the group ``colour`` of the bar."""
 
     label: str
     value: float
@@ -64,9 +64,12 @@ def bars(rows: Sequence[Bar], title: str) -> str:
         y, colour = ROW * place + 6, LINES[row.colour % len(LINES)]
         parts.append(_text(LABEL - 8, y + 12, _short(row.label, 40), "end"))
         parts.append(f'<rect x="{LABEL}" y="{y}" width="{round(x(row.value) - LABEL, 1)}" height="14" fill="{colour}">')
-        parts.append(f"<title>{escape(row.label)}: {row.value:.4f} ({row.low:.4f} to {row.high:.4f})</title></rect>")
-        parts.append(_rule(x(row.low), y + 7, x(row.high), y + 7, "interval"))
-        parts += [_rule(x(end), y + 3, x(end), y + 11, "interval") for end in (row.low, row.high)]
+        certain = row.low == row.high
+        interval = "" if certain else f" ({row.low:.4f} to {row.high:.4f})"
+        parts.append(f"<title>{escape(row.label)}: {row.value:.4f}{interval}</title></rect>")
+        if not certain:
+            parts.append(_rule(x(row.low), y + 7, x(row.high), y + 7, "interval"))
+            parts += [_rule(x(end), y + 3, x(end), y + 11, "interval") for end in (row.low, row.high)]
         parts.append(_text(x(row.high) + 6, y + 12, f"{row.value:.4f}", "start"))
     return _svg(WIDTH, height, title, parts)
 

@@ -43,7 +43,9 @@ def lines(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -> "Figure
             points = sorted(points, key=lambda point: place[point[0]])
             x, (_, y, sd) = [place[last] for last, _, _ in points], zip(*points, strict=True)
             style: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "capsize": 3, "elinewidth": 0.9}
-            axes.errorbar(x, y, yerr=sd, linestyle="-" if numeric else "", label=name or None, **style)
+            axes.errorbar(
+                x, y, yerr=sd if any(sd) else None, linestyle="-" if numeric else "", label=name or None, **style
+            )
         if numeric and min(numbers) > 0 and max(numbers) >= WIDE * min(numbers):
             axes.set_xscale("log")
         texts = [f"{value:g}" for value in numbers] if numeric else words

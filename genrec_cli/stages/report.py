@@ -229,8 +229,17 @@ def quality(codes: Sequence[Artifact]) -> Part | None:
 
 
 def _study(study: Artifact) -> Part:
-    shows = (shown_models, shown_importance, shown_trials)
-    return Part(f"Study {study.label}", "", [Table(*shown) for show in shows if (shown := show(study.result))[1]])
+    """What the budget of each model bought, how much each setting decides (with a figure), and all trials."""
+    tables = [Table(*shown_models(study.result))]
+    head, rows = shown_importance(study.result)
+    if rows:
+        models = list(study.result["models"])
+        title = "Importance of the settings"
+        bars = [svg.Bar(f"{model}: {name}", v, v, v, models.index(model)) for model, name, v in rows]
+        tables.append(Table(head, rows, title, svg.bars(bars, title)))
+    tables.append(Table(*shown_trials(study.result), folded=True))
+    note = f"{study.result['metric']} on the validation split. Importance: the fraction of the variance of the metric "
+    return Part(f"Study {study.label}", note + "over a model's trials that a setting explains (fANOVA).", tables)
 
 
 def cases(found: Sequence[Artifact]) -> Part:
