@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-OTHERS = "#882255", "#999933", "#332288", "#44AA99", "#A0785A"
-LINES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#444444", *OTHERS)
-"""As many as there are runs in one figure; the first seven are those of Okabe and Ito, others mostly of Paul Tol."""
+GREY, OTHERS = "#7F7F7F", ("#B8336A", "#999933", "#7B68C8", "#44AA99", "#A0785A")
+LINES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, *OTHERS)
+"""As many as there are runs in one figure, each visible on white and black; six are those of Okabe and Ito."""
 TINTS = ("#FBE7C6", "#D6E9F5", "#DDF0E6", "#F3DFEA", "#E8E8E8")
 """Backgrounds of masking phases, in the order in which they appear; phases without a mask stay white."""
 PLAIN = "#FFFFFF"

@@ -18,18 +18,21 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-top: 1.5rem }
 p { max-width: 75ch } nav a { margin-right: 1rem } a { color: inherit }
-.scroll { overflow-x: auto } svg { max-width: 760px; width: 100%; font: 12px system-ui, sans-serif }
+.scroll { overflow-x: auto } svg { display: block; width: 100%; min-width: 480px; font: 12px system-ui, sans-serif }
 svg text { fill: var(--ink) } svg .grid { stroke: var(--line) } svg .interval { stroke: var(--ink); stroke-width: 1.3 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; margin: .5rem 0 1rem }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
 th { white-space: normal; vertical-align: bottom; min-width: 4ch } th.number { text-align: right }
 td.long { white-space: normal; min-width: 20ch; max-width: 60ch } td.number { text-align: right }
 tbody tr:nth-child(even) { background: var(--band) }
+th:first-child, td:first-child:not(.long) { position: sticky; left: 0; background: var(--paper) }
+tbody tr:nth-child(even) td:first-child { background: var(--band) }
 th button { all: unset; cursor: pointer; font-weight: 600 } th button:focus-visible { outline: 2px solid }
 th[aria-sort=ascending] button::after { content: " ▲" } th[aria-sort=descending] button::after { content: " ▼" }
 footer, .note { color: var(--faint) }
 @media print { nav { display: none } body { max-width: none; margin: 0; font-size: 11px } table { font-size: 9px }
   h2, h3 { break-after: avoid } svg, tr { break-inside: avoid } .scroll { overflow: visible }
+  th:first-child, td:first-child { position: static } svg { min-width: 0 }
   th button::after { content: "" !important } th, td { white-space: normal } }
 """
 SCRIPT = """
@@ -95,7 +98,8 @@ def _part(number: int, part: Part) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(_head(name, [row[n] for row in table.rows]) for n, name in enumerate(table.columns))
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in table.rows)
+    numeric = [any(_is_number(value) for value in column) for column in zip(*table.rows, strict=True)]
+    rows = "".join(f"<tr>{''.join(map(_cell, row, numeric))}</tr>\n" for row in table.rows)
     body = (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
     )
@@ -103,7 +107,8 @@ def _table(table: Table) -> str:
         summary = "The table of this figure" if table.chart else "All rows"
         body = f"<details><summary>{summary} ({len(table.rows)})</summary>{body}</details>"
     title = f"<h3>{escape(table.title)}</h3>" if table.title else ""
-    return f"{title}{table.chart}{body}\n"
+    chart = f'<div class="scroll" tabindex="0">{table.chart}</div>' if table.chart else ""
+    return f"{title}{chart}{body}\n"
 
 
 def _head(name: str, values: Sequence[Any]) -> str:
@@ -116,9 +121,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(key, (int, float)) and not isinstance(key, bool)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, numeric: bool) -> str:
     text, key = value if isinstance(value, tuple) else (console.cell(value), value)
     text = escape(console.printable(text))
     if _is_number(value):
         return f'<td class="number" data-v="{key!r}">{text}</td>'
+    if numeric and value is None:
+        return f'<td class="number">{text}</td>'
     return f'<td class="long">{text}</td>' if len(text) > 60 else f"<td>{text}</td>"

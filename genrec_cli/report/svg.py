@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from genrec_cli.report.figures import LINES
 
-WIDTH = 760
-LABEL = 250
-"""Width of the labels of bars."""
+AREA = 440
+"""Width of the bars, without labels and values."""
+LETTER, LABEL = 6.8, 250
+"""Width of a letter, and the largest width of the labels of bars."""
 ROW = 24
 NARROW, TALL = 560, 300
 """The area of a line chart; its legend is to the right."""
@@ -53,17 +54,17 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def bars(rows: Sequence[Bar], title: str) -> str:
     """Horizontal bars from 0, each with its interval and its value as text."""
     marks = ticks(0, max([row.high for row in rows] or [1.0]))
-    top = marks[-1] or 1.0
-    area, height = WIDTH - LABEL - 70, ROW * len(rows) + 28
+    top, height = marks[-1] or 1.0, ROW * len(rows) + 28
+    left = min(round(LETTER * max([len(row.label) for row in rows] or [0])) + 12, LABEL)
 
     def x(value: float) -> float:
-        return round(LABEL + area * max(value, 0.0) / top, 1)
+        return round(left + AREA * max(value, 0.0) / top, 1)
 
     parts = [_text(x(m), height - 6, f"{m:g}", "middle") + _rule(x(m), 4, x(m), height - 22, "grid") for m in marks]
     for place, row in enumerate(rows):
         y, colour = ROW * place + 6, LINES[row.colour % len(LINES)]
-        parts.append(_text(LABEL - 8, y + 12, _short(row.label, 40), "end"))
-        parts.append(f'<rect x="{LABEL}" y="{y}" width="{round(x(row.value) - LABEL, 1)}" height="14" fill="{colour}">')
+        parts.append(_text(left - 8, y + 12, _short(row.label, 40), "end"))
+        parts.append(f'<rect x="{left}" y="{y}" width="{round(x(row.value) - left, 1)}" height="14" fill="{colour}">')
         certain = row.low == row.high
         interval = "" if certain else f" ({row.low:.4f} to {row.high:.4f})"
         parts.append(f"<title>{escape(row.label)}: {row.value:.4f}{interval}</title></rect>")
@@ -71,7 +72,7 @@ def bars(rows: Sequence[Bar], title: str) -> str:
             parts.append(_rule(x(row.low), y + 7, x(row.high), y + 7, "interval"))
             parts += [_rule(x(end), y + 3, x(end), y + 11, "interval") for end in (row.low, row.high)]
         parts.append(_text(x(row.high) + 6, y + 12, f"{row.value:.4f}", "start"))
-    return _svg(WIDTH, height, title, parts)
+    return _svg(left + AREA + 70, height, title, parts)
 
 
 def lines(series: Sequence[Line], title: str, *, x_label: str, y_label: str) -> str:
@@ -99,7 +100,7 @@ def lines(series: Sequence[Line], title: str, *, x_label: str, y_label: str) -> 
         y = 18 * number + 24
         parts.append(f'<line x1="{NARROW + 6}" y1="{y - 4}" x2="{NARROW + 28}" y2="{y - 4}" {style}/>')
         parts.append(_text(NARROW + 34, y, _short(line.label, 26), "start"))
-    return _svg(WIDTH, height, title, parts)
+    return _svg(NARROW + 200, height, title, parts)
 
 
 def _short(text: str, letters: int) -> str:
@@ -115,5 +116,6 @@ def _rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title, quote=True)}">'
+    size = f'viewBox="0 0 {width} {height}" style="max-width: {width}px"'
+    head = f'<svg {size} role="img" aria-label="{escape(title, quote=True)}">'
     return f"{head}{''.join(parts)}</svg>"

@@ -178,11 +178,18 @@ def tests(ws: Workspace, dataset: str, settings: Sequence[Setting], config: Repo
         except GenrecError as error:
             yield Part(title, f"Not shown: {error.message}")
             continue
-        note = f"Differences are to {ordered[0][0]}, users paired; p adjusted over this table (Holm)."
-        head, body = compare_table.shown([row for row in rows if by == "all" or row["slice"] != "all"])
-        numbers = [[_numeric(cell) for cell in row] for row in body]
+        note = f"{config.metric}. Differences are to {ordered[0][0]}, users paired; p adjusted over this table (Holm)."
+        head, numbers = _tests_table([row for row in rows if by == "all" or row["slice"] != "all"])
         wide = [] if by == "all" else [_by_slice(rows, names, protocol) for protocol in PROTOCOLS]
         yield Part(title, note, [*wide, Table(head, numbers, folded=by != "all")])
+
+
+def _tests_table(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """The table of ``genrec compare`` with the run first, without columns that have one value only."""
+    head, body = compare_table.shown(rows)
+    varied = [n for n, name in enumerate(head) if name == "value" or len({row[n] for row in body}) > 1]
+    order = sorted(varied, key=lambda n: head[n] != "run")
+    return [head[n] for n in order], [[_numeric(row[n]) for n in order] for row in body]
 
 
 def _by_slice(rows: Sequence[Mapping[str, Any]], names: Sequence[str], protocol: protocols.Protocol) -> Table:
