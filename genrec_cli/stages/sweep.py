@@ -205,7 +205,7 @@ def inputs_of(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Inputs
     config = validate(PreprocessConfig, "preprocess", cell.layers.get("preprocess", {}))
     plan, work = preprocess(ws, given.data.dataset, config, from_raw(ws, given.data.dataset, str(given.data.path)))
     data = ws.done(plan) or (work() if make else None)
-    return data and replace(given, data=data)
+    return None if data is None else replace(given, data=data)
 
 
 def needs_codes(cell: Cell) -> bool:
