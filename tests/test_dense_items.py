@@ -204,7 +204,8 @@ def test_later_targets_and_their_losses_are_those_of_a_loop(stride: int) -> None
                 logp_KV = model.logits(state_D[None]).log_softmax(-1)[:, 0]
                 total -= logp_KV[torch.arange(4), model.code_RK[target].long()].sum()
                 count += 4
-        assert later_targets(batch, batch.learn_M, later).tolist() == expected and any(expected)
+        found_M = later_targets(batch.target_N, batch.packing, batch.learn_M, later)
+        assert found_M.tolist() == expected and any(expected)
         loss = losses[f"next_{later + 1}"]
         assert loss.weight == 0.5**later and loss.count == count == counts[f"next_{later + 1}"]
         torch.testing.assert_close(loss.sum, total)

@@ -53,8 +53,7 @@ class ExactRanker:
         self.vector_ID: Tensor | None = None
 
     def begin(self) -> None:
-        dots = isinstance(self.model, DotScorer) and not isinstance(self.model, DigitScorer)
-        if dots or scores_items(self.model):
+        if scores_items(self.model) or (isinstance(self.model, DotScorer) and not isinstance(self.model, DigitScorer)):
             self.vector_ID = self.search.item_vectors(self.model)
 
     def rank(self, batch: Batch, target_B: Tensor, k: int, *, excluded: Excluded | None = None) -> Ranked:

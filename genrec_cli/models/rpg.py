@@ -72,7 +72,7 @@ class RpgConfig(Section):
     items."""
     item_weight: NonNegative = 0.0
     """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
-    item_mix: Positive = 0.25
+    item_mix: Positive = 0.5
     """Factor of the scores of the item head, beside the mean log-probability of an item's codes."""
     align_weight: NonNegative = 0.0
     """Weight of the alignment of states with the text vector of the next item; needs vectors."""
@@ -122,7 +122,7 @@ class Rpg(Model):
         return cls.needs | ({"vectors"} if config.dense_input or config.align_weight else set())
 
     @classmethod
-    def check(cls, config: RpgConfig, train: Any, catalog: Catalog | None = None) -> None:
+    def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
         if config.horizons > 1 and train.windows == "each":
             problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
@@ -188,7 +188,9 @@ class Rpg(Model):
 
     def _later_codes(self, batch: Batch, at_M: Tensor) -> list[Tensor]:
         """``code_MK`` of the target of each later horizon; -1 where there is none."""
-        target = [later_targets(batch, at_M, later) for later in range(1, self.config.horizons)]
+        assert batch.target_N is not None, "only a training batch has targets"
+        later = range(1, self.config.horizons)
+        target = [later_targets(batch.target_N, batch.packing, at_M, places) for places in later]
         return [self.codes_of(target_M).masked_fill(target_M[:, None] == 0, -1) for target_M in target]
 
     def code_logprobs(self, batch: Batch) -> Tensor:

@@ -4,14 +4,14 @@ What a user takes two or three items later is often near in the catalogue, too: 
 items give an NDCG@10 of .0529, .0566 and .0576 on Beauty. Each later horizon has a residual head of its own before the
 classifier, so the state of the next item stays what it is.
 
-Legend: M positions with a target, H horizons, h = H - 1 of them after the next item, D width.
+Legend: N packed items, M positions with a target, H horizons, h = H - 1 of them after the next item, D width.
 """
 
 import torch
 from torch import Tensor, nn
 
-from genrec_cli.data.batch import Batch
 from genrec_cli.nn.codes import CodeHeads
+from genrec_cli.nn.packing import Packing
 
 
 class Horizons(nn.Module):
@@ -30,10 +30,9 @@ class Horizons(nn.Module):
         return self.heads(h_MD)
 
 
-def later_targets(batch: Batch, at_M: Tensor, later: int) -> Tensor:
+def later_targets(target_N: Tensor, packing: Packing, at_M: Tensor, later: int) -> Tensor:
     """``target_M``: the item ``later`` places after the next one (ids from 1); 0 where the row has no such target."""
-    assert batch.target_N is not None, "only a training batch has targets"
-    packing, place_M = batch.packing, at_M + later
+    place_M = at_M + later
     inside_M = place_M <= packing.last_B[packing.sequence_N[at_M]]
-    found_M = batch.target_N[torch.where(inside_M, place_M, at_M)]
-    return torch.where(inside_M & (batch.target_N[at_M] > 0), found_M, 0)
+    found_M = target_N[torch.where(inside_M, place_M, at_M)]
+    return torch.where(inside_M & (target_N[at_M] > 0), found_M, 0)
