@@ -27,6 +27,7 @@ from genrec_cli.stages.compare import CompareConfig
 from genrec_cli.stages.evaluate import EvaluateConfig
 from genrec_cli.stages.figures import FiguresConfig
 from genrec_cli.stages.preprocess import PreprocessConfig
+from genrec_cli.stages.reconstruct import ReconstructConfig
 from genrec_cli.stages.report import ReportConfig
 from genrec_cli.stages.tune_recipe import TuneConfig
 from genrec_cli.tokenizers.behaviour import BehaviourConfig
@@ -120,6 +121,7 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "[noise]", NoiseConfig
     yield "[blend]", BlendConfig
     yield "[evaluate]", EvaluateConfig
+    yield "[reconstruct]", ReconstructConfig
     for name in registry.TABLE["search"]:
         config = registry.load("search", name).Config
         if config.model_fields:
