@@ -1,5 +1,6 @@
 """Shared fixtures: small catalogues and histories made in memory, and a small finished workspace."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from genrec_cli.testing import make_catalog, make_histories
 
 if TYPE_CHECKING:
     import polars as pl
+
+os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it, and tables would be 80 columns wide
 
 
 def whole(blocks: "Iterable[pl.DataFrame]") -> "pl.DataFrame":

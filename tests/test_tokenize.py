@@ -332,7 +332,7 @@ def test_command_makes_both_artifacts_and_is_then_up_to_date(tmp_path: Path, cap
 
     code, made, err = genrec(capsys, tmp_path, *SMALL)
     assert code == 0 and made == out and Path(made).name.startswith("opq8x16-lsa-")
-    assert "distinct codes" in err and "1-8" in err and "1 of 120 items have no usable text" in err
+    assert "distinct codes" in err and "7-8" in err and "1 of 120 items have no usable text" in err
     ws = Workspace(tmp_path)
     codes = ws.find("shop", "codes")
     assert codes.config["tokenizer"]["codebooks"] == 8 and codes.config["tokenizer"]["codewords"] == 16

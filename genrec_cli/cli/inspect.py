@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from genrec_cli.artifacts import Workspace
 
 HELP = (
-    "models, encoders, tokenizers, sources, searches, recipes, datasets, "
-    "or an artifact kind: raw, data, vectors, codes, runs, eval, cases, comparisons, sweeps, studies, reports, figures."
+    "models, encoders, tokenizers, sources, searches, recipes, datasets, or an artifact kind: raw, data, vectors, "
+    "codes, runs, eval, transfers, reconstructions, cases, comparisons, sweeps, studies, reports, figures."
 )
 
 
