@@ -155,14 +155,27 @@ def test_buckets_are_kept_where_they_gain_and_only_there():
     assert fit(sample._replace(length_U=random), 0)[0].by == "none"
 
 
+@pytest.mark.parametrize("form", ["sum", "product"])
+def test_seen_items_are_no_candidates_if_they_are_excluded(form):
+    chosen = [replace(part, floor=0.1) for part in parts()]
+    weight_P = torch.tensor([0.3, 0.3, 0.4])
+    ranked = outcome(blend(chosen, Mixing(form, (tuple(weight_P.tolist()),))))
+    sample = candidates(chosen, known(), CATALOG.train_count_I)
+    exact = ranked.means([10], protocol="left_out")["NDCG@10"]
+    assert float(ndcg(sample, form, weight_P).mean()) == pytest.approx(exact, abs=1e-6)
+    assert exact != ranked.means([10])["NDCG@10"], "the two protocols differ on these histories"
+    assert likeliest(sample).isfinite().all()
+
+
 def test_candidates_hold_the_exact_rank_and_calibration_the_best_temperature(monkeypatch):
     chosen = [replace(part, floor=0.0, temperature=1.0) for part in parts()]
     chosen = [calibrated(part, known("valid")) for part in chosen]
     assert chosen[0].temperature in blend_weights.TEMPERATURES and 0 < chosen[2].floor < 1
     assert chosen[0].floor == chosen[1].floor == 0
     model = blend(chosen, Mixing("sum", ((0.3, 0.3, 0.4),)))
+    users = eval_batches(HISTORIES, *HISTORIES.targets("valid"), max_length=8, batch_size=7)
     exact = evaluate(ExactRanker(model, CATALOG), known("valid"), CPU, k=10).means([10])["NDCG@10"]
-    sample = candidates(chosen, known("valid"), CATALOG.train_count_I)
+    sample = candidates(chosen, users, CATALOG.train_count_I)
     weight_P = torch.tensor([0.3, 0.3, 0.4])
     assert float(ndcg(sample, "sum", weight_P).mean()) == pytest.approx(exact, abs=1e-6)
     loss = [

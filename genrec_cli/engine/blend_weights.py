@@ -65,17 +65,23 @@ def calibrated(part: Part, batches: Iterable[EvalBatch]) -> Part:
 
 @torch.inference_mode()
 def candidates(parts: list[Part], batches: Iterable[EvalBatch], train_count_I: Tensor) -> Candidates:
-    """Log-probabilities of the candidates under every part."""
+    """Log-probabilities of the candidates under every part. Excluded items (``EvalBatch.seen``) are no candidates; an
+    excluded target is in no list."""
     rows: list[tuple[Tensor, ...]] = []
     for known in batches:
         distributions = [part.distribution(known.batch) for part in parts]
         logp_PBI = torch.stack([d.chunk(0, d.scores.items).t() for d in distributions])
-        best_PBk = logp_PBI.topk(min(LISTED, logp_PBI.shape[2]), dim=2).indices
+        listed_BI = torch.ones_like(logp_PBI[0], dtype=torch.bool)
+        if known.seen is not None:
+            item_N, user_N = known.seen
+            listed_BI[user_N, item_N - 1] = False
+        best_PBk = logp_PBI.masked_fill(~listed_BI, -torch.inf).topk(min(LISTED, logp_PBI.shape[2]), dim=2).indices
         item_BX = torch.cat([known.target_B[:, None] - 1, best_PBk.transpose(0, 1).flatten(1)], 1)
         order_BX = item_BX.sort(dim=1, stable=True)
         repeated_BX = torch.zeros_like(item_BX, dtype=torch.bool)
         repeated_BX[:, 1:] = order_BX.values[:, 1:] == order_BX.values[:, :-1]
-        real_BX = ~torch.zeros_like(repeated_BX).scatter(1, order_BX.indices, repeated_BX)
+        repeated_BX = torch.zeros_like(repeated_BX).scatter(1, order_BX.indices, repeated_BX)
+        real_BX = listed_BI.gather(1, item_BX) & ~repeated_BX
         logp_PBX = logp_PBI.gather(2, item_BX.expand(len(parts), -1, -1))
         last_B = known.batch.item_N[known.batch.packing.last_B]
         rows.append((logp_PBX.transpose(0, 1), real_BX, known.batch.packing.length_B, train_count_I[last_B - 1]))

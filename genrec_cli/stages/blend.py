@@ -31,6 +31,8 @@ class BlendConfig(Section):
     """Largest number of validation users that choose the weights; always the same users."""
     seed: Seed = 0
     """Seed of the search for weights."""
+    exclude_seen: bool = False
+    """Whether the weights are the best for rankings without seen items, such as the lists of recommend."""
 
 
 def plan(ws: Workspace, dataset: str, config: BlendConfig, names: list[str], label: str | None = None) -> Plan:
@@ -66,7 +68,12 @@ def run(ws: Workspace, plan: Plan, config: BlendConfig, *, device: str, bar: Cal
     def batches(users: int) -> Iterator[EvalBatch]:
         size = max(min(CELLS // first.catalog.items, 256), 1)
         known = first.batches(
-            user[:users], at[:users], histories=histories, max_length=max_length, batch_size=size, exclude_seen=False
+            user[:users],
+            at[:users],
+            histories=histories,
+            max_length=max_length,
+            batch_size=size,
+            exclude_seen=config.exclude_seen,
         )
         for batch in known:
             yield batch.to(where)
@@ -102,4 +109,5 @@ def show(artifact: Artifact) -> None:
         rows.append([part["run"], *numbers, *weights])
     console.table(f"Blend: {blend['form']}, by {blend['by']} {list(blend['edges'])}", columns, rows)
     tried = ", ".join(f"{name} {valid[name]:.4f}" for name in ("sum", "product"))
-    console.say(f"validation NDCG@10 of {artifact.result['users']:,} users: {tried}")
+    seen = "left out" if artifact.config["blend"]["exclude_seen"] else "kept"
+    console.say(f"validation NDCG@10 of {artifact.result['users']:,} users, seen items {seen}: {tried}")
