@@ -15,7 +15,9 @@ from genrec_cli.testing import make_catalog, make_histories
 if TYPE_CHECKING:
     import polars as pl
 
-os.environ.pop("COLUMNS", None)  # a worker of pytest-xdist has it, and tables would be 80 columns wide
+# A worker of pytest-xdist has COLUMNS, which makes tables narrow; the settings of a user are not those of the tests.
+for name in [name for name in os.environ if name == "COLUMNS" or name.startswith("GENREC_")]:
+    del os.environ[name]
 
 
 def whole(blocks: "Iterable[pl.DataFrame]") -> "pl.DataFrame":
