@@ -61,6 +61,14 @@ def test_common_leading_rows_are_loaded_with_the_same_codes_only(shop, source, s
     assert torch.equal(loaded["heads.linear.weight"], source["heads.linear.weight"]), "a shape that fits is loaded"
 
 
+def test_mdgr_starts_from_the_table_the_blocks_and_the_heads_of_rpg(shop, source):
+    layers = ["--set", "model.activation=gelu_tanh", "--set", "train.valid_users=8"]
+    loaded = weights(train(shop, "mdgr", "--init-from", "rpg-s0", *STILL, *layers))
+    rows = len(source["codes.table.weight"])
+    assert all(torch.equal(loaded[name][: len(value)], value) for name, value in source.items())
+    assert rows < len(loaded["codes.table.weight"]) and any(name.startswith("backbone.") for name in source)
+
+
 def test_a_run_without_a_fitting_weight_is_refused(shop):
     assert genrec(shop, "train", "--model", "popular").code == 0
     answer = train(shop, "rpg", "--seed", "2", "--init-from", "popular-s0")

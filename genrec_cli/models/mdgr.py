@@ -99,7 +99,7 @@ class Mdgr(Model):
         sizes = catalog.digits, catalog.codewords, config.width
         self.codes = CodeEmbedding(*sizes, extra=catalog.digits, scale=config.input_scale)
         self.difficulty = nn.Embedding(catalog.digits, config.width)
-        self.encoder = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
+        self.backbone = Transformer(config, max_length, residual_dropout=config.dropout, causal=config.causal)
         self.decoder = DigitDecoder(config, config.decoder_layers)
         self.heads = CodeHeads(catalog.digits, config.width) if config.digit_heads else None
         self.log_scale = nn.Parameter(torch.zeros(())) if config.learn_temperature else None
@@ -151,7 +151,7 @@ class Mdgr(Model):
         return {"masked_digits": Loss(count_M.sum(), total, weight=0.0), **fractions}
 
     def encode(self, batch: Batch) -> Tensor:
-        return self.encoder(self.codes(self.codes.tokens(self.codes_of(batch.item_N))), batch.packing)
+        return self.backbone(self.codes(self.codes.tokens(self.codes_of(batch.item_N))), batch.packing)
 
     def embed(self, codes_MK: Tensor, mask_MK: Tensor) -> Tensor:
         """``x_MKD``: the embedding of each known code or the mask embedding of its digit, plus the difficulty."""
