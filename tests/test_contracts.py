@@ -24,6 +24,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "settings": {"loss": "gbce", "negatives": 3},
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},
     },
+    "sasrec, graph": {"settings": {"graph_edges": 4}},
+    "bert4rec, graph": {"settings": {"graph_edges": 4}, "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2}},
     "gru4rec, bpr_max": {"settings": {"loss": "bpr_max", "negatives": 8}, "learns": {"epochs": 24, "lr": 1e-2}},
     "caser, users": {"settings": {"users": True}},
     "caser, tied": {"settings": {"output": "tied"}},

@@ -40,7 +40,7 @@ class Model(nn.Module):
     Config: ClassVar[type[Section]]
     needs: ClassVar[frozenset[Need]] = frozenset()
     trainable: ClassVar[bool] = True
-    """False: :meth:`fit` is called once in place of training by gradient."""
+    """Whether the model is trained by gradient; if not, :meth:`fit` is all of its training."""
     pretrained_by: ClassVar[str] = ""
     """Name of the model whose run a training must start from, unless ``model.from_scratch`` is true."""
     causal: bool = True
@@ -102,9 +102,10 @@ class Model(nn.Module):
         return torch.ones(len(batch.item_N), 1, dtype=torch.bool, device=batch.item_N.device)
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
-        """Learn without gradients (``trainable = False``) from flat arrays ``item``, ``offset``, ``train_end`` of all
-        users (``data/sequences.py``); only the first ``train_end`` items per user are for training."""
-        raise TypeError(f"{type(self).__name__} is trained by gradient")
+        """Learn without gradients from flat arrays ``item``, ``offset``, ``train_end`` of all users
+        (``data/sequences.py``); only the first ``train_end`` items per user are for training. Called once before the
+        training by gradient, or in place of it (``trainable = False``). Most models have nothing to learn in this way.
+        """
 
     def codes_of(self, item_X: Tensor) -> Tensor:
         """Codes of items (ids from 1; 0, padding, has zeros) as int64, with one more dimension of K."""

@@ -78,7 +78,7 @@ class Caser(ItemModel):
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
-        return frozenset({"users"}) if config.users else cls.needs
+        return super().needs_of(config) | ({"users"} if config.users else set())
 
     @classmethod
     def check(cls, config: CaserConfig, train: Any, catalog: Catalog | None = None) -> None:

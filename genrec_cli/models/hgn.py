@@ -75,7 +75,7 @@ class Hgn(ItemModel):
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
-        return frozenset({"users"}) if config.users else cls.needs
+        return super().needs_of(config) | ({"users"} if config.users else set())
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         item_ML = recent(batch.item_N, batch.packing, at_M, self.config.window)

@@ -83,7 +83,7 @@ class Hstu(ItemModel):
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
-        return frozenset({"times"}) if config.time_bias else cls.needs
+        return super().needs_of(config) | ({"times"} if config.time_bias else set())
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         packing = batch.packing

@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.config import Count, Fraction, NonNegative, Section
+from genrec_cli.config import Count, Fraction, Natural, NonNegative, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import Model, targets
+from genrec_cli.errors import ConfigError
+from genrec_cli.models.base import Model, Need, targets
+from genrec_cli.models.neighbours import pair_weights
 from genrec_cli.nn import losses
+from genrec_cli.nn.item_graph import GraphEmbedding
 from genrec_cli.nn.losses import Loss
 
 
@@ -34,6 +37,8 @@ class ItemConfig(Section):
     """Weight of the squared scores of sampled items in bpr_max."""
     gbce_t: Fraction = 0.75
     """Calibration t of gbce: 0 is bce, 1 is fully calibrated (Petrov and Macdonald, RecSys 2023)."""
+    graph_edges: Natural = 0
+    """Edges per item of the item graph, whose neighbours are added to an item's vector; needs vectors; 0: no graph."""
 
 
 class ItemModel(Model, ABC):
@@ -51,13 +56,32 @@ class ItemModel(Model, ABC):
     def item_table(self, catalog: Catalog, extra: int) -> nn.Module:
         """``self.item``: from items, counted from 0, to vectors D wide. After the last item come the ``extra`` special
         tokens. A model that computes its items from codes overrides this and :meth:`item_vectors`."""
+        if edges := self.config.graph_edges:
+            return GraphEmbedding(catalog.items, self.config.width, edges, extra=extra)
         return nn.Embedding(catalog.items + extra, self.config.width)
+
+    @classmethod
+    def needs_of(cls, config: Any) -> frozenset[Need]:
+        return super().needs_of(config) | ({"vectors"} if config.graph_edges else set())
+
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        if isinstance(self.item, GraphEmbedding):
+            self.item.fill(pair_weights(catalog, histories))
+
+    @classmethod
+    def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
+        super().check(config, train, catalog)
+        if config.graph_edges and cls.item_table is not ItemModel.item_table:
+            problem = "This model makes its items from codes: it has no item graph."
+            raise ConfigError(problem, hint="--set model.graph_edges=0")
 
     @abstractmethod
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
 
     def item_vectors(self) -> Tensor:
+        if isinstance(self.item, GraphEmbedding):
+            return self.item.vectors()
         weight = cast(nn.Embedding, self.item).weight
         return weight if len(weight) == self.items else weight[: self.items]
 

@@ -71,6 +71,13 @@ class Neighbours(Transitions):
         return [self.transitions, self.similar]
 
 
+def pair_weights(catalog: Catalog, histories: Any) -> list[ItemWeights]:
+    """The weights of transitions and of text neighbours, with the default settings."""
+    counts = Neighbours(NeighboursConfig(), catalog, max_length=1)
+    counts.fit(catalog, histories)
+    return counts.tables()
+
+
 def nearest(vec_ID: Tensor, count: int, *, probes: int | None) -> tuple[Tensor, Tensor]:
     """``item_Ik`` (ids from 1, int32) and ``cosine_Ik`` of the ``count`` items nearest to each item, without itself.
 

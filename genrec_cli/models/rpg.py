@@ -29,15 +29,17 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from genrec_cli.config import Count, Dropout, NonNegative, Positive, Section
+from genrec_cli.config import Count, Dropout, Natural, NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
+from genrec_cli.models.neighbours import pair_weights
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
 from genrec_cli.nn.dense_items import DenseItems, TextAlignment
 from genrec_cli.nn.horizons import Horizons, later_targets
+from genrec_cli.nn.item_graph import GraphEmbedding
 from genrec_cli.nn.item_head import ItemHead
 from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
@@ -70,6 +72,8 @@ class RpgConfig(Section):
     free_vectors: bool = False
     """Whether a free vector per item, which starts at zero, is added to its pooled codes. Such a run cannot read other
     items."""
+    graph_edges: Natural = 0
+    """Edges per item of the item graph of the free vectors; needs vectors; 0: no graph."""
     item_weight: NonNegative = 0.0
     """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
     item_mix: Positive = 0.5
@@ -109,7 +113,8 @@ class Rpg(Model):
         """The parts of the options; None for an option that is off."""
         text_RE = catalog.vector_RE if config.dense_input else None
         dense, self.by_item = config.dense_input or config.free_vectors, config.item_weight > 0
-        self.dense = DenseItems(catalog.items, config.width, text_RE, free=config.free_vectors) if dense else None
+        sizes, free = (catalog.items, config.width), config.free_vectors
+        self.dense = DenseItems(*sizes, text_RE, free=free, edges=config.graph_edges) if dense else None
         self.item_head = ItemHead(self.code_RK[1:], self.codes, config.temperature) if self.by_item else None
         self.horizons = Horizons(config.horizons, config.width, config.horizon_decay) if config.horizons > 1 else None
         self.alignment: TextAlignment | None = None
@@ -119,7 +124,11 @@ class Rpg(Model):
 
     @classmethod
     def needs_of(cls, config: RpgConfig) -> frozenset[Need]:
-        return cls.needs | ({"vectors"} if config.dense_input or config.align_weight else set())
+        return cls.needs | ({"vectors"} if config.dense_input or config.align_weight or config.graph_edges else set())
+
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        if self.dense is not None and isinstance(self.dense.free, GraphEmbedding):
+            self.dense.free.fill(pair_weights(catalog, histories))
 
     @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:

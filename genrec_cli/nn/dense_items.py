@@ -4,7 +4,8 @@
 
 ``t_i`` is the item's text vector, centred over the catalogue and of length sqrt(D), so that ``P t_i`` starts with the
 size of the pooled codes. ``f_i`` is a free vector, like an item embedding of SASRec. It starts at zero: an item is its
-codes and its text until training interactions say more. Dense vectors beside the codes: LIGER (Yang et al. 2024, arXiv
+codes and its text until training interactions say more. With an item graph (``nn/item_graph.py``) it starts at random
+and includes the free vectors of its neighbours. Dense vectors beside the codes: LIGER (Yang et al. 2024, arXiv
 2411.18814).
 
 :class:`TextAlignment` is a loss of states on the same text vectors.
@@ -17,6 +18,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genrec_cli.nn.item_graph import GraphEmbedding
 from genrec_cli.nn.losses import Loss, item_cross_entropy
 
 
@@ -27,20 +29,27 @@ def centred(vector_RE: Tensor) -> Tensor:
 
 
 class DenseItems(nn.Module):
-    """Projected text vectors (``vector_RE``; None: without), and ``free`` vectors of ``items`` items."""
+    """Projected text vectors (``vector_RE``; None: without), and ``free`` vectors of ``items`` items, with ``edges`` of
+    each item in the graph (0: no graph)."""
 
     text_RE: Tensor
 
-    def __init__(self, items: int, width: int, vector_RE: Tensor | None, *, free: bool) -> None:
+    free: GraphEmbedding | nn.Embedding | None
+
+    def __init__(self, items: int, width: int, vector_RE: Tensor | None, *, free: bool, edges: int = 0) -> None:
         super().__init__()
         self.scale, self.projection = math.sqrt(width), None
         if vector_RE is not None:
             self.register_buffer("text_RE", centred(vector_RE) * self.scale, persistent=False)
             self.projection = nn.Linear(vector_RE.shape[1], width, bias=False)
         self.free = nn.Embedding(items, width) if free else None
+        if free and edges:
+            self.free = GraphEmbedding(items, width, edges)
 
     def reset(self) -> None:
-        if self.free is not None:
+        if isinstance(self.free, GraphEmbedding):
+            nn.init.normal_(self.free.weight, std=0.02)
+        elif self.free is not None:
             nn.init.zeros_(self.free.weight)
 
     def forward(self, item_X: Tensor | None = None) -> Tensor:
@@ -49,8 +58,13 @@ class DenseItems(nn.Module):
         if self.projection is not None:
             parts.append(self.projection(self.text_RE[1:] if item_X is None else self.text_RE[item_X]))
         if self.free is not None:
-            parts.append(self.scale * (self.free.weight if item_X is None else self.free(item_X - 1)))
+            parts.append(self.scale * (rows_of(self.free) if item_X is None else self.free(item_X - 1)))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def rows_of(table: GraphEmbedding | nn.Embedding) -> Tensor:
+    """``x_ID`` of all items."""
+    return table.vectors() if isinstance(table, GraphEmbedding) else table.weight
 
 
 class TextAlignment(nn.Module):

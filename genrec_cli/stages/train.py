@@ -174,6 +174,8 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
     if run.train.precision == "bf16" and where.type == "cpu" and not cpu_has_bf16():
         console.warn("This CPU only emulates bf16, about 100 times slower than fp32: leave --precision out.")
     model, catalog, histories = parts = _assemble(run, where)
+    if model.trainable or current_group().main:
+        model.fit(catalog, histories)
     if not current_group().main:
         if model.trainable:
             current_group().barrier()
@@ -190,7 +192,6 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
         (draft.path / "config.json").write_text(json.dumps(run.plan.config, indent=2) + "\n", encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not model.trainable:
-            model.fit(catalog, histories)
             save_weights(draft.path / BEST, model)
         else:
             current_group().barrier()  # the other processes may read the folder: stale checkpoints are deleted
@@ -259,9 +260,7 @@ def _check_without_validation(run: TrainPlan) -> None:
     """Refuse a training that validation would end or select, on data without validation targets."""
     reason = "No user has a validation target"
     if run.train.select != "last":
-        hint = (
-            "--set train.select=last    keeps the last epoch; or preprocess with a split, and 3 interactions per user"
-        )
+        hint = "--set train.select=last    keeps the last epoch; or a split, with 3 interactions per user"
         raise DataError(f"{reason}, so nothing can select the best epoch.", hint=hint)
     for phase in run.curriculum.phases()[:-1]:
         if phase.max_epochs is None:

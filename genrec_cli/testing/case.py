@@ -69,8 +69,7 @@ class ModelCase:
         torch.manual_seed(seed)
         catalog = catalog or self.catalog()
         model = self.kind(self.config(**changes), catalog, max_length=self.max_length)
-        if not self.kind.trainable:
-            model.fit(catalog, make_histories(LENGTHS, catalog.items))
+        model.fit(catalog, make_histories(LENGTHS, catalog.items))
         return model
 
     def histories(self) -> Histories:
