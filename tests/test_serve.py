@@ -315,6 +315,27 @@ def test_requests_that_wait_are_one_batch():
     assert sizes == [8, 8, 4]
 
 
+@pytest.mark.parametrize(("wait", "sizes"), [(60.0, [5]), (0.0, [1, 4])])
+def test_a_pass_waits_while_requests_arrive(wait, sizes):
+    """One request per turn of the event loop. A pass that waited all of its 60 seconds would end the test."""
+    seen = []
+
+    async def later(batcher, turns):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await batcher.ask([turns])
+
+    async def main():
+        batcher = Batcher(lambda asked: time.sleep(0.2) or asked, size=8, wait=wait, on_batch=seen.append)
+        batcher.start()
+        answers = await asyncio.wait_for(asyncio.gather(*(later(batcher, turns) for turns in range(5))), 30)
+        await batcher.stop()
+        return answers
+
+    assert asyncio.run(main()) == [[turns] for turns in range(5)]
+    assert seen == sizes
+
+
 def test_a_full_queue_refuses(monkeypatch):
     monkeypatch.setattr(batching, "MAX_WAITING", 3)
 

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         ] = False,
         batch: Annotated[int, typer.Option(min=1, max=4096, help="Most histories in one pass of the model.")] = 64,
         wait: Annotated[
-            float, typer.Option(min=0, max=1000, help="Milliseconds that an idle service waits for more histories.")
+            float, typer.Option(min=0, max=1000, help="Most milliseconds that a pass waits while histories arrive.")
         ] = 2.0,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
