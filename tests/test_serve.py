@@ -1,9 +1,11 @@
 """The service: every route, limits, unknown names, candidates, exchange of a run under load, its OpenAPI."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from genrec_cli.serve.explanation import Dropped
 from genrec_cli.serve.lists import Job
 from genrec_cli.serve.metrics import Histogram, Metric, Metrics
 from genrec_cli.serve.runs import ServedRuns, chosen
-from genrec_cli.serve.server import listening
+from genrec_cli.serve.server import listening, set_imports_aside
 from genrec_cli.stages.candidates import item_columns
 
 
@@ -397,6 +399,20 @@ def test_a_newer_run_takes_over_without_a_dropped_request(root, names):
     assert runs.runs[0].run.name == second and metrics.failed.samples() == ["genrec_failed_swaps_total 1"]
     (third / "best.safetensors").write_bytes(b"changed")
     assert runs.newer() == []
+
+
+def test_a_run_that_was_exchanged_is_freed(root):
+    """What was imported is out of the garbage collection; runs that are loaded later are not."""
+    try:
+        set_imports_aside()
+        assert gc.get_freeze_count() > 100_000
+        runs = served_runs(root, "popular")
+        old = weakref.ref(runs.runs[0].run.model)
+        runs.runs[0] = served_runs(root, "popular").runs[0]
+        gc.collect()
+        assert old() is None
+    finally:
+        gc.unfreeze()
 
 
 # ---- the command ----

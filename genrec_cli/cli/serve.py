@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Serve recommendations over HTTP, and a page that shows them."""
         from genrec_cli import console
-        from genrec_cli.serve.server import listening, require_extra
+        from genrec_cli.serve.server import listening, require_extra, set_imports_aside
         from genrec_cli.serve.server import serve as answer
 
         require_extra()
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.serve.app import make_app
         from genrec_cli.serve.runs import ServedRuns, chosen
 
+        set_imports_aside()
         ws = common.workspace()
         found = chosen(ws, common.dataset, runs or [None], watch=watch, device=resolve_device(device))
         names = [run.name for run in found]
