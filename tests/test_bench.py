@@ -107,3 +107,24 @@ def test_commands_that_time_steps_still_run(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, *STEPS[name]])
     module.main()
     assert "{" in capsys.readouterr().out
+
+
+def test_what_wrk_prints_is_read(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.delitem(sys.modules, "serve", raising=False)
+    serve = importlib.import_module("serve")
+    text = """
+      Thread Stats   Avg      Stdev     Max   +/- Stdev
+        Latency    43.56ms    9.12ms   1.20s    76.50%
+        Req/Sec     1.15k   299.76     1.29k    77.50%
+      Latency Distribution
+         50%  980.00us
+         75%   45.10ms
+         90%   54.22ms
+         99%    1.05s
+      3250 requests in 3.01s, 6.20MB read
+    """
+    fine = {"answers": 3250, "histories_per_second": 1078.52, "p50_ms": 0.98, "p99_ms": 1050.0, "failed": 0}
+    assert serve.read(f"{text}Requests/sec:   1078.52\n") == pytest.approx(fine)
+    errors = "  Socket errors: connect 0, read 2, write 0, timeout 1\n  Non-2xx or 3xx responses: 4\n"
+    assert serve.read(f"{text}{errors}Requests/sec:   1078.52\n") == pytest.approx(fine | {"failed": 7})

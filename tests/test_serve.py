@@ -1,9 +1,11 @@
 """The service: every route, limits, unknown names, candidates, exchange of a run under load, its OpenAPI."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from genrec_cli.serve.explanation import Dropped
 from genrec_cli.serve.lists import Job
 from genrec_cli.serve.metrics import Histogram, Metric, Metrics
 from genrec_cli.serve.runs import ServedRuns, chosen
-from genrec_cli.serve.server import listening
+from genrec_cli.serve.server import listening, set_imports_aside
 from genrec_cli.stages.candidates import item_columns
 
 
@@ -315,6 +317,27 @@ def test_requests_that_wait_are_one_batch():
     assert sizes == [8, 8, 4]
 
 
+@pytest.mark.parametrize(("wait", "sizes"), [(60.0, [5]), (0.0, [1, 4])])
+def test_a_pass_waits_while_requests_arrive(wait, sizes):
+    """One request per turn of the event loop. A pass that waited all of its 60 seconds would end the test."""
+    seen = []
+
+    async def later(batcher, turns):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await batcher.ask([turns])
+
+    async def main():
+        batcher = Batcher(lambda asked: time.sleep(0.2) or asked, size=8, wait=wait, on_batch=seen.append)
+        batcher.start()
+        answers = await asyncio.wait_for(asyncio.gather(*(later(batcher, turns) for turns in range(5))), 30)
+        await batcher.stop()
+        return answers
+
+    assert asyncio.run(main()) == [[turns] for turns in range(5)]
+    assert seen == sizes
+
+
 def test_a_full_queue_refuses(monkeypatch):
     monkeypatch.setattr(batching, "MAX_WAITING", 3)
 
@@ -376,6 +399,20 @@ def test_a_newer_run_takes_over_without_a_dropped_request(root, names):
     assert runs.runs[0].run.name == second and metrics.failed.samples() == ["genrec_failed_swaps_total 1"]
     (third / "best.safetensors").write_bytes(b"changed")
     assert runs.newer() == []
+
+
+def test_a_run_that_was_exchanged_is_freed(root):
+    """What was imported is out of the garbage collection; runs that are loaded later are not."""
+    try:
+        set_imports_aside()
+        assert gc.get_freeze_count() > 100_000
+        runs = served_runs(root, "popular")
+        old = weakref.ref(runs.runs[0].run.model)
+        runs.runs[0] = served_runs(root, "popular").runs[0]
+        gc.collect()
+        assert old() is None
+    finally:
+        gc.unfreeze()
 
 
 # ---- the command ----

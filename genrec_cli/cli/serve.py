@@ -29,13 +29,13 @@ def register(app: typer.Typer) -> None:
         ] = False,
         batch: Annotated[int, typer.Option(min=1, max=4096, help="Most histories in one pass of the model.")] = 64,
         wait: Annotated[
-            float, typer.Option(min=0, max=1000, help="Milliseconds that an idle service waits for more histories.")
+            float, typer.Option(min=0, max=1000, help="Most milliseconds that a pass waits while histories arrive.")
         ] = 2.0,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
     ) -> None:
         """Serve recommendations over HTTP, and a page that shows them."""
         from genrec_cli import console
-        from genrec_cli.serve.server import listening, require_extra
+        from genrec_cli.serve.server import listening, require_extra, set_imports_aside
         from genrec_cli.serve.server import serve as answer
 
         require_extra()
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.serve.app import make_app
         from genrec_cli.serve.runs import ServedRuns, chosen
 
+        set_imports_aside()
         ws = common.workspace()
         found = chosen(ws, common.dataset, runs or [None], watch=watch, device=resolve_device(device))
         names = [run.name for run in found]

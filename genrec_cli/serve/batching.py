@@ -1,10 +1,12 @@
 """Micro-batches: requests that wait at the same time are answered by one pass of the model.
 
 An asyncio queue and one worker thread. While the thread works, requests gather; it then takes up to ``size`` of them.
-If it is idle, it waits ``wait`` seconds for more.
+If it is idle, it waits while more arrive: until a turn of the event loop brings none, at most ``wait`` seconds. So a
+single request does not wait, and fifty that arrive together are one pass.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -27,7 +29,7 @@ class Batcher(Generic[Question, Answer]):
     Args:
         work: from the questions of a batch to their answers; it is called in the worker thread.
         size: the most questions of a batch.
-        wait: seconds to wait for more questions.
+        wait: the most seconds to wait while more questions arrive.
         on_batch: called with the size of each batch.
     """
 
@@ -92,8 +94,10 @@ class Batcher(Generic[Question, Answer]):
 
     async def _next_batch(self) -> list[tuple[Question, asyncio.Future[Answer]]]:
         batch = [await self._queue.get()]
-        if self._queue.empty() and self.wait:
-            await asyncio.sleep(self.wait)
+        seen, until = -1, time.monotonic() + self.wait
+        while seen < self.waiting < self.size - 1 and time.monotonic() < until:
+            seen = self.waiting
+            await asyncio.sleep(0)
         while len(batch) < self.size and not self._queue.empty():
             batch.append(self._queue.get_nowait())
         return batch
