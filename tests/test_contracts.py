@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "rpg, dense": {"settings": {"dense_input": True, "free_vectors": True, "item_weight": 1.0}},
+    "rpg, counts": {"settings": {"item_weight": 1.0, "count_prior": True}},
     "rpg, horizons": {"settings": {"horizons": 3, "align_weight": 0.5}},
     "rpg, dense text": {
         "settings": {"dense_input": True, "item_weight": 1.0},

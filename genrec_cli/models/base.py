@@ -195,6 +195,9 @@ class CodeAndItemScorer(CodeScorer, Protocol):
     def item_vectors(self) -> Tensor:
         """``E_ID``: row i is item i + 1."""
 
+    def added_scores(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Cells as of a :class:`SparseScorer` and what is added to their scores; None: nothing is."""
+
 
 def scores_items(model: object) -> TypeGuard[CodeAndItemScorer]:
     """Whether a code scorer scores items by themselves, too."""

@@ -15,9 +15,10 @@ The pooled codes are multiplied by sqrt(K D) (``input_scale``). Without it the i
 embeddings and the blocks' outputs, and a training begins with epochs that learn popularity (docs/results.md).
 
 Options of ours, off by default: text vectors and free vectors of items at the input (``nn/dense_items.py``), a score
-per item beside that of its codes (``nn/item_head.py``), alignment of states with text vectors, and losses on later
-items (``nn/horizons.py``). An item with a mask token has no dense side, which would name its codes; with masks of whole
-items (``curriculum.granularity = "item"``) most items keep theirs.
+per item beside that of its codes (``nn/item_head.py``), which may start from counts (``models/count_prior.py``),
+alignment of states with text vectors, and losses on later items (``nn/horizons.py``). An item with a mask token has no
+dense side, which would name its codes; with masks of whole items (``curriculum.granularity = "item"``) most items keep
+theirs.
 
 Text in place of codes (MHL, Table 3): items may have fewer than K tokens, and all digits share one table. The padding
 of an item is not pooled, predicted or counted. Recipe: beauty-text-rpg.
@@ -34,6 +35,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
+from genrec_cli.models.count_prior import CountPrior
 from genrec_cli.models.neighbours import pair_weights
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
@@ -78,6 +80,9 @@ class RpgConfig(Section):
     """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
     item_mix: Positive = 0.5
     """Factor of the scores of the item head, beside the mean log-probability of an item's codes."""
+    count_prior: bool = False
+    """Whether the scores of the item head start from the counts of transitions and text neighbours; needs vectors. Such
+    a run cannot read other items."""
     align_weight: NonNegative = 0.0
     """Weight of the alignment of states with the text vector of the next item; needs vectors."""
     horizons: Count = 1
@@ -95,8 +100,8 @@ class Rpg(Model):
     def __init__(self, config: RpgConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.digits, self.padded = config, catalog.digits, catalog.padded
-        # The loss of text synchronises: it reads the number of real codes.
-        self.graph_capturable = not self.padded
+        # The loss of text and the counts synchronise: they read the number of real codes, or of pairs.
+        self.graph_capturable = not (self.padded or config.count_prior)
         sizes, extra = (catalog.digits, catalog.codewords, config.width), self.extra_tokens(max_length)
         scale = config.input_scale
         if scale is None and self.padded:  # the mean count of real codes in place of K
@@ -116,6 +121,7 @@ class Rpg(Model):
         sizes, free = (catalog.items, config.width), config.free_vectors
         self.dense = DenseItems(*sizes, text_RE, free=free, edges=config.graph_edges) if dense else None
         self.item_head = ItemHead(self.code_RK[1:], self.codes, config.temperature) if self.by_item else None
+        self.prior = CountPrior(catalog) if config.count_prior else None
         self.horizons = Horizons(config.horizons, config.width, config.horizon_decay) if config.horizons > 1 else None
         self.alignment: TextAlignment | None = None
         if config.align_weight:
@@ -124,11 +130,14 @@ class Rpg(Model):
 
     @classmethod
     def needs_of(cls, config: RpgConfig) -> frozenset[Need]:
-        return cls.needs | ({"vectors"} if config.dense_input or config.align_weight or config.graph_edges else set())
+        text = config.dense_input or config.align_weight or config.graph_edges or config.count_prior
+        return cls.needs | ({"vectors"} if text else set())
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         if self.dense is not None and isinstance(self.dense.free, GraphEmbedding):
             self.dense.free.fill(pair_weights(catalog, histories))
+        if self.prior is not None:
+            self.prior.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
@@ -136,6 +145,9 @@ class Rpg(Model):
         if config.horizons > 1 and train.windows == "each":
             problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
             raise ConfigError(problem, hint="--set train.windows=sliding")
+        if config.count_prior and not config.item_weight:
+            problem = "model.count_prior = true is a part of the item head, which is off (model.item_weight = 0)."
+            raise ConfigError(problem, hint="--set model.item_weight=1")
 
     def extra_tokens(self, max_length: int) -> int:
         """Number of special tokens in the vocabulary."""
@@ -178,7 +190,8 @@ class Rpg(Model):
         losses: dict[str, Loss] = {}
         column_M = targets(batch, at_M)[1] - 1
         if self.item_head is not None:
-            losses["item"] = self.item_head.loss(h_MD, self.item_vectors(), column_M)
+            added = None if self.prior is None else (self.prior.logs(batch, at_M), self.prior.factor)
+            losses["item"] = self.item_head.loss(h_MD, self.item_vectors(), column_M, added)
             losses["item"] = losses["item"]._replace(weight=self.config.item_weight)
         if self.alignment is not None:
             losses["align"] = self.alignment.loss(h_MD, column_M)._replace(weight=self.config.align_weight)
@@ -212,6 +225,12 @@ class Rpg(Model):
         assert self.item_head is not None, "without an item head there are only codes"
         h_BD = self.states(self.tokens(batch), batch, batch.packing.last_B)
         return self._code_logprobs(h_BD), self.config.item_mix * self.item_head.queries(h_BD)
+
+    def added_scores(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        if self.prior is None:
+            return None
+        cell_S, score_S = self.prior.cells(batch)
+        return cell_S, self.config.item_mix * score_S
 
     def item_vectors(self) -> Tensor:
         assert self.item_head is not None, "without an item head there are only codes"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genrec_cli.nn.code_bags import CodeBags
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
 from genrec_cli.nn.dense_items import DenseItems
-from genrec_cli.nn.losses import Loss, item_cross_entropy
+from genrec_cli.nn.losses import Added, Loss, item_cross_entropy
 
 
 class ItemHead(nn.Module):
@@ -45,6 +45,6 @@ class ItemHead(nn.Module):
         x_ID = self.bags(codes.table.weight) * self.scale_I1
         return F.normalize(x_ID if dense is None else x_ID + dense(), dim=-1)
 
-    def loss(self, h_MD: Tensor, unit_ID: Tensor, column_M: Tensor) -> Loss:
-        """``column_M``: the next items, from 0; -1 is ignored."""
-        return item_cross_entropy(self.queries(h_MD), unit_ID, column_M)
+    def loss(self, h_MD: Tensor, unit_ID: Tensor, column_M: Tensor, added: tuple[Added, Tensor] | None = None) -> Loss:
+        """``column_M``: the next items, from 0; -1 is ignored. ``added``: as of :func:`item_cross_entropy`."""
+        return item_cross_entropy(self.queries(h_MD), unit_ID, column_M, added=added)

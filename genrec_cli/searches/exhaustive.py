@@ -81,7 +81,9 @@ class Exhaustive(Search):
         if scores_items(model):
             logp_BKV, query_BD = model.code_logprobs_and_queries(batch)
             dots = DotScores(self.item_vectors(model) if vector_ID is None else vector_ID, query_BD)
-            return SumScores(self.code_scored(logp_BKV), dots)
+            scores = SumScores(self.code_scored(logp_BKV), dots)
+            added = model.added_scores(batch)
+            return scores if added is None else SumScores(scores, self.sparse(*added, users))
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
         if isinstance(model, DigitScorer):
@@ -89,12 +91,16 @@ class Exhaustive(Search):
         if isinstance(model, DotScorer):
             return DotScores(self.item_vectors(model) if vector_ID is None else vector_ID, model.queries(batch))
         if isinstance(model, SparseScorer):
-            cells = model.sparse_scores(batch)
-            if chosen_C is not None:
-                return SparseScores.among(*cells, users, chosen_C)
-            return SparseScores(*cells, users, self.items)
+            return self.sparse(*model.sparse_scores(batch), users)
         score_BI = cast(ItemScorer, model).item_scores(batch)
         return DenseScores(score_BI if chosen_C is None else score_BI[:, chosen_C])
+
+    def sparse(self, cell_S: Tensor, score_S: Tensor, users: int) -> SparseScores:
+        """Scores of cells (:class:`SparseScorer`) for the items of the catalogue."""
+        chosen_C = self.catalog.chosen_C
+        if chosen_C is not None:
+            return SparseScores.among(cell_S, score_S, users, chosen_C)
+        return SparseScores(cell_S, score_S, users, self.items)
 
     def code_scored(self, logp_BKV: Tensor) -> DigitScores:
         """The scores of all items from log-probabilities of codes: their mean over an item's digits."""

@@ -1,0 +1,107 @@
+"""Count prior: the scores of a model's items start from those of a count.
+
+    score(i) += a * log(1 + c(i) / C)
+
+``c(i)`` is the score that ``models/neighbours.py`` gives item i after the history: transitions and text neighbours.
+``a`` is trained. A Transformer of width D keeps all transitions in vectors of rank D and forgets rare ones; a count
+keeps each, so the model learns what the count does not say. The softmax of the sum is a product of experts (Hinton,
+2002), one of them counted; a memory of training pairs beside a language model: Khandelwal et al., ICLR 2020.
+
+In a training batch the counts hold the very pairs that are to be predicted. So the pairs of the user's own history with
+his later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks.
+
+Legend: M positions with a target, I items, A ages, F places ahead, P items of all histories, E pairs, B histories.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genrec_cli.data.batch import Batch
+from genrec_cli.data.catalog import Catalog
+from genrec_cli.models.neighbours import Neighbours, NeighboursConfig
+from genrec_cli.models.transitions import Padded
+
+SCALE = 0.05
+"""C: a count of this size adds a * log 2 to a score."""
+
+
+class CountPrior(nn.Module):
+    """The counts, and their factor a. :meth:`fit` comes before the training; without it all counts are 0."""
+
+    row_factor_R: Tensor
+    column_factor_R: Tensor
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__()
+        self.items, self.counts = catalog.items, Neighbours(NeighboursConfig(), catalog, max_length=1)
+        self.factor = nn.Parameter(torch.ones(()))
+        for name in ("row_factor_R", "column_factor_R"):
+            self.register_buffer(name, torch.ones(catalog.items + 1))
+
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        self.counts.fit(catalog, histories)
+        config = self.counts.config
+        rowsum_R, columnsum_R = Padded.of(histories, config).sums(self.items, config)
+        self.row_factor_R.copy_(rowsum_R.clamp_min(1e-9) ** -config.row_power)
+        self.column_factor_R.copy_(columnsum_R.clamp_min(1e-9) ** -config.column_power)
+
+    def cells(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``cell_S = (item - 1) * B + history``, ascending and distinct, and what is added to their scores."""
+        cell_S, count_S = self.counts.sparse_scores(batch)
+        return cell_S, self.factor * (count_S / SCALE).log1p()
+
+    @torch.no_grad()
+    def logs(self, batch: Batch, at_M: Tensor) -> "CountLogs":
+        """``log(1 + c / C)`` at the positions ``at_M`` of a training batch, without the pairs of the target."""
+        config, packing = self.counts.config, batch.packing
+        age_A = torch.arange(config.window, device=at_M.device)
+        decay_A = torch.as_tensor(config.age_decay, device=at_M.device) ** age_A
+        item_MA = batch.item_N[(at_M[:, None] - age_A).clamp_min(0)]
+        past_MA = packing.position_N[at_M][:, None] >= age_A
+        m_P, a_P = past_MA.nonzero(as_tuple=True)
+        pairs = []
+        for table in self.counts.tables():
+            p_E, item_E, weight_E = table.entries(item_MA[m_P, a_P])
+            pairs.append((m_P[p_E] * self.items + item_E - 1, decay_A[a_P[p_E]] * weight_E))
+        pairs.append(self._own(batch, at_M, item_MA, decay_A[None] * past_MA))
+        return CountLogs(pairs, self.items)
+
+    def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, decay_MA: Tensor) -> tuple[Tensor, Tensor]:
+        """The user's own part of the counts of the later items in the row: cells and negative weights."""
+        config, packing = self.counts.config, batch.packing
+        assert batch.target_N is not None, "only a training batch has targets"
+        ahead_F = torch.arange(config.window, device=at_M.device)
+        length_M = packing.length_B[packing.sequence_N[at_M]]
+        inside_MF = packing.position_N[at_M][:, None] + ahead_F < length_M[:, None]
+        later_MF = batch.target_N[(at_M[:, None] + ahead_F).clamp_max(len(batch.target_N) - 1)] * inside_MF
+        distance_AF = ahead_F[:, None] + ahead_F  # from the item of age a to the target of place f, less 1
+        near_AF = (distance_AF < config.window) * torch.as_tensor(config.decay, device=at_M.device) ** distance_AF
+        user_M = (length_M + 3).log2() ** -config.length_power  # the last target is an item of the history, too
+        from_MA = decay_MA * self.row_factor_R[item_MA] * user_M[:, None]
+        to_MF = self.column_factor_R[later_MF] * (later_MF > 0)
+        own_MAF = from_MA[:, :, None] * near_AF * to_MF[:, None, :]
+        m_E, a_E, f_E = own_MAF.nonzero(as_tuple=True)
+        return m_E * self.items + later_MF[m_E, f_E] - 1, -own_MAF[m_E, a_E, f_E]
+
+
+class CountLogs:
+    """Rows of ``log(1 + c / C)``. Only some of them exist as an array at a time.
+
+    Args:
+        pairs: cells ``m * I + item - 1``, their rows m ascending, and parts of their counts. Parts of a cell add up.
+    """
+
+    def __init__(self, pairs: list[tuple[Tensor, Tensor]], items: int) -> None:
+        self.pairs, self.items = pairs, items
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        """``log_mI`` of the rows from ``begin`` to ``end``."""
+        first, last = begin * self.items, end * self.items
+        count_X = torch.zeros(last - first, device=self.pairs[0][0].device)
+        for cell_E, part_E in self.pairs:
+            ends = torch.tensor([begin, end], device=cell_E.device)
+            low, high = torch.searchsorted(cell_E // self.items, ends).tolist()
+            count_X.index_add_(0, cell_E[low:high] - first, part_E[low:high].to(count_X.dtype))
+        return count_X.clamp_min_(0).div_(SCALE).log1p_().view(-1, self.items)

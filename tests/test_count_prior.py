@@ -1,0 +1,126 @@
+"""The count prior: its counts against loops, what is left out in training, and the item head that starts from it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_catalog, make_histories
+from shop import TINY, genrec, small_codes
+
+from genrec_cli.config import validate
+from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.errors import ConfigError
+from genrec_cli.models.count_prior import SCALE, CountPrior
+from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.nn.losses import item_cross_entropy
+from genrec_cli.searches.exhaustive import Exhaustive
+
+CATALOG = make_catalog()
+HISTORIES = make_histories([5, 9, 3, 14, 6, 4, 7, 12] * 2, CATALOG.items)
+DENSE = {"width": 16, "heads": 2, "inner": 32, "item_weight": 1.0}
+
+
+@pytest.fixture(scope="module")
+def prior() -> CountPrior:
+    prior = CountPrior(CATALOG)
+    prior.fit(CATALOG, HISTORIES)
+    return prior
+
+
+def test_at_the_end_of_a_history_the_counts_are_those_of_neighbours(prior) -> None:
+    (known,) = eval_batches(HISTORIES, *HISTORIES.targets("test"), max_length=20, batch_size=99)
+    cell_S, score_S = prior.cells(known.batch)
+    users = known.batch.packing.sequences
+    count_BI = prior.counts.item_scores(known.batch)
+    expected = (count_BI / SCALE).log1p()
+    score_BI = torch.zeros_like(expected)
+    score_BI[cell_S % users, cell_S // users] = score_S
+    torch.testing.assert_close(score_BI, expected)
+
+
+def test_in_training_the_own_pairs_with_later_items_are_left_out(prior) -> None:
+    config = prior.counts.config
+    rows = Rows.of(HISTORIES, max_length=20, windows="sliding")
+    batch = rows.batch(HISTORIES, np.arange(len(rows)))
+    found_MI = prior.logs(batch, batch.learn_M).rows(0, len(batch.learn_M))
+    weight = torch.zeros(CATALOG.items + 1, CATALOG.items + 1)
+    for table in prior.counts.tables():
+        row_P, item_P, weight_P = table.entries(torch.arange(1, CATALOG.items + 1))
+        weight.index_put_((row_P + 1, item_P), weight_P, accumulate=True)
+    packing = batch.packing
+    for m, at in enumerate(batch.learn_M.tolist()):
+        place, length = int(packing.position_N[at]), int(packing.length_B[packing.sequence_N[at]])
+        past = [int(batch.item_N[at - age]) for age in range(min(place + 1, config.window))]
+        later = [int(batch.target_N[at + ahead]) for ahead in range(min(length - place, config.window))]
+        count_R = sum(config.age_decay**age * weight[item] for age, item in enumerate(past))
+        user = math.log2(length + 3) ** -config.length_power
+        for age, item in enumerate(past):
+            for ahead, target in enumerate(later):
+                if age + ahead < config.window:
+                    factors = float(prior.row_factor_R[item] * prior.column_factor_R[target])
+                    count_R[target] -= config.age_decay**age * config.decay ** (age + ahead) * user * factors
+        torch.testing.assert_close(found_MI[m], (count_R[1:].clamp_min(0) / SCALE).log1p(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_pair_of_one_user_alone_is_no_count(prior) -> None:
+    """Its whole count is the user's own."""
+    lonely = make_histories([4], CATALOG.items)
+    alone = CountPrior(CATALOG)
+    alone.fit(CATALOG, lonely)
+    alone.counts.similar.fill(torch.zeros(CATALOG.items, dtype=torch.long), torch.zeros(0), torch.zeros(0))
+    rows = Rows.of(lonely, max_length=20, windows="sliding")
+    batch = rows.batch(lonely, np.arange(len(rows)))
+    assert alone.counts.transitions.weight_P.max() > 0
+    target_M = batch.target_N[batch.learn_M] - 1
+    assert alone.logs(batch, batch.learn_M).rows(0, len(target_M))[range(len(target_M)), target_M].max() < 1e-3
+
+
+def test_chunks_of_rows_are_the_rows_and_the_loss_is_that_of_the_sum(prior, monkeypatch) -> None:
+    rows = Rows.of(HISTORIES, max_length=20, windows="sliding")
+    batch = rows.batch(HISTORIES, np.arange(len(rows)))
+    logs, count = prior.logs(batch, batch.learn_M), len(batch.learn_M)
+    whole_MI = logs.rows(0, count)
+    assert torch.equal(torch.cat([logs.rows(at, min(at + 7, count)) for at in range(0, count, 7)]), whole_MI)
+    h_MD, vector_ID = torch.randn(count, 4, requires_grad=True), torch.randn(CATALOG.items, 4, requires_grad=True)
+    factor, column_M = torch.tensor(0.7, requires_grad=True), batch.target_N[batch.learn_M] - 1
+    expected = torch.nn.functional.cross_entropy(h_MD @ vector_ID.t() + factor * whole_MI, column_M, reduction="sum")
+    gradients = torch.autograd.grad(expected, [h_MD, vector_ID, factor])
+    for chunk in (1 << 20, 7 * CATALOG.items):
+        monkeypatch.setattr("genrec_cli.nn.losses.AT_ONCE", {"cpu": chunk, "cuda": chunk})
+        monkeypatch.setattr("genrec_cli.nn.losses.CHUNK", {"cpu": chunk, "cuda": chunk})
+        loss = item_cross_entropy(h_MD, vector_ID, column_M, added=(logs, factor)).sum
+        torch.testing.assert_close(loss, expected)
+        for found, wanted in zip(torch.autograd.grad(loss, [h_MD, vector_ID, factor]), gradients, strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_prior_is_added_to_the_scores_of_the_item_head() -> None:
+    def model(**changes) -> Rpg:
+        torch.manual_seed(0)
+        made = Rpg(validate(RpgConfig, "model", DENSE | changes), CATALOG, max_length=20)
+        made.fit(CATALOG, HISTORIES)
+        return made.eval()
+
+    (known,) = eval_batches(HISTORIES, *HISTORIES.targets("test"), max_length=20, batch_size=99)
+    plain, counted = model(), model(count_prior=True, item_mix=0.5)
+    exact = Exhaustive(CATALOG, by_item=True)
+    added = exact.scores(counted, known.batch) - exact.scores(plain, known.batch)
+    expected = 0.5 * (counted.prior.counts.item_scores(known.batch) / SCALE).log1p()
+    torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
+    part = torch.tensor([2, 3, 11])
+    some = Exhaustive(CATALOG.take(part), by_item=True).scores(counted, known.batch)
+    torch.testing.assert_close(some, exact.scores(counted, known.batch)[:, part], atol=1e-5, rtol=1e-5)
+
+
+def test_a_prior_without_an_item_head_is_refused() -> None:
+    with pytest.raises(ConfigError, match="item head"):
+        Rpg.check(RpgConfig(count_prior=True), type("Train", (), {"windows": "sliding"})())
+
+
+def test_a_run_with_a_prior_is_trained_and_evaluated(tmp_path) -> None:
+    root = small_codes(tmp_path)
+    options = ["--set", "model.item_weight=1", "--set", "model.count_prior=true", "--label", "counted"]
+    assert genrec(root, "train", "--model", "mhl", *TINY, "--epochs", "2", *options).code == 0
+    assert genrec(root, "evaluate", "--run", "counted").code == 0
