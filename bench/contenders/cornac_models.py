@@ -49,7 +49,7 @@ def build(asked: dict, codes_IK: np.ndarray) -> Given | GRU4Rec:
             batch_size=asked["batch_size"],
             dropout_p_embed=asked["dropout"],
             learning_rate=asked["lr"],
-            n_sample=asked["negatives"],
+            n_sample=asked["negatives"] - asked["batch_size"],  # the targets of the batch are the others
             n_epochs=asked["epochs"],
             seed=asked["seed"],
         )
