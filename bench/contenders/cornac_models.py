@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import torch._dynamo  # noqa: F401  (the first optimiser would import it while time is taken)
 from cornac.eval_methods import NextItemEvaluation
 from cornac.metrics import NDCG, Recall
 from cornac.models import RPG, TIGER, GRU4Rec
