@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import torch
 
-In, Out = TypeVar("In"), TypeVar("Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 def core_per_batch(work: Callable[[In], Out], batches: Iterable[In], device: torch.device) -> Iterator[Out]:
@@ -21,10 +22,10 @@ def core_per_batch(work: Callable[[In], Out], batches: Iterable[In], device: tor
     Batches are worked on one by one, by all cores, on another device than a CPU and where there are fewer batches than
     cores.
     """
-    cores, batches = torch.get_num_threads() if device.type == "cpu" else 1, iter(batches)
-    first = list(islice(batches, cores))
+    cores, rest = torch.get_num_threads() if device.type == "cpu" else 1, iter(batches)
+    first = list(islice(rest, cores))
     if cores == 1 or len(first) < cores:
-        yield from map(work, chain(first, batches))
+        yield from map(work, chain(first, rest))
         return
     # Modes of torch belong to a thread, so that the new threads do not have the caller's.
     low, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
@@ -36,7 +37,7 @@ def core_per_batch(work: Callable[[In], Out], batches: Iterable[In], device: tor
     waiting: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for batch in chain(first, batches):
+            for batch in chain(first, rest):
                 waiting.append(pool.submit(one, batch))
                 if len(waiting) > cores:
                     yield waiting.popleft().result()
