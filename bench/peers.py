@@ -4,11 +4,12 @@
 
 RPG and TIGER against cornac's, with the same codes, SASRec, HSTU and BERT4Rec against RecTools', GRU4Rec against
 cornac's: the same users, batch, width, layers and epochs, exact ranking of the whole catalogue or as many beams.
-cornac's GRU4Rec has a softmax over 2,048 sampled items, ours over all. TIGER's codes end in a digit against collisions
-(``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and reading are not
-timed. Metrics of both are printed, so that equal work is visible. A library lives in an environment of its own:
-``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is
-there. What is absent is skipped with a line.
+GRU4Rec has a softmax over the target and 2,112 sampled items on both sides; cornac's are 2,048 and the 64 targets of
+the batch. Its step learns one target of each row, ours all of them. TIGER's codes end in a digit against collisions
+(``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and reading are not timed. Metrics of
+both are printed, so that equal work is visible. A library lives in an environment of its own: ``FOLDER/cornac`` is made
+with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is there. What is absent is skipped
+with a line.
 """
 
 import argparse
@@ -75,7 +76,8 @@ PEERS = {
     "gru4rec": {
         "library": "cornac",
         "script": "cornac_models.py",
-        "settings": ITEMS | {"hidden": 128, "layers": 1, "negatives": 2048},
+        "settings": ITEMS
+        | {"hidden": 128, "layers": 1, "loss": "sampled", "negatives": 2112, "shared_negatives": True},
     },
     "tiger": {
         "library": "cornac",

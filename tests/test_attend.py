@@ -1,10 +1,13 @@
 """Dropout's masks and the written-out attention product against torch's own."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from genrec_cli.nn.attend import attend
+from genrec_cli.nn.attention import SelfAttention
+from genrec_cli.nn.causal_grid import causal_packing
 from genrec_cli.nn.dropout import LEVELS, Dropout, dropout
 from genrec_cli.nn.packing import Packing, by_head
 
@@ -109,3 +112,26 @@ def test_heads_are_laid_out_as_by_padding(lengths: list[int]) -> None:
     torch.testing.assert_close(digits_BHQd, by_head(grid.pad(x_NKD).flatten(1, 2), 2))
     assert torch.equal(grid.join(digits_BHQd, 3), x_NKD)
     assert torch.autograd.gradcheck(lambda x: grid.join(grid.digits(x.view(-1, 3, 6), 2) * 2, 3), x_ND)
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 3], [1, 2, 5, 7], [1] * 30 + [9]])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_at_the_last_items_is_that_at_all_items(lengths: list[int], causal: bool) -> None:
+    """Without training, ``last_B`` itself takes the path of the last items; its copy takes that of all positions."""
+    torch.manual_seed(0)
+    layer, packing = SelfAttention(12, 3, causal=causal).double().eval(), Packing.of(np.array(lengths))
+    torch.nn.init.normal_(layer.qkv.bias)
+    found = []
+    for at_B in (packing.last_B, packing.last_B.clone()):
+        x_ND = torch.randn(sum(lengths), 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        h_BD = layer(x_ND.requires_grad_(), packing, at_B)
+        found.append((h_BD.detach(), torch.autograd.grad(h_BD.square().sum(), x_ND)[0]))
+    for ours, reference in zip(*found, strict=True):
+        torch.testing.assert_close(ours, reference)
+
+
+def test_attention_at_the_last_items_skips_the_padding_of_an_exported_graph() -> None:
+    torch.manual_seed(0)
+    layer, packing = SelfAttention(12, 3).eval(), causal_packing(torch.tensor([2, 5, 1]), 5)
+    x_ND = torch.randn(15, 12)
+    torch.testing.assert_close(layer(x_ND, packing, packing.last_B), layer(x_ND, packing, packing.last_B.clone()))

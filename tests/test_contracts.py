@@ -20,6 +20,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sasrec, bce": {"settings": {"loss": "bce", "negatives": 3}},
     "sasrec, bpr": {"settings": {"loss": "bpr", "negatives": 3}},
     "sasrec, sampled": {"settings": {"loss": "sampled", "negatives": 3}},
+    "gru4rec, sampled": {"settings": {"loss": "sampled", "negatives": 8, "shared_negatives": True}},
     "sasrec, gbce": {
         "settings": {"loss": "gbce", "negatives": 3},
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},

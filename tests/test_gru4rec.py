@@ -1,12 +1,15 @@
 """GRU4Rec against torch's GRU on each history alone, and the loss BPR-max against its formula."""
 
 import numpy as np
+import pytest
 import torch
 from conftest import make_catalog, recent_batch
 
 from genrec_cli.config import validate
 from genrec_cli.models.gru4rec import Gru4Rec, Gru4RecConfig
+from genrec_cli.nn.gru import packed_gru
 from genrec_cli.nn.losses import bpr_max
+from genrec_cli.nn.packing import Packing
 
 SIZES = {"width": 6, "hidden": 10, "layers": 2, "dropout": 0.0}
 
@@ -30,6 +33,19 @@ def test_packed_histories_give_what_each_gives_alone() -> None:
     h_BE = model.queries(data)
     expected_BI = h_BE[:, :-1] @ model.item.weight.t() + model.bias
     torch.testing.assert_close(model.item_scores(data), expected_BI, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[3, 1, 5, 3], [4, 4], [1]])
+def test_the_packed_recurrence_and_its_gradient_are_torchs(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    gru, packing = torch.nn.GRU(4, 6, 2, batch_first=True), Packing.of(np.array(lengths))
+    x_ND = torch.randn(sum(lengths), 4, requires_grad=True)
+    weight_NH = torch.randn(sum(lengths), 6)
+    padded = packing.grid.pack(gru(packing.grid.pad(x_ND))[0])
+    found = []
+    for h_NH in (packed_gru(gru, x_ND, packing), padded):
+        found.append([h_NH, *torch.autograd.grad((h_NH * weight_NH).sum(), [x_ND, *gru.parameters()])])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

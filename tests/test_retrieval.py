@@ -9,7 +9,7 @@ from genrec_cli.config import validate
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import DotScorer, ItemScorer
-from genrec_cli.searches import exhaustive, neighbours
+from genrec_cli.searches import exhaustive, neighbours, scores
 from genrec_cli.searches.excluded import Excluded
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.searches.graph import Graph, GraphConfig
@@ -241,3 +241,10 @@ def test_sorting_whole_chunks_finds_what_blocks_find(k):
             top_k.add(score_IB[begin : begin + 100], begin)
         found.append(top_k)
     assert torch.equal(found[0].item_Bk, found[1].item_Bk) and torch.equal(found[0].score_Bk, found[1].score_Bk)
+
+
+def test_dot_products_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    dots = DotScores(torch.randn(301, 8), torch.randn(7, 8))
+    at_once = dots.chunk(3, 298)
+    monkeypatch.setattr(scores, "PART", 7 * 16)
+    torch.testing.assert_close(dots.chunk(3, 298), at_once)

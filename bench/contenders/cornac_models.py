@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import torch._dynamo  # noqa: F401  (the first optimiser would import it while time is taken)
 from cornac.eval_methods import NextItemEvaluation
 from cornac.metrics import NDCG, Recall
 from cornac.models import RPG, TIGER, GRU4Rec
@@ -49,7 +50,7 @@ def build(asked: dict, codes_IK: np.ndarray) -> Given | GRU4Rec:
             batch_size=asked["batch_size"],
             dropout_p_embed=asked["dropout"],
             learning_rate=asked["lr"],
-            n_sample=asked["negatives"],
+            n_sample=asked["negatives"] - asked["batch_size"],  # the targets of the batch are the others
             n_epochs=asked["epochs"],
             seed=asked["seed"],
         )

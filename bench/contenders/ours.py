@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimiser would import it while time is taken
 
 from genrec_cli import registry
 from genrec_cli.curriculum.phases import CurriculumConfig

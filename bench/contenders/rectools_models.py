@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
+import torch._dynamo  # noqa: F401  (the first optimiser would import it while time is taken)
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import BERT4RecModel, HSTUModel, SASRecModel

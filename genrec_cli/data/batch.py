@@ -28,7 +28,7 @@ class Batch:
     time_N: Tensor | None = None
     """Time of each interaction, in seconds since 1970 (int64); for models that need times."""
     negative_MS: Tensor | None = None
-    """Sampled items (ids from 1) per target; for models with ``negatives``."""
+    """Sampled items (ids from 1) per target, or one row for all targets; for models with ``negatives``."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
@@ -44,12 +44,13 @@ class Batch:
             *(None if x is None else change(x) for x in optional),
         )
 
-    def with_negatives(self, count: int, items: int, generator: torch.Generator) -> "Batch":
-        """The same batch with ``count`` uniform random items per target; the batch itself if ``count`` is 0."""
+    def with_negatives(self, count: int, items: int, generator: torch.Generator, *, shared: bool = False) -> "Batch":
+        """The same batch with ``count`` uniform random items per target, or for all targets if they are ``shared``; the
+        batch itself if ``count`` is 0."""
         if not count:
             return self
         assert self.learn_M is not None, "a training batch"
-        shape, device = (len(self.learn_M), count), self.item_N.device
+        shape, device = (1 if shared else len(self.learn_M), count), self.item_N.device
         return replace(self, negative_MS=torch.randint(1, items + 1, shape, device=device, generator=generator))
 
     def tensors(self) -> list[Tensor]:

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from genrec_cli.data.sequences import EvalBatch
 from genrec_cli.engine import metrics
+from genrec_cli.engine.core_per_batch import core_per_batch
 from genrec_cli.engine.protocols import PROTOCOLS, Protocol
 from genrec_cli.engine.ranking import ListMaker, Ranker
 from genrec_cli.process_group import current_group
+from genrec_cli.searches.base import TopK
 from genrec_cli.searches.excluded import Excluded
+from genrec_cli.searches.rank import Ranked
 
+Result = TypeVar("Result")
 Tick = Callable[[int], object]
 """Called with the number of users after each batch."""
 
@@ -91,8 +95,11 @@ def evaluate(
     parts: list[tuple[torch.Tensor, ...]] = []
     protocols: Sequence[Protocol] = []
     names: list[str] = []
-    for known, excluded in _on_device(ranker, batches, device, tick):
-        ranked = ranker.rank(known.batch, known.target_B, k, excluded=excluded)
+
+    def rank(known: EvalBatch, excluded: Excluded | None) -> Ranked:
+        return ranker.rank(known.batch, known.target_B, k, excluded=excluded)
+
+    for known, ranked in _results(ranker, rank, batches, device, tick):
         rankings = [ranked.kept] if ranked.left_out is None else [ranked.kept, ranked.left_out]
         protocols, names = PROTOCOLS[: len(rankings)], list(ranked.stats)
         columns = [value for ranking in rankings for value in (*ranking.rank, *ranking.top)]
@@ -111,21 +118,30 @@ def recommend(
     ranker: ListMaker, batches: Iterable[EvalBatch], device: torch.device, *, k: int, tick: Tick = lambda users: None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k best next items: rows of the histories (ascending), ``item_Uk`` (0: none) and ``score_Uk``."""
-    parts = [
-        (known.row_B, *ranker.lists(known.batch, k, excluded=excluded))
-        for known, excluded in _on_device(ranker, batches, device, tick)
-    ]
+
+    def lists(known: EvalBatch, excluded: Excluded | None) -> TopK:
+        return ranker.lists(known.batch, k, excluded=excluded)
+
+    parts = [(known.row_B, *top) for known, top in _results(ranker, lists, batches, device, tick)]
     user, item, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     order = np.argsort(user, kind="stable")
     return user[order], item[order], value[order]
 
 
-def _on_device(
-    ranker: ListMaker, batches: Iterable[EvalBatch], device: torch.device, tick: Tick
-) -> Iterator[tuple[EvalBatch, Excluded | None]]:
-    """The batches on the device, each with its excluded items."""
+def _results(
+    ranker: ListMaker,
+    work: Callable[[EvalBatch, Excluded | None], Result],
+    batches: Iterable[EvalBatch],
+    device: torch.device,
+    tick: Tick,
+) -> Iterator[tuple[EvalBatch, Result]]:
+    """The batches on the device, each with the result of ``work`` on it and its excluded items."""
     ranker.begin()
-    for known in batches:
+
+    def one(known: EvalBatch) -> tuple[EvalBatch, Result]:
         known = known.to(device)
-        yield known, None if known.seen is None else Excluded(*known.seen)
+        return known, work(known, None if known.seen is None else Excluded(*known.seen))
+
+    for known, result in core_per_batch(one, batches, device):
+        yield known, result
         tick(len(known.target_B))

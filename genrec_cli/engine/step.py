@@ -84,7 +84,8 @@ class TrainStep:
 
     def draw(self, batch: Batch) -> tuple[Batch, Tensor | None]:
         """The batch with its sampled items, and its mask."""
-        batch = batch.with_negatives(self.model.negatives, self.items, self.generator)
+        shared = self.model.shared_negatives
+        batch = batch.with_negatives(self.model.negatives, self.items, self.generator, shared=shared)
         if self.sampler is None:
             return batch, None
         with autocast(self.device, self.config.precision):

@@ -53,6 +53,8 @@ class Model(nn.Module):
     graph. Such a step has padding rows with the target 0, which its losses must ignore."""
     negatives: int = 0
     """Sampled items per target of a training batch (``Batch.negative_MS``)."""
+    shared_negatives: bool = False
+    """Whether all targets of a batch have the same sampled items."""
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Section -> key -> value: this model's own defaults."""
     code_RK: Tensor

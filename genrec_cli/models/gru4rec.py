@@ -10,7 +10,8 @@ Legend: N packed items, M positions with a target, T longest history, E embeddin
 Deviations from the authors' code: every user's history is one sequence, all positions are learned at once, and the
 gradient goes back through the whole history; the authors run sessions side by side and cut the gradient at every step.
 Softmax cross-entropy over the whole catalogue by default; ``loss = "bpr_max"`` is that of their second paper (Hidasi
-and Karatzoglou, CIKM 2018), with uniform negatives per position in place of popular ones shared by the batch. AdamW.
+and Karatzoglou, CIKM 2018). Negatives are uniform in place of popular, and each position has its own;
+``shared_negatives = true`` shares them in the batch, as the authors do. AdamW.
 
 The trap: copies with one negative and BCE reach a third of the accuracy (the published rows of GRU4Rec on Amazon's
 sets); the loss is what counts.
@@ -26,6 +27,8 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.item_model import ItemConfig, ItemModel
 from genrec_cli.nn.dropout import Dropout as DropoutLayer
+from genrec_cli.nn.gru import packed_gru
+from genrec_cli.nn.packing import Packing, take
 
 
 class Gru4RecConfig(ItemConfig):
@@ -58,10 +61,17 @@ class Gru4Rec(ItemModel):
         nn.init.normal_(cast(nn.Embedding, self.item).weight, std=config.width**-0.5)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
-        grid = batch.packing.grid  # padding is on the right, so no state of an item depends on it
-        h_BTH, _ = self.gru(grid.pad(self.dropout(self.item(batch.item_N - 1))))
-        h_ME = self.dropout(self.output(grid.pack(h_BTH)[at_M]))
+        h_NH = self._read(self.dropout(self.item(batch.item_N - 1)), batch.packing)
+        h_ME = self.dropout(self.output(take(h_NH, at_M)))
         return h_ME if self.bias is None else torch.cat([h_ME, torch.ones_like(h_ME[:, :1])], dim=1)
+
+    def _read(self, e_NE: Tensor, packing: Packing) -> Tensor:
+        """``h_NH``. On a CPU a step of the recurrence has the histories that are long enough, on a GPU all of them, as
+        few rows take as long there, and no size goes to the host."""
+        if e_NE.device.type != "cpu" or torch.compiler.is_compiling():
+            grid = packing.grid  # padding is on the right, so no state of an item depends on it
+            return grid.pack(self.gru(grid.pad(e_NE))[0])
+        return packed_gru(self.gru, e_NE, packing)
 
     def item_vectors(self) -> Tensor:
         vectors_IE = super().item_vectors()

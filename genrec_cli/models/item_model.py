@@ -33,6 +33,8 @@ class ItemConfig(Section):
     the target and sampled items; gbce: gSASRec's."""
     negatives: Count = 1
     """Sampled items per position, uniform over the catalogue (every loss but ce)."""
+    shared_negatives: bool = False
+    """Whether all positions of a batch have the same sampled items, so that many cost little: one matrix product."""
     bpr_max_regularisation: NonNegative = 1.0
     """Weight of the squared scores of sampled items in bpr_max."""
     gbce_t: Fraction = 0.75
@@ -50,6 +52,7 @@ class ItemModel(Model, ABC):
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.items = config, catalog.items
         self.negatives = 0 if config.loss == "ce" else config.negatives
+        self.shared_negatives = config.shared_negatives
         self.graph_capturable = config.loss == "ce" and self.masking == "none"
         self.item = self.item_table(catalog, extra)
 
@@ -110,7 +113,10 @@ class ItemModel(Model, ABC):
             raise ValueError(f"the loss {self.config.loss} needs sampled items: see Batch.with_negatives")
         column_MS = negative_MS - 1
         positive_M = (h_MD * self.vectors_of(column_M)).sum(-1)
-        score_MS = torch.einsum("md,msd->ms", h_MD, self.vectors_of(column_MS))
+        if self.shared_negatives:
+            score_MS = h_MD @ self.vectors_of(column_MS[0]).t()
+        else:
+            score_MS = torch.einsum("md,msd->ms", h_MD, self.vectors_of(column_MS))
         score_MS = score_MS.masked_fill(column_MS == column_M[:, None], -torch.inf)
         if self.config.loss == "gbce":
             return losses.generalised_bce(positive_M, score_MS, items=self.items, t=self.config.gbce_t)

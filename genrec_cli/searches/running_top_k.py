@@ -10,7 +10,8 @@ Legend: B users, C items of a chunk, P blocks, L = BLOCK items of a block, k len
 import torch
 from torch import Tensor
 
-BLOCK = 64
+BLOCK = 32
+"""More makes longer lists of candidates, less makes more maxima to sort."""
 DIRECT = {"cuda": 1 << 16}
 """Largest chunk that a device sorts directly, with fewer kernel launches."""
 

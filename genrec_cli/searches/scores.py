@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PART = 1 << 18
+"""Scores of one matrix product on a CPU: with more, a product of few columns (D) is bound by writing them."""
+
 
 class Scores(Protocol):
     """All scores of some users."""
@@ -40,7 +43,13 @@ class DotScores:
         self.users, self.items, self.device = len(query_BD), len(item_ID), query_BD.device
 
     def chunk(self, begin: int, end: int) -> Tensor:
-        return (self.item_ID[begin:end] @ self.query_DB).float()
+        item_CD = self.item_ID[begin:end]
+        if self.device.type != "cpu" or self.users * len(item_CD) <= PART or item_CD.dtype != torch.float32:
+            return (item_CD @ self.query_DB).float()
+        score_CB, rows = torch.empty(len(item_CD), self.users), -(-PART // self.users)
+        for item_cD, score_cB in zip(item_CD.split(rows), score_CB.split(rows), strict=True):
+            torch.mm(item_cD, self.query_DB, out=score_cB)
+        return score_CB
 
     def of(self, item_B: Tensor) -> Tensor:
         return (self.item_ID[item_B - 1] * self.query_DB.t()).sum(1).float()

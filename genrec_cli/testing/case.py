@@ -91,7 +91,8 @@ class ModelCase:
         return self.with_negatives(rows.batch(histories, np.array([0])))
 
     def with_negatives(self, batch: Batch) -> Batch:
-        return batch.with_negatives(self.build().negatives, 30, torch.Generator().manual_seed(0))
+        model, generator = self.build(), torch.Generator().manual_seed(0)
+        return batch.with_negatives(model.negatives, 30, generator, shared=model.shared_negatives)
 
     def known(self, batch_size: int = 99) -> Iterator[EvalBatch]:
         """Batches of histories to continue."""

@@ -18,7 +18,9 @@ class LeakTests(ModelCase):
         self.requires_training()
         model, batch, at = self.build().eval(), self.one_history(), 2
         self.requires(model.causal, "reads both directions")
-        negative = None if batch.negative_MS is None else batch.negative_MS[[at]]
+        negative = batch.negative_MS
+        if negative is not None and not model.shared_negatives:
+            negative = negative[[at]]
         batch = replace(batch, learn_M=torch.tensor([at]), negative_MS=negative)
         before = model.losses(batch)["next"].sum
         for place, item in enumerate(batch.item_N.tolist()):
