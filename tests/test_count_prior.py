@@ -114,9 +114,10 @@ def test_the_prior_is_added_to_the_scores_of_the_item_head() -> None:
     torch.testing.assert_close(some, exact.scores(counted, known.batch)[:, part], atol=1e-5, rtol=1e-5)
 
 
-def test_a_prior_without_an_item_head_is_refused() -> None:
-    with pytest.raises(ConfigError, match="item head"):
-        Rpg.check(RpgConfig(count_prior=True), type("Train", (), {"windows": "sliding"})())
+@pytest.mark.parametrize("settings, message", [({"count_prior": True}, "item head"), ({"graph_edges": 5}, "free")])
+def test_a_setting_without_what_it_belongs_to_is_refused(settings, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Rpg.check(RpgConfig(**settings), type("Train", (), {"windows": "sliding"})())
 
 
 def test_a_run_with_a_prior_is_trained_and_evaluated(tmp_path) -> None:

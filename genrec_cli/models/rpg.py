@@ -145,6 +145,9 @@ class Rpg(Model):
         if config.horizons > 1 and train.windows == "each":
             problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
             raise ConfigError(problem, hint="--set train.windows=sliding")
+        if config.graph_edges and not config.free_vectors:
+            problem = f"model.graph_edges = {config.graph_edges} is a graph of free vectors, which are off."
+            raise ConfigError(problem, hint="--set model.free_vectors=true")
         if config.count_prior and not config.item_weight:
             problem = "model.count_prior = true is a part of the item head, which is off (model.item_weight = 0)."
             raise ConfigError(problem, hint="--set model.item_weight=1")
