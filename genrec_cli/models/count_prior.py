@@ -7,8 +7,8 @@
 keeps each, so the model learns what the count does not say. The softmax of the sum is a product of experts (Hinton,
 2002), one of them counted; a memory of training pairs beside a language model: Khandelwal et al., ICLR 2020.
 
-In a training batch the counts hold the very pairs that are to be predicted. So the pairs of the user's own history with
-his later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks.
+In a training batch the counts hold the very pairs that are to be predicted. So the pairs between the user's history and
+later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks.
 
 Legend: M positions with a target, I items, A ages, F places ahead, P items of all histories, E pairs, B histories.
 """
