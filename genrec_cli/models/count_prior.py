@@ -64,12 +64,13 @@ class CountPrior(nn.Module):
         pairs = []
         for table in self.counts.tables():
             p_E, item_E, weight_E = table.entries(item_MA[m_P, a_P])
-            pairs.append((m_P[p_E] * self.items + item_E - 1, decay_A[a_P[p_E]] * weight_E))
+            pairs.append((m_P[p_E], item_E - 1, decay_A[a_P[p_E]] * weight_E))
         pairs.append(self._own(batch, at_M, item_MA, decay_A[None] * past_MA))
         return CountLogs(pairs, self.items)
 
-    def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, decay_MA: Tensor) -> tuple[Tensor, Tensor]:
-        """The user's own part of the counts of the later items in the row: cells and negative weights."""
+    def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, decay_MA: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The user's own part of the counts of the later items in the row, negative. The weight of a user depends on
+        the number of training items; here it is that of the row, which is shorter if a user has several rows."""
         config, packing = self.counts.config, batch.packing
         assert batch.target_N is not None, "only a training batch has targets"
         ahead_F = torch.arange(config.window, device=at_M.device)
@@ -83,25 +84,24 @@ class CountPrior(nn.Module):
         to_MF = self.column_factor_R[later_MF] * (later_MF > 0)
         own_MAF = from_MA[:, :, None] * near_AF * to_MF[:, None, :]
         m_E, a_E, f_E = own_MAF.nonzero(as_tuple=True)
-        return m_E * self.items + later_MF[m_E, f_E] - 1, -own_MAF[m_E, a_E, f_E]
+        return m_E, later_MF[m_E, f_E] - 1, -own_MAF[m_E, a_E, f_E]
 
 
 class CountLogs:
     """Rows of ``log(1 + c / C)``. Only some of them exist as an array at a time.
 
     Args:
-        pairs: cells ``m * I + item - 1``, their rows m ascending, and parts of their counts. Parts of a cell add up.
+        pairs: rows (ascending), items from 0, and parts of their counts. Parts of one cell add up.
     """
 
-    def __init__(self, pairs: list[tuple[Tensor, Tensor]], items: int) -> None:
+    def __init__(self, pairs: list[tuple[Tensor, Tensor, Tensor]], items: int) -> None:
         self.pairs, self.items = pairs, items
 
     def rows(self, begin: int, end: int) -> Tensor:
         """``log_mI`` of the rows from ``begin`` to ``end``."""
-        first, last = begin * self.items, end * self.items
-        count_X = torch.zeros(last - first, device=self.pairs[0][0].device)
-        for cell_E, part_E in self.pairs:
-            ends = torch.tensor([begin, end], device=cell_E.device)
-            low, high = torch.searchsorted(cell_E // self.items, ends).tolist()
-            count_X.index_add_(0, cell_E[low:high] - first, part_E[low:high].to(count_X.dtype))
+        count_X = torch.zeros((end - begin) * self.items, device=self.pairs[0][0].device)
+        for m_E, item_E, part_E in self.pairs:
+            low, high = torch.searchsorted(m_E, torch.tensor([begin, end], device=m_E.device)).tolist()
+            cell_E = (m_E[low:high] - begin) * self.items + item_E[low:high]
+            count_X.index_add_(0, cell_E, part_E[low:high].to(count_X.dtype))
         return count_X.clamp_min_(0).div_(SCALE).log1p_().view(-1, self.items)
