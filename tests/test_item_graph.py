@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from conftest import make_catalog, make_histories
 from shop import TINY, genrec, small_codes
 
+from genrec_cli.models.caser import Caser, CaserConfig
 from genrec_cli.models.neighbours import Neighbours, NeighboursConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.nn.item_graph import GraphEmbedding
@@ -89,6 +90,13 @@ def test_a_model_without_fit_is_the_model_without_a_graph() -> None:
     torch.manual_seed(0)
     graph = SasRec(SasRecConfig(width=16, graph_edges=4), CATALOG, max_length=8)
     assert torch.equal(plain.item_vectors(), graph.item_vectors())
+
+
+def test_tied_vectors_of_caser_are_scored_with_the_graph() -> None:
+    model = Caser(CaserConfig(width=16, output="tied", graph_edges=4), CATALOG, max_length=8)
+    model.fit(CATALOG, HISTORIES)
+    assert torch.equal(model.item_vectors()[:, :-1], model.item.vectors())
+    assert not torch.equal(model.item.vectors(), model.item.weight)
 
 
 @pytest.fixture(scope="module")

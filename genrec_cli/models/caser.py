@@ -112,5 +112,5 @@ class Caser(ItemModel):
         return self.vertical(x_MLD.transpose(1, 2)).transpose(1, 2).flatten(1)
 
     def item_vectors(self) -> Tensor:
-        table = self.item if self.output is None else self.output
-        return torch.cat([cast(nn.Embedding, table).weight, self.bias[:, None]], dim=1)
+        vector_IX = super().item_vectors() if self.output is None else self.output.weight
+        return torch.cat([vector_IX, self.bias[:, None]], dim=1)

@@ -19,7 +19,7 @@ from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.models.neighbours import pair_weights
 from genrec_cli.nn import losses
-from genrec_cli.nn.item_graph import GraphEmbedding
+from genrec_cli.nn.item_graph import GraphEmbedding, all_vectors
 from genrec_cli.nn.losses import Loss
 
 
@@ -83,10 +83,7 @@ class ItemModel(Model, ABC):
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
 
     def item_vectors(self) -> Tensor:
-        if isinstance(self.item, GraphEmbedding):
-            return self.item.vectors()
-        weight = cast(nn.Embedding, self.item).weight
-        return weight if len(weight) == self.items else weight[: self.items]
+        return all_vectors(cast(nn.Embedding, self.item), self.items)
 
     def vectors_of(self, column_X: Tensor) -> Tensor:
         """The vectors of some items, counted from 0, as they are scored."""

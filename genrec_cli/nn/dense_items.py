@@ -18,7 +18,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genrec_cli.nn.item_graph import GraphEmbedding
+from genrec_cli.nn.item_graph import GraphEmbedding, all_vectors
 from genrec_cli.nn.losses import Loss, item_cross_entropy
 
 
@@ -33,7 +33,6 @@ class DenseItems(nn.Module):
     each item in the graph (0: no graph)."""
 
     text_RE: Tensor
-
     free: GraphEmbedding | nn.Embedding | None
 
     def __init__(self, items: int, width: int, vector_RE: Tensor | None, *, free: bool, edges: int = 0) -> None:
@@ -42,9 +41,9 @@ class DenseItems(nn.Module):
         if vector_RE is not None:
             self.register_buffer("text_RE", centred(vector_RE) * self.scale, persistent=False)
             self.projection = nn.Linear(vector_RE.shape[1], width, bias=False)
-        self.free = nn.Embedding(items, width) if free else None
-        if free and edges:
-            self.free = GraphEmbedding(items, width, edges)
+        self.items, self.free = items, None
+        if free:
+            self.free = GraphEmbedding(items, width, edges) if edges else nn.Embedding(items, width)
 
     def reset(self) -> None:
         if isinstance(self.free, GraphEmbedding):
@@ -58,13 +57,8 @@ class DenseItems(nn.Module):
         if self.projection is not None:
             parts.append(self.projection(self.text_RE[1:] if item_X is None else self.text_RE[item_X]))
         if self.free is not None:
-            parts.append(self.scale * (rows_of(self.free) if item_X is None else self.free(item_X - 1)))
+            parts.append(self.scale * (all_vectors(self.free, self.items) if item_X is None else self.free(item_X - 1)))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-
-def rows_of(table: GraphEmbedding | nn.Embedding) -> Tensor:
-    """``x_ID`` of all items."""
-    return table.vectors() if isinstance(table, GraphEmbedding) else table.weight
 
 
 class TextAlignment(nn.Module):

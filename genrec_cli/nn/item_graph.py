@@ -77,6 +77,13 @@ class GraphEmbedding(nn.Embedding):
         self.begin_I = count_I.cumsum(0) - count_I
 
 
+def all_vectors(table: nn.Embedding, items: int) -> Tensor:
+    """``x_ID``: the vectors of all items, by the graph if the table has one, without rows of special tokens."""
+    if isinstance(table, GraphEmbedding):
+        return table.vectors()
+    return table.weight if len(table.weight) == items else table.weight[:items]
+
+
 def strongest(tables: Iterable[ItemWeights], items: int, edges: int) -> tuple[Tensor, Tensor]:
     """``neighbour_IE`` (from 0) and ``weight_IE``: the largest sums of the weights of two items in both directions."""
     keys: list[Tensor] = []
