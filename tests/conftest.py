@@ -1,11 +1,12 @@
 """Shared fixtures: small catalogues and histories made in memory, and a small finished workspace."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
@@ -38,6 +39,14 @@ def recent_batch(lengths: Sequence[int], *, items: int = 30, max_length: int = 8
     histories = make_histories(lengths, items)
     rows = Rows.of(histories, max_length=max_length, windows="recent")
     return rows.batch(histories, np.arange(len(rows)))
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """A function that sets the number of torch's threads until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

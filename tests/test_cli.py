@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -457,11 +456,8 @@ def test_a_signal_elsewhere_leaves_nothing_half_made(walk, monkeypatch, number):
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def one_thread(set_threads):
+    set_threads(1)
 
 
 @pytest.mark.parametrize("command, epochs", [(TRAIN, 40), (["train", "--model", "tiger", *TINY_TIGER], 2)])

@@ -1,7 +1,7 @@
 """Evaluation batches on the cores of a CPU, one core for each."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,11 +18,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def two_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_cores(set_threads: Callable[[int], None]) -> None:
+    set_threads(2)
 
 
 def test_each_batch_has_a_thread_with_one_core_and_the_modes_of_the_caller(two_cores: None) -> None:
