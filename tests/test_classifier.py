@@ -9,7 +9,6 @@ from genrec_cli.nn import chunks
 from genrec_cli.nn.chunks import even_chunks, sum_over_chunks
 from genrec_cli.nn.classifier import CodeClassifier, round_width
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits
-from genrec_cli.nn.losses import item_cross_entropy
 
 N, K, V, D = 9, 5, 7, 8
 RUNS = {"at once": None, "two digits a chunk": 2 * N * V, "a digit a chunk": 1}
@@ -141,23 +140,6 @@ def test_widths_have_few_values_and_waste_little():
     widths = [round_width(n) for n in range(5000)]
     assert all(n <= width <= n * 17 / 16 for n, width in enumerate(widths))
     assert len(set(widths)) <= 16 * 13
-
-
-@pytest.mark.parametrize("rows", [None, 2, 1])
-def test_item_loss_in_chunks_equals_the_whole_softmax(rows, monkeypatch):
-    torch.manual_seed(0)
-    h_MD, vectors_ID = torch.randn(5, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
-    column_M = torch.tensor([3, -1, 0, 6, 3])
-    expected = torch.nn.functional.cross_entropy(h_MD @ vectors_ID.t(), column_M, ignore_index=-1, reduction="sum")
-    expected_grads = torch.autograd.grad(3 * expected, [h_MD, vectors_ID])
-    if rows is not None:
-        monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
-        monkeypatch.setitem(chunks.CHUNK, "cpu", rows * V)
-    loss = item_cross_entropy(h_MD, vectors_ID, column_M)
-    assert loss.count == 4
-    torch.testing.assert_close(loss.sum, expected)
-    for one, other in zip(torch.autograd.grad(3 * loss.sum, [h_MD, vectors_ID]), expected_grads, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_the_scaled_mean_of_codes_has_the_size_of_a_scaled_embedding():

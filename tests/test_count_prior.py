@@ -13,7 +13,7 @@ from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.count_prior import SCALE, CountPrior
 from genrec_cli.models.rpg import Rpg, RpgConfig
-from genrec_cli.nn.losses import item_cross_entropy
+from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.searches.exhaustive import Exhaustive
 
 CATALOG = make_catalog()
@@ -86,9 +86,9 @@ def test_chunks_of_rows_are_the_rows_and_the_loss_is_that_of_the_sum(prior, monk
     factor, column_M = torch.tensor(0.7, requires_grad=True), batch.target_N[batch.learn_M] - 1
     expected = torch.nn.functional.cross_entropy(h_MD @ vector_ID.t() + factor * whole_MI, column_M, reduction="sum")
     gradients = torch.autograd.grad(expected, [h_MD, vector_ID, factor])
-    for chunk in (1 << 20, 7 * CATALOG.items):
-        monkeypatch.setattr("genrec_cli.nn.losses.AT_ONCE", {"cpu": chunk, "cuda": chunk})
-        monkeypatch.setattr("genrec_cli.nn.losses.CHUNK", {"cpu": chunk, "cuda": chunk})
+    for rows in (32, 7):
+        monkeypatch.setattr("genrec_cli.nn.item_cross_entropy.ROWS", rows)
+        monkeypatch.setattr("genrec_cli.nn.item_cross_entropy.SCORES", rows * CATALOG.items)
         loss = item_cross_entropy(h_MD, vector_ID, column_M, added=(logs, factor)).sum
         torch.testing.assert_close(loss, expected)
         for found, wanted in zip(torch.autograd.grad(loss, [h_MD, vector_ID, factor]), gradients, strict=True):

@@ -35,7 +35,8 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Masking
 from genrec_cli.models.item_model import ItemModel
 from genrec_cli.models.sasrec import SasRecConfig
-from genrec_cli.nn.losses import Loss, item_cross_entropy
+from genrec_cli.nn.item_cross_entropy import item_cross_entropy
+from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Norm, Transformer, initialise
 
 

@@ -19,6 +19,7 @@ from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.models.neighbours import pair_weights
 from genrec_cli.nn import losses
+from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.nn.item_graph import GraphEmbedding, all_vectors
 from genrec_cli.nn.losses import Loss
 
@@ -92,7 +93,7 @@ class ItemModel(Model, ABC):
 
     def catalogue_loss(self, h_MD: Tensor, column_M: Tensor) -> Loss:
         """Softmax cross-entropy over all items; ``column_M`` counts from 0, -1 is ignored."""
-        return losses.item_cross_entropy(h_MD, self.item_vectors(), column_M)
+        return item_cross_entropy(h_MD, self.item_vectors(), column_M)
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
         return {"next": (targets(batch)[1] > 0).sum()}

@@ -18,8 +18,9 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.nn.item_graph import GraphEmbedding, all_vectors
-from genrec_cli.nn.losses import Loss, item_cross_entropy
+from genrec_cli.nn.losses import Loss
 
 
 def centred(vector_RE: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from genrec_cli.nn.code_bags import CodeBags
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
 from genrec_cli.nn.dense_items import DenseItems
-from genrec_cli.nn.losses import Added, Loss, item_cross_entropy
+from genrec_cli.nn.item_cross_entropy import Added, item_cross_entropy
+from genrec_cli.nn.losses import Loss
 
 
 class ItemHead(nn.Module):

@@ -1,13 +1,10 @@
 """Losses as a sum and a count."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from genrec_cli.nn.chunks import AT_ONCE, CHUNK, limit, sum_over_chunks
 
 
 class Loss(NamedTuple):
@@ -33,34 +30,6 @@ def code_cross_entropy(logit_KMV: Tensor, codes_MK: Tensor, *, smoothing: float 
         even = -torch.where(codes_MK.t() >= 0, logp_KMV.mean(-1), 0.0).sum()
         total = (1 - smoothing) * total + smoothing * even
     return Loss(total, (codes_MK >= 0).sum().to(total.dtype))
-
-
-class Added(Protocol):
-    """A part of the scores of M x I that is made in chunks of rows, without gradient."""
-
-    def rows(self, begin: int, end: int) -> Tensor:
-        """``part_mI`` of the rows from ``begin`` to ``end``."""
-
-
-def item_cross_entropy(
-    h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, *, added: tuple[Added, Tensor] | None = None
-) -> Loss:
-    """Softmax cross-entropy of the scores ``h_MD @ vectors_ID.T`` over the whole catalogue; ``column_M`` are items from
-    0, -1 is ignored. Many scores are computed in chunks of rows, each with its gradient: they fit into a cache.
-    ``added``: a part of the scores, and the trained factor by which it is multiplied."""
-    large = len(h_MD) * len(vectors_ID) > limit(AT_ONCE, h_MD.device)
-    rows = max(limit(CHUNK, h_MD.device) // len(vectors_ID), 1) if large else max(len(h_MD), 1)
-    column = column_M.split(rows)
-
-    def loss(chunk: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
-        score_mI = parts[0] @ shared[0].t()
-        if added is not None:
-            score_mI = score_mI + shared[1] * added[0].rows(chunk * rows, chunk * rows + len(score_mI))
-        return F.cross_entropy(score_mI.float(), column[chunk], ignore_index=-1, reduction="sum")
-
-    shared = [vectors_ID] if added is None else [vectors_ID, added[1]]
-    total = sum_over_chunks(loss, [len(part) for part in column], shared, [h_MD])
-    return Loss(total, (column_M >= 0).sum().to(total.dtype))
 
 
 def binary_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
