@@ -112,7 +112,7 @@ class Call:
 
     def make(self, plan: Plan, work: Callable[[], Artifact | None]) -> Made:
         """The finished artifact of a plan, or the one that ``work`` makes."""
-        artifact = None if self.force else self.ws.done(plan)
+        artifact = None if self.force else self.ws.done_or_copied(plan)
         artifact = artifact or work()
         assert artifact is not None  # Python runs as one process
         return Made(artifact, self.ws.root)

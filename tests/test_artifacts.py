@@ -242,6 +242,40 @@ def test_done_means_finished_unchanged_and_from_these_inputs(ws: Workspace) -> N
     assert ws.done(plan()) is None
 
 
+def test_the_same_settings_under_another_label_are_copied(ws: Workspace) -> None:
+    data = build(ws, plan())
+    trial = build(ws, plan("runs", "trial", {"data": data}), "weights")
+    (trial.path / "README.md").write_text("card")
+    best = plan("runs", "best", {"data": data})
+    assert ws.done(best) is None
+    copied = ws.done_or_copied(best)
+    assert copied == ws.done(best) and copied.path.name.startswith("best-")
+    assert (copied.key, copied.digest, copied.result) == (trial.key, trial.digest, trial.result)
+    (copied.path / "README.md").write_text("edited")
+    assert (trial.path / "README.md").read_text() == "card"
+    assert ws.done_or_copied(plan("runs", "other", {"data": data}, layers=2)) is None
+
+
+def test_only_a_finished_and_unchanged_artifact_is_copied(ws: Workspace) -> None:
+    made = build(ws, plan(label="old"))
+    (made.path / "table.txt").write_text("changed!")
+    assert ws.done_or_copied(plan(label="new")) is None
+    begun = plan(label="begun")
+    build(ws, plan(label="good"))
+    ws.path(begun).mkdir()
+    assert ws.done_or_copied(begun) is None  # its own draft goes on
+
+
+def test_a_disk_without_hard_links_gets_copies(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links")
+
+    made = build(ws, plan(label="old"))
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    copied = ws.done_or_copied(plan(label="new"))
+    assert copied is not None and copied.digest == made.digest
+
+
 @pytest.mark.parametrize("damage", ["change", "delete", "same length"])
 def test_a_changed_file_is_named(ws: Workspace, damage: str) -> None:
     raw = build(ws, plan("raw", "files"))

@@ -409,9 +409,10 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(copy, monkeyp
 def test_the_best_epoch_of_an_interrupted_training_is_a_run_of_its_own(copy, monkeypatch):
     words = [*PIPELINE["rpg"], "--epochs", "6", "--label", "long"]
     whole = genrec(copy, *PIPELINE["rpg"], "--epochs", "6", "--label", "whole").path  # the same key
+    steps = pq.read_table(whole / "log.parquet")["step"].to_pylist()
+    whole = whole.rename(copy / whole.name)  # out of the runs: it would be copied, as it has the same key
     answer = genrec(copy, *words, "--best-so-far")
     assert answer.code == 2 and "Nothing has been trained" in answer.err
-    steps = pq.read_table(whole / "log.parquet")["step"].to_pylist()
     for step, code in ((1, 2), (steps[2] + 1, 0)):
         signal_after(monkeypatch, signal.SIGTERM, step)
         assert genrec(copy, *words).code == 130

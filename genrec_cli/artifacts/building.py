@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ class Workspace(Finder):
         inputs = artifact.manifest["inputs"]
         same = all(inputs[name]["digest"] == source.digest for name, source in plan.inputs.items())
         return artifact if same and not self.stale(artifact) else None
+
+    def done_or_copied(self, plan: Plan) -> Artifact | None:
+        """As :meth:`done`. A finished artifact with the same key and another label is copied under the label of the
+        plan: what is the same is made once. The files are hard links where the disk has these."""
+        final = self.path(plan)
+        if (found := self.done(plan)) or final.exists():
+            return found
+        for path in sorted(final.parent.glob(f"[!.]*-{plan.key[:8]}")):
+            same = self.done(replace(plan, label=path.name.rpartition("-")[0]))
+            if same is not None:
+                with self.build(plan) as draft:
+                    for name in [*same.manifest["files"], *([CARD] if (path / CARD).exists() else [])]:
+                        (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+                        _link(path / name, draft.path / name)
+                    draft.result = same.result
+                return self.made(plan)
+        return None
 
     def made(self, plan: Plan) -> Artifact:
         """The artifact that :meth:`build` has just made."""
@@ -120,6 +138,17 @@ class Workspace(Finder):
             "result": draft.result,
             "tainted": any(source.tainted or self.stale(source) for source in plan.inputs.values()),
         }
+
+
+def _link(old: Path, new: Path) -> None:
+    """A hard link, or a copy. A model card is copied, since it may be edited."""
+    if old.name == CARD:
+        shutil.copy2(old, new)
+        return
+    try:
+        new.hardlink_to(old)
+    except OSError:
+        shutil.copy2(old, new)
 
 
 @contextlib.contextmanager

@@ -161,7 +161,7 @@ def make(
     from genrec_cli.stages.taint import WARNING
 
     ws = common.workspace()
-    done = None if common.force else ws.done(plan)
+    done = None if common.force else (ws.done if common.dry_run else ws.done_or_copied)(plan)
     if common.dry_run or done:
         state = "up to date" if done else "would be made"
         console.say(f"{plan.kind}/{plan.name}: {state}")
