@@ -48,6 +48,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "mhl, dense": {"settings": {"dense_input": True, "item_weight": 1.0, "align_weight": 0.5, "horizons": 2}},
     "mhl, ours": {"settings": {"next_masked": False, "entropy_mode": "eval", "entropy_relative": True}},
+    "tiger, dense": {
+        "settings": {"pooled": True, "dense_input": True, "free_vectors": True, "graph_edges": 4},
+        "learns": {"epochs": 8, "batch_size": 64, "lr": 0.1},
+    },
+    "mdgr, dense": {
+        "settings": {"dense_input": True, "free_vectors": True, "graph_edges": 4},
+        "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2},
+    },
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
 }
 """Settings or catalogues under which a model works in another way."""

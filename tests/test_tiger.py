@@ -345,3 +345,29 @@ def test_rows_of_several_targets_are_refused():
 def test_codes_of_unequal_length_are_refused():
     with pytest.raises(ConfigError, match="fewer"):
         Tiger.check(TigerConfig(), TrainConfig(windows="each"), make_catalog(padded=True))
+
+
+# ---- the dense side of items ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user_tokens", [0, 5])
+@torch.no_grad()
+def test_the_dense_side_is_added_to_items_and_not_to_user_tokens(batch, user_tokens, monkeypatch):
+    torch.manual_seed(0)
+    config = TigerConfig(user_tokens=user_tokens, pooled=True, free_vectors=True, **SIZES)
+    model = Tiger(config, make_catalog(), max_length=8).eval()
+    monkeypatch.setattr(model.encoder, "forward", lambda x_XD, packing, visible_TT: x_XD)
+    before_XD, packing = model.encode(batch)
+    torch.nn.init.normal_(model.dense.free.weight)
+    added_XD = model.encode(batch)[0] - before_XD
+    item_X = packing.position_N >= (1 if user_tokens else 0)
+    torch.testing.assert_close(added_XD[item_X], model.dense(batch.item_N))
+    assert not added_XD[~item_X].any()
+
+
+def test_the_dense_side_needs_pooled_items_and_its_vectors():
+    train = TrainConfig(windows="each")
+    with pytest.raises(ConfigError, match="dense side"):
+        Tiger.check(TigerConfig(free_vectors=True), train)
+    assert Tiger.needs_of(TigerConfig(pooled=True, free_vectors=True)) == {"codes"}
+    assert Tiger.needs_of(TigerConfig(pooled=True, free_vectors=True, graph_edges=3)) == {"codes", "vectors"}

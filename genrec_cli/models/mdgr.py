@@ -22,6 +22,7 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
 * the difficulty embedding is a table over the number of masked digits, added to every digit, in training and inference;
 * digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked
   digits;
+* the dense side of items at the input (``nn/dense_items.py``) is ours, and off by default;
 * the encoder is causal, so that one pass learns every position of a row. ``causal = false`` is bidirectional; then
   every target needs its own row (``train.windows = "each"``).
 
@@ -41,6 +42,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Masking, Model, Need, targets
+from genrec_cli.models.dense_side import DenseConfig, fit_graph
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -48,7 +50,7 @@ from genrec_cli.nn.packing import take
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 
-class MdgrConfig(Section):
+class MdgrConfig(DenseConfig):
     """MDGR's encoder, decoder and classifier."""
 
     width: Count = 256
@@ -104,16 +106,26 @@ class Mdgr(Model):
         self.heads = CodeHeads(catalog.digits, config.width) if config.digit_heads else None
         self.log_scale = nn.Parameter(torch.zeros(())) if config.learn_temperature else None
         """Logarithm of the temperature of the settings over the trained one."""
+        self.dense = config.dense_items(catalog, config.width)
         initialise(self)
         self.digit_scale = math.sqrt(config.width) if config.input_scale is None else 1.0
         if config.input_scale is None:
             nn.init.normal_(self.codes.table.weight[self.codes.free :], std=1 / self.digit_scale)
-        if self.heads is not None:
-            self.heads.reset()
+        for part in (self.heads, self.dense):
+            if part is not None:
+                part.reset()
+
+    @classmethod
+    def needs_of(cls, config: MdgrConfig) -> frozenset[Need]:
+        return cls.needs | config.dense_needs()
+
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        fit_graph(self.dense, catalog, histories)
 
     @classmethod
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
+        config.check_dense()
         if catalog is not None and (catalog.shared or catalog.padded):
             problem = (
                 "mdgr needs K digits with a codebook each; codes of text have one vocabulary and fewer than K tokens."
@@ -151,7 +163,8 @@ class Mdgr(Model):
         return {"masked_digits": Loss(count_M.sum(), total, weight=0.0), **fractions}
 
     def encode(self, batch: Batch) -> Tensor:
-        return self.backbone(self.codes(self.codes.tokens(self.codes_of(batch.item_N))), batch.packing)
+        x_ND = self.codes(self.codes.tokens(self.codes_of(batch.item_N)))
+        return self.backbone(x_ND if self.dense is None else x_ND + self.dense(batch.item_N), batch.packing)
 
     def embed(self, codes_MK: Tensor, mask_MK: Tensor) -> Tensor:
         """``x_MKD``: the embedding of each known code or the mask embedding of its digit, plus the difficulty."""

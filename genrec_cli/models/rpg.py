@@ -30,24 +30,23 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from genrec_cli.config import Count, Dropout, Natural, NonNegative, Positive, Section
+from genrec_cli.config import Count, Dropout, NonNegative, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.models.count_prior import CountPrior
-from genrec_cli.models.neighbours import pair_weights
+from genrec_cli.models.dense_side import DenseConfig, fit_graph
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
-from genrec_cli.nn.dense_items import DenseItems, TextAlignment
+from genrec_cli.nn.dense_items import TextAlignment
 from genrec_cli.nn.horizons import Horizons, later_targets
-from genrec_cli.nn.item_graph import GraphEmbedding
 from genrec_cli.nn.item_head import ItemHead
 from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 
-class RpgConfig(Section):
+class RpgConfig(DenseConfig):
     """RPG's backbone and heads."""
 
     width: Count = 448
@@ -69,13 +68,6 @@ class RpgConfig(Section):
     authors'."""
     temperature: Positive = 0.07
     """tau of the cosine classifier (RPG's recipes: .03), of the item head and of the alignment."""
-    dense_input: bool = False
-    """Whether an item's text vector, projected, is added to its pooled codes; needs vectors."""
-    free_vectors: bool = False
-    """Whether a free vector per item, which starts at zero, is added to its pooled codes. Such a run cannot read other
-    items."""
-    graph_edges: Natural = 0
-    """Edges per item of the item graph of the free vectors; needs vectors; 0: no graph."""
     item_weight: NonNegative = 0.0
     """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
     item_mix: Positive = 0.5
@@ -116,10 +108,7 @@ class Rpg(Model):
 
     def _add_options(self, config: RpgConfig, catalog: Catalog) -> None:
         """The parts of the options; None for an option that is off."""
-        text_RE = catalog.vector_RE if config.dense_input else None
-        dense, self.by_item = config.dense_input or config.free_vectors, config.item_weight > 0
-        sizes, free = (catalog.items, config.width), config.free_vectors
-        self.dense = DenseItems(*sizes, text_RE, free=free, edges=config.graph_edges) if dense else None
+        self.dense, self.by_item = config.dense_items(catalog, config.width), config.item_weight > 0
         self.item_head = ItemHead(self.code_RK[1:], self.codes, config.temperature) if self.by_item else None
         self.prior = CountPrior(catalog) if config.count_prior else None
         self.horizons = Horizons(config.horizons, config.width, config.horizon_decay) if config.horizons > 1 else None
@@ -130,12 +119,11 @@ class Rpg(Model):
 
     @classmethod
     def needs_of(cls, config: RpgConfig) -> frozenset[Need]:
-        text = config.dense_input or config.align_weight or config.graph_edges or config.count_prior
-        return cls.needs | ({"vectors"} if text else set())
+        text = config.align_weight or config.count_prior
+        return cls.needs | config.dense_needs() | ({"vectors"} if text else set())
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
-        if self.dense is not None and isinstance(self.dense.free, GraphEmbedding):
-            self.dense.free.fill(pair_weights(catalog, histories))
+        fit_graph(self.dense, catalog, histories)
         if self.prior is not None:
             self.prior.fit(catalog, histories)
 
@@ -145,9 +133,7 @@ class Rpg(Model):
         if config.horizons > 1 and train.windows == "each":
             problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
             raise ConfigError(problem, hint="--set train.windows=sliding")
-        if config.graph_edges and not config.free_vectors:
-            problem = f"model.graph_edges = {config.graph_edges} is a graph of free vectors, which are off."
-            raise ConfigError(problem, hint="--set model.free_vectors=true")
+        config.check_dense()
         if config.count_prior and not config.item_weight:
             problem = "model.count_prior = true is a part of the item head, which is off (model.item_weight = 0)."
             raise ConfigError(problem, hint="--set model.item_weight=1")

@@ -23,6 +23,7 @@ Options of ours, all off by default; together they learn as fast as RPG on the s
 
 * ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
 * ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;
+* the dense side of items (``nn/dense_items.py``) at the input, with ``pooled``;
 * ``classifier = "cosine"``: RPG's residual heads and cosine similarity, one head per digit, in place of T5's product.
 
 Recipes: beauty-tiger, toys-tiger, sports-tiger.
@@ -41,6 +42,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
+from genrec_cli.models.dense_side import DenseConfig, fit_graph
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
@@ -49,7 +51,7 @@ from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.t5 import CachedMemory, CausalMemory, Decoder, Encoder, Memory
 
 
-class TigerConfig(Section):
+class TigerConfig(DenseConfig):
     """TIGER's encoder and decoder; the defaults are the paper's."""
 
     width: Count = 128
@@ -103,17 +105,30 @@ class Tiger(Model):
         scale = self.scale * math.sqrt(catalog.digits)
         self.codes = CodeEmbedding(*sizes, extra=config.user_tokens + 1, shared=catalog.shared, scale=scale)
         """Special tokens: the first token of a target, then the user tokens."""
+        self.dense = config.dense_items(catalog, config.width)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.classifier = CodeHeads(catalog.digits, config.width) if cosine else None
         torch.nn.init.normal_(self.codes.table.weight, std=self.std)
         self.encoder.reset()
         self.decoder.reset()
-        if self.classifier is not None:
-            self.classifier.reset()
+        for part in (self.classifier, self.dense):
+            if part is not None:
+                part.reset()
+
+    @classmethod
+    def needs_of(cls, config: TigerConfig) -> frozenset[Need]:
+        return cls.needs | config.dense_needs()
+
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        fit_graph(self.dense, catalog, histories)
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
+        config.check_dense()
+        if not config.pooled and (config.dense_input or config.free_vectors):
+            problem = "The dense side is that of whole items, and the encoder reads each digit alone."
+            raise ConfigError(problem, hint="--set model.pooled=true")
         if catalog is not None and catalog.padded:
             problem = "tiger generates all K digits of an item; some items of these codes have fewer."
             raise ConfigError(problem, hint="--codes NAME    takes other codes")
@@ -134,6 +149,9 @@ class Tiger(Model):
             user_X = (self.codes.free + 1 + batch.user_B % users)[packing.sequence_N]
             token_XP = torch.where((packing.position_N == 0)[:, None], user_X[:, None], token_XP[code_X.clamp_min(0)])
         x_XD = self.codes(token_XP) if self.config.pooled else self.codes.table(token_XP[:, 0]) * self.scale
+        if self.dense is not None:
+            dense_ND = self.dense(batch.item_N)
+            x_XD = x_XD + (dense_ND[code_X.clamp_min(0)] * (packing.position_N > 0)[:, None] if users else dense_ND)
         if users and not self.training:
             unknown_X1 = ((packing.position_N == 0) & (batch.user_B < 0)[packing.sequence_N])[:, None]
             mean_D = self.codes.table.weight[self.codes.free + 1 :].mean(0)
