@@ -97,6 +97,14 @@ class CountLogs:
     def __init__(self, pairs: list[tuple[Tensor, Tensor, Tensor]], items: int) -> None:
         self.pairs, self.items = pairs, items
 
+    def cells(self) -> tuple[Tensor, Tensor, Tensor]:
+        """``row_S``, ``item_S`` (from 0) and ``count_S`` of all counts above zero."""
+        m_E, item_E, part_E = (torch.cat(parts) for parts in zip(*self.pairs, strict=True))
+        cell_S, place_E = (m_E * self.items + item_E).unique(return_inverse=True)
+        count_S = torch.zeros(len(cell_S), device=cell_S.device).index_add_(0, place_E, part_E.float())
+        cell_S, count_S = cell_S[count_S > 0], count_S[count_S > 0]
+        return cell_S // self.items, cell_S % self.items, count_S
+
     def rows(self, begin: int, end: int) -> Tensor:
         """``log_mI`` of the rows from ``begin`` to ``end``."""
         count_X = torch.zeros((end - begin) * self.items, device=self.pairs[0][0].device)

@@ -22,7 +22,8 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
 * the difficulty embedding is a table over the number of masked digits, added to every digit, in training and inference;
 * digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked
   digits;
-* the dense side of items at the input (``nn/dense_items.py``) is ours, and off by default;
+* the dense side of items at the input (``nn/dense_items.py``) and the count prior of the digits
+  (``models/digit_prior.py``) are ours, and off by default;
 * the encoder is causal, so that one pass learns every position of a row. ``causal = false`` is bidirectional; then
   every target needs its own row (``train.windows = "each"``).
 
@@ -43,6 +44,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Masking, Model, Need, targets
 from genrec_cli.models.dense_side import DenseConfig, fit_graph
+from genrec_cli.models.digit_prior import Counted, DigitPrior
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -78,6 +80,9 @@ class MdgrConfig(DenseConfig):
     """Whether the temperature is trained."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
+    count_prior: bool = False
+    """Whether the logits of each digit start from the counts of the items with the known digits; needs vectors. Such a
+    run cannot read other items."""
     digit_heads: bool = True
     """Whether each digit has a residual head, as in RPG (ours)."""
     last_state: bool = True
@@ -107,6 +112,7 @@ class Mdgr(Model):
         self.log_scale = nn.Parameter(torch.zeros(())) if config.learn_temperature else None
         """Logarithm of the temperature of the settings over the trained one."""
         self.dense = config.dense_items(catalog, config.width)
+        self.prior = DigitPrior(catalog) if config.count_prior else None
         initialise(self)
         self.digit_scale = math.sqrt(config.width) if config.input_scale is None else 1.0
         if config.input_scale is None:
@@ -117,10 +123,12 @@ class Mdgr(Model):
 
     @classmethod
     def needs_of(cls, config: MdgrConfig) -> frozenset[Need]:
-        return cls.needs | config.dense_needs()
+        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)
+        if self.prior is not None:
+            self.prior.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -147,8 +155,12 @@ class Mdgr(Model):
             state_MKD = self.decoder.causal(x_MKD, h_ND, batch.packing, at_M)
         else:
             state_MKD = self.decoder.cached(x_MKD, self.decoder.remember(h_ND, batch.packing))
-        masked_MK = target_MK.masked_fill(~mask_MK, -1)
-        loss = code_cross_entropy(self.logits(state_MKD), masked_MK, smoothing=self.config.label_smoothing)
+        masked_MK, logit_KMV = target_MK.masked_fill(~mask_MK, -1), self.logits(state_MKD)
+        if self.prior is not None:
+            known_RMK = target_MK.masked_fill(mask_MK, -1).unflatten(0, (len(at_M), views))
+            added_KRMV = self.prior.at_unknown(self.prior.of_targets(batch, at_M), known_RMK)
+            logit_KMV = logit_KMV + added_KRMV.flatten(1, 2)
+        loss = code_cross_entropy(logit_KMV, masked_MK, smoothing=self.config.label_smoothing)
         return {"next": loss} if mask is None else {"next": loss, **self._statistics(mask_MK)}
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -184,16 +196,20 @@ class Mdgr(Model):
         logit_KMV = cosine_logits(state_KMD, self.codes.vectors(), self.config.temperature)
         return logit_KMV if self.log_scale is None else logit_KMV * self.log_scale.exp()
 
-    def read(self, batch: Batch) -> tuple[Memory, Tensor]:
+    def read(self, batch: Batch) -> tuple[Memory, Tensor, Counted | None]:
         h_ND = self.encode(batch)
-        return self.decoder.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B)
+        counted = None if self.prior is None else self.prior.of_histories(batch)
+        return self.decoder.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B), counted
 
-    def fill(self, memory: tuple[Memory, Tensor], codes_BMK: Tensor) -> Tensor:
-        history, start_BD = memory
+    def fill(self, memory: tuple[Memory, Tensor, Counted | None], codes_BMK: Tensor) -> Tensor:
+        history, start_BD, counted = memory
         codes_XK = codes_BMK.flatten(0, 1)
         x_BMKD = self.embed(codes_XK, codes_XK < 0).unflatten(0, codes_BMK.shape[:2]) + start_BD[:, None, None]
         state_XKD = self.decoder.cached(x_BMKD.flatten(0, 1), history)
-        return self.logits(state_XKD).log_softmax(-1).transpose(0, 1).unflatten(0, codes_BMK.shape[:2])
+        logit_KBMV = self.logits(state_XKD).unflatten(1, codes_BMK.shape[:2])
+        if self.prior is not None and counted is not None:
+            logit_KBMV = logit_KBMV + self.prior.at_unknown(counted, codes_BMK)
+        return logit_KBMV.log_softmax(-1).permute(1, 2, 0, 3)
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         code_BK = self.codes_of(target_B)

@@ -24,6 +24,7 @@ Options of ours, all off by default; together they learn as fast as RPG on the s
 * ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
 * ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;
 * the dense side of items (``nn/dense_items.py``) at the input, with ``pooled``;
+* ``count_prior``: the digits start from counts of items (``models/digit_prior.py``);
 * ``classifier = "cosine"``: RPG's residual heads and cosine similarity, one head per digit, in place of T5's product.
 
 Recipes: beauty-tiger, toys-tiger, sports-tiger.
@@ -43,6 +44,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.models.dense_side import DenseConfig, fit_graph
+from genrec_cli.models.digit_prior import Counted, DigitPrior
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
@@ -80,6 +82,9 @@ class TigerConfig(DenseConfig):
     """product: T5's; cosine: RPG's heads and cosine similarity (ours)."""
     temperature: Positive = 0.05
     """tau of the cosine classifier."""
+    count_prior: bool = False
+    """Whether the logits of each digit start from the counts of the items with the digits before it; needs vectors.
+    Such a run cannot read other items."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
 
@@ -98,6 +103,7 @@ class Tiger(Model):
     def __init__(self, config: TigerConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.causal, self.digits = config, config.causal, catalog.digits
+        self.graph_capturable = not config.count_prior  # it reads how many counts there are
         self.per_item = 1 if config.pooled else catalog.digits
         sizes, cosine = (catalog.digits, catalog.codewords, config.width), config.classifier == "cosine"
         # T5's table has the standard deviation 1 for its product; a cosine classifier has no use for the size.
@@ -106,6 +112,7 @@ class Tiger(Model):
         self.codes = CodeEmbedding(*sizes, extra=config.user_tokens + 1, shared=catalog.shared, scale=scale)
         """Special tokens: the first token of a target, then the user tokens."""
         self.dense = config.dense_items(catalog, config.width)
+        self.prior = DigitPrior(catalog) if config.count_prior else None
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.classifier = CodeHeads(catalog.digits, config.width) if cosine else None
         torch.nn.init.normal_(self.codes.table.weight, std=self.std)
@@ -117,10 +124,12 @@ class Tiger(Model):
 
     @classmethod
     def needs_of(cls, config: TigerConfig) -> frozenset[Need]:
-        return cls.needs | config.dense_needs()
+        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)
+        if self.prior is not None:
+            self.prior.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -209,35 +218,48 @@ class Tiger(Model):
         target_MK = self.target_codes(batch)
         h_MKD = self.states(*self.read_targets(batch), target_MK.clamp_min(0))
         logit_KMV = self.logits(h_MKD.transpose(0, 1))
+        if self.prior is not None:
+            counted = self.prior.of_targets(batch, targets(batch)[0])
+            logit_KMV = logit_KMV + self.prior.after_prefixes(counted, target_MK)
         return {"next": code_cross_entropy(logit_KMV, target_MK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         codes_BK = self.codes_of(target_B)
         logit_KBV = self.logits(self.states(*self.read(batch), codes_BK).transpose(0, 1))
+        if self.prior is not None:
+            logit_KBV = logit_KBV + self.prior.after_prefixes(self.prior.of_histories(batch), codes_BK)
         return F.cross_entropy(logit_KBV.permute(1, 2, 0), codes_BK, reduction="none").mean(1)
 
     def prefixes(self, batch: Batch) -> "TigerPrefixes":
-        return TigerPrefixes(self, *self.read(batch), batch.packing.sequences)
+        counted = None if self.prior is None else self.prior.of_histories(batch)
+        return TigerPrefixes(self, *self.read(batch), batch.packing.sequences, counted)
 
 
 class TigerPrefixes:
     """Beams with a KV cache: a step computes one token per beam."""
 
-    def __init__(self, model: Tiger, memory: CachedMemory, start_B1D: Tensor, rows: int) -> None:
-        self.model, self.memory, self.start_B1D, self.rows = model, memory, start_B1D, rows
+    def __init__(
+        self, model: Tiger, memory: CachedMemory, start_B1D: Tensor, rows: int, counted: Counted | None
+    ) -> None:
+        self.model, self.memory, self.start_B1D, self.rows, self.counted = model, memory, start_B1D, rows, counted
         self.cache, self.digit = Cache(), 0
+        self.codes_BMk = torch.zeros(rows, 1, 0, dtype=torch.long, device=start_B1D.device)
 
     def first(self) -> Tensor:
         token_B1 = self.model.begin(self.rows)
         return self._step(torch.zeros_like(token_B1), token_B1)
 
     def extend(self, parent_BM: Tensor, code_BM: Tensor) -> Tensor:
+        before_BMk = self.codes_BMk.gather(1, parent_BM[..., None].expand(-1, -1, self.codes_BMk.shape[2]))
+        self.codes_BMk = torch.cat([before_BMk, code_BM[..., None]], dim=2)
         return self._step(parent_BM, code_BM + self.model.codes.offset_K[self.digit - 1])
 
     def _step(self, parent_BM: Tensor, token_BM: Tensor) -> Tensor:
         model = self.model
         x_BMD = model.codes.table(token_BM) * model.scale + self.start_B1D
         h_BMD = model.decoder.step(x_BMD, parent_BM, self.memory, self.cache)
-        logit_1XV = model.logits(h_BMD.flatten(0, 1)[None], self.digit)
+        logit_BMV = model.logits(h_BMD.flatten(0, 1)[None], self.digit)[0].unflatten(0, token_BM.shape)
+        if model.prior is not None and self.counted is not None:
+            logit_BMV = logit_BMV + model.prior.next_digit(self.counted, self.codes_BMk)
         self.digit += 1
-        return logit_1XV[0].log_softmax(-1).unflatten(0, token_BM.shape)
+        return logit_BMV.log_softmax(-1)
