@@ -115,7 +115,7 @@ def run(
     for number, (cell, plan) in enumerate(plans, 1):
         name = f"{cell.row}, seed {cell.seed}"
         head = f"[{number}/{len(plans)}] {name}: runs/{plan.plan.name}"
-        finished = made.get(plan.plan.key) or (None if force else ws.done_or_copied(plan.plan))
+        finished = made.get(plan.plan.key) or (None if force else ws.done(plan.plan))
         console.say(f"{head}: up to date" if finished else head)
         try:
             if finished is None:

@@ -255,7 +255,7 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
 
         return replace(shown, epoch=epoch)
 
-    finished = ws.done_or_copied(planned.plan)
+    finished = ws.done(planned.plan)
     if finished is None:
         with job.progress() as bar:
             options: dict[str, Any] = {"device": job.device, "force": False}
