@@ -646,3 +646,19 @@ def test_a_failure_in_a_step_is_the_exit_code_of_the_command(tmp_path: Path, mad
     output = json.loads(answer.out)
     assert answer.code == output["exit"] == 3 and "evaluate.users" in answer.err and "step 2 of 2" in answer.err
     assert [step["command"] for step in output["steps"]] == ["train"]
+
+
+def test_data_that_are_there_take_the_place_of_the_first_steps(tmp_path: Path) -> None:
+    root, log = tmp_path / "artifacts", tmp_path / "log.csv"
+    rows = [f"u{user},i{(user + place) % 12},{place}" for user in range(12) for place in range(6)]
+    log.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    made = genrec(root, "preprocess", "--interactions", log, "--dataset", "shop", "--set", "preprocess.k_core=2")
+    assert made.code == 0, made.err
+    name = made.path.name
+    path = write(tmp_path, "download", "preprocess", 'stage = "train", model = "popular"', "evaluate")
+    answer = genrec(root, "run", path, "--data", name)
+    assert answer.code == 0 and "[1/2] genrec train" in answer.err and f"--data {name}" in answer.err
+    wrong = genrec(root, "run", path, "--data", "other")
+    assert wrong.code == 4 and "No data 'other'" in wrong.err
+    needless = genrec(root, "run", write(tmp_path, "evaluate"), "--data", name)
+    assert needless.code == 2 and "makes data" in needless.err

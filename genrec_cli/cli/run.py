@@ -19,6 +19,7 @@ RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
 BUDGET = (
     "Time for all trainings, such as 30m or 1h30m, half of it for trials if there are any. Epochs are reduced to fit."
 )
+DATA = "Start from these data, such as your own, in place of the steps download and preprocess."
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"], "tune": ["device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
@@ -55,6 +56,7 @@ def register(app: typer.Typer) -> None:
         from_dir: Annotated[
             Path | None, typer.Option(help="Copy the raw files from this folder in place of a download.")
         ] = None,
+        data: Annotated[str | None, typer.Option(help=DATA)] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
         seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
         budget: Annotated[str | None, typer.Option(metavar="TIME", help=BUDGET)] = None,
@@ -72,6 +74,7 @@ def register(app: typer.Typer) -> None:
 
         left = None if budget is None else seconds_of(budget)
         chosen, assigned = read_recipe(recipe), common.set_ or []
+        chosen = chosen if data is None else chosen.after_data()
         refuse_unread(chosen, assigned, from_dir)
         if getattr(context.get_parameter_source("dataset"), "name", "") != "COMMANDLINE":
             common = replace(common, dataset=chosen.head.dataset)  # GENREC_DATASET is for stages, not for recipes
@@ -140,7 +143,8 @@ def register(app: typer.Typer) -> None:
             return
 
         started = time.monotonic()
-        code, chain = run_recipe(chosen, words, do, fail)
+        given = [] if data is None else [common.workspace().find(common.dataset or "", "data", data)]
+        code, chain = run_recipe(chosen, words, do, fail, given)
         table = rows(chosen, chain)
         _show(f"{chosen.head.title} ({common.dataset})", table)
         if not code:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,6 +182,13 @@ class Recipe:
             return tuple(sections_of(model))
         source = step.stage != "preprocess" or step.interactions or step.from_dir
         return tuple(section for section in READS[step.stage] if section != "source" or source)
+
+    def after_data(self) -> "Recipe":
+        """The recipe on data that are there: without the steps that make data."""
+        steps = tuple(step for step in self.steps if step.stage not in ("download", "preprocess"))
+        if len(steps) == len(self.steps):
+            raise UsageError(f"No step of '{self.name}' makes data.", hint="Leave --data out")
+        return replace(self, steps=steps)
 
     def assigned_to(self, step: Step, assigned: Iterable[str]) -> list[str]:
         """The ``--set`` values of ``genrec run`` that a step reads."""

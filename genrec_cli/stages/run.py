@@ -78,13 +78,18 @@ class Chain:
 
 
 def run_recipe(
-    recipe: Recipe, shared: Sequence[Sequence[str]], do: Do, fail: Callable[[Exception], int]
+    recipe: Recipe,
+    shared: Sequence[Sequence[str]],
+    do: Do,
+    fail: Callable[[Exception], int],
+    given: Sequence[Artifact] = (),
 ) -> tuple[int, Chain]:
     """Run the steps in order; stop at the first that fails. Returns the last exit code and what was made.
 
-    ``shared`` are for each step the options of the whole recipe, as words; ``fail`` prints an error.
+    ``shared`` are for each step the options of the whole recipe, as words; ``fail`` prints an error; ``given`` are
+    artifacts that take the place of earlier steps.
     """
-    chain, count = Chain(), len(recipe.steps)
+    chain, count = Chain(made=list(given)), len(recipe.steps)
     for number, (step, options) in enumerate(zip(recipe.steps, shared, strict=True), 1):
         try:
             named = chain.named(step)
