@@ -1,5 +1,6 @@
 """Fast paths against their slow or foreign twins."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.nn.attention import SelfAttention
 from genrec_cli.nn.codes import CodeHeads, cosine_logits, residual_heads
+from genrec_cli.nn.losses import sampled_cross_entropy
 from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.transformer import Transformer
 from genrec_cli.searches.excluded import Excluded
@@ -245,12 +247,24 @@ def test_sasrec_sampled_losses_equal_loops_and_spare_the_target(kind):
         if kind == "bce":
             total -= logsigmoid(positive) + sum(logsigmoid(-other) for other in others) / negatives
         else:
-            total -= torch.stack([positive, *others]).log_softmax(0)[0]
+            weight = math.log(items / negatives)
+            total -= torch.stack([positive, *(other + weight for other in others)]).log_softmax(0)[0]
     torch.testing.assert_close(loss.sum, total)
     table = model.item.weight
     gradient, expected = (torch.autograd.grad(value, table, retain_graph=True)[0] for value in (loss.sum, total))
     assert gradient.isfinite().all()
     torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_sampled_softmax_estimates_that_of_the_catalogue():
+    torch.manual_seed(0)
+    score_I, target = torch.randn(40), 7
+    whole = -score_I.log_softmax(0)[target]
+    drawn_MS = torch.randint(0, 40, (2000, 30))
+    negative_MS = score_I[drawn_MS].masked_fill(drawn_MS == target, -torch.inf)
+    loss = sampled_cross_entropy(score_I[target].expand(2000), negative_MS, items=40)
+    assert float(loss.sum / loss.count) == pytest.approx(float(whole), abs=0.05)
 
 
 def test_code_scores_equal_a_gather():

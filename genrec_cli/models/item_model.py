@@ -120,7 +120,9 @@ class ItemModel(Model, ABC):
             return losses.generalised_bce(positive_M, score_MS, items=self.items, t=self.config.gbce_t)
         if self.config.loss == "bpr_max":
             return losses.bpr_max(positive_M, score_MS, regularisation=self.config.bpr_max_regularisation)
-        kinds = {"bce": losses.binary_cross_entropy, "bpr": losses.bpr, "sampled": losses.sampled_cross_entropy}
+        if self.config.loss == "sampled":
+            return losses.sampled_cross_entropy(positive_M, score_MS, items=self.items)
+        kinds = {"bce": losses.binary_cross_entropy, "bpr": losses.bpr}
         return kinds[self.config.loss](positive_M, score_MS)
 
     def queries(self, batch: Batch) -> Tensor:

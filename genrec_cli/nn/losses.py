@@ -1,5 +1,6 @@
 """Losses as a sum and a count."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -66,8 +67,11 @@ def bpr_max(positive_M: Tensor, negative_MS: Tensor, *, regularisation: float) -
     return loss_of((regularisation * penalty_M - better_M).sum(), positive_M.numel())
 
 
-def sampled_cross_entropy(positive_M: Tensor, negative_MS: Tensor) -> Loss:
-    """Softmax cross-entropy over the target and S negatives; a negative score of -inf is ignored."""
-    score = torch.cat([positive_M[:, None], negative_MS], dim=1).float()
+def sampled_cross_entropy(positive_M: Tensor, negative_MS: Tensor, *, items: int) -> Loss:
+    """Softmax cross-entropy over the target and S negatives, uniform draws of the items; a negative score of -inf is
+    ignored. Each negative counts items / S times, so that their sum is an estimate of that over the whole catalogue
+    (Bengio and Senecal, IEEE TNN 2008)."""
+    weight = math.log(items / negative_MS.shape[1])
+    score = torch.cat([positive_M[:, None], negative_MS + weight], dim=1).float()
     target = torch.zeros(len(score), dtype=torch.long, device=score.device)
     return loss_of(F.cross_entropy(score, target, reduction="sum"), len(score))
