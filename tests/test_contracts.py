@@ -53,7 +53,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learns": {"epochs": 8, "batch_size": 64, "lr": 0.1},
     },
     "tiger, counts": {"settings": {"count_prior": True}, "learns": {"epochs": 8, "batch_size": 64, "lr": 0.1}},
-    "mdgr, counts": {"settings": {"count_prior": True}, "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2}},
+    "mdgr, counts": {
+        "settings": {"count_prior": True},
+        "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2},
+        "overfits_in": 400,
+    },
     "mdgr, dense": {
         "settings": {"dense_input": True, "free_vectors": True, "graph_edges": 4},
         "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2},

@@ -1,4 +1,4 @@
-"""The count prior of digits: sums over the items that known digits leave, in training and in both searches."""
+"""Counts of digits: sums over the items that known digits leave, in training and in both searches."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from conftest import make_catalog, make_histories
 
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
-from genrec_cli.models.count_prior import SCALE
+from genrec_cli.models import count_prior
 from genrec_cli.models.digit_prior import DigitPrior
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.tiger import Tiger, TigerConfig
@@ -26,7 +26,7 @@ def prior(histories: Histories) -> DigitPrior:
     made = DigitPrior(CATALOG)
     made.fit(CATALOG, histories)
     with torch.no_grad():
-        made.factor.copy_(torch.linspace(0.5, 1.5, CATALOG.digits))
+        made.factor.copy_(torch.linspace(-1.0, 1.5, CATALOG.digits))
     return made
 
 
@@ -36,14 +36,16 @@ def batch(histories: Histories):
 
 
 def by_loops(prior: DigitPrior, batch, known: dict[int, int], row: int) -> torch.Tensor:
-    """``a_k log(1 + C(v) / C)`` as ``added_KV``, item by item."""
+    """``log P`` of a mixture with a uniform model, as ``logp_KV``, item by item."""
     score_I = prior.counts.item_scores(batch)[row]
     sum_KV = torch.zeros(CATALOG.digits, CATALOG.codewords)
     for item, codes in enumerate(CATALOG.code_RK[1:].tolist()):
         if all(codes[digit] == code for digit, code in known.items()):
             for digit, code in enumerate(codes):
                 sum_KV[digit, code] += score_I[item]
-    return prior.factor.detach()[:, None] * torch.log1p(sum_KV / SCALE)
+    weight_K1 = prior.factor.detach().sigmoid()[:, None] * (sum_KV.sum(1, keepdim=True) > 0)
+    uniform = 1 / CATALOG.codewords
+    return (weight_K1 * sum_KV / sum_KV.sum(1, keepdim=True).clamp_min(1e-9) + (1 - weight_K1) * uniform).log()
 
 
 @torch.no_grad()
@@ -51,10 +53,11 @@ def test_each_search_gets_the_sums_over_the_items_that_fit(prior: DigitPrior, ba
     counted = prior.of_histories(batch)
     rows = batch.packing.sequences
     codes_RK = CATALOG.code_RK[torch.arange(5, 5 + rows)].long()
-    prefixes = prior.after_prefixes(counted, codes_RK)
+    digits, codewords = CATALOG.digits, CATALOG.codewords
+    prefixes = prior.after_prefixes(counted, codes_RK, torch.zeros(digits, rows, codewords))
     some_RMK = codes_RK[:, None].repeat(1, 2, 1)
     some_RMK[:, 0], some_RMK[:, 1, 1:] = -1, -1  # nothing, and the first digit
-    unknown = prior.at_unknown(counted, some_RMK)
+    unknown = prior.at_unknown(counted, some_RMK, torch.zeros(digits, rows, 2, codewords))
     for row in range(rows):
         first = by_loops(prior, batch, {}, row)
         torch.testing.assert_close(unknown[:, row, 0], first)
@@ -63,7 +66,8 @@ def test_each_search_gets_the_sums_over_the_items_that_fit(prior: DigitPrior, ba
             known = {place: int(codes_RK[row, place]) for place in range(digit)}
             expected_V = by_loops(prior, batch, known, row)[digit]
             torch.testing.assert_close(prefixes[digit, row], expected_V)
-            beams_V = prior.next_digit(counted, codes_RK[:, None, :digit])[row, 0]
+            beams = prior.next_digit(counted, codes_RK[:, None, :digit], torch.zeros(rows, 1, codewords))
+            beams_V = beams[row, 0]
             torch.testing.assert_close(beams_V, expected_V)
 
 
@@ -72,7 +76,7 @@ def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(prior: DigitPrio
     rows = Rows.of(histories, max_length=8, windows="sliding")
     batch = rows.batch(histories, np.arange(4))
     counted, logs = prior.of_targets(batch, batch.learn_M), prior.logs(batch, batch.learn_M)
-    expected_MI = torch.expm1(logs.rows(0, len(batch.learn_M))) * SCALE
+    expected_MI = torch.expm1(logs.rows(0, len(batch.learn_M))) * count_prior.SCALE
     found_MI = torch.zeros_like(expected_MI)
     for row, codes, count in zip(counted.row_S, counted.code_SK, counted.count_S, strict=True):
         same_I = (CATALOG.code_RK[1:] == codes).all(1)
@@ -84,7 +88,7 @@ def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(prior: DigitPrio
 
 @pytest.mark.parametrize("kind", ["tiger", "mdgr"])
 @torch.no_grad()
-def test_an_untrained_generator_ranks_by_the_counts_and_a_factor_of_zero_is_no_prior(kind, batch, histories) -> None:
+def test_the_weights_of_the_counts_go_from_none_to_all(kind, batch, histories) -> None:
     torch.manual_seed(0)
     if kind == "tiger":
         config = TigerConfig(**SMALL, head_width=8, user_tokens=0, count_prior=True)
@@ -99,13 +103,15 @@ def test_an_untrained_generator_ranks_by_the_counts_and_a_factor_of_zero_is_no_p
     target_B = torch.arange(1, batch.packing.sequences + 1)
     with_prior = model.target_loss(batch, target_B)
     assert not torch.allclose(with_prior, plain.target_loss(batch, target_B))
-    model.prior.factor.zero_()
+    model.prior.factor.fill_(-99.0)
     torch.testing.assert_close(model.target_loss(batch, target_B), plain.target_loss(batch, target_B))
     if kind == "tiger":
-        model.prior.factor.fill_(50.0)  # the counts decide
-        top = Beam(model, CATALOG, BeamConfig(beams=30)).search(batch, 1)[0].item_Bk[:, 0]
+        model.prior.factor.fill_(99.0)
+        list_Bk, score_Bk = Beam(model, CATALOG, BeamConfig(beams=30)).search(batch, 3)[0][:2]
         count_BI = model.prior.counts.item_scores(batch)
-        assert (count_BI.gather(1, top[:, None] - 1) > 0).all()
+        same_II = (CATALOG.code_RK[1:, None] == CATALOG.code_RK[None, 1:]).all(2).float()
+        part_BI = count_BI @ same_II / count_BI.sum(1, keepdim=True)
+        torch.testing.assert_close(score_Bk.exp(), part_BI.gather(1, list_Bk - 1))
 
 
 def test_the_prior_makes_a_step_that_cannot_be_captured_and_needs_vectors() -> None:

@@ -1,10 +1,15 @@
-"""Count prior of digits: a generator of codes starts from the counts of the items that the known digits leave.
+"""Counts of digits: each digit of a generator is a mixture of the model and of a count.
 
-    logit(v at digit k | known digits) += a_k * log(1 + C(v) / C)
+    P(v at digit k | known digits) = w_k C(v) / sum over u of C(u)  +  (1 - w_k) P_model(v at digit k | known digits)
 
-``C(v)`` is the sum of the counts ``c(i)`` of all items that have the known digits, and v at digit k; ``c(i)`` and C are
-those of ``models/count_prior.py``, without the user's own pairs in a training batch. ``a_k`` is trained. So the first
-digit starts from the counts of all items that share it, and the last one from those of single items.
+``C(v)`` is the sum of the counts ``c(i)`` of all items that have the known digits, and v at digit k. ``c(i)`` is that
+of ``models/count_prior.py``, without the user's own pairs in a training batch. Where no counted item has the known
+digits, ``w_k`` is 0. It is trained, and the model learns most where the count is wrong. With all ``w_k`` = 1 the
+probability of an item's code is its part of all counts. A mixture of a language model and a memory of its training
+pairs: Khandelwal et al., ICLR 2020.
+
+A product of both (as in ``models/count_prior.py``) does worse here: over several digits its normaliser depends on the
+digits before, so items are not in the order of their counts, and the trained factors make that worse.
 
 Legend: B histories, M targets or beams of a row, R rows of counts, S counts above zero, K digits, V codewords.
 """
@@ -16,7 +21,9 @@ from torch import Tensor, nn
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.count_prior import SCALE, CountPrior
+from genrec_cli.models.count_prior import CountPrior
+
+TINY = 1e-30
 
 
 class Counted(NamedTuple):
@@ -28,13 +35,13 @@ class Counted(NamedTuple):
 
 
 class DigitPrior(CountPrior):
-    """The counts, and a factor per digit."""
+    """The counts, and the logit of ``w_k`` per digit, in place of the factor."""
 
     code_RK: Tensor
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__(catalog)
-        self.factor = nn.Parameter(torch.ones(catalog.digits))
+        self.factor = nn.Parameter(torch.zeros(catalog.digits))
         self.codewords = catalog.codewords
         self.register_buffer("code_RK", catalog.code_RK, persistent=False)
 
@@ -51,24 +58,34 @@ class DigitPrior(CountPrior):
         item_S, row_S = cell_S // batch.packing.sequences, cell_S % batch.packing.sequences
         return Counted(row_S, self.code_RK[item_S + 1].long(), count_S)
 
-    def after_prefixes(self, counted: Counted, codes_RK: Tensor) -> Tensor:
-        """``added_KRV``: to the logits of each digit after the digits before it, one target per row."""
-        fits_S = torch.ones_like(counted.row_S, dtype=torch.bool)
-        added = []
-        for digit in range(codes_RK.shape[1]):
-            added.append(self._added(counted, fits_S[:, None], digit, len(codes_RK)))
-            fits_S = fits_S & (counted.code_SK[:, digit] == codes_RK[counted.row_S, digit])
-        return torch.stack(added)[:, :, 0]
+    def mixed(self, logit_XV: Tensor, sum_XV: Tensor, weight_X: Tensor) -> Tensor:
+        """``logp_XV`` of the mixture; ``weight_X`` are the ``w_k`` of the digits, broadcast."""
+        total_X1 = sum_XV.sum(-1, keepdim=True)
+        weight_X1 = weight_X[..., None] * (total_X1 > 0)
+        counted_XV = weight_X1 * (sum_XV / total_X1.clamp_min(TINY))
+        return (counted_XV + (1 - weight_X1) * logit_XV.float().softmax(-1)).clamp_min(TINY).log()
 
-    def at_unknown(self, counted: Counted, codes_RMK: Tensor) -> Tensor:
-        """``added_KRMV``: to the logits of each digit, given the known ones; -1 is unknown."""
+    def after_prefixes(self, counted: Counted, codes_RK: Tensor, logit_KRV: Tensor) -> Tensor:
+        """``logp_KRV`` of each digit after the digits before it, one target per row."""
+        fits_S = torch.ones_like(counted.row_S, dtype=torch.bool)
+        sums = []
+        for digit in range(codes_RK.shape[1]):
+            sums.append(self._sums(counted, fits_S[:, None], digit, len(codes_RK))[:, 0])
+            fits_S = fits_S & (counted.code_SK[:, digit] == codes_RK[counted.row_S, digit])
+        return self.mixed(logit_KRV, torch.stack(sums), self.factor.sigmoid()[:, None])
+
+    def at_unknown(self, counted: Counted, codes_RMK: Tensor, logit_KRMV: Tensor) -> Tensor:
+        """``logp_KRMV`` of each digit, given the known ones; -1 is unknown."""
         fits_SM = self._fitting(counted, codes_RMK)
         digits = range(codes_RMK.shape[2])
-        return torch.stack([self._added(counted, fits_SM, digit, len(codes_RMK)) for digit in digits])
+        sum_KRMV = torch.stack([self._sums(counted, fits_SM, digit, len(codes_RMK)) for digit in digits])
+        return self.mixed(logit_KRMV, sum_KRMV, self.factor.sigmoid()[:, None, None])
 
-    def next_digit(self, counted: Counted, codes_BMk: Tensor) -> Tensor:
-        """``added_BMV``: to the logits of the digit after the prefixes ``codes_BMk``."""
-        return self._added(counted, self._fitting(counted, codes_BMk), codes_BMk.shape[2], len(codes_BMk))
+    def next_digit(self, counted: Counted, codes_BMk: Tensor, logit_BMV: Tensor) -> Tensor:
+        """``logp_BMV`` of the digit after the prefixes ``codes_BMk``."""
+        digit = codes_BMk.shape[2]
+        sum_BMV = self._sums(counted, self._fitting(counted, codes_BMk), digit, len(codes_BMk))
+        return self.mixed(logit_BMV, sum_BMV, self.factor[digit].sigmoid()[None, None])
 
     @staticmethod
     def _fitting(counted: Counted, codes_RMk: Tensor) -> Tensor:
@@ -79,11 +96,11 @@ class DigitPrior(CountPrior):
             fits_SM &= (wanted_SM < 0) | (wanted_SM == counted.code_SK[:, digit, None])
         return fits_SM
 
-    def _added(self, counted: Counted, fits_SM: Tensor, digit: int, rows: int) -> Tensor:
-        """``a_k log(1 + C(v) / C)`` of one digit, as ``added_RMV``."""
+    def _sums(self, counted: Counted, fits_SM: Tensor, digit: int, rows: int) -> Tensor:
+        """``C(v)`` of one digit, as ``sum_RMV``."""
         shape = (rows, fits_SM.shape[1], self.codewords)
         s_X, m_X = fits_SM.nonzero(as_tuple=True)
         cell_X = (counted.row_S[s_X] * shape[1] + m_X) * shape[2] + counted.code_SK[s_X, digit]
         sum_Y = torch.zeros(shape[0] * shape[1] * shape[2], device=cell_X.device)
         sum_Y.index_add_(0, cell_X, counted.count_S[s_X].to(sum_Y.dtype))
-        return self.factor[digit] * sum_Y.div_(SCALE).log1p_().view(shape)
+        return sum_Y.view(shape)

@@ -22,7 +22,7 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
 * the difficulty embedding is a table over the number of masked digits, added to every digit, in training and inference;
 * digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked
   digits;
-* the dense side of items at the input (``nn/dense_items.py``) and the count prior of the digits
+* the dense side of items at the input (``nn/dense_items.py``) and the mixture of digits with counts
   (``models/digit_prior.py``) are ours, and off by default;
 * the encoder is causal, so that one pass learns every position of a row. ``causal = false`` is bidirectional; then
   every target needs its own row (``train.windows = "each"``).
@@ -81,8 +81,8 @@ class MdgrConfig(DenseConfig):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
     count_prior: bool = False
-    """Whether the logits of each digit start from the counts of the items with the known digits; needs vectors. Such a
-    run cannot read other items."""
+    """Whether each digit is a mixture of the model and the counts of the items with the known digits; needs vectors.
+    Such a run cannot read other items."""
     digit_heads: bool = True
     """Whether each digit has a residual head, as in RPG (ours)."""
     last_state: bool = True
@@ -158,8 +158,9 @@ class Mdgr(Model):
         masked_MK, logit_KMV = target_MK.masked_fill(~mask_MK, -1), self.logits(state_MKD)
         if self.prior is not None:
             known_RMK = target_MK.masked_fill(mask_MK, -1).unflatten(0, (len(at_M), views))
-            added_KRMV = self.prior.at_unknown(self.prior.of_targets(batch, at_M), known_RMK)
-            logit_KMV = logit_KMV + added_KRMV.flatten(1, 2)
+            logit_KRMV = logit_KMV.unflatten(1, known_RMK.shape[:2])
+            logit_KRMV = self.prior.at_unknown(self.prior.of_targets(batch, at_M), known_RMK, logit_KRMV)
+            logit_KMV = logit_KRMV.flatten(1, 2)
         loss = code_cross_entropy(logit_KMV, masked_MK, smoothing=self.config.label_smoothing)
         return {"next": loss} if mask is None else {"next": loss, **self._statistics(mask_MK)}
 
@@ -208,7 +209,7 @@ class Mdgr(Model):
         state_XKD = self.decoder.cached(x_BMKD.flatten(0, 1), history)
         logit_KBMV = self.logits(state_XKD).unflatten(1, codes_BMK.shape[:2])
         if self.prior is not None and counted is not None:
-            logit_KBMV = logit_KBMV + self.prior.at_unknown(counted, codes_BMK)
+            logit_KBMV = self.prior.at_unknown(counted, codes_BMK, logit_KBMV)
         return logit_KBMV.log_softmax(-1).permute(1, 2, 0, 3)
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:

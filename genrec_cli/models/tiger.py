@@ -24,7 +24,7 @@ Options of ours, all off by default; together they learn as fast as RPG on the s
 * ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
 * ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;
 * the dense side of items (``nn/dense_items.py``) at the input, with ``pooled``;
-* ``count_prior``: the digits start from counts of items (``models/digit_prior.py``);
+* ``count_prior``: digits are a mixture of the model and of counts (``models/digit_prior.py``);
 * ``classifier = "cosine"``: RPG's residual heads and cosine similarity, one head per digit, in place of T5's product.
 
 Recipes: beauty-tiger, toys-tiger, sports-tiger.
@@ -83,8 +83,8 @@ class TigerConfig(DenseConfig):
     temperature: Positive = 0.05
     """tau of the cosine classifier."""
     count_prior: bool = False
-    """Whether the logits of each digit start from the counts of the items with the digits before it; needs vectors.
-    Such a run cannot read other items."""
+    """Whether each digit is a mixture of the model and the counts of the items with the digits before it; needs
+    vectors. Such a run cannot read other items."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
 
@@ -220,14 +220,14 @@ class Tiger(Model):
         logit_KMV = self.logits(h_MKD.transpose(0, 1))
         if self.prior is not None:
             counted = self.prior.of_targets(batch, targets(batch)[0])
-            logit_KMV = logit_KMV + self.prior.after_prefixes(counted, target_MK)
+            logit_KMV = self.prior.after_prefixes(counted, target_MK, logit_KMV)
         return {"next": code_cross_entropy(logit_KMV, target_MK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         codes_BK = self.codes_of(target_B)
         logit_KBV = self.logits(self.states(*self.read(batch), codes_BK).transpose(0, 1))
         if self.prior is not None:
-            logit_KBV = logit_KBV + self.prior.after_prefixes(self.prior.of_histories(batch), codes_BK)
+            logit_KBV = self.prior.after_prefixes(self.prior.of_histories(batch), codes_BK, logit_KBV)
         return F.cross_entropy(logit_KBV.permute(1, 2, 0), codes_BK, reduction="none").mean(1)
 
     def prefixes(self, batch: Batch) -> "TigerPrefixes":
@@ -260,6 +260,6 @@ class TigerPrefixes:
         h_BMD = model.decoder.step(x_BMD, parent_BM, self.memory, self.cache)
         logit_BMV = model.logits(h_BMD.flatten(0, 1)[None], self.digit)[0].unflatten(0, token_BM.shape)
         if model.prior is not None and self.counted is not None:
-            logit_BMV = logit_BMV + model.prior.next_digit(self.counted, self.codes_BMk)
+            logit_BMV = model.prior.next_digit(self.counted, self.codes_BMk, logit_BMV)
         self.digit += 1
         return logit_BMV.log_softmax(-1)

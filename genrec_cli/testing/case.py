@@ -47,6 +47,8 @@ class ModelCase:
     """Arguments of ``make_catalog``."""
     learns: ClassVar[dict[str, Any]] = {"epochs": 12, "batch_size": 32, "lr": 1e-2}
     """Section [train] with which the model learns an order. Empty: the catalogue does not tell items apart."""
+    overfits_in: ClassVar[int] = 80
+    """Steps in which the model learns one batch by heart."""
 
     def requires(self, condition: bool, reason: str) -> None:
         if not condition:

@@ -27,7 +27,7 @@ class LearningTests(ModelCase):
         model, batch = self.build(width=32), self.batch("recent")
         optimizer = make_optimizer(model, TrainConfig(lr=1e-2))
         before = float(total_loss(model, batch).detach())
-        for _ in range(80):
+        for _ in range(self.overfits_in):
             optimizer.zero_grad()
             loss = total_loss(model, batch)
             loss.backward()
