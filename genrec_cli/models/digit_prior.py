@@ -14,6 +14,7 @@ digits before, so items are not in the order of their counts, and the trained fa
 Legend: B histories, M targets or beams of a row, R rows of counts, S counts above zero, K digits, V codewords.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -67,40 +68,40 @@ class DigitPrior(CountPrior):
 
     def after_prefixes(self, counted: Counted, codes_RK: Tensor, logit_KRV: Tensor) -> Tensor:
         """``logp_KRV`` of each digit after the digits before it, one target per row."""
-        fits_S = torch.ones_like(counted.row_S, dtype=torch.bool)
-        sums = []
+        sums, s_X = [], torch.arange(len(counted.row_S), device=codes_RK.device)
         for digit in range(codes_RK.shape[1]):
-            sums.append(self._sums(counted, fits_S[:, None], digit, len(codes_RK))[:, 0])
-            fits_S = fits_S & (counted.code_SK[:, digit] == codes_RK[counted.row_S, digit])
+            sums.append(self._sums(counted, (s_X, torch.zeros_like(s_X)), digit, len(codes_RK), 1)[:, 0])
+            s_X = s_X[counted.code_SK[s_X, digit] == codes_RK[counted.row_S[s_X], digit]]
         return self.mixed(logit_KRV, torch.stack(sums), self.factor.sigmoid()[:, None])
 
     def at_unknown(self, counted: Counted, codes_RMK: Tensor, logit_KRMV: Tensor) -> Tensor:
         """``logp_KRMV`` of each digit, given the known ones; -1 is unknown."""
-        fits_SM = self._fitting(counted, codes_RMK)
-        digits = range(codes_RMK.shape[2])
-        sum_KRMV = torch.stack([self._sums(counted, fits_SM, digit, len(codes_RMK)) for digit in digits])
+        rows, beams, digits = codes_RMK.shape
+        fitting = self._fitting(counted, codes_RMK)
+        sum_KRMV = torch.stack([self._sums(counted, fitting, digit, rows, beams) for digit in range(digits)])
         return self.mixed(logit_KRMV, sum_KRMV, self.factor.sigmoid()[:, None, None])
 
     def next_digit(self, counted: Counted, codes_BMk: Tensor, logit_BMV: Tensor) -> Tensor:
         """``logp_BMV`` of the digit after the prefixes ``codes_BMk``."""
-        digit = codes_BMk.shape[2]
-        sum_BMV = self._sums(counted, self._fitting(counted, codes_BMk), digit, len(codes_BMk))
+        rows, beams, digit = codes_BMk.shape
+        sum_BMV = self._sums(counted, self._fitting(counted, codes_BMk), digit, rows, beams)
         return self.mixed(logit_BMV, sum_BMV, self.factor[digit].sigmoid()[None, None])
 
     @staticmethod
-    def _fitting(counted: Counted, codes_RMk: Tensor) -> Tensor:
-        """``fits_SM``: the items with the known digits."""
+    def _fitting(counted: Counted, codes_RMk: Tensor) -> tuple[Tensor, Tensor]:
+        """``s_X`` and ``m_X``: the pairs of a count and a beam of its row whose known digits agree."""
         fits_SM = torch.ones(len(counted.row_S), codes_RMk.shape[1], dtype=torch.bool, device=codes_RMk.device)
         for digit, code_RM in enumerate(codes_RMk.unbind(2)):
             wanted_SM = code_RM[counted.row_S]
             fits_SM &= (wanted_SM < 0) | (wanted_SM == counted.code_SK[:, digit, None])
-        return fits_SM
-
-    def _sums(self, counted: Counted, fits_SM: Tensor, digit: int, rows: int) -> Tensor:
-        """``C(v)`` of one digit, as ``sum_RMV``."""
-        shape = (rows, fits_SM.shape[1], self.codewords)
         s_X, m_X = fits_SM.nonzero(as_tuple=True)
-        cell_X = (counted.row_S[s_X] * shape[1] + m_X) * shape[2] + counted.code_SK[s_X, digit]
-        sum_Y = torch.zeros(shape[0] * shape[1] * shape[2], device=cell_X.device)
+        return s_X, m_X
+
+    def _sums(self, counted: Counted, fitting: tuple[Tensor, Tensor], digit: int, rows: int, beams: int) -> Tensor:
+        """``C(v)`` of one digit, as ``sum_RMV``."""
+        s_X, m_X = fitting
+        shape = (rows, beams, self.codewords)
+        cell_X = (counted.row_S[s_X] * beams + m_X) * self.codewords + counted.code_SK[s_X, digit]
+        sum_Y = torch.zeros(math.prod(shape), device=cell_X.device)
         sum_Y.index_add_(0, cell_X, counted.count_S[s_X].to(sum_Y.dtype))
         return sum_Y.view(shape)
