@@ -27,8 +27,9 @@ SCALE = 0.05
 """C: a count of this size adds a * log 2 to a score."""
 
 
-class CountPrior(nn.Module):
-    """The counts, and their factor a. :meth:`fit` comes before the training; without it all counts are 0."""
+class Counts(nn.Module):
+    """The counts of ``neighbours``, also without the pairs that a training batch predicts. :meth:`fit` comes before the
+    training; without it all counts are 0."""
 
     row_factor_R: Tensor
     column_factor_R: Tensor
@@ -36,7 +37,6 @@ class CountPrior(nn.Module):
     def __init__(self, catalog: Catalog) -> None:
         super().__init__()
         self.items, self.counts = catalog.items, Neighbours(NeighboursConfig(), catalog, max_length=1)
-        self.factor = nn.Parameter(torch.ones(()))
         for name in ("row_factor_R", "column_factor_R"):
             self.register_buffer(name, torch.ones(catalog.items + 1))
 
@@ -46,11 +46,6 @@ class CountPrior(nn.Module):
         rowsum_R, columnsum_R = Padded.of(histories, config).sums(self.items, config)
         self.row_factor_R.copy_(rowsum_R.clamp_min(1e-9) ** -config.row_power)
         self.column_factor_R.copy_(columnsum_R.clamp_min(1e-9) ** -config.column_power)
-
-    def cells(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """``cell_S = (item - 1) * B + history``, ascending and distinct, and what is added to their scores."""
-        cell_S, count_S = self.counts.sparse_scores(batch)
-        return cell_S, self.factor * (count_S / SCALE).log1p()
 
     @torch.no_grad()
     def logs(self, batch: Batch, at_M: Tensor) -> "CountLogs":
@@ -85,6 +80,19 @@ class CountPrior(nn.Module):
         own_MAF = from_MA[:, :, None] * near_AF * to_MF[:, None, :]
         m_E, a_E, f_E = own_MAF.nonzero(as_tuple=True)
         return m_E, later_MF[m_E, f_E] - 1, -own_MAF[m_E, a_E, f_E]
+
+
+class CountPrior(Counts):
+    """The counts, and their factor a."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def cells(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``cell_S = (item - 1) * B + history``, ascending and distinct, and what is added to their scores."""
+        cell_S, count_S = self.counts.sparse_scores(batch)
+        return cell_S, self.factor * (count_S / SCALE).log1p()
 
 
 class CountLogs:

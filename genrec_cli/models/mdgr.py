@@ -23,7 +23,7 @@ decoder with cross-attention and difficulty embedding, the noise schedule, the t
 * digits are classified by cosine similarity at a temperature, as in RPG; the loss is the mean cross-entropy over masked
   digits;
 * the dense side of items at the input (``nn/dense_items.py``) and the mixture of digits with counts
-  (``models/digit_prior.py``) are ours, and off by default;
+  (``models/digit_mixture.py``) are ours, and off by default;
 * the encoder is causal, so that one pass learns every position of a row. ``causal = false`` is bidirectional; then
   every target needs its own row (``train.windows = "each"``).
 
@@ -44,7 +44,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Masking, Model, Need, targets
 from genrec_cli.models.dense_side import DenseConfig, fit_graph
-from genrec_cli.models.digit_prior import Counted, DigitPrior
+from genrec_cli.models.digit_mixture import Counted, DigitMixture
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -112,7 +112,7 @@ class Mdgr(Model):
         self.log_scale = nn.Parameter(torch.zeros(())) if config.learn_temperature else None
         """Logarithm of the temperature of the settings over the trained one."""
         self.dense = config.dense_items(catalog, config.width)
-        self.prior = DigitPrior(catalog) if config.count_prior else None
+        self.mixture = DigitMixture(catalog) if config.count_prior else None
         initialise(self)
         self.digit_scale = math.sqrt(config.width) if config.input_scale is None else 1.0
         if config.input_scale is None:
@@ -127,8 +127,8 @@ class Mdgr(Model):
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)
-        if self.prior is not None:
-            self.prior.fit(catalog, histories)
+        if self.mixture is not None:
+            self.mixture.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -156,10 +156,10 @@ class Mdgr(Model):
         else:
             state_MKD = self.decoder.cached(x_MKD, self.decoder.remember(h_ND, batch.packing))
         masked_MK, logit_KMV = target_MK.masked_fill(~mask_MK, -1), self.logits(state_MKD)
-        if self.prior is not None:
+        if self.mixture is not None:
             known_RMK = target_MK.masked_fill(mask_MK, -1).unflatten(0, (len(at_M), views))
             logit_KRMV = logit_KMV.unflatten(1, known_RMK.shape[:2])
-            logit_KRMV = self.prior.at_unknown(self.prior.of_targets(batch, at_M), known_RMK, logit_KRMV)
+            logit_KRMV = self.mixture.at_unknown(self.mixture.of_targets(batch, at_M), known_RMK, logit_KRMV)
             logit_KMV = logit_KRMV.flatten(1, 2)
         loss = code_cross_entropy(logit_KMV, masked_MK, smoothing=self.config.label_smoothing)
         return {"next": loss} if mask is None else {"next": loss, **self._statistics(mask_MK)}
@@ -199,7 +199,7 @@ class Mdgr(Model):
 
     def read(self, batch: Batch) -> tuple[Memory, Tensor, Counted | None]:
         h_ND = self.encode(batch)
-        counted = None if self.prior is None else self.prior.of_histories(batch)
+        counted = None if self.mixture is None else self.mixture.of_histories(batch)
         return self.decoder.remember(h_ND, batch.packing), self.start(h_ND, batch.packing.last_B), counted
 
     def fill(self, memory: tuple[Memory, Tensor, Counted | None], codes_BMK: Tensor) -> Tensor:
@@ -208,8 +208,8 @@ class Mdgr(Model):
         x_BMKD = self.embed(codes_XK, codes_XK < 0).unflatten(0, codes_BMK.shape[:2]) + start_BD[:, None, None]
         state_XKD = self.decoder.cached(x_BMKD.flatten(0, 1), history)
         logit_KBMV = self.logits(state_XKD).unflatten(1, codes_BMK.shape[:2])
-        if self.prior is not None and counted is not None:
-            logit_KBMV = self.prior.at_unknown(counted, codes_BMK, logit_KBMV)
+        if self.mixture is not None and counted is not None:
+            logit_KBMV = self.mixture.at_unknown(counted, codes_BMK, logit_KBMV)
         return logit_KBMV.log_softmax(-1).permute(1, 2, 0, 3)
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ Options of ours, all off by default; together they learn as fast as RPG on the s
 * ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
 * ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;
 * the dense side of items (``nn/dense_items.py``) at the input, with ``pooled``;
-* ``count_prior``: digits are a mixture of the model and of counts (``models/digit_prior.py``);
+* ``count_prior``: digits are a mixture of the model and of counts (``models/digit_mixture.py``);
 * ``classifier = "cosine"``: RPG's residual heads and cosine similarity, one head per digit, in place of T5's product.
 
 Recipes: beauty-tiger, toys-tiger, sports-tiger.
@@ -44,7 +44,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
 from genrec_cli.models.dense_side import DenseConfig, fit_graph
-from genrec_cli.models.digit_prior import Counted, DigitPrior
+from genrec_cli.models.digit_mixture import Counted, DigitMixture
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
@@ -112,7 +112,7 @@ class Tiger(Model):
         self.codes = CodeEmbedding(*sizes, extra=config.user_tokens + 1, shared=catalog.shared, scale=scale)
         """Special tokens: the first token of a target, then the user tokens."""
         self.dense = config.dense_items(catalog, config.width)
-        self.prior = DigitPrior(catalog) if config.count_prior else None
+        self.mixture = DigitMixture(catalog) if config.count_prior else None
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.classifier = CodeHeads(catalog.digits, config.width) if cosine else None
         torch.nn.init.normal_(self.codes.table.weight, std=self.std)
@@ -128,8 +128,8 @@ class Tiger(Model):
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)
-        if self.prior is not None:
-            self.prior.fit(catalog, histories)
+        if self.mixture is not None:
+            self.mixture.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -218,20 +218,20 @@ class Tiger(Model):
         target_MK = self.target_codes(batch)
         h_MKD = self.states(*self.read_targets(batch), target_MK.clamp_min(0))
         logit_KMV = self.logits(h_MKD.transpose(0, 1))
-        if self.prior is not None:
-            counted = self.prior.of_targets(batch, targets(batch)[0])
-            logit_KMV = self.prior.after_prefixes(counted, target_MK, logit_KMV)
+        if self.mixture is not None:
+            counted = self.mixture.of_targets(batch, targets(batch)[0])
+            logit_KMV = self.mixture.after_prefixes(counted, target_MK, logit_KMV)
         return {"next": code_cross_entropy(logit_KMV, target_MK, smoothing=self.config.label_smoothing)}
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         codes_BK = self.codes_of(target_B)
         logit_KBV = self.logits(self.states(*self.read(batch), codes_BK).transpose(0, 1))
-        if self.prior is not None:
-            logit_KBV = self.prior.after_prefixes(self.prior.of_histories(batch), codes_BK, logit_KBV)
+        if self.mixture is not None:
+            logit_KBV = self.mixture.after_prefixes(self.mixture.of_histories(batch), codes_BK, logit_KBV)
         return F.cross_entropy(logit_KBV.permute(1, 2, 0), codes_BK, reduction="none").mean(1)
 
     def prefixes(self, batch: Batch) -> "TigerPrefixes":
-        counted = None if self.prior is None else self.prior.of_histories(batch)
+        counted = None if self.mixture is None else self.mixture.of_histories(batch)
         return TigerPrefixes(self, *self.read(batch), batch.packing.sequences, counted)
 
 
@@ -259,7 +259,7 @@ class TigerPrefixes:
         x_BMD = model.codes.table(token_BM) * model.scale + self.start_B1D
         h_BMD = model.decoder.step(x_BMD, parent_BM, self.memory, self.cache)
         logit_BMV = model.logits(h_BMD.flatten(0, 1)[None], self.digit)[0].unflatten(0, token_BM.shape)
-        if model.prior is not None and self.counted is not None:
-            logit_BMV = model.prior.next_digit(self.counted, self.codes_BMk, logit_BMV)
+        if model.mixture is not None and self.counted is not None:
+            logit_BMV = model.mixture.next_digit(self.counted, self.codes_BMk, logit_BMV)
         self.digit += 1
         return logit_BMV.log_softmax(-1)

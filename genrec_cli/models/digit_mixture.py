@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.count_prior import CountPrior
+from genrec_cli.models.count_prior import Counts
 
 TINY = 1e-30
 
@@ -35,14 +35,15 @@ class Counted(NamedTuple):
     count_S: Tensor
 
 
-class DigitPrior(CountPrior):
-    """The counts, and the logit of ``w_k`` per digit, in place of the factor."""
+class DigitMixture(Counts):
+    """The counts, and their weight per digit."""
 
     code_RK: Tensor
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__(catalog)
-        self.factor = nn.Parameter(torch.zeros(catalog.digits))
+        self.logit_K = nn.Parameter(torch.zeros(catalog.digits))
+        """Of the weights ``w_k``."""
         self.codewords = catalog.codewords
         self.register_buffer("code_RK", catalog.code_RK, persistent=False)
 
@@ -72,20 +73,20 @@ class DigitPrior(CountPrior):
         for digit in range(codes_RK.shape[1]):
             sums.append(self._sums(counted, (s_X, torch.zeros_like(s_X)), digit, len(codes_RK), 1)[:, 0])
             s_X = s_X[counted.code_SK[s_X, digit] == codes_RK[counted.row_S[s_X], digit]]
-        return self.mixed(logit_KRV, torch.stack(sums), self.factor.sigmoid()[:, None])
+        return self.mixed(logit_KRV, torch.stack(sums), self.logit_K.sigmoid()[:, None])
 
     def at_unknown(self, counted: Counted, codes_RMK: Tensor, logit_KRMV: Tensor) -> Tensor:
         """``logp_KRMV`` of each digit, given the known ones; -1 is unknown."""
         rows, beams, digits = codes_RMK.shape
         fitting = self._fitting(counted, codes_RMK)
         sum_KRMV = torch.stack([self._sums(counted, fitting, digit, rows, beams) for digit in range(digits)])
-        return self.mixed(logit_KRMV, sum_KRMV, self.factor.sigmoid()[:, None, None])
+        return self.mixed(logit_KRMV, sum_KRMV, self.logit_K.sigmoid()[:, None, None])
 
     def next_digit(self, counted: Counted, codes_BMk: Tensor, logit_BMV: Tensor) -> Tensor:
         """``logp_BMV`` of the digit after the prefixes ``codes_BMk``."""
         rows, beams, digit = codes_BMk.shape
         sum_BMV = self._sums(counted, self._fitting(counted, codes_BMk), digit, rows, beams)
-        return self.mixed(logit_BMV, sum_BMV, self.factor[digit].sigmoid()[None, None])
+        return self.mixed(logit_BMV, sum_BMV, self.logit_K[digit].sigmoid()[None, None])
 
     @staticmethod
     def _fitting(counted: Counted, codes_RMk: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from conftest import make_catalog, make_histories
 
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
 from genrec_cli.models import count_prior
-from genrec_cli.models.digit_prior import DigitPrior
+from genrec_cli.models.digit_mixture import DigitMixture
 from genrec_cli.models.mdgr import Mdgr, MdgrConfig
 from genrec_cli.models.tiger import Tiger, TigerConfig
 from genrec_cli.searches.beam import Beam, BeamConfig
@@ -22,11 +22,11 @@ def histories() -> Histories:
 
 
 @pytest.fixture(scope="module")
-def prior(histories: Histories) -> DigitPrior:
-    made = DigitPrior(CATALOG)
+def prior(histories: Histories) -> DigitMixture:
+    made = DigitMixture(CATALOG)
     made.fit(CATALOG, histories)
     with torch.no_grad():
-        made.factor.copy_(torch.linspace(-1.0, 1.5, CATALOG.digits))
+        made.logit_K.copy_(torch.linspace(-1.0, 1.5, CATALOG.digits))
     return made
 
 
@@ -35,7 +35,7 @@ def batch(histories: Histories):
     return next(eval_batches(histories, *histories.targets("test"), max_length=8, batch_size=6)).batch
 
 
-def by_loops(prior: DigitPrior, batch, known: dict[int, int], row: int) -> torch.Tensor:
+def by_loops(prior: DigitMixture, batch, known: dict[int, int], row: int) -> torch.Tensor:
     """``log P`` of a mixture with a uniform model, as ``logp_KV``, item by item."""
     score_I = prior.counts.item_scores(batch)[row]
     sum_KV = torch.zeros(CATALOG.digits, CATALOG.codewords)
@@ -43,13 +43,13 @@ def by_loops(prior: DigitPrior, batch, known: dict[int, int], row: int) -> torch
         if all(codes[digit] == code for digit, code in known.items()):
             for digit, code in enumerate(codes):
                 sum_KV[digit, code] += score_I[item]
-    weight_K1 = prior.factor.detach().sigmoid()[:, None] * (sum_KV.sum(1, keepdim=True) > 0)
+    weight_K1 = prior.logit_K.detach().sigmoid()[:, None] * (sum_KV.sum(1, keepdim=True) > 0)
     uniform = 1 / CATALOG.codewords
     return (weight_K1 * sum_KV / sum_KV.sum(1, keepdim=True).clamp_min(1e-9) + (1 - weight_K1) * uniform).log()
 
 
 @torch.no_grad()
-def test_each_search_gets_the_sums_over_the_items_that_fit(prior: DigitPrior, batch) -> None:
+def test_each_search_gets_the_sums_over_the_items_that_fit(prior: DigitMixture, batch) -> None:
     counted = prior.of_histories(batch)
     rows = batch.packing.sequences
     codes_RK = CATALOG.code_RK[torch.arange(5, 5 + rows)].long()
@@ -72,7 +72,7 @@ def test_each_search_gets_the_sums_over_the_items_that_fit(prior: DigitPrior, ba
 
 
 @torch.no_grad()
-def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(prior: DigitPrior, histories: Histories) -> None:
+def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(prior: DigitMixture, histories: Histories) -> None:
     rows = Rows.of(histories, max_length=8, windows="sliding")
     batch = rows.batch(histories, np.arange(4))
     counted, logs = prior.of_targets(batch, batch.learn_M), prior.logs(batch, batch.learn_M)
@@ -103,12 +103,12 @@ def test_the_weights_of_the_counts_go_from_none_to_all(kind, batch, histories) -
     target_B = torch.arange(1, batch.packing.sequences + 1)
     with_prior = model.target_loss(batch, target_B)
     assert not torch.allclose(with_prior, plain.target_loss(batch, target_B))
-    model.prior.factor.fill_(-99.0)
+    model.mixture.logit_K.fill_(-99.0)
     torch.testing.assert_close(model.target_loss(batch, target_B), plain.target_loss(batch, target_B))
     if kind == "tiger":
-        model.prior.factor.fill_(99.0)
+        model.mixture.logit_K.fill_(99.0)
         list_Bk, score_Bk = Beam(model, CATALOG, BeamConfig(beams=30)).search(batch, 3)[0][:2]
-        count_BI = model.prior.counts.item_scores(batch)
+        count_BI = model.mixture.counts.item_scores(batch)
         same_II = (CATALOG.code_RK[1:, None] == CATALOG.code_RK[None, 1:]).all(2).float()
         part_BI = count_BI @ same_II / count_BI.sum(1, keepdim=True)
         torch.testing.assert_close(score_Bk.exp(), part_BI.gather(1, list_Bk - 1))
