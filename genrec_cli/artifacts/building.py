@@ -75,7 +75,7 @@ class Workspace(Finder):
                     for name in [*same.manifest["files"], *([CARD] if (path / CARD).exists() else [])]:
                         (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
                         _link(path / name, draft.path / name)
-                    draft.result = same.result
+                    draft.result = dict(same.result)
                 return self.made(plan)
         return None
 
