@@ -48,19 +48,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "mhl, dense": {"settings": {"dense_input": True, "item_weight": 1.0, "align_weight": 0.5, "horizons": 2}},
     "mhl, ours": {"settings": {"next_masked": False, "entropy_mode": "eval", "entropy_relative": True}},
-    "tiger, dense": {
-        "settings": {"pooled": True, "dense_input": True, "free_vectors": True, "graph_edges": 4},
+    "tiger, dense with counts": {
+        "settings": {"pooled": True, "dense_input": True, "free_vectors": True, "graph_edges": 4, "count_prior": True},
         "learns": {"epochs": 8, "batch_size": 64, "lr": 0.1},
     },
-    "tiger, counts": {"settings": {"count_prior": True}, "learns": {"epochs": 8, "batch_size": 64, "lr": 0.1}},
-    "mdgr, counts": {
-        "settings": {"count_prior": True},
+    "mdgr, dense with counts": {
+        "settings": {"dense_input": True, "free_vectors": True, "graph_edges": 4, "count_prior": True},
         "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2},
         "overfits_in": 400,
-    },
-    "mdgr, dense": {
-        "settings": {"dense_input": True, "free_vectors": True, "graph_edges": 4},
-        "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2},
     },
     "mhl, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
 }
