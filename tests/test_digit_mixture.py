@@ -22,7 +22,7 @@ def histories() -> Histories:
 
 
 @pytest.fixture(scope="module")
-def prior(histories: Histories) -> DigitMixture:
+def mixture(histories: Histories) -> DigitMixture:
     made = DigitMixture(CATALOG)
     made.fit(CATALOG, histories)
     with torch.no_grad():
@@ -35,47 +35,47 @@ def batch(histories: Histories):
     return next(eval_batches(histories, *histories.targets("test"), max_length=8, batch_size=6)).batch
 
 
-def by_loops(prior: DigitMixture, batch, known: dict[int, int], row: int) -> torch.Tensor:
+def by_loops(mixture: DigitMixture, batch, known: dict[int, int], row: int) -> torch.Tensor:
     """``log P`` of a mixture with a uniform model, as ``logp_KV``, item by item."""
-    score_I = prior.counts.item_scores(batch)[row]
+    score_I = mixture.counts.item_scores(batch)[row]
     sum_KV = torch.zeros(CATALOG.digits, CATALOG.codewords)
     for item, codes in enumerate(CATALOG.code_RK[1:].tolist()):
         if all(codes[digit] == code for digit, code in known.items()):
             for digit, code in enumerate(codes):
                 sum_KV[digit, code] += score_I[item]
-    weight_K1 = prior.logit_K.detach().sigmoid()[:, None] * (sum_KV.sum(1, keepdim=True) > 0)
+    weight_K1 = mixture.logit_K.detach().sigmoid()[:, None] * (sum_KV.sum(1, keepdim=True) > 0)
     uniform = 1 / CATALOG.codewords
     return (weight_K1 * sum_KV / sum_KV.sum(1, keepdim=True).clamp_min(1e-9) + (1 - weight_K1) * uniform).log()
 
 
 @torch.no_grad()
-def test_each_search_gets_the_sums_over_the_items_that_fit(prior: DigitMixture, batch) -> None:
-    counted = prior.of_histories(batch)
+def test_each_search_gets_the_sums_over_the_items_that_fit(mixture: DigitMixture, batch) -> None:
+    counted = mixture.of_histories(batch)
     rows = batch.packing.sequences
     codes_RK = CATALOG.code_RK[torch.arange(5, 5 + rows)].long()
     digits, codewords = CATALOG.digits, CATALOG.codewords
-    prefixes = prior.after_prefixes(counted, codes_RK, torch.zeros(digits, rows, codewords))
+    prefixes = mixture.after_prefixes(counted, codes_RK, torch.zeros(digits, rows, codewords))
     some_RMK = codes_RK[:, None].repeat(1, 2, 1)
     some_RMK[:, 0], some_RMK[:, 1, 1:] = -1, -1  # nothing, and the first digit
-    unknown = prior.at_unknown(counted, some_RMK, torch.zeros(digits, rows, 2, codewords))
+    unknown = mixture.at_unknown(counted, some_RMK, torch.zeros(digits, rows, 2, codewords))
     for row in range(rows):
-        first = by_loops(prior, batch, {}, row)
+        first = by_loops(mixture, batch, {}, row)
         torch.testing.assert_close(unknown[:, row, 0], first)
-        torch.testing.assert_close(unknown[:, row, 1], by_loops(prior, batch, {0: int(codes_RK[row, 0])}, row))
+        torch.testing.assert_close(unknown[:, row, 1], by_loops(mixture, batch, {0: int(codes_RK[row, 0])}, row))
         for digit in range(CATALOG.digits):
             known = {place: int(codes_RK[row, place]) for place in range(digit)}
-            expected_V = by_loops(prior, batch, known, row)[digit]
+            expected_V = by_loops(mixture, batch, known, row)[digit]
             torch.testing.assert_close(prefixes[digit, row], expected_V)
-            beams = prior.next_digit(counted, codes_RK[:, None, :digit], torch.zeros(rows, 1, codewords))
+            beams = mixture.next_digit(counted, codes_RK[:, None, :digit], torch.zeros(rows, 1, codewords))
             beams_V = beams[row, 0]
             torch.testing.assert_close(beams_V, expected_V)
 
 
 @torch.no_grad()
-def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(prior: DigitMixture, histories: Histories) -> None:
+def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(mixture: DigitMixture, histories: Histories) -> None:
     rows = Rows.of(histories, max_length=8, windows="sliding")
     batch = rows.batch(histories, np.arange(4))
-    counted, logs = prior.of_targets(batch, batch.learn_M), prior.logs(batch, batch.learn_M)
+    counted, logs = mixture.of_targets(batch, batch.learn_M), mixture.logs(batch, batch.learn_M)
     expected_MI = torch.expm1(logs.rows(0, len(batch.learn_M))) * count_prior.SCALE
     found_MI = torch.zeros_like(expected_MI)
     for row, codes, count in zip(counted.row_S, counted.code_SK, counted.count_S, strict=True):
@@ -101,8 +101,8 @@ def test_the_weights_of_the_counts_go_from_none_to_all(kind, batch, histories) -
     plain.load_state_dict(model.state_dict(), strict=False)
     model.fit(CATALOG, histories)
     target_B = torch.arange(1, batch.packing.sequences + 1)
-    with_prior = model.target_loss(batch, target_B)
-    assert not torch.allclose(with_prior, plain.target_loss(batch, target_B))
+    with_counts = model.target_loss(batch, target_B)
+    assert not torch.allclose(with_counts, plain.target_loss(batch, target_B))
     model.mixture.logit_K.fill_(-99.0)
     torch.testing.assert_close(model.target_loss(batch, target_B), plain.target_loss(batch, target_B))
     if kind == "tiger":
@@ -114,7 +114,7 @@ def test_the_weights_of_the_counts_go_from_none_to_all(kind, batch, histories) -
         torch.testing.assert_close(score_Bk.exp(), part_BI.gather(1, list_Bk - 1))
 
 
-def test_the_prior_makes_a_step_that_cannot_be_captured_and_needs_vectors() -> None:
+def test_the_counts_make_a_step_that_cannot_be_captured_and_needs_vectors() -> None:
     assert not Tiger(TigerConfig(count_prior=True), CATALOG, max_length=8).graph_capturable
     assert Mdgr.needs_of(MdgrConfig(count_prior=True)) == Tiger.needs_of(TigerConfig(count_prior=True))
     assert "vectors" in Tiger.needs_of(TigerConfig(count_prior=True))

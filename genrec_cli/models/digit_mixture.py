@@ -15,14 +15,17 @@ Legend: B histories, M targets or beams of a row, R rows of counts, S counts abo
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.models.base import Model, Need
 from genrec_cli.models.count_prior import Counts
+from genrec_cli.models.dense_side import DenseConfig, fit_graph
+from genrec_cli.nn.dense_items import DenseItems
 
 TINY = 1e-30
 
@@ -106,3 +109,27 @@ class DigitMixture(Counts):
         sum_Y = torch.zeros(math.prod(shape), device=cell_X.device)
         sum_Y.index_add_(0, cell_X, counted.count_S[s_X].to(sum_Y.dtype))
         return sum_Y.view(shape)
+
+
+class GeneratorConfig(DenseConfig):
+    """What TIGER and MDGR may know besides codes."""
+
+    count_prior: bool = False
+    """Whether each digit is a mixture of the model and the counts of the items with the known digits; needs vectors.
+    Such a run cannot read other items."""
+
+
+class Generator(Model):
+    """Base class of TIGER and MDGR: what its parts need, and their counts."""
+
+    dense: DenseItems | None
+    mixture: DigitMixture | None
+
+    @classmethod
+    def needs_of(cls, config: GeneratorConfig) -> frozenset[Need]:
+        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
+
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        fit_graph(self.dense, catalog, histories)
+        if self.mixture is not None:
+            self.mixture.fit(catalog, histories)

@@ -42,9 +42,8 @@ from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
-from genrec_cli.models.base import Masking, Model, Need, targets
-from genrec_cli.models.dense_side import DenseConfig, fit_graph
-from genrec_cli.models.digit_mixture import Counted, DigitMixture
+from genrec_cli.models.base import Masking, Need, targets
+from genrec_cli.models.digit_mixture import Counted, DigitMixture, Generator, GeneratorConfig
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -52,7 +51,7 @@ from genrec_cli.nn.packing import take
 from genrec_cli.nn.transformer import Activation, Transformer, initialise
 
 
-class MdgrConfig(DenseConfig):
+class MdgrConfig(GeneratorConfig):
     """MDGR's encoder, decoder and classifier."""
 
     width: Count = 256
@@ -80,9 +79,6 @@ class MdgrConfig(DenseConfig):
     """Whether the temperature is trained."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
-    count_prior: bool = False
-    """Whether each digit is a mixture of the model and the counts of the items with the known digits; needs vectors.
-    Such a run cannot read other items."""
     digit_heads: bool = True
     """Whether each digit has a residual head, as in RPG (ours)."""
     last_state: bool = True
@@ -91,7 +87,7 @@ class MdgrConfig(DenseConfig):
     """Whether an item of the history sees only earlier items; false needs train.windows = "each"."""
 
 
-class Mdgr(Model):
+class Mdgr(Generator):
     """Interface: MaskPredictor."""
 
     Config: ClassVar[type[Section]] = MdgrConfig
@@ -120,15 +116,6 @@ class Mdgr(Model):
         for part in (self.heads, self.dense):
             if part is not None:
                 part.reset()
-
-    @classmethod
-    def needs_of(cls, config: MdgrConfig) -> frozenset[Need]:
-        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
-
-    def fit(self, catalog: Catalog, histories: Any) -> None:
-        fit_graph(self.dense, catalog, histories)
-        if self.mixture is not None:
-            self.mixture.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:

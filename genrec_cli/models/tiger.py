@@ -42,9 +42,8 @@ from genrec_cli.config import Count, Dropout, Natural, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
-from genrec_cli.models.base import Model, Need, targets
-from genrec_cli.models.dense_side import DenseConfig, fit_graph
-from genrec_cli.models.digit_mixture import Counted, DigitMixture
+from genrec_cli.models.base import Need, targets
+from genrec_cli.models.digit_mixture import Counted, DigitMixture, Generator, GeneratorConfig
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
@@ -53,7 +52,7 @@ from genrec_cli.nn.packing import Packing, take
 from genrec_cli.nn.t5 import CachedMemory, CausalMemory, Decoder, Encoder, Memory
 
 
-class TigerConfig(DenseConfig):
+class TigerConfig(GeneratorConfig):
     """TIGER's encoder and decoder; the defaults are the paper's."""
 
     width: Count = 128
@@ -82,14 +81,11 @@ class TigerConfig(DenseConfig):
     """product: T5's; cosine: RPG's heads and cosine similarity (ours)."""
     temperature: Positive = 0.05
     """tau of the cosine classifier."""
-    count_prior: bool = False
-    """Whether each digit is a mixture of the model and the counts of the items with the digits before it; needs
-    vectors. Such a run cannot read other items."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing over the codewords of a digit, a fraction."""
 
 
-class Tiger(Model):
+class Tiger(Generator):
     """Interface: PrefixScorer."""
 
     Config: ClassVar[type[Section]] = TigerConfig
@@ -121,15 +117,6 @@ class Tiger(Model):
         for part in (self.classifier, self.dense):
             if part is not None:
                 part.reset()
-
-    @classmethod
-    def needs_of(cls, config: TigerConfig) -> frozenset[Need]:
-        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
-
-    def fit(self, catalog: Catalog, histories: Any) -> None:
-        fit_graph(self.dense, catalog, histories)
-        if self.mixture is not None:
-            self.mixture.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
