@@ -12,7 +12,9 @@ from genrec_cli.config import validate
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.count_prior import SCALE, CountPrior
+from genrec_cli.models.mdgr import Mdgr
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.models.tiger import Tiger
 from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.searches.exhaustive import Exhaustive
 
@@ -40,40 +42,52 @@ def test_at_the_end_of_a_history_the_counts_are_those_of_neighbours(prior) -> No
 
 
 def test_in_training_the_own_pairs_with_later_items_are_left_out(prior) -> None:
+    """Of each stored pair, at most its own weight: a pair that is not stored has nothing to leave out."""
     config = prior.counts.config
+    some = CountPrior(CATALOG)
+    some.load_state_dict(prior.state_dict())
+    table = some.counts.transitions
+    row_P, item_P, weight_P = table.entries(torch.arange(1, CATALOG.items + 1))
+    kept_P = torch.rand(len(item_P), generator=torch.Generator().manual_seed(0)) < 0.7
+    table.fill(torch.bincount(row_P[kept_P], minlength=CATALOG.items), item_P[kept_P], weight_P[kept_P])
+    stored = torch.zeros(CATALOG.items + 1, CATALOG.items + 1)
+    stored.index_put_((row_P[kept_P] + 1, item_P[kept_P]), weight_P[kept_P])
+    similar = torch.zeros_like(stored)
+    row_P, item_P, weight_P = some.counts.similar.entries(torch.arange(1, CATALOG.items + 1))
+    similar.index_put_((row_P + 1, item_P), weight_P)
     rows = Rows.of(HISTORIES, max_length=20, windows="sliding")
     batch = rows.batch(HISTORIES, np.arange(len(rows)))
-    found_MI = prior.logs(batch, batch.learn_M).rows(0, len(batch.learn_M))
-    weight = torch.zeros(CATALOG.items + 1, CATALOG.items + 1)
-    for table in prior.counts.tables():
-        row_P, item_P, weight_P = table.entries(torch.arange(1, CATALOG.items + 1))
-        weight.index_put_((row_P + 1, item_P), weight_P, accumulate=True)
+    found_MI = some.logs(batch, batch.learn_M).rows(0, len(batch.learn_M))
     packing = batch.packing
     for m, at in enumerate(batch.learn_M.tolist()):
         place, length = int(packing.position_N[at]), int(packing.length_B[packing.sequence_N[at]])
-        past = [int(batch.item_N[at - age]) for age in range(min(place + 1, config.window))]
         later = [int(batch.target_N[at + ahead]) for ahead in range(min(length - place, config.window))]
-        count_R = sum(config.age_decay**age * weight[item] for age, item in enumerate(past))
-        user = math.log2(length + 3) ** -config.length_power
-        for age, item in enumerate(past):
+        user, count_R = math.log2(length + 3) ** -config.length_power, torch.zeros(CATALOG.items + 1)
+        for age in range(min(place + 1, config.window)):
+            item = int(batch.item_N[at - age])
+            rest_R = stored[item].clone()
             for ahead, target in enumerate(later):
                 if age + ahead < config.window:
-                    factors = float(prior.row_factor_R[item] * prior.column_factor_R[target])
-                    count_R[target] -= config.age_decay**age * config.decay ** (age + ahead) * user * factors
-        torch.testing.assert_close(found_MI[m], (count_R[1:].clamp_min(0) / SCALE).log1p(), atol=1e-4, rtol=1e-4)
+                    factors = float(some.row_factor_R[item] * some.column_factor_R[target])
+                    rest_R[target] -= config.decay ** (age + ahead) * user * factors
+            count_R += config.age_decay**age * (rest_R.clamp_min(0) + similar[item])
+        torch.testing.assert_close(found_MI[m], (count_R[1:] / SCALE).log1p(), atol=1e-4, rtol=1e-4)
 
 
-def test_a_pair_of_one_user_alone_is_no_count(prior) -> None:
-    """Its whole count is the user's own."""
-    lonely = make_histories([4], CATALOG.items)
+@pytest.mark.parametrize("length", [4, 9, 12])
+def test_a_pair_of_one_user_alone_is_no_count(length) -> None:
+    """Its whole count is the user's own; not even a rounding error is left, which would tell the target."""
+    lonely = make_histories([length], CATALOG.items)
+    lonely.item[:] = 1 + np.random.default_rng(0).permutation(CATALOG.items)[: len(lonely.item)]
     alone = CountPrior(CATALOG)
     alone.fit(CATALOG, lonely)
     alone.counts.similar.fill(torch.zeros(CATALOG.items, dtype=torch.long), torch.zeros(0), torch.zeros(0))
     rows = Rows.of(lonely, max_length=20, windows="sliding")
     batch = rows.batch(lonely, np.arange(len(rows)))
     assert alone.counts.transitions.weight_P.max() > 0
+    row_S, item_S, _ = alone.logs(batch, batch.learn_M).cells()
     target_M = batch.target_N[batch.learn_M] - 1
-    assert alone.logs(batch, batch.learn_M).rows(0, len(target_M))[range(len(target_M)), target_M].max() < 1e-3
+    assert not (item_S == target_M[row_S]).any()
 
 
 def test_chunks_of_rows_are_the_rows_and_the_loss_is_that_of_the_sum(prior, monkeypatch) -> None:
@@ -118,6 +132,13 @@ def test_the_prior_is_added_to_the_scores_of_the_item_head() -> None:
 def test_a_setting_without_what_it_belongs_to_is_refused(settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
         Rpg.check(RpgConfig(**settings), type("Train", (), {"windows": "sliding"})())
+
+
+@pytest.mark.parametrize("kind", [Rpg, Tiger, Mdgr])
+def test_rows_of_one_target_do_not_hold_what_is_left_out(kind) -> None:
+    settings = {"count_prior": True} | ({"item_weight": 1.0} if kind is Rpg else {})
+    with pytest.raises(ConfigError, match="windows = each"):
+        kind.check(kind.Config(**settings), type("Train", (), {"windows": "each"})())
 
 
 def test_a_run_with_a_prior_is_trained_and_evaluated(tmp_path) -> None:

@@ -8,7 +8,8 @@ keeps each, so the model learns what the count does not say. The softmax of the 
 2002), one of them counted; a memory of training pairs beside a language model: Khandelwal et al., ICLR 2020.
 
 In a training batch the counts hold the very pairs that are to be predicted. So the pairs between the user's history and
-later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks.
+later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks. The batch
+has to hold the whole history for this, so rows of one target each (``train.windows = "each"``) are refused.
 
 Legend: M positions with a target, I items, A ages, F places ahead, P items of all histories, E pairs, B histories.
 """
@@ -20,11 +21,22 @@ from torch import Tensor, nn
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.neighbours import Neighbours, NeighboursConfig
 from genrec_cli.models.transitions import Padded
+from genrec_cli.nn.sparse_scores import sum_equal
 
 SCALE = 0.05
 """C: a count of this size adds a * log 2 to a score."""
+ROUNDING = 1e-4
+"""A smaller part of a weight than this is no other user's: the smallest part of a user in a pair is near .01."""
+
+
+def check_rows(train: Any) -> None:
+    """Raises ConfigError for rows that do not hold the items after a target."""
+    if train.windows == "each":
+        problem = "model.count_prior = true needs rows of several targets, not train.windows = each."
+        raise ConfigError(problem, hint="--set train.windows=sliding")
 
 
 class Counts(nn.Module):
@@ -52,20 +64,23 @@ class Counts(nn.Module):
         """``log(1 + c / C)`` at the positions ``at_M`` of a training batch, without the pairs of the target."""
         config, packing = self.counts.config, batch.packing
         age_A = torch.arange(config.window, device=at_M.device)
-        decay_A = torch.as_tensor(config.age_decay, device=at_M.device) ** age_A
         item_MA = batch.item_N[(at_M[:, None] - age_A).clamp_min(0)]
         past_MA = packing.position_N[at_M][:, None] >= age_A
         m_P, a_P = past_MA.nonzero(as_tuple=True)
-        pairs = []
+        decay_P = torch.as_tensor(config.age_decay, device=at_M.device) ** a_P
+        own, pairs = self._own(batch, at_M, item_MA, past_MA), []
         for table in self.counts.tables():
             p_E, item_E, weight_E = table.entries(item_MA[m_P, a_P])
-            pairs.append((m_P[p_E], item_E - 1, decay_A[a_P[p_E]] * weight_E))
-        pairs.append(self._own(batch, at_M, item_MA, decay_A[None] * past_MA))
+            if table is self.counts.transitions:
+                weight_E = _without(*own, p_E * (self.items + 1) + item_E, weight_E)
+            pairs.append((m_P[p_E], item_E - 1, decay_P[p_E] * weight_E))
         return CountLogs(pairs, self.items)
 
-    def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, decay_MA: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The user's own part of the counts of the later items in the row, negative. The weight of a user depends on
-        the number of training items; here it is that of the row, which is shorter if a user has several rows."""
+    def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, past_MA: Tensor) -> tuple[Tensor, Tensor]:
+        """The user's own part of the transitions from each past item to the later items in the row: sorted distinct
+        ``key_S = p * (I + 1) + item``, p counting the past items of all positions, and ``weight_S``. The weight of a
+        user depends on the number of training items; here it is that of the row, which is shorter if a user has several
+        rows."""
         config, packing = self.counts.config, batch.packing
         assert batch.target_N is not None, "only a training batch has targets"
         ahead_F = torch.arange(config.window, device=at_M.device)
@@ -75,11 +90,22 @@ class Counts(nn.Module):
         distance_AF = ahead_F[:, None] + ahead_F  # from the item of age a to the target of place f, less 1
         near_AF = (distance_AF < config.window) * torch.as_tensor(config.decay, device=at_M.device) ** distance_AF
         user_M = (length_M + 3).log2() ** -config.length_power  # the last target is an item of the history, too
-        from_MA = decay_MA * self.row_factor_R[item_MA] * user_M[:, None]
+        from_MA = past_MA * self.row_factor_R[item_MA] * user_M[:, None]
         to_MF = self.column_factor_R[later_MF] * (later_MF > 0)
         own_MAF = from_MA[:, :, None] * near_AF * to_MF[:, None, :]
         m_E, a_E, f_E = own_MAF.nonzero(as_tuple=True)
-        return m_E, later_MF[m_E, f_E] - 1, -own_MAF[m_E, a_E, f_E]
+        p_MA = past_MA.flatten().cumsum(0).view_as(past_MA) - 1
+        return sum_equal(p_MA[m_E, a_E] * (self.items + 1) + later_MF[m_E, f_E], own_MAF[m_E, a_E, f_E])
+
+
+def _without(key_S: Tensor, own_S: Tensor, key_E: Tensor, weight_E: Tensor) -> Tensor:
+    """The stored weights without the user's own parts. Exactly 0 where the pair is of this user alone: a rest of rounding
+    would be the only count of some digits, and tell the target. A pair that is not stored has nothing to subtract."""
+    if not len(key_S):
+        return weight_E
+    s_E = torch.searchsorted(key_S, key_E).clamp_max(len(key_S) - 1)
+    rest_E = weight_E - own_S[s_E].to(weight_E.dtype) * (key_S[s_E] == key_E)
+    return rest_E.masked_fill(rest_E < ROUNDING * weight_E, 0.0)
 
 
 class CountPrior(Counts):
@@ -99,7 +125,7 @@ class CountLogs:
     """Rows of ``log(1 + c / C)``. Only some of them exist as an array at a time.
 
     Args:
-        pairs: rows (ascending), items from 0, and parts of their counts. Parts of one cell add up.
+        pairs: rows (ascending), items from 0, and parts of their counts, from 0. Parts of one cell add up.
     """
 
     def __init__(self, pairs: list[tuple[Tensor, Tensor, Tensor]], items: int) -> None:
@@ -120,4 +146,4 @@ class CountLogs:
             low, high = torch.searchsorted(m_E, torch.tensor([begin, end], device=m_E.device)).tolist()
             cell_E = (m_E[low:high] - begin) * self.items + item_E[low:high]
             count_X.index_add_(0, cell_E, part_E[low:high].to(count_X.dtype))
-        return count_X.clamp_min_(0).div_(SCALE).log1p_().view(-1, self.items)
+        return count_X.div_(SCALE).log1p_().view(-1, self.items)

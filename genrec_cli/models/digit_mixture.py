@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model, Need
-from genrec_cli.models.count_prior import Counts
+from genrec_cli.models.count_prior import Counts, check_rows
 from genrec_cli.models.dense_side import DenseConfig, fit_graph
 from genrec_cli.nn.dense_items import DenseItems
 
@@ -128,6 +128,13 @@ class Generator(Model):
     @classmethod
     def needs_of(cls, config: GeneratorConfig) -> frozenset[Need]:
         return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
+
+    @classmethod
+    def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
+        super().check(config, train, catalog)
+        config.check_dense()
+        if config.count_prior:
+            check_rows(train)
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)

@@ -120,7 +120,6 @@ class Mdgr(Generator):
     @classmethod
     def check(cls, config: MdgrConfig, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
-        config.check_dense()
         if catalog is not None and (catalog.shared or catalog.padded):
             problem = (
                 "mdgr needs K digits with a codebook each; codes of text have one vocabulary and fewer than K tokens."

@@ -35,7 +35,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
-from genrec_cli.models.count_prior import CountPrior
+from genrec_cli.models.count_prior import CountPrior, check_rows
 from genrec_cli.models.dense_side import DenseConfig, fit_graph
 from genrec_cli.nn.classifier import CodeClassifier
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads
@@ -137,6 +137,8 @@ class Rpg(Model):
         if config.count_prior and not config.item_weight:
             problem = "model.count_prior = true is a part of the item head, which is off (model.item_weight = 0)."
             raise ConfigError(problem, hint="--set model.item_weight=1")
+        if config.count_prior:
+            check_rows(train)
 
     def extra_tokens(self, max_length: int) -> int:
         """Number of special tokens in the vocabulary."""

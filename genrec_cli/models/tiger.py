@@ -121,7 +121,6 @@ class Tiger(Generator):
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
-        config.check_dense()
         if not config.pooled and (config.dense_input or config.free_vectors):
             problem = "The dense side is that of whole items, and the encoder reads each digit alone."
             raise ConfigError(problem, hint="--set model.pooled=true")
