@@ -99,8 +99,8 @@ class Counts(nn.Module):
 
 
 def _without(key_S: Tensor, own_S: Tensor, key_E: Tensor, weight_E: Tensor) -> Tensor:
-    """The stored weights without the user's own parts. Exactly 0 where the pair is of this user alone: a rest of rounding
-    would be the only count of some digits, and tell the target. A pair that is not stored has nothing to subtract."""
+    """The stored weights without the user's own parts; a pair that is not stored has nothing to subtract. Exactly 0 if
+    the pair is of this user alone: a rounding error would be the only count of some digits, and tell the target."""
     if not len(key_S):
         return weight_E
     s_E = torch.searchsorted(key_S, key_E).clamp_max(len(key_S) - 1)
