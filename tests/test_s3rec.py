@@ -1,6 +1,7 @@
 """S3-Rec: its four losses by loops, its segments, and its two stages from the command line."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_pairs_of_masked_items_and_sampled_items() -> None:
     S3RecPretrain.check(config, TrainConfig(windows="recent"))
 
 
+def test_shared_negatives_are_those_of_every_position() -> None:
+    batch, mask_N1 = training_batch()
+    negative_1S = torch.tensor([[1, 3, 4]])
+    alike = batch.item_N.new_tensor([[1, 3, 4]]).expand(len(batch.item_N), 3)
+    found = made(loss="bpr", negatives=3, shared_negatives=True).losses(
+        replace(batch, negative_MS=negative_1S), mask_N1
+    )
+    expected = made(loss="bpr", negatives=3).losses(replace(batch, negative_MS=alike), mask_N1)
+    for name in ("next", "mask"):
+        torch.testing.assert_close(found[name].sum, expected[name].sum)
+
+
 def test_without_pre_training_it_is_sasrec() -> None:
     models = []
     for kind, config in ((SasRec, SasRecConfig(**SMALL)), (S3Rec, S3RecConfig(**SMALL, from_scratch=True))):
@@ -203,7 +216,8 @@ def test_fine_tuning_without_pre_training_is_refused(root: Path) -> None:
     torch.testing.assert_close(load_file(scratch.path / BEST), load_file(sasrec.path / BEST), rtol=0, atol=0)
 
 
-def test_fine_tuning_with_other_sizes_is_refused(root: Path) -> None:
-    words = ["--init-from", "s3rec-pretrain-s0", "--epochs", "1", "--set", "model.inner=24"]
-    refused = train(root, "s3rec", *words)
-    assert refused.code == 3 and "other sizes" in refused.err
+@pytest.mark.parametrize("change", ["model.inner=24", "model.heads=4", "model.norm=post", "train.max_length=12"])
+def test_fine_tuning_of_another_network_is_refused(root: Path, change: str) -> None:
+    refused = train(root, "s3rec", "--init-from", "s3rec-pretrain-s0", "--epochs", "1", "--set", change)
+    name, value = change.split("=")
+    assert refused.code == 3 and f"was trained with {name} = " in refused.err and f", not {value}." in refused.err

@@ -43,6 +43,8 @@ class Model(nn.Module):
     """Whether the model is trained by gradient; if not, :meth:`fit` is all of its training."""
     pretrained_by: ClassVar[str] = ""
     """Name of the model whose run a training must start from, unless ``model.from_scratch`` is true."""
+    pretrained_with: ClassVar[tuple[str, ...]] = ()
+    """Settings of [model] that must be those of that run, as ``train.max_length`` must."""
     causal: bool = True
     """Whether the state at an item depends only on this item and the items before it."""
     search: ClassVar[str] = "exhaustive"

@@ -19,7 +19,8 @@ of a row. "next" and "mask" are both MIP. Losses are means over items, and sums 
 items too, so AAP, which has four times as many items as MAP, weighs more there. MIP is cross-entropy over the catalogue
 by default; ``loss = "bpr"`` is the paper's pair, without the second sigmoid, which saturates. The segment of a row is
 made from its mask: it begins at a masked item and has as many items as are masked, at most half of the row. Segments
-and negatives never hold validation or test items; theirs do. Pre-norm blocks by default, and item embeddings are
+never hold validation or test items; negatives may, as nothing is known of these. The authors' segments hold them, and
+their negatives do not. Pre-norm blocks by default, and item embeddings are
 multiplied by sqrt(D) at the input, as SASRec's are.
 
 Legend: B histories, N packed items, X packed tokens with [MASK] after each history, M chosen items, A attributes, D
@@ -47,7 +48,7 @@ from genrec_cli.nn.transformer import Transformer, initialise
 
 
 class S3RecConfig(SasRecConfig):
-    """SASRec's Transformer; the sizes must be those of the pre-training."""
+    """SASRec's Transformer; its sizes and ``train.max_length`` must be those of the pre-training."""
 
     from_scratch: bool = False
     """Train without --init-from; this is SASRec."""
@@ -58,6 +59,7 @@ class S3Rec(SasRec):
 
     Config: ClassVar[type[Section]] = S3RecConfig
     pretrained_by = "s3rec-pretrain"
+    pretrained_with = ("width", "layers", "heads", "inner", "activation", "norm")
 
 
 class S3RecPretrainConfig(SasRecConfig):
@@ -152,7 +154,11 @@ class S3RecPretrain(ItemModel):
         return {name: weight for name, weight in weights.items() if weight}
 
     def _mip(self, h_MD: Tensor, item_M: Tensor, negative_NS: Tensor | None, at_M: Tensor) -> Loss:
-        return self.item_loss(self.mip(h_MD), item_M, None if negative_NS is None else negative_NS[at_M])
+        return self.item_loss(self.mip(h_MD), item_M, self._drawn(negative_NS, at_M))
+
+    def _drawn(self, negative_NS: Tensor | None, at_M: Tensor) -> Tensor | None:
+        """The sampled items of some positions; one row, if all positions share them."""
+        return negative_NS if negative_NS is None or self.shared_negatives else negative_NS[at_M]
 
     def _attributes(self, h_MD: Tensor, item_M: Tensor) -> Loss:
         """Binary cross-entropy of every attribute, summed; without an array of M x attributes for the truth."""
@@ -162,7 +168,7 @@ class S3RecPretrain(ItemModel):
         return losses.loss_of(F.softplus(logit_MX).sum() - own_MA.sum(), len(item_M))
 
     def _segments(self, batch: Batch, mask_N: Tensor) -> Loss:
-        """SP of all rows with a segment; the other segment is that of the next row."""
+        """SP of all rows with a segment; the other segment is that of the row before."""
         segment_N = segments(mask_N, batch.packing)
         row_M = _rows_of(segment_N, batch.packing)
         states = []

@@ -112,7 +112,7 @@ def plan(
     check_masking(kind, model, curriculum)
     kind.check(model_config, train)
     artifacts = inputs.find(ws, dataset, kind.needs_of(model_config))
-    check_start(kind, model, model_config, artifacts.get("init"))
+    check_start(kind, model, model_config, train.max_length, artifacts.get("init"))
     config: dict[str, Any] = {"model": {"name": model, **model_config.model_dump(mode="json")}}
     if kind.trainable:
         phases = [phase.model_dump(mode="json") for phase in curriculum.phases()]
@@ -147,15 +147,22 @@ def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -
             raise UsageError(message, hint="--curriculum inf    trains without masks")
 
 
-def check_start(kind: type[Model], model: str, config: Any, init: Artifact | None) -> None:
-    """Refuse to train the second stage of a model without a run of its first stage."""
+def check_start(kind: type[Model], model: str, config: Any, max_length: int, init: Artifact | None) -> None:
+    """Refuse to train the second stage of a model without a run of its first stage, or with one of another network."""
     first, given = kind.pretrained_by, init and init.config["model"]["name"]
-    if not first or config.from_scratch or given == first:
+    if not first or config.from_scratch:
         return
-    found = f"--init-from names a run of '{given}'" if given else "--init-from is missing"
-    message = f"The model '{model}' starts from a run of '{first}', and {found}."
-    hint = f"genrec train --model {first}, then --init-from {first}-s0; or --set model.from_scratch=true"
-    raise ConfigError(message, hint=hint)
+    if init is None or given != first:
+        found = f"--init-from names a run of '{given}'" if given else "--init-from is missing"
+        message = f"The model '{model}' starts from a run of '{first}', and {found}."
+        hint = f"genrec train --model {first}, then --init-from {first}-s0; or --set model.from_scratch=true"
+        raise ConfigError(message, hint=hint)
+    before = {f"model.{name}": init.config["model"][name] for name in kind.pretrained_with}
+    before["train.max_length"] = init.config["train"]["max_length"]
+    now = {f"model.{name}": getattr(config, name) for name in kind.pretrained_with} | {"train.max_length": max_length}
+    if other := [name for name in now if now[name] != before[name]]:
+        message = f"{init.path.name} was trained with {other[0]} = {before[other[0]]}, not {now[other[0]]}."
+        raise ConfigError(message, hint=" ".join(f"--set {name}={before[name]}" for name in other))
 
 
 def sections_of(model: str) -> list[str]:
@@ -236,8 +243,8 @@ def _start_from(model: Model, run: TrainPlan) -> None:
     same_ids = source.manifest["inputs"].get(table, {}).get("digest") == inputs[table].digest
     loaded, kept = warm_start(model, source.path / BEST, same_ids=same_ids)
     if kept and model.pretrained_by and not getattr(run.model_config, "from_scratch", False):
-        message = f"{source.path.name} has other sizes or other data: {kept[0]} does not fit."
-        raise ConfigError(message, hint="Train both stages on the same data with the same [model] sizes and max_length")
+        message = f"{source.path.name} has other data: {kept[0]} does not fit."
+        raise ConfigError(message, hint="Train both stages on the same data")
     names = ", ".join(kept[:5]) + (", ..." if len(kept) > 5 else "")
     rest = f"; {len(kept)} keep their initial values: {names}" if kept else ""
     console.say(f"{len(loaded)} of {len(loaded) + len(kept)} parameters start from {source.path.name}{rest}")
