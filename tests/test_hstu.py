@@ -108,7 +108,7 @@ def test_times_matter_only_with_the_time_bias():
     for on in (False, True):
         model = hstu(time_bias=on)
         if on:
-            torch.nn.init.normal_(model.bias.time.weight)
+            torch.nn.init.normal_(model.relative.time.weight)
         scores = model.item_scores(batch)
         torch.testing.assert_close(model.item_scores(moved), scores)
         assert torch.allclose(model.item_scores(other), scores) != on

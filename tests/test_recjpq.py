@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_catalog, make_histories
-from probes import BlindBert
 from scipy.sparse import csr_array
 from shop import SMALL_SHOP, TINY, genrec
 
@@ -16,8 +15,16 @@ from genrec_cli.data.codes_table import CodesTable
 from genrec_cli.data.sequences import Rows
 from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.models.bert4rec import Bert4Rec
+from genrec_cli.models.bsarec import BsaRec
+from genrec_cli.models.caser import Caser
+from genrec_cli.models.fdsa import Fdsa
+from genrec_cli.models.gru4rec import Gru4Rec
+from genrec_cli.models.hgn import Hgn
+from genrec_cli.models.hstu import Hstu
 from genrec_cli.models.recjpq import JointlyQuantised, RecJpq
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
+from genrec_cli.models.vqrec import VqRec
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.tokenizers.svd import SvdConfig, SvdTokenizer, bins
 
@@ -26,7 +33,8 @@ SIZES = {"width": 8, "layers": 1, "heads": 2, "inner": 16, "dropout": 0.0, "atte
 
 def build(kind, catalog: Catalog, **settings: object):
     torch.manual_seed(0)
-    model = kind(validate(kind.Config, "model", {**SIZES, **settings}), catalog, max_length=8).eval()
+    sizes = {name: value for name, value in SIZES.items() if name in kind.Config.model_fields}
+    model = kind(validate(kind.Config, "model", {**sizes, **settings}), catalog, max_length=8).eval()
     torch.nn.init.normal_(model.item.table.weight if hasattr(model.item, "table") else model.item.weight)
     return model
 
@@ -100,17 +108,28 @@ def test_as_many_splits_as_dimensions_and_a_bin_per_item_is_sasrec() -> None:
     torch.testing.assert_close(ours.losses(data)["next"].sum, theirs.losses(data)["next"].sum)
 
 
-def test_special_tokens_of_another_backbone_have_rows_of_their_own(catalog: Catalog) -> None:
-    class Jpq(JointlyQuantised, BlindBert):
+@pytest.mark.parametrize("backbone", [SasRec, BsaRec, Gru4Rec, Bert4Rec, Fdsa])
+def test_other_backbones_score_by_look_ups(catalog: Catalog, backbone, monkeypatch) -> None:
+    class Jpq(JointlyQuantised, backbone):
         pass
 
+    assert Jpq.needs == {"codes"} | backbone.needs
     model = build(Jpq, catalog)
-    vectors = model.item(torch.tensor([0, 30]))
-    assert vectors.shape == (2, 8) and torch.equal(vectors[1], model.item.table.weight[-4:].flatten())
+    assert not {"bias", "item.weight"} & set(model.state_dict())
     expected_BI = model.queries(batch()) @ model.item_vectors().t()
     torch.testing.assert_close(Exhaustive(catalog).scores(model, batch()), expected_BI, atol=1e-5, rtol=1e-5)
-    loss = model.losses(batch(), torch.ones(len(batch().item_N), 1, dtype=torch.bool))["mask"]
-    assert torch.autograd.grad(loss.sum, model.item.table.weight)[0][-4:].abs().sum() > 0
+    monkeypatch.delattr(JointlyQuantised, "item_vectors")
+    mask = torch.ones(len(batch().item_N), 1, dtype=torch.bool) if model.masking == "random" else None
+    losses = model.losses(batch(), mask)
+    gradient = torch.autograd.grad(sum(loss.sum for loss in losses.values()), model.item.table.weight)[0]
+    special = len(model.item.token_RK) - catalog.items  # [MASK] has sub-vectors of its own
+    assert gradient.abs().sum() > 0 and (not special or gradient[-4 * special :].abs().sum() > 0)
+
+
+@pytest.mark.parametrize("backbone", [Hstu, Hgn, Caser, VqRec])
+def test_backbones_with_other_item_vectors_are_refused(backbone) -> None:
+    with pytest.raises(TypeError, match=f"{backbone.__name__} scores other vectors"):
+        type("Jpq", (JointlyQuantised, backbone), {})
 
 
 def test_codes_that_do_not_fit_are_refused(catalog: Catalog) -> None:

@@ -35,7 +35,6 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Masking
 from genrec_cli.models.item_model import ItemModel
 from genrec_cli.models.sasrec import SasRecConfig
-from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.nn.losses import Loss
 from genrec_cli.nn.transformer import Norm, Transformer, initialise
 
@@ -54,7 +53,7 @@ class Bert4RecConfig(SasRecConfig):
 
 
 class Bert4Rec(ItemModel):
-    """Interface: DotScorer. The bias is one more column of the item vectors, beside a state of 1."""
+    """Interface: DotScorer."""
 
     Config: ClassVar[type[Section]] = Bert4RecConfig
     masking: ClassVar[Masking] = "random"
@@ -65,11 +64,10 @@ class Bert4Rec(ItemModel):
     }
 
     def __init__(self, config: Bert4RecConfig, catalog: Catalog, *, max_length: int) -> None:
-        super().__init__(config, catalog, max_length=max_length, extra=1)  # the last row is [MASK]
+        super().__init__(config, catalog, max_length=max_length, extra=1, bias=True)  # the last row is [MASK]
         options: dict[str, Any] = {"residual_dropout": config.dropout, "causal": False, "norm": config.norm}
         self.backbone = Transformer(config, max_length + 1, scale=math.sqrt(config.width), **options)
         self.dense, self.norm = nn.Linear(config.width, config.width), nn.LayerNorm(config.width)
-        self.bias = nn.Parameter(torch.zeros(catalog.items))
         initialise(self)
 
     def encode(self, batch: Batch, mask_N: Tensor, at_M: Tensor) -> Tensor:
@@ -79,8 +77,7 @@ class Bert4Rec(ItemModel):
         item_X = torch.full_like(packing.sequence_N, self.items)
         item_X[token_N] = torch.where(mask_N, self.items, batch.item_N - 1)
         h_MD = self.backbone(self.item(item_X), packing, torch.cat([token_N[at_M], packing.last_B]))
-        h_MD = self.norm(F.gelu(self.dense(h_MD)))
-        return torch.cat([h_MD, torch.ones_like(h_MD[:, :1])], dim=1)
+        return self.beside_one(self.norm(F.gelu(self.dense(h_MD))))
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         """At ``last_B`` alone: the state of [MASK] after each history."""
@@ -91,19 +88,15 @@ class Bert4Rec(ItemModel):
         h_MD = self.encode(batch, mask_NK[:, 0], at_M)[: len(at_M)]
         return (h_MD @ self.item_vectors().T).log_softmax(-1)[:, None]
 
-    def item_vectors(self) -> Tensor:
-        return torch.cat([super().item_vectors(), self.bias[:, None]], dim=1)
-
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         assert batch.target_N is not None, "only a training batch has targets"
         mask_N = torch.zeros_like(batch.item_N, dtype=torch.bool) if mask is None else mask[:, 0]
         at_M = mask_N.nonzero()[:, 0]
         masked_MD, next_BD = self.encode(batch, mask_N, at_M).tensor_split([len(at_M)])
-        vectors_ID = self.item_vectors()
-        losses = {"next": item_cross_entropy(next_BD, vectors_ID, batch.target_N[batch.packing.last_B] - 1)}
+        losses = {"next": self.catalogue_loss(next_BD, batch.target_N[batch.packing.last_B] - 1)}
         if mask is None:
             return losses
-        return losses | {"mask": item_cross_entropy(masked_MD, vectors_ID, batch.item_N[at_M] - 1)}
+        return losses | {"mask": self.catalogue_loss(masked_MD, batch.item_N[at_M] - 1)}
 
     def counts(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Tensor]:
         assert batch.target_N is not None, "only a training batch has targets"

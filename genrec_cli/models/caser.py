@@ -11,9 +11,9 @@ Legend: M positions, L places of a window, D width, H horizontal filters per hei
 Deviations from the authors' code: every position of a history is learned, with its next item alone (T = 1 in their
 notation, 3 there); with T = 3 a user with three training items has a window of padding only. Places before the first
 item are zero and stay so; a window of a horizontal filter that holds no item is left out of the maximum. Softmax
-cross-entropy over the catalogue by default; ``loss = "bce"`` is the paper's. The vector of a user who is not in the
-data is zero. Users are off by default: many users have two training positions, so their vectors only learn these by
-heart.
+cross-entropy over the catalogue by default; ``loss = "bce"`` is the paper's. AdamW; theirs is Adam with an L2 penalty.
+The vector of a user without training rows is zero, as all are at the start. Users are off by default: many users have
+two training positions, so their vectors only learn these by heart.
 
 The trap: scores against the input table behind a ReLU (as in other copies) cannot be negative in any column.
 """
@@ -54,7 +54,7 @@ class CaserConfig(ItemConfig):
 
 
 class Caser(ItemModel):
-    """Interface: DotScorer. The bias is one more column of the item vectors, beside a state of 1."""
+    """Interface: DotScorer."""
 
     Config: ClassVar[type[Section]] = CaserConfig
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
@@ -62,7 +62,7 @@ class Caser(ItemModel):
     }
 
     def __init__(self, config: CaserConfig, catalog: Catalog, *, max_length: int) -> None:
-        super().__init__(config, catalog, max_length=max_length)
+        super().__init__(config, catalog, max_length=max_length, bias=True)
         width, window = config.width, config.window
         heights = range(1, window + 1)
         self.horizontal = nn.ModuleList(nn.Linear(height * width, config.horizontal) for height in heights)
@@ -72,9 +72,10 @@ class Caser(ItemModel):
         self.user = nn.Embedding(max(catalog.users, 1), width) if config.users else None
         columns = width * (1 + config.users)
         self.output = nn.Embedding(catalog.items, columns) if config.output == "separate" else None
-        self.bias = nn.Parameter(torch.zeros(catalog.items))
-        for table in filter(None, (self.item, self.user, self.output)):
+        for table in filter(None, (self.item, self.output)):
             nn.init.normal_(cast(nn.Embedding, table).weight, std=width**-0.5)
+        if self.user is not None:
+            nn.init.zeros_(self.user.weight)
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
@@ -92,10 +93,9 @@ class Caser(ItemModel):
         real_ML = item_ML > 0
         x_MLD = self.item((item_ML - 1).clamp_min(0)).masked_fill(~real_ML[..., None], 0.0)
         z_MD = F.relu(self.dense(self.dropout(torch.cat([*self.maxima(x_MLD, real_ML), self.sums(x_MLD)], dim=1))))
-        parts = [z_MD, torch.ones_like(z_MD[:, :1])]
         if self.user is not None:
-            parts.insert(1, user_vectors(self.user.weight, batch.user_B, batch.packing, at_M))
-        return torch.cat(parts, dim=1)
+            z_MD = torch.cat([z_MD, user_vectors(self.user.weight, batch.user_B, batch.packing, at_M)], dim=1)
+        return self.beside_one(z_MD)
 
     def maxima(self, x_MLD: Tensor, real_ML: Tensor) -> list[Tensor]:
         """``o_MH`` of the horizontal filters per height: the maximum over the places that hold an item."""
@@ -112,5 +112,4 @@ class Caser(ItemModel):
         return self.vertical(x_MLD.transpose(1, 2)).transpose(1, 2).flatten(1)
 
     def item_vectors(self) -> Tensor:
-        vector_IX = super().item_vectors() if self.output is None else self.output.weight
-        return torch.cat([vector_IX, self.bias[:, None]], dim=1)
+        return super().item_vectors() if self.output is None else self.beside_bias(self.output.weight)

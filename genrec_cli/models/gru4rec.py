@@ -47,23 +47,21 @@ class Gru4RecConfig(ItemConfig):
 
 
 class Gru4Rec(ItemModel):
-    """Interface: DotScorer. The bias is one more column of the item vectors, beside a state of 1."""
+    """Interface: DotScorer."""
 
     Config: ClassVar[type[Section]] = Gru4RecConfig
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"train": {"lr": 1e-3, "warmup_steps": 200, "batch_size": 128}}
 
     def __init__(self, config: Gru4RecConfig, catalog: Catalog, *, max_length: int) -> None:
-        super().__init__(config, catalog, max_length=max_length)
+        super().__init__(config, catalog, max_length=max_length, bias=config.bias)
         self.gru = nn.GRU(config.width, config.hidden, config.layers, batch_first=True)
         self.output = nn.Linear(config.hidden, config.width)
-        self.bias = nn.Parameter(torch.zeros(catalog.items)) if config.bias else None
         self.dropout = DropoutLayer(config.dropout)
         nn.init.normal_(cast(nn.Embedding, self.item).weight, std=config.width**-0.5)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         h_NH = self._read(self.dropout(self.item(batch.item_N - 1)), batch.packing)
-        h_ME = self.dropout(self.output(take(h_NH, at_M)))
-        return h_ME if self.bias is None else torch.cat([h_ME, torch.ones_like(h_ME[:, :1])], dim=1)
+        return self.beside_one(self.dropout(self.output(take(h_NH, at_M))))
 
     def _read(self, e_NE: Tensor, packing: Packing) -> Tensor:
         """``h_NH``. On a CPU a step of the recurrence has the histories that are long enough, on a GPU all of them, as
@@ -72,7 +70,3 @@ class Gru4Rec(ItemModel):
             grid = packing.grid  # padding is on the right, so no state of an item depends on it
             return grid.pack(self.gru(grid.pad(e_NE))[0])
         return packed_gru(self.gru, e_NE, packing)
-
-    def item_vectors(self) -> Tensor:
-        vectors_IE = super().item_vectors()
-        return vectors_IE if self.bias is None else torch.cat([vectors_IE, self.bias[:, None]], dim=1)

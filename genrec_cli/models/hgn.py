@@ -14,8 +14,9 @@ Legend: M positions, L places of a window, D width, U users.
 
 Deviations from the authors' code: every position of a history is learned, with its next item alone. Places before the
 first item are left out of all sums; the authors learn a padding row. Softmax cross-entropy over the catalogue by
-default; ``loss = "bpr"`` is the paper's. The vector of a user who is not in the data is zero; without ``users``, so are
-all. The separate output table and a bias per item are the paper's.
+default; ``loss = "bpr"`` is the paper's. AdamW; theirs is Adam with an L2 penalty. The vector of a user without
+training rows is zero, as all are at the start; without ``users``, so are all. The separate output table and a bias per
+item are the paper's.
 
 The trap: in the authors' code the tensors of the instance gate are no parameters, so they keep their random values.
 Here they are trained.
@@ -23,7 +24,6 @@ Here they are trained.
 
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 
 from genrec_cli.config import Count, Dropout, Section
@@ -49,7 +49,7 @@ class HgnConfig(ItemConfig):
 
 
 class Hgn(ItemModel):
-    """Interface: DotScorer. The bias is one more column of the item vectors, beside a state of 1."""
+    """Interface: DotScorer."""
 
     Config: ClassVar[type[Section]] = HgnConfig
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
@@ -57,7 +57,7 @@ class Hgn(ItemModel):
     }
 
     def __init__(self, config: HgnConfig, catalog: Catalog, *, max_length: int) -> None:
-        super().__init__(config, catalog, max_length=max_length)
+        super().__init__(config, catalog, max_length=max_length, bias=True)
         width = config.width
         self.feature_gate = nn.Linear(width, width)
         self.instance_gate = nn.Linear(width, 1, bias=False)
@@ -67,9 +67,8 @@ class Hgn(ItemModel):
             self.user = nn.Embedding(max(catalog.users, 1), width)
             self.user_gate = nn.Linear(width, width, bias=False)
             self.user_instance = nn.Linear(width, config.window, bias=False)
-            nn.init.normal_(self.user.weight, std=1 / width)
+            nn.init.zeros_(self.user.weight)
         self.output = nn.Embedding(catalog.items, width)
-        self.bias = nn.Parameter(torch.zeros(catalog.items))
         for table in (self.item, self.output):
             nn.init.normal_(cast(nn.Embedding, table).weight, std=width**-0.5)
 
@@ -87,7 +86,7 @@ class Hgn(ItemModel):
         pooled_MD = self.pool(s_MLD, real_ML1, u_MD)
         h_MD = pooled_MD + s_MLD.sum(1)
         h_MD = h_MD if u_MD is None else h_MD + u_MD
-        return torch.cat([h_MD, torch.ones_like(h_MD[:, :1])], dim=1)
+        return self.beside_one(h_MD)
 
     def pool(self, s_MLD: Tensor, real_ML1: Tensor, u_MD: Tensor | None) -> Tensor:
         """``p_MD``: the weighted mean of the gated items of each window."""
@@ -101,4 +100,4 @@ class Hgn(ItemModel):
         return (gate_ML1 * gated_MLD).sum(1) / gate_ML1.sum(1).clamp_min(1e-9)
 
     def item_vectors(self) -> Tensor:
-        return torch.cat([self.output.weight, self.bias[:, None]], dim=1)
+        return self.beside_bias(self.output.weight)

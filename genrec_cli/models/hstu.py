@@ -76,7 +76,7 @@ class Hstu(ItemModel):
         super().__init__(config, catalog, max_length=max_length)
         self.position = nn.Embedding(max_length, config.width)
         self.dropout = DropoutLayer(config.dropout)
-        self.bias = RelativeBias(max_length, config.layers, times=config.time_bias)
+        self.relative = RelativeBias(max_length, config.layers, times=config.time_bias)
         self.blocks = nn.ModuleList(HstuBlock(config, max_length) for _ in range(config.layers))
         nn.init.trunc_normal_(self.item.weight, std=0.02)  # type: ignore[arg-type]
         nn.init.trunc_normal_(self.position.weight, std=config.width**-0.5)
@@ -89,7 +89,7 @@ class Hstu(ItemModel):
         packing = batch.packing
         x_ND = self.item(batch.item_N - 1) * self.config.width**0.5 + self.position(packing.position_N)
         h = self.dropout(x_ND)
-        parts = [(grid, self.bias(grid, batch.time_N)) for grid in packing.parts]
+        parts = [(grid, self.relative(grid, batch.time_N)) for grid in packing.parts]
         for depth, block in enumerate(self.blocks):
             h = block(h, [(grid, bias[depth]) for grid, bias in parts], at_M if depth == len(self.blocks) - 1 else None)
         return F.normalize(h, dim=-1, eps=EPSILON) / self.config.temperature

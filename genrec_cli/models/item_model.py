@@ -45,17 +45,19 @@ class ItemConfig(Section):
 
 
 class ItemModel(Model, ABC):
-    """Interface: DotScorer. The item table has ``extra`` more rows, for special tokens such as [MASK]."""
+    """Interface: DotScorer. The item table has ``extra`` more rows, for special tokens such as [MASK]. With ``bias``,
+    each item has one: one more column of the item vectors, beside a state of 1."""
 
     Config: ClassVar[type[Section]] = ItemConfig
 
-    def __init__(self, config: Any, catalog: Catalog, *, max_length: int, extra: int = 0) -> None:
+    def __init__(self, config: Any, catalog: Catalog, *, max_length: int, extra: int = 0, bias: bool = False) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.items = config, catalog.items
         self.negatives = 0 if config.loss == "ce" else config.negatives
         self.shared_negatives = config.shared_negatives
         self.graph_capturable = config.loss == "ce" and self.masking == "none"
         self.item = self.item_table(catalog, extra)
+        self.bias = self.item_bias(catalog.items) if bias else None
 
     def item_table(self, catalog: Catalog, extra: int) -> nn.Module:
         """``self.item``: from items, counted from 0, to vectors D wide. After the last item come the ``extra`` special
@@ -63,6 +65,10 @@ class ItemModel(Model, ABC):
         if edges := self.config.graph_edges:
             return GraphEmbedding(catalog.items, self.config.width, edges, extra=extra)
         return nn.Embedding(catalog.items + extra, self.config.width)
+
+    def item_bias(self, items: int) -> nn.Parameter | None:
+        """``bias_I``; None for a model whose scores cannot have one."""
+        return nn.Parameter(torch.zeros(items))
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
@@ -84,7 +90,15 @@ class ItemModel(Model, ABC):
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
 
     def item_vectors(self) -> Tensor:
-        return all_vectors(cast(nn.Embedding, self.item), self.items)
+        return self.beside_bias(all_vectors(cast(nn.Embedding, self.item), self.items))
+
+    def beside_bias(self, vector_ID: Tensor) -> Tensor:
+        """The item vectors, with a column of biases if there are any."""
+        return vector_ID if self.bias is None else torch.cat([vector_ID, self.bias[:, None]], dim=1)
+
+    def beside_one(self, h_MD: Tensor) -> Tensor:
+        """The states, with a column of 1 if there are biases."""
+        return h_MD if self.bias is None else torch.cat([h_MD, torch.ones_like(h_MD[:, :1])], dim=1)
 
     def vectors_of(self, column_X: Tensor) -> Tensor:
         """The vectors of some items, counted from 0, as they are scored."""

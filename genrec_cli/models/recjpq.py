@@ -14,9 +14,10 @@ work too. K, the number of splits, is that of the codes:
 Legend: M positions with a target, m those of a chunk, I items, K splits (digits), V codewords, D width, d = D / K.
 
 :class:`JointlyQuantised` replaces the item table of any item model whose scores are dot products with the vectors of
-``self.item``; a class that names it before the model is that model with RecJPQ. The one registered is SASRec, the
-paper's first backbone. Models with cosine scores (HSTU) are excluded: the norm of an item's vector is no
-sum of look-ups.
+``self.item``; a class that names it before the model is that model with RecJPQ, without biases of items. The one
+registered is SASRec, the paper's first backbone; its other two, BERT4Rec and GRU4Rec, work too. Refused are models
+with cosine scores (HSTU), as the norm of an item's vector is no sum of look-ups, and with a second table for the scores
+(HGN, Caser).
 
 Deviations from the authors' code: softmax cross-entropy over the whole catalogue by default; ``loss = "bce"`` is that
 of their SASRec, and ``"gbce"`` that of gSASRec. SASRec's deviations (models/sasrec.py). D is 128, not 512.
@@ -50,6 +51,14 @@ class JointlyQuantised(ItemModel):
     needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
     item: "SplitEmbedding"
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises TypeError for a backbone that scores other vectors than those of its item table."""
+        super().__init_subclass__(**options)
+        for base in cls.__mro__[cls.__mro__.index(JointlyQuantised) + 1 : cls.__mro__.index(ItemModel)]:
+            if "item_vectors" in vars(base):
+                raise TypeError(f"{base.__name__} scores other vectors than those of its item table")
+        cls.needs = frozenset().union(*(vars(base).get("needs", ()) for base in cls.__mro__))
+
     @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
@@ -59,6 +68,9 @@ class JointlyQuantised(ItemModel):
 
     def item_table(self, catalog: Catalog, extra: int) -> nn.Module:
         return SplitEmbedding(catalog, self.config.width, extra)
+
+    def item_bias(self, items: int) -> None:
+        """None: a bias per item is no sum of look-ups."""
 
     def item_vectors(self) -> Tensor:
         """``E_ID``, materialised. Neither training nor search calls it."""
@@ -105,6 +117,11 @@ class SplitEmbedding(nn.Module):
         self.table = nn.Embedding(coded + len(special), width // self.digits)
         self.register_buffer("token_RK", torch.cat([token_IK, special.view(extra, self.digits)]), persistent=False)
         self.bags = CodeBags(token_IK, coded)
+
+    @property
+    def weight(self) -> Tensor:
+        """All sub-vectors, for a backbone that initialises its item table."""
+        return self.table.weight
 
     def forward(self, column_X: Tensor) -> Tensor:
         return self.table(self.token_RK[column_X]).flatten(-2)
