@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import make_catalog
+from twins import copy_encoder
 
 from genrec_cli.config import validate
 from genrec_cli.data.batch import Batch
@@ -56,6 +57,29 @@ def test_an_item_without_attributes_has_no_gradient_through_attention() -> None:
     assert len(without)
     model.feature_vectors(without).sum().backward()
     assert not model.attribute.weight.grad.any() and not model.attention.weight.grad.any()
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@torch.no_grad()
+def test_states_are_those_of_two_encoders_of_torch(norm: str) -> None:
+    model, history = made(norm=norm).eval(), batch()
+    for parameter in model.parameters():
+        parameter.normal_(std=0.3)
+    rows, states = history.item_N.split(LENGTHS), []
+    for item_T in rows:
+        position_TD, side = model.sequence.position.weight[: len(item_T)], []
+        for ours, x_TD in ((model.sequence, model.item(item_T - 1)), (model.features, model.feature_vectors(item_T))):
+            sizes = {"d_model": 8, "nhead": 2, "dim_feedforward": 16, "dropout": 0.0, "activation": "gelu"}
+            layer = torch.nn.TransformerEncoderLayer(**sizes, batch_first=True, norm_first=norm == "pre")
+            final = torch.nn.LayerNorm(8) if norm == "pre" else None
+            theirs = torch.nn.TransformerEncoder(layer, 2, norm=final, enable_nested_tensor=False).eval()
+            copy_encoder(ours, theirs)
+            x_TD = x_TD * 8**0.5 + position_TD
+            causal_TT = torch.nn.Transformer.generate_square_subsequent_mask(len(item_T))
+            side.append(theirs((ours.norm(x_TD) if norm == "post" else x_TD)[None], mask=causal_TT)[0])
+        states.append(model.norm(model.fusion(torch.cat(side, dim=1))))
+    at_M = torch.arange(len(history.item_N))
+    torch.testing.assert_close(model.states(history, at_M), torch.cat(states), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

@@ -8,7 +8,7 @@ from conftest import make_catalog, recent_batch
 from genrec_cli.config import validate
 from genrec_cli.models.gru4rec import Gru4Rec, Gru4RecConfig
 from genrec_cli.nn.gru import packed_gru
-from genrec_cli.nn.losses import bpr_max
+from genrec_cli.nn.losses import bpr, bpr_max, generalised_bce
 from genrec_cli.nn.packing import Packing
 
 SIZES = {"width": 6, "hidden": 10, "layers": 2, "dropout": 0.0}
@@ -48,16 +48,6 @@ def test_the_packed_recurrence_and_its_gradient_are_torchs(lengths: list[int]) -
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
 
 
-@torch.no_grad()
-def test_a_history_cut_in_two_with_the_state_carried_is_the_uncut_one() -> None:
-    model = build()
-    e_1TE = model.item(torch.tensor([[3, 7, 1, 9, 4]]))
-    whole, _ = model.gru(e_1TE)
-    first, state = model.gru(e_1TE[:, :2])
-    second, _ = model.gru(e_1TE[:, 2:], state)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
-
-
 def test_bpr_max_equals_its_formula() -> None:
     random = np.random.default_rng(0)
     positive, negative = random.normal(size=4), random.normal(size=(4, 3))
@@ -70,6 +60,23 @@ def test_bpr_max_equals_its_formula() -> None:
     loss = bpr_max(torch.tensor(positive), torch.tensor(negative), regularisation=0.5)
     np.testing.assert_allclose(loss.sum.item(), total, rtol=1e-5)
     assert loss.count == 4
+
+
+def test_bpr_and_gbce_equal_their_formulas() -> None:
+    random = np.random.default_rng(1)
+    positive, negative = random.normal(size=5), random.normal(size=(5, 4))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    pairs = -np.log(sigmoid(positive[:, None] - negative)).mean(1).sum()
+    assert bpr(torch.tensor(positive), torch.tensor(negative)).sum.item() == pytest.approx(pairs, rel=1e-5)
+    items, t = 41, 0.6
+    alpha = 4 / (items - 1)
+    beta = alpha * ((1 - 1 / alpha) * t + 1 / alpha)  # equation 12
+    total = -(np.log(sigmoid(positive) ** beta).sum() + np.log(1 - sigmoid(negative)).sum()) / 5  # equation 13
+    loss = generalised_bce(torch.tensor(positive), torch.tensor(negative), items=items, t=t)
+    assert loss.sum.item() == pytest.approx(total, rel=1e-5)
 
 
 def test_without_a_bias_scores_are_plain_products() -> None:

@@ -56,6 +56,27 @@ def test_a_block_by_hand_with_a_padded_row():
     torch.testing.assert_close(some, found_ND[[5, 1]])
 
 
+@torch.no_grad()
+def test_states_are_those_of_blocks_by_hand() -> None:
+    """From sqrt(D) times the item vectors, plus positions."""
+    model, histories = hstu(), make_histories([6, 9], 30)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    batch = Rows.of(histories, max_length=8, windows="sliding").batch(histories, np.arange(2))
+    expected = []
+    for item_T in batch.item_N.split(batch.packing.length_B.tolist()):
+        place_T = torch.arange(len(item_T))
+        width = model.config.width
+        x_TD = (model.item.weight[item_T - 1] * width**0.5 + model.position.weight[place_T]).double().numpy()
+        distance_TT = (place_T[:, None] - place_T).clamp_min(0)
+        for depth, block in enumerate(model.blocks):
+            x_TD = by_hand(block, x_TD, model.relative.position.weight[distance_TT, depth].double().numpy())
+        expected.append(torch.from_numpy(x_TD))
+    found = model.states(batch, torch.arange(len(batch.item_N)))
+    cosine = torch.nn.functional.cosine_similarity(found.double(), torch.cat(expected))
+    torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-5, rtol=0)
+
+
 def test_the_biases_are_those_of_loops():
     torch.manual_seed(0)
     bias, packing = RelativeBias(5, 3, times=True), Packing.of(np.array([3, 5]))

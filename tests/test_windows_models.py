@@ -47,9 +47,10 @@ def test_unknown_users_have_the_zero_vector() -> None:
     assert (found[1] == 0).all()
 
 
+@pytest.mark.parametrize("users", [False, True])
 @torch.no_grad()
-def test_caser_equals_convolutions_over_explicit_windows() -> None:
-    model, data = build(Caser, CaserConfig, horizontal=3, vertical=2), recent_batch([5, 9, 4, 12])
+def test_caser_equals_convolutions_over_explicit_windows(users: bool) -> None:
+    model, data = build(Caser, CaserConfig, horizontal=3, vertical=2, users=users), recent_batch([5, 9, 4, 12])
     found = model.states(data, torch.arange(len(data.item_N)))
     for position, items in enumerate(windows(data)):
         image_LD = torch.zeros(L, D)
@@ -66,7 +67,21 @@ def test_caser_equals_convolutions_over_explicit_windows() -> None:
         outputs.append(torch.einsum("vl,ld->vd", model.vertical.weight, image_LD).flatten())
         z = model.dense(torch.cat(outputs)).relu()
         torch.testing.assert_close(found[position, :D], z, atol=1e-5, rtol=1e-4)
-        assert found[position, D] == 1
+        if users:
+            user = model.user.weight[data.user_B[data.packing.sequence_N[position]]]
+            assert torch.equal(found[position, D : 2 * D], user)
+        assert found[position, -1] == 1
+    expected_BI = found[data.packing.last_B, :-1] @ model.output.weight.t() + model.bias
+    torch.testing.assert_close(model.item_scores(data), expected_BI, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind, config", [(Caser, CaserConfig), (Hgn, HgnConfig)])
+def test_places_before_the_first_item_teach_no_item(kind, config) -> None:
+    """They look up item 1, which no history has here."""
+    model, data = build(kind, config), recent_batch([5, 4])
+    data.item_N[:] = 2 + torch.arange(len(data.item_N))
+    model.states(data, torch.arange(len(data.item_N))).sum().backward()
+    assert model.item.weight.grad[1:].any() and not model.item.weight.grad[0].any()
 
 
 @pytest.mark.parametrize("users", [False, True])
@@ -86,6 +101,8 @@ def test_hgn_equals_its_gates_by_loops(users: bool) -> None:
         pooled = sum(g * x for g, x in zip(gates, gated, strict=True)) / sum(gates)
         h = pooled + model.item.weight[torch.tensor(items) - 1].sum(0) + (user if users else 0)
         torch.testing.assert_close(found[position, :D], h, atol=1e-5, rtol=1e-4)
+    expected_BI = found[data.packing.last_B, :D] @ model.output.weight.t() + model.bias
+    torch.testing.assert_close(model.item_scores(data), expected_BI, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -21,3 +21,15 @@ def copy_bert(ours: Transformer, theirs: nn.Module) -> None:
         pairs += [(twin.attention.output.LayerNorm, block.norm_attention), (twin.output.dense, block.mlp[2])]
         for other, own in [*pairs, (twin.output.LayerNorm, block.norm_mlp)]:
             other.load_state_dict(own.state_dict())
+
+
+@torch.no_grad()
+def copy_encoder(ours: Transformer, theirs: nn.TransformerEncoder) -> None:
+    """Give ``torch.nn.TransformerEncoder`` the blocks of a Transformer, and its output norm if it is pre-norm."""
+    for block, twin in zip(ours.blocks, theirs.layers, strict=True):
+        twin.self_attn.in_proj_weight.copy_(block.attention.qkv.weight)
+        twin.self_attn.in_proj_bias.copy_(block.attention.qkv.bias)
+        pairs = [(twin.self_attn.out_proj, block.attention.output), (twin.linear1, block.mlp[0])]
+        pairs += [(twin.linear2, block.mlp[2]), (twin.norm1, block.norm_attention), (twin.norm2, block.norm_mlp)]
+        for other, own in pairs + ([] if ours.post else [(theirs.norm, ours.norm)]):
+            other.load_state_dict(own.state_dict())
