@@ -116,7 +116,8 @@ def test_every_run_that_a_step_names_was_trained_before(name: str) -> None:
     recipe = read_recipe(name)
     trained: set[str] = set()
     for step in recipe.steps:
-        assert {step.run, *step.runs} - {None} <= trained
+        named = {label for side in step.runs for label in side.split(",")}  # a side is a run, or its seeds
+        assert {step.run, *named} - {None} <= trained
         trained |= {recipe.label(step)} if step.stage == "train" else set()
 
 
