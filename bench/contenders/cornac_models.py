@@ -16,7 +16,15 @@ from cornac.models import RPG, TIGER, GRU4Rec
 
 
 class Given:
-    """Codes by raw item id (a row number)."""
+    """Codes by raw item id (a row number). ``curve`` has the seconds and the value of each validation."""
+
+    curve: list[tuple[float, float]]
+    began: float
+
+    def _validate(self, sessions, metric) -> float:
+        value = super()._validate(sessions, metric)
+        self.curve.append((time.perf_counter() - self.began, float(value)))
+        return value
 
     def _get_item_features(self) -> np.ndarray:
         raw = sorted(self.train_set.iid_map, key=self.train_set.iid_map.get)
@@ -61,7 +69,7 @@ def build(asked: dict, codes_IK: np.ndarray) -> Given | GRU4Rec:
         "batch_size": asked["batch_size"],
         "lr_schedule": "cosine",
         "warmup_steps": asked["warmup_steps"],
-        "val_eval_every": asked["epochs"],
+        "val_eval_every": asked.get("eval_every", asked["epochs"]),
         "model_selection": "best",
         "val_sample": asked["valid_users"],
         "device": "cpu",
@@ -99,7 +107,7 @@ def build(asked: dict, codes_IK: np.ndarray) -> Given | GRU4Rec:
             val_batch_size=64,
             **alike,
         )
-    model.given_IK = codes_IK
+    model.given_IK, model.curve = codes_IK, []
     return model
 
 
@@ -121,7 +129,7 @@ def main() -> None:
         seed=asked["seed"],
     )
     model = build(asked, data["codes"])
-    began = time.perf_counter()
+    began = model.began = time.perf_counter()
     model.fit(method.train_set, method.val_set)
     trained = time.perf_counter()
     result = NextItemEvaluation.eval(
@@ -141,6 +149,7 @@ def main() -> None:
                 "evaluate": ended - trained,
                 "NDCG@10": float(found["NDCG@10"]),
                 "Recall@10": float(found["Recall@10"]),
+                "curve": getattr(model, "curve", []),
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )
