@@ -53,9 +53,9 @@ CONTENDERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mhl, with counts": ("mhl", 4, SMALL | COUNTS | MASKED | {"curriculum.max_epochs": 2}),
     "mhl, before": ("mhl", 4, BEFORE | MASKED | {"curriculum.max_epochs": 2}),
     "tiger": ("tiger", 12, POOLED),
-    "tiger, with counts": ("tiger", 3, POOLED | {"model.count_prior": "true"}),
+    "tiger, with counts": ("tiger", 3, POOLED | {"model.count_weight": 0.8}),
     "mdgr": ("mdgr", 12, SMALL | FILLED),
-    "mdgr, with counts": ("mdgr", 2, SMALL | FILLED | {"model.width": 128, "model.count_prior": "true"}),
+    "mdgr, with counts": ("mdgr", 2, SMALL | FILLED | {"model.width": 128, "model.count_weight": 0.8}),
 }
 """Label -> model, epochs, settings."""
 PEER_EPOCHS = {"rpg": 4, "tiger": 2}

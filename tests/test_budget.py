@@ -24,7 +24,9 @@ warmup_steps = 2
 """
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5h", 1800)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5h", 1800), ("minutes=30", 1800)]
+)
 def test_times(text, seconds):
     assert budget.seconds_of(text) == seconds
 

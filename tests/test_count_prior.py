@@ -136,7 +136,7 @@ def test_a_setting_without_what_it_belongs_to_is_refused(settings, message) -> N
 
 @pytest.mark.parametrize("kind", [Rpg, Tiger, Mdgr])
 def test_rows_of_one_target_do_not_hold_what_is_left_out(kind) -> None:
-    settings = {"count_prior": True} | ({"item_weight": 1.0} if kind is Rpg else {})
+    settings = {"count_prior": True, "item_weight": 1.0} if kind is Rpg else {"count_weight": 0.5}
     with pytest.raises(ConfigError, match="windows = each"):
         kind.check(kind.Config(**settings), type("Train", (), {"windows": "each"})())
 

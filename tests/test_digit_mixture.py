@@ -23,10 +23,8 @@ def histories() -> Histories:
 
 @pytest.fixture(scope="module")
 def mixture(histories: Histories) -> DigitMixture:
-    made = DigitMixture(CATALOG)
+    made = DigitMixture(CATALOG, 0.7)
     made.fit(CATALOG, histories)
-    with torch.no_grad():
-        made.logit_K.copy_(torch.linspace(-1.0, 1.5, CATALOG.digits))
     return made
 
 
@@ -43,7 +41,7 @@ def by_loops(mixture: DigitMixture, batch, known: dict[int, int], row: int) -> t
         if all(codes[digit] == code for digit, code in known.items()):
             for digit, code in enumerate(codes):
                 sum_KV[digit, code] += score_I[item]
-    weight_K1 = mixture.logit_K.detach().sigmoid()[:, None] * (sum_KV.sum(1, keepdim=True) > 0)
+    weight_K1 = 0.7 * (sum_KV.sum(1, keepdim=True) > 0)
     uniform = 1 / CATALOG.codewords
     return (weight_K1 * sum_KV / sum_KV.sum(1, keepdim=True).clamp_min(1e-9) + (1 - weight_K1) * uniform).log()
 
@@ -91,22 +89,22 @@ def test_the_rows_of_a_training_batch_leave_their_own_pairs_out(mixture: DigitMi
 def test_the_weights_of_the_counts_go_from_none_to_all(kind, batch, histories) -> None:
     torch.manual_seed(0)
     if kind == "tiger":
-        config = TigerConfig(**SMALL, head_width=8, user_tokens=0, count_prior=True)
+        config = TigerConfig(**SMALL, head_width=8, user_tokens=0, count_weight=0.6)
         model = Tiger(config, CATALOG, max_length=8).eval()
-        plain = Tiger(config.model_copy(update={"count_prior": False}), CATALOG, max_length=8).eval()
+        plain = Tiger(config.model_copy(update={"count_weight": 0.0}), CATALOG, max_length=8).eval()
     else:
-        config = MdgrConfig(**SMALL, decoder_layers=1, count_prior=True)
+        config = MdgrConfig(**SMALL, decoder_layers=1, count_weight=0.6)
         model = Mdgr(config, CATALOG, max_length=8).eval()
-        plain = Mdgr(config.model_copy(update={"count_prior": False}), CATALOG, max_length=8).eval()
+        plain = Mdgr(config.model_copy(update={"count_weight": 0.0}), CATALOG, max_length=8).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
     model.fit(CATALOG, histories)
     target_B = torch.arange(1, batch.packing.sequences + 1)
     with_counts = model.target_loss(batch, target_B)
     assert not torch.allclose(with_counts, plain.target_loss(batch, target_B))
-    model.mixture.logit_K.fill_(-99.0)
+    model.mixture.weight = 0.0
     torch.testing.assert_close(model.target_loss(batch, target_B), plain.target_loss(batch, target_B))
     if kind == "tiger":
-        model.mixture.logit_K.fill_(99.0)
+        model.mixture.weight = 1.0
         list_Bk, score_Bk = Beam(model, CATALOG, BeamConfig(beams=30)).search(batch, 3)[0][:2]
         count_BI = model.mixture.counts.item_scores(batch)
         same_II = (CATALOG.code_RK[1:, None] == CATALOG.code_RK[None, 1:]).all(2).float()
@@ -115,6 +113,6 @@ def test_the_weights_of_the_counts_go_from_none_to_all(kind, batch, histories) -
 
 
 def test_the_counts_make_a_step_that_cannot_be_captured_and_needs_vectors() -> None:
-    assert not Tiger(TigerConfig(count_prior=True), CATALOG, max_length=8).graph_capturable
-    assert Mdgr.needs_of(MdgrConfig(count_prior=True)) == Tiger.needs_of(TigerConfig(count_prior=True))
-    assert "vectors" in Tiger.needs_of(TigerConfig(count_prior=True))
+    assert not Tiger(TigerConfig(count_weight=0.6), CATALOG, max_length=8).graph_capturable
+    assert Mdgr.needs_of(MdgrConfig(count_weight=0.6)) == Tiger.needs_of(TigerConfig(count_weight=0.6))
+    assert "vectors" in Tiger.needs_of(TigerConfig(count_weight=0.6))

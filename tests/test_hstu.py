@@ -9,7 +9,9 @@ import torch
 from conftest import make_catalog, make_histories
 from shop import SMALL_SHOP, TINY, genrec
 
-from genrec_cli.data.sequences import Rows
+from genrec_cli.data.sequences import Rows, eval_batches
+from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.hstu import Hstu, HstuBlock, HstuConfig, RelativeBias, bucket, pointwise_attention
 from genrec_cli.nn.packing import Packing
 
@@ -83,7 +85,7 @@ def test_the_biases_are_those_of_loops():
     for parameter in bias.parameters():
         torch.nn.init.normal_(parameter)
     time_N = torch.tensor([0, 0, 5 * DAY, 10, 12, DAY, DAY, 4000 * DAY]) + 1_400_000_000
-    found = bias(packing.grid, time_N)
+    found = bias(packing.grid, time_N, time_N)
     for row, begin, length in ((0, 0, 3), (1, 3, 5)):
         for i in range(length):
             for j in range(i + 1):
@@ -134,6 +136,26 @@ def test_times_matter_only_with_the_time_bias():
         torch.testing.assert_close(model.item_scores(moved), scores)
         assert torch.allclose(model.item_scores(other), scores) != on
         assert Hstu.needs_of(model.config) == ({"times"} if on else set())
+
+
+def test_the_time_of_the_target_is_read_only_on_demand():
+    histories = make_histories([6, 9], 30)
+    batch = Rows.of(histories, max_length=8, windows="sliding").batch(histories, np.arange(2))
+    item_N, time_N = histories.item[:6].tolist(), histories.time
+    assert batch.next_time_N[:3].tolist() == time_N[1:4].tolist() and batch.item_N[:3].tolist() == item_N[:3]
+    (known,) = eval_batches(histories, *histories.targets("test"), max_length=8, batch_size=9)
+    last_B = known.batch.packing.last_B
+    assert known.batch.next_time_N[last_B].tolist() == time_N[histories.offset + histories.test_at].tolist()
+    (unknown,) = eval_batches(histories, np.arange(2), histories.length, max_length=8, batch_size=9)
+    last_B = unknown.batch.packing.last_B
+    assert torch.equal(unknown.batch.next_time_N[last_B], unknown.batch.time_N[last_B])
+    moved = replace(batch, next_time_N=batch.next_time_N + 300 * DAY)
+    for on in (False, True):
+        model = hstu(time_bias=True, target_time=on)
+        torch.nn.init.normal_(model.relative.time.weight)
+        assert torch.allclose(model.item_scores(moved), model.item_scores(batch)) != on
+    with pytest.raises(ConfigError, match="belongs to the time bias"):
+        Hstu.check(HstuConfig(target_time=True), TrainConfig())
 
 
 def test_data_without_times_are_refused_with_the_time_bias_alone(tmp_path: Path) -> None:

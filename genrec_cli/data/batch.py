@@ -27,6 +27,9 @@ class Batch:
     """Indices in N of the positions with a target, made on the host."""
     time_N: Tensor | None = None
     """Time of each interaction, in seconds since 1970 (int64); for models that need times."""
+    next_time_N: Tensor | None = None
+    """Time of the next interaction; that of the interaction itself where the next one is unknown. This is a fact about
+    the target: only a reproduction of models that read it may use it."""
     negative_MS: Tensor | None = None
     """Sampled items (ids from 1) per target, or one row for all targets; for models with ``negatives``."""
 
@@ -36,7 +39,7 @@ class Batch:
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with ``change`` applied to every tensor, always in the same order."""
-        optional = (self.target_N, self.learn_M, self.time_N, self.negative_MS)
+        optional = (self.target_N, self.learn_M, self.time_N, self.next_time_N, self.negative_MS)
         return Batch(
             change(self.item_N),
             self.packing.mapped(change),

@@ -189,6 +189,7 @@ class Rows:
             target_N=torch.from_numpy(target),
             learn_M=torch.from_numpy(np.flatnonzero(learned)),
             time_N=histories.times_of(flat),
+            next_time_N=histories.times_of(flat + 1),  # each row ends before the last item of its user
         )
 
 
@@ -271,7 +272,9 @@ def eval_batches(
         known = at[chosen] < histories.length[users]
         target = np.where(known, histories.item[np.minimum(ends, len(histories.item) - 1)], 0)
         item_N = torch.from_numpy(histories.item[flat].astype(np.int64))
-        batch = Batch(item_N, packing, histories.users_of(users), time_N=histories.times_of(flat))
+        after = np.where(np.repeat(known, length[chosen]), flat + 1, flat)
+        times = {"time_N": histories.times_of(flat), "next_time_N": histories.times_of(after)}
+        batch = Batch(item_N, packing, histories.users_of(users), **times)
         yield EvalBatch(batch, torch.from_numpy(target.astype(np.int64)), torch.from_numpy(users), seen)
 
 

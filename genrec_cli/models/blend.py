@@ -179,5 +179,5 @@ def recent(batch: Batch, max_length: int) -> Batch:
         return batch
     kept_N = packing.length_B[packing.sequence_N] - packing.position_N <= max_length
     cut = Packing.of(packing.length_B.clamp_max(max_length).cpu().numpy()).to(batch.item_N.device)
-    time_N = None if batch.time_N is None else batch.time_N[kept_N]
-    return replace(batch, item_N=batch.item_N[kept_N], packing=cut, time_N=time_N)
+    time_N, next_N = (None if x is None else x[kept_N] for x in (batch.time_N, batch.next_time_N))
+    return replace(batch, item_N=batch.item_N[kept_N], packing=cut, time_N=time_N, next_time_N=next_N)

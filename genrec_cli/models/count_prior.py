@@ -32,10 +32,10 @@ ROUNDING = 1e-4
 """A smaller part of a weight than this is no other user's: the smallest part of a user in a pair is near .01."""
 
 
-def check_rows(train: Any) -> None:
+def check_rows(setting: str, train: Any) -> None:
     """Raises ConfigError for rows that do not hold the items after a target."""
     if train.windows == "each":
-        problem = "model.count_prior = true needs rows of several targets, not train.windows = each."
+        problem = f"model.{setting} needs rows of several targets, not train.windows = each."
         raise ConfigError(problem, hint="--set train.windows=sliding")
 
 

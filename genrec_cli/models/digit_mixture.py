@@ -1,12 +1,13 @@
 """Counts of digits: each digit of a generator is a mixture of the model and of a count.
 
-    P(v at digit k | known digits) = w_k C(v) / sum over u of C(u)  +  (1 - w_k) P_model(v at digit k | known digits)
+    P(v at digit k | known digits) = w C(v) / sum over u of C(u)  +  (1 - w) P_model(v at digit k | known digits)
 
 ``C(v)`` is the sum of the counts ``c(i)`` of all items that have the known digits, and v at digit k. ``c(i)`` is that
 of ``models/count_prior.py``, without the user's own pairs in a training batch. Where no counted item has the known
-digits, ``w_k`` is 0. It is trained, and the model learns most where the count is wrong. With all ``w_k`` = 1 the
-probability of an item's code is its part of all counts. A mixture of a language model and a memory of its training
-pairs: Khandelwal et al., ICLR 2020.
+digits, w is 0. With w = 1 the probability of an item's code is its part of all counts. The model learns most where the
+count is wrong. A mixture of a language model and a memory of its training pairs: Khandelwal et al., ICLR 2020, who
+choose w on validation, too. A trained w becomes too small, because a model knows the training targets better than later
+ones (docs/results.md).
 
 A product of both (as in ``models/count_prior.py``) does worse here: over several digits its normaliser depends on the
 digits before, so items are not in the order of their counts, and the trained factors make that worse.
@@ -18,8 +19,9 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from genrec_cli.config import Fraction
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Model, Need
@@ -39,14 +41,13 @@ class Counted(NamedTuple):
 
 
 class DigitMixture(Counts):
-    """The counts, and their weight per digit."""
+    """The counts, and their weight."""
 
     code_RK: Tensor
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, weight: float) -> None:
         super().__init__(catalog)
-        self.logit_K = nn.Parameter(torch.zeros(catalog.digits))
-        """Of the weights ``w_k``."""
+        self.weight = weight
         self.codewords = catalog.codewords
         self.register_buffer("code_RK", catalog.code_RK, persistent=False)
 
@@ -63,10 +64,10 @@ class DigitMixture(Counts):
         item_S, row_S = cell_S // batch.packing.sequences, cell_S % batch.packing.sequences
         return Counted(row_S, self.code_RK[item_S + 1].long(), count_S)
 
-    def mixed(self, logit_XV: Tensor, sum_XV: Tensor, weight_X: Tensor) -> Tensor:
-        """``logp_XV`` of the mixture; ``weight_X`` are the ``w_k`` of the digits, broadcast."""
+    def mixed(self, logit_XV: Tensor, sum_XV: Tensor) -> Tensor:
+        """``logp_XV`` of the mixture."""
         total_X1 = sum_XV.sum(-1, keepdim=True)
-        weight_X1 = weight_X[..., None] * (total_X1 > 0)
+        weight_X1 = self.weight * (total_X1 > 0)
         counted_XV = weight_X1 * (sum_XV / total_X1.clamp_min(TINY))
         return (counted_XV + (1 - weight_X1) * logit_XV.float().softmax(-1)).clamp_min(TINY).log()
 
@@ -76,20 +77,19 @@ class DigitMixture(Counts):
         for digit in range(codes_RK.shape[1]):
             sums.append(self._sums(counted, (s_X, torch.zeros_like(s_X)), digit, len(codes_RK), 1)[:, 0])
             s_X = s_X[counted.code_SK[s_X, digit] == codes_RK[counted.row_S[s_X], digit]]
-        return self.mixed(logit_KRV, torch.stack(sums), self.logit_K.sigmoid()[:, None])
+        return self.mixed(logit_KRV, torch.stack(sums))
 
     def at_unknown(self, counted: Counted, codes_RMK: Tensor, logit_KRMV: Tensor) -> Tensor:
         """``logp_KRMV`` of each digit, given the known ones; -1 is unknown."""
         rows, beams, digits = codes_RMK.shape
         fitting = self._fitting(counted, codes_RMK)
         sum_KRMV = torch.stack([self._sums(counted, fitting, digit, rows, beams) for digit in range(digits)])
-        return self.mixed(logit_KRMV, sum_KRMV, self.logit_K.sigmoid()[:, None, None])
+        return self.mixed(logit_KRMV, sum_KRMV)
 
     def next_digit(self, counted: Counted, codes_BMk: Tensor, logit_BMV: Tensor) -> Tensor:
         """``logp_BMV`` of the digit after the prefixes ``codes_BMk``."""
         rows, beams, digit = codes_BMk.shape
-        sum_BMV = self._sums(counted, self._fitting(counted, codes_BMk), digit, rows, beams)
-        return self.mixed(logit_BMV, sum_BMV, self.logit_K[digit].sigmoid()[None, None])
+        return self.mixed(logit_BMV, self._sums(counted, self._fitting(counted, codes_BMk), digit, rows, beams))
 
     @staticmethod
     def _fitting(counted: Counted, codes_RMk: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,9 +114,9 @@ class DigitMixture(Counts):
 class GeneratorConfig(DenseConfig):
     """What TIGER and MDGR may know besides codes."""
 
-    count_prior: bool = False
-    """Whether each digit is a mixture of the model and the counts of the items with the known digits; needs vectors.
-    Such a run cannot read other items."""
+    count_weight: Fraction = 0.0
+    """Weight of the counts of the items with the known digits, in a mixture with the model, digit by digit; needs
+    vectors; 0: no counts. Such a run cannot read other items."""
 
 
 class Generator(Model):
@@ -127,16 +127,21 @@ class Generator(Model):
 
     @classmethod
     def needs_of(cls, config: GeneratorConfig) -> frozenset[Need]:
-        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_prior else set())
+        return cls.needs | config.dense_needs() | ({"vectors"} if config.count_weight else set())
 
     @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
         config.check_dense()
-        if config.count_prior:
-            check_rows(train)
+        if config.count_weight:
+            check_rows("count_weight", train)
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)
         if self.mixture is not None:
             self.mixture.fit(catalog, histories)
+
+    @staticmethod
+    def mixture_of(config: GeneratorConfig, catalog: Catalog) -> DigitMixture | None:
+        """The counts; None without them."""
+        return DigitMixture(catalog, config.count_weight) if config.count_weight else None

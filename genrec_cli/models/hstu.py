@@ -20,9 +20,9 @@ settings; biases of W_2 start with zero. Block sizes are those of a tuned study 
 
 The trap: the authors' time between items i and j is t_{i+1} - t_j, so the model reads when the item to be predicted was
 bought. On data with days for times, zero then says "the same day as the last item". Here it is t_i - t_j, of known
-items. The authors' version is not offered: a request has a time, but a batch carries no time of the target, and
-``genrec recommend`` could not give one. Other traps: dividing by the length of each history makes another model, and
-with packed rows n must be the same in all of them.
+items; ``target_time`` is the authors', for reproductions: its evaluations know the time of the target, and a list for a
+user whose next item is unknown takes it for the time of the last item. Other traps: dividing by the length of each
+history makes another model, and with packed rows n must be the same in all of them.
 """
 
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from genrec_cli.config import Count, Dropout, Positive, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
+from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Need
 from genrec_cli.models.item_model import ItemConfig, ItemModel
 from genrec_cli.nn.dropout import Dropout as DropoutLayer
@@ -64,6 +65,9 @@ class HstuConfig(ItemConfig):
     """tau of the cosine scores (the authors: .05)."""
     time_bias: bool = False
     """Add a bias for the time between two items to the attention logits. The data must have times."""
+    target_time: bool = False
+    """Whether the time bias takes the time of the next item for that of the query, as the authors' code does.
+    Evaluations then know when the target was bought."""
 
 
 class Hstu(ItemModel):
@@ -85,11 +89,18 @@ class Hstu(ItemModel):
     def needs_of(cls, config: Any) -> frozenset[Need]:
         return super().needs_of(config) | ({"times"} if config.time_bias else set())
 
+    @classmethod
+    def check(cls, config: HstuConfig, train: Any, catalog: Catalog | None = None) -> None:
+        super().check(config, train, catalog)
+        if config.target_time and not config.time_bias:
+            problem = "model.target_time = true belongs to the time bias, which is off."
+            raise ConfigError(problem, hint="--set model.time_bias=true")
+
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
-        packing = batch.packing
+        packing, query_N = batch.packing, batch.next_time_N if self.config.target_time else batch.time_N
         x_ND = self.item(batch.item_N - 1) * self.config.width**0.5 + self.position(packing.position_N)
         h = self.dropout(x_ND)
-        parts = [(grid, self.relative(grid, batch.time_N)) for grid in packing.parts]
+        parts = [(grid, self.relative(grid, query_N, batch.time_N)) for grid in packing.parts]
         for depth, block in enumerate(self.blocks):
             h = block(h, [(grid, bias[depth]) for grid, bias in parts], at_M if depth == len(self.blocks) - 1 else None)
         return F.normalize(h, dim=-1, eps=EPSILON) / self.config.temperature
@@ -137,14 +148,14 @@ class RelativeBias(nn.Module):
         for table in filter(None, (self.position, self.time)):
             nn.init.normal_(table.weight, std=0.02)
 
-    def forward(self, grid: Grid, time_N: Tensor | None) -> tuple[Tensor, ...]:
-        """``bias_B1TT`` (queries x keys) per block, for the keys up to each query; B is 1 without times."""
+    def forward(self, grid: Grid, query_N: Tensor | None, key_N: Tensor | None) -> tuple[Tensor, ...]:
+        """``bias_B1TT`` (queries x keys) per block, for the keys up to each query, from the times of queries and keys;
+        B is 1 without times."""
         place_T = torch.arange(grid.longest, device=grid.length_B.device)
         bias_BTTJ = self.position((place_T[:, None] - place_T).clamp_min(0))[None]
         if self.time is not None:
-            assert time_N is not None, "the time bias needs times"
-            time_BT = grid.pad(time_N)
-            bias_BTTJ = bias_BTTJ + self.time(bucket(time_BT[:, :, None] - time_BT[:, None]))
+            assert query_N is not None and key_N is not None, "the time bias needs times"
+            bias_BTTJ = bias_BTTJ + self.time(bucket(grid.pad(query_N)[:, :, None] - grid.pad(key_N)[:, None]))
         return bias_BTTJ.permute(3, 0, 1, 2)[:, :, None].contiguous().unbind()
 
 

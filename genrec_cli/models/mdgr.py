@@ -43,7 +43,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Masking, Need, targets
-from genrec_cli.models.digit_mixture import Counted, DigitMixture, Generator, GeneratorConfig
+from genrec_cli.models.digit_mixture import Counted, Generator, GeneratorConfig
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
 from genrec_cli.nn.digit_decoder import DigitDecoder, Memory
 from genrec_cli.nn.losses import Loss, code_cross_entropy
@@ -108,7 +108,7 @@ class Mdgr(Generator):
         self.log_scale = nn.Parameter(torch.zeros(())) if config.learn_temperature else None
         """Logarithm of the temperature of the settings over the trained one."""
         self.dense = config.dense_items(catalog, config.width)
-        self.mixture = DigitMixture(catalog) if config.count_prior else None
+        self.mixture = self.mixture_of(config, catalog)
         initialise(self)
         self.digit_scale = math.sqrt(config.width) if config.input_scale is None else 1.0
         if config.input_scale is None:

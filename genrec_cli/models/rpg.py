@@ -138,7 +138,7 @@ class Rpg(Model):
             problem = "model.count_prior = true is a part of the item head, which is off (model.item_weight = 0)."
             raise ConfigError(problem, hint="--set model.item_weight=1")
         if config.count_prior:
-            check_rows(train)
+            check_rows("count_prior", train)
 
     def extra_tokens(self, max_length: int) -> int:
         """Number of special tokens in the vocabulary."""

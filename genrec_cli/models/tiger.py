@@ -24,7 +24,7 @@ Options of ours, all off by default; together they learn as fast as RPG on the s
 * ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
 * ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;
 * the dense side of items (``nn/dense_items.py``) at the input, with ``pooled``;
-* ``count_prior``: digits are a mixture of the model and of counts (``models/digit_mixture.py``);
+* ``count_weight``: digits are a mixture of the model and of counts (``models/digit_mixture.py``);
 * ``classifier = "cosine"``: RPG's residual heads and cosine similarity, one head per digit, in place of T5's product.
 
 Recipes: beauty-tiger, toys-tiger, sports-tiger.
@@ -43,7 +43,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Need, targets
-from genrec_cli.models.digit_mixture import Counted, DigitMixture, Generator, GeneratorConfig
+from genrec_cli.models.digit_mixture import Counted, Generator, GeneratorConfig
 from genrec_cli.nn.cache import Cache
 from genrec_cli.nn.causal_cross_attention import CausalCrossAttention, item_of
 from genrec_cli.nn.codes import CodeEmbedding, CodeHeads, cosine_logits, residual_heads
@@ -99,7 +99,7 @@ class Tiger(Generator):
     def __init__(self, config: TigerConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.causal, self.digits = config, config.causal, catalog.digits
-        self.graph_capturable = not config.count_prior  # it reads how many counts there are
+        self.graph_capturable = not config.count_weight  # it reads how many counts there are
         self.per_item = 1 if config.pooled else catalog.digits
         sizes, cosine = (catalog.digits, catalog.codewords, config.width), config.classifier == "cosine"
         # T5's table has the standard deviation 1 for its product; a cosine classifier has no use for the size.
@@ -108,7 +108,7 @@ class Tiger(Generator):
         self.codes = CodeEmbedding(*sizes, extra=config.user_tokens + 1, shared=catalog.shared, scale=scale)
         """Special tokens: the first token of a target, then the user tokens."""
         self.dense = config.dense_items(catalog, config.width)
-        self.mixture = DigitMixture(catalog) if config.count_prior else None
+        self.mixture = self.mixture_of(config, catalog)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.classifier = CodeHeads(catalog.digits, config.width) if cosine else None
         torch.nn.init.normal_(self.codes.table.weight, std=self.std)

@@ -12,7 +12,9 @@ UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of ``30m``, ``1h30m`` or ``90s``. Raises UsageError for any other text."""
+    """Seconds of ``30m``, ``1h30m``, ``90s`` or ``minutes=30``. Raises UsageError for any other text."""
+    if text.startswith("minutes="):
+        text = text.removeprefix("minutes=") + "m"
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or total <= 0:
