@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "settings": {"loss": "gbce", "negatives": 3},
         "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2},
     },
-    "sasrec, graph": {"settings": {"graph_edges": 4}},
+    "sasrec, graph and counts": {"settings": {"graph_edges": 4, "count_factor": 2.0}},
     "bert4rec, graph": {"settings": {"graph_edges": 4}, "learns": {"epochs": 24, "batch_size": 16, "lr": 1e-2}},
     "gru4rec, bpr_max": {"settings": {"loss": "bpr_max", "negatives": 8}, "learns": {"epochs": 24, "lr": 1e-2}},
     "caser, users": {"settings": {"users": True}},
@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
     "rpg, dense": {"settings": {"dense_input": True, "free_vectors": True, "item_weight": 1.0}},
-    "rpg, counts": {"settings": {"item_weight": 1.0, "count_prior": True}},
+    "rpg, counts": {"settings": {"item_weight": 1.0, "count_factor": 2.0}},
     "rpg, horizons": {"settings": {"horizons": 3, "align_weight": 0.5}},
     "rpg, dense text": {
         "settings": {"dense_input": True, "item_weight": 1.0},

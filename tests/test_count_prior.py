@@ -11,9 +11,12 @@ from shop import TINY, genrec, small_codes
 from genrec_cli.config import validate
 from genrec_cli.data.sequences import Rows, eval_batches
 from genrec_cli.errors import ConfigError
+from genrec_cli.models.bert4rec import Bert4Rec
 from genrec_cli.models.count_prior import SCALE, CountPrior
 from genrec_cli.models.mdgr import Mdgr
+from genrec_cli.models.recjpq import RecJpq
 from genrec_cli.models.rpg import Rpg, RpgConfig
+from genrec_cli.models.sasrec import SasRec
 from genrec_cli.models.tiger import Tiger
 from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.searches.exhaustive import Exhaustive
@@ -25,7 +28,7 @@ DENSE = {"width": 16, "heads": 2, "inner": 32, "item_weight": 1.0}
 
 @pytest.fixture(scope="module")
 def prior() -> CountPrior:
-    prior = CountPrior(CATALOG)
+    prior = CountPrior(CATALOG, 1.5)
     prior.fit(CATALOG, HISTORIES)
     return prior
 
@@ -35,7 +38,7 @@ def test_at_the_end_of_a_history_the_counts_are_those_of_neighbours(prior) -> No
     cell_S, score_S = prior.cells(known.batch)
     users = known.batch.packing.sequences
     count_BI = prior.counts.item_scores(known.batch)
-    expected = (count_BI / SCALE).log1p()
+    expected = 1.5 * (count_BI / SCALE).log1p()
     score_BI = torch.zeros_like(expected)
     score_BI[cell_S % users, cell_S // users] = score_S
     torch.testing.assert_close(score_BI, expected)
@@ -44,7 +47,7 @@ def test_at_the_end_of_a_history_the_counts_are_those_of_neighbours(prior) -> No
 def test_in_training_the_own_pairs_with_later_items_are_left_out(prior) -> None:
     """Of each stored pair, at most its own weight: a pair that is not stored has nothing to leave out."""
     config = prior.counts.config
-    some = CountPrior(CATALOG)
+    some = CountPrior(CATALOG, 1.5)
     some.load_state_dict(prior.state_dict())
     table = some.counts.transitions
     row_P, item_P, weight_P = table.entries(torch.arange(1, CATALOG.items + 1))
@@ -79,7 +82,7 @@ def test_a_pair_of_one_user_alone_is_no_count(length) -> None:
     """Its whole count is the user's own; not even a rounding error is left, which would tell the target."""
     lonely = make_histories([length], CATALOG.items)
     lonely.item[:] = 1 + np.random.default_rng(0).permutation(CATALOG.items)[: len(lonely.item)]
-    alone = CountPrior(CATALOG)
+    alone = CountPrior(CATALOG, 1.5)
     alone.fit(CATALOG, lonely)
     alone.counts.similar.fill(torch.zeros(CATALOG.items, dtype=torch.long), torch.zeros(0), torch.zeros(0))
     rows = Rows.of(lonely, max_length=20, windows="sliding")
@@ -97,15 +100,15 @@ def test_chunks_of_rows_are_the_rows_and_the_loss_is_that_of_the_sum(prior, monk
     whole_MI = logs.rows(0, count)
     assert torch.equal(torch.cat([logs.rows(at, min(at + 7, count)) for at in range(0, count, 7)]), whole_MI)
     h_MD, vector_ID = torch.randn(count, 4, requires_grad=True), torch.randn(CATALOG.items, 4, requires_grad=True)
-    factor, column_M = torch.tensor(0.7, requires_grad=True), batch.target_N[batch.learn_M] - 1
-    expected = torch.nn.functional.cross_entropy(h_MD @ vector_ID.t() + factor * whole_MI, column_M, reduction="sum")
-    gradients = torch.autograd.grad(expected, [h_MD, vector_ID, factor])
+    column_M = batch.target_N[batch.learn_M] - 1
+    expected = torch.nn.functional.cross_entropy(h_MD @ vector_ID.t() + 0.7 * whole_MI, column_M, reduction="sum")
+    gradients = torch.autograd.grad(expected, [h_MD, vector_ID])
     for rows in (32, 7):
         monkeypatch.setattr("genrec_cli.nn.item_cross_entropy.ROWS", rows)
         monkeypatch.setattr("genrec_cli.nn.item_cross_entropy.SCORES", rows * CATALOG.items)
-        loss = item_cross_entropy(h_MD, vector_ID, column_M, added=(logs, factor)).sum
+        loss = item_cross_entropy(h_MD, vector_ID, column_M, added=(logs, 0.7)).sum
         torch.testing.assert_close(loss, expected)
-        for found, wanted in zip(torch.autograd.grad(loss, [h_MD, vector_ID, factor]), gradients, strict=True):
+        for found, wanted in zip(torch.autograd.grad(loss, [h_MD, vector_ID]), gradients, strict=True):
             torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -118,31 +121,38 @@ def test_the_prior_is_added_to_the_scores_of_the_item_head() -> None:
         return made.eval()
 
     (known,) = eval_batches(HISTORIES, *HISTORIES.targets("test"), max_length=20, batch_size=99)
-    plain, counted = model(), model(count_prior=True, item_mix=0.5)
+    plain, counted = model(), model(count_factor=2.0, item_mix=0.5)
     exact = Exhaustive(CATALOG, by_item=True)
     added = exact.scores(counted, known.batch) - exact.scores(plain, known.batch)
-    expected = 0.5 * (counted.prior.counts.item_scores(known.batch) / SCALE).log1p()
+    expected = 0.5 * 2.0 * (counted.prior.counts.item_scores(known.batch) / SCALE).log1p()
     torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
     part = torch.tensor([2, 3, 11])
     some = Exhaustive(CATALOG.take(part), by_item=True).scores(counted, known.batch)
     torch.testing.assert_close(some, exact.scores(counted, known.batch)[:, part], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("settings, message", [({"count_prior": True}, "item head"), ({"graph_edges": 5}, "free")])
+@pytest.mark.parametrize("settings, message", [({"count_factor": 2.0}, "item head"), ({"graph_edges": 5}, "free")])
 def test_a_setting_without_what_it_belongs_to_is_refused(settings, message) -> None:
     with pytest.raises(ConfigError, match=message):
         Rpg.check(RpgConfig(**settings), type("Train", (), {"windows": "sliding"})())
 
 
-@pytest.mark.parametrize("kind", [Rpg, Tiger, Mdgr])
+@pytest.mark.parametrize("kind", [Bert4Rec, RecJpq])
+def test_models_with_a_loss_of_their_own_take_no_counts(kind) -> None:
+    with pytest.raises(ConfigError, match="softmax over its own scores"):
+        kind.check(kind.Config(count_factor=2.0), type("Train", (), {"windows": "sliding"})())
+
+
+@pytest.mark.parametrize("kind", [Rpg, Tiger, Mdgr, SasRec])
 def test_rows_of_one_target_do_not_hold_what_is_left_out(kind) -> None:
-    settings = {"count_prior": True, "item_weight": 1.0} if kind is Rpg else {"count_weight": 0.5}
+    settings = {Rpg: {"count_factor": 2.0, "item_weight": 1.0}, SasRec: {"count_factor": 2.0}}
+    settings = settings.get(kind, {"count_weight": 0.5})
     with pytest.raises(ConfigError, match="windows = each"):
         kind.check(kind.Config(**settings), type("Train", (), {"windows": "each"})())
 
 
 def test_a_run_with_a_prior_is_trained_and_evaluated(tmp_path) -> None:
     root = small_codes(tmp_path)
-    options = ["--set", "model.item_weight=1", "--set", "model.count_prior=true", "--label", "counted"]
+    options = ["--set", "model.item_weight=1", "--set", "model.count_factor=2", "--label", "counted"]
     assert genrec(root, "train", "--model", "mhl", *TINY, "--epochs", "2", *options).code == 0
     assert genrec(root, "evaluate", "--run", "counted").code == 0

@@ -20,12 +20,10 @@ class Part:
         return self.all_MI[begin:end]
 
 
-def made(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Part]:
-    """States, item vectors and the factor of a part, with gradients; and the part."""
+def made(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """States and item vectors, with gradients."""
     torch.manual_seed(seed)
-    shapes = [(M, WIDTH), (ITEMS, WIDTH), ()]
-    h_MD, vectors_ID, factor = (torch.randn(shape, requires_grad=True) for shape in shapes)
-    return h_MD, vectors_ID, factor, Part()
+    return torch.randn(M, WIDTH, requires_grad=True), torch.randn(ITEMS, WIDTH, requires_grad=True)
 
 
 COLUMN_M = torch.tensor([3, -1, 0, 6, 3, 1, -1, -1, 2, 5, 4])
@@ -38,10 +36,11 @@ def test_loss_and_gradients_in_chunks_are_those_of_the_whole_softmax(rows, with_
     monkeypatch.setattr(item_cross_entropy, "SCORES", 1)
     monkeypatch.setitem(chunks.AT_ONCE, "cpu", 0)
     monkeypatch.setitem(chunks.CHUNK, "cpu", rows * ITEMS)
-    h_MD, vectors_ID, factor, part = made()
-    score_MI = h_MD @ vectors_ID.t() + (factor * part.all_MI if with_part else 0)
+    inputs, part = made(), Part()
+    h_MD, vectors_ID = inputs
+    score_MI = h_MD @ vectors_ID.t() + (0.7 * part.all_MI if with_part else 0)
     expected = F.cross_entropy(score_MI, COLUMN_M, ignore_index=-1, reduction="sum")
-    added, inputs = ((part, factor), [h_MD, vectors_ID, factor]) if with_part else (None, [h_MD, vectors_ID])
+    added = (part, 0.7) if with_part else None
     gradients = torch.autograd.grad(3 * expected, inputs)
     loss = item_cross_entropy.item_cross_entropy(h_MD, vectors_ID, COLUMN_M, added=added)
     assert loss.count == 8
@@ -52,7 +51,7 @@ def test_loss_and_gradients_in_chunks_are_those_of_the_whole_softmax(rows, with_
 
 
 def test_bf16_products_have_float32_sums_and_nearly_the_same_gradients():
-    h_MD, vectors_ID, *_ = made()
+    h_MD, vectors_ID = made()
     exact = item_cross_entropy.item_cross_entropy(h_MD, vectors_ID, COLUMN_M)
     wanted = torch.autograd.grad(exact.sum, [h_MD, vectors_ID])
     with torch.autocast("cpu", torch.bfloat16):
@@ -65,7 +64,7 @@ def test_bf16_products_have_float32_sums_and_nearly_the_same_gradients():
 
 
 def test_states_in_bf16_have_a_loss_in_float32_and_a_gradient_in_bf16():
-    h_MD, vectors_ID, *_ = made()
+    h_MD, vectors_ID = made()
     half_MD = h_MD.detach().bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         loss = item_cross_entropy.item_cross_entropy(half_MD, vectors_ID, COLUMN_M)
@@ -76,14 +75,14 @@ def test_states_in_bf16_have_a_loss_in_float32_and_a_gradient_in_bf16():
 def test_fp16_computes_its_gradients_in_the_backward_pass(monkeypatch):
     """The scale of the GradScaler is known only there: without it, small gradients are 0 in fp16."""
     monkeypatch.setattr(item_cross_entropy._ItemCrossEntropy, "apply", lambda *_: pytest.fail("no scale"))
-    h_MD, vectors_ID, *_ = made()
+    h_MD, vectors_ID = made()
     with torch.autocast("cpu", torch.float16):
         loss = item_cross_entropy.item_cross_entropy(h_MD, vectors_ID, COLUMN_M)
     assert torch.isfinite(torch.autograd.grad(loss.sum, [vectors_ID])[0]).all()
 
 
 def test_large_scores_do_not_overflow_and_positions_without_a_target_have_no_gradient():
-    h_MD, vectors_ID, *_ = made()
+    h_MD, vectors_ID = made()
     large_MD = (h_MD.detach() * 1e4).requires_grad_()
     loss = item_cross_entropy.item_cross_entropy(large_MD, vectors_ID, COLUMN_M)
     (gradient,) = torch.autograd.grad(loss.sum, [large_MD])
@@ -92,6 +91,6 @@ def test_large_scores_do_not_overflow_and_positions_without_a_target_have_no_gra
 
 
 def test_no_targets_have_no_loss():
-    h_MD, vectors_ID, *_ = made()
+    h_MD, vectors_ID = made()
     none = item_cross_entropy.item_cross_entropy(h_MD[:0], vectors_ID, COLUMN_M[:0])
     assert none.sum == 0 and none.count == 0

@@ -199,6 +199,11 @@ class CodeAndItemScorer(CodeScorer, Protocol):
     def item_vectors(self) -> Tensor:
         """``E_ID``: row i is item i + 1."""
 
+
+@runtime_checkable
+class AddedScorer(Protocol):
+    """A model that adds something to some of the scores that it gives by another interface, such as counts."""
+
     def added_scores(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """Cells as of a :class:`SparseScorer` and what is added to their scores; None: nothing is."""
 

@@ -3,9 +3,11 @@
     score(i) += a * log(1 + c(i) / C)
 
 ``c(i)`` is the score that ``models/neighbours.py`` gives item i after the history: transitions and text neighbours.
-``a`` is trained. A Transformer of width D keeps all transitions in vectors of rank D and forgets rare ones; a count
-keeps each, so the model learns what the count does not say. The softmax of the sum is a product of experts (Hinton,
-2002), one of them counted; a memory of training pairs beside a language model: Khandelwal et al., ICLR 2020.
+``a`` is a setting, to be chosen on validation: a trained one becomes too small, because a model knows the training
+targets better than later ones (docs/results.md). A Transformer of width D keeps all transitions in vectors of rank D
+and forgets rare ones; a count keeps each, so the model learns what the count does not say. The softmax of the sum is a
+product of experts (Hinton, 2002), one of them counted; a memory of training pairs beside a language model: Khandelwal
+et al., ICLR 2020.
 
 In a training batch the counts hold the very pairs that are to be predicted. So the pairs between the user's history and
 later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks. The batch
@@ -111,9 +113,9 @@ def _without(key_S: Tensor, own_S: Tensor, key_E: Tensor, weight_E: Tensor) -> T
 class CountPrior(Counts):
     """The counts, and their factor a."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, factor: float) -> None:
         super().__init__(catalog)
-        self.factor = nn.Parameter(torch.ones(()))
+        self.factor = factor
 
     def cells(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """``cell_S = (item - 1) * B + history``, ascending and distinct, and what is added to their scores."""

@@ -17,6 +17,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Model, Need, targets
+from genrec_cli.models.count_prior import CountPrior, check_rows
 from genrec_cli.models.neighbours import pair_weights
 from genrec_cli.nn import losses
 from genrec_cli.nn.item_cross_entropy import item_cross_entropy
@@ -42,11 +43,14 @@ class ItemConfig(Section):
     """Calibration t of gbce: 0 is bce, 1 is fully calibrated (Petrov and Macdonald, RecSys 2023)."""
     graph_edges: Natural = 0
     """Edges per item of the item graph, whose neighbours are added to an item's vector; needs vectors; 0: no graph."""
+    count_factor: NonNegative = 0.0
+    """Factor of the logarithms of counts, of transitions and text neighbours, that are added to the scores; needs
+    vectors; 0: no counts."""
 
 
 class ItemModel(Model, ABC):
-    """Interface: DotScorer. The item table has ``extra`` more rows, for special tokens such as [MASK]. With ``bias``,
-    each item has one: one more column of the item vectors, beside a state of 1."""
+    """Interface: DotScorer, AddedScorer. The item table has ``extra`` more rows, for special tokens such as [MASK].
+    With ``bias``, each item has one: one more column of the item vectors, beside a state of 1."""
 
     Config: ClassVar[type[Section]] = ItemConfig
 
@@ -55,7 +59,8 @@ class ItemModel(Model, ABC):
         self.config, self.items = config, catalog.items
         self.negatives = 0 if config.loss == "ce" else config.negatives
         self.shared_negatives = config.shared_negatives
-        self.graph_capturable = config.loss == "ce" and self.masking == "none"
+        self.prior = CountPrior(catalog, config.count_factor) if config.count_factor else None
+        self.graph_capturable = config.loss == "ce" and self.masking == "none" and self.prior is None
         self.item = self.item_table(catalog, extra)
         self.bias = self.item_bias(catalog.items) if bias else None
 
@@ -72,11 +77,13 @@ class ItemModel(Model, ABC):
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
-        return super().needs_of(config) | ({"vectors"} if config.graph_edges else set())
+        return super().needs_of(config) | ({"vectors"} if config.graph_edges or config.count_factor else set())
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
         if isinstance(self.item, GraphEmbedding):
             self.item.fill(pair_weights(catalog, histories))
+        if self.prior is not None:
+            self.prior.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
@@ -84,6 +91,11 @@ class ItemModel(Model, ABC):
         if config.graph_edges and cls.item_table is not ItemModel.item_table:
             problem = "This model makes its items from codes: it has no item graph."
             raise ConfigError(problem, hint="--set model.graph_edges=0")
+        if config.count_factor:
+            check_rows("count_factor", train)
+            if config.loss != "ce" or (cls.losses, cls.catalogue_loss) != (ItemModel.losses, ItemModel.catalogue_loss):
+                problem = "model.count_factor needs a causal model and the softmax over its own scores of all items."
+                raise ConfigError(problem, hint="--set model.count_factor=0, or --set model.loss=ce")
 
     @abstractmethod
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
@@ -114,7 +126,11 @@ class ItemModel(Model, ABC):
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:
         at_M, target_M = targets(batch)
-        return {"next": self.item_loss(self.states(batch, at_M), target_M, batch.negative_MS)}
+        h_MD = self.states(batch, at_M)
+        if self.prior is not None:
+            added = self.prior.logs(batch, at_M), self.prior.factor
+            return {"next": item_cross_entropy(h_MD, self.item_vectors(), target_M - 1, added=added)}
+        return {"next": self.item_loss(h_MD, target_M, batch.negative_MS)}
 
     def item_loss(self, h_MD: Tensor, target_M: Tensor, negative_MS: Tensor | None = None) -> Loss:
         """The loss of the target items (ids from 1; 0: padding), by the setting ``loss``."""
@@ -142,5 +158,12 @@ class ItemModel(Model, ABC):
     def queries(self, batch: Batch) -> Tensor:
         return self.states(batch, batch.packing.last_B)
 
+    def added_scores(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        return None if self.prior is None else self.prior.cells(batch)
+
     def item_scores(self, batch: Batch) -> Tensor:
-        return self.queries(batch) @ self.item_vectors().t()
+        score_BI = self.queries(batch) @ self.item_vectors().t()
+        if (added := self.added_scores(batch)) is not None:
+            cell_S, users = added[0], batch.packing.sequences
+            score_BI[cell_S % users, cell_S // users] += added[1]
+        return score_BI

@@ -72,9 +72,9 @@ class RpgConfig(DenseConfig):
     """Weight of the loss of the item head, a softmax over the catalogue; 0: no item head."""
     item_mix: Positive = 0.5
     """Factor of the scores of the item head, beside the mean log-probability of an item's codes."""
-    count_prior: bool = False
-    """Whether the scores of the item head start from the counts of transitions and text neighbours; needs vectors. Such
-    a run cannot read other items."""
+    count_factor: NonNegative = 0.0
+    """Factor of the logarithms of counts, of transitions and text neighbours, that are added to the scores of the item
+    head; needs vectors; 0: no counts. Such a run cannot read other items."""
     align_weight: NonNegative = 0.0
     """Weight of the alignment of states with the text vector of the next item; needs vectors."""
     horizons: Count = 1
@@ -84,7 +84,7 @@ class RpgConfig(DenseConfig):
 
 
 class Rpg(Model):
-    """Interface: CodeScorer, and CodeAndItemScorer with an item head."""
+    """Interface: CodeScorer; with an item head CodeAndItemScorer and AddedScorer."""
 
     Config: ClassVar[type[Section]] = RpgConfig
     needs: ClassVar[frozenset[Need]] = frozenset({"codes"})
@@ -93,7 +93,7 @@ class Rpg(Model):
         super().__init__(config, catalog, max_length=max_length)
         self.config, self.digits, self.padded = config, catalog.digits, catalog.padded
         # The loss of text and the counts synchronise: they read the number of real codes, or of pairs.
-        self.graph_capturable = not (self.padded or config.count_prior)
+        self.graph_capturable = not (self.padded or config.count_factor)
         sizes, extra = (catalog.digits, catalog.codewords, config.width), self.extra_tokens(max_length)
         scale = config.input_scale
         if scale is None and self.padded:  # the mean count of real codes in place of K
@@ -110,7 +110,7 @@ class Rpg(Model):
         """The parts of the options; None for an option that is off."""
         self.dense, self.by_item = config.dense_items(catalog, config.width), config.item_weight > 0
         self.item_head = ItemHead(self.code_RK[1:], self.codes, config.temperature) if self.by_item else None
-        self.prior = CountPrior(catalog) if config.count_prior else None
+        self.prior = CountPrior(catalog, config.count_factor) if config.count_factor else None
         self.horizons = Horizons(config.horizons, config.width, config.horizon_decay) if config.horizons > 1 else None
         self.alignment: TextAlignment | None = None
         if config.align_weight:
@@ -119,7 +119,7 @@ class Rpg(Model):
 
     @classmethod
     def needs_of(cls, config: RpgConfig) -> frozenset[Need]:
-        text = config.align_weight or config.count_prior
+        text = config.align_weight or config.count_factor
         return cls.needs | config.dense_needs() | ({"vectors"} if text else set())
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
@@ -134,11 +134,13 @@ class Rpg(Model):
             problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
             raise ConfigError(problem, hint="--set train.windows=sliding")
         config.check_dense()
-        if config.count_prior and not config.item_weight:
-            problem = "model.count_prior = true is a part of the item head, which is off (model.item_weight = 0)."
+        if config.count_factor and not config.item_weight:
+            problem = (
+                f"model.count_factor = {config.count_factor} is of the item head, which is off (model.item_weight = 0)."
+            )
             raise ConfigError(problem, hint="--set model.item_weight=1")
-        if config.count_prior:
-            check_rows("count_prior", train)
+        if config.count_factor:
+            check_rows("count_factor", train)
 
     def extra_tokens(self, max_length: int) -> int:
         """Number of special tokens in the vocabulary."""

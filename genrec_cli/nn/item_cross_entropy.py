@@ -40,15 +40,14 @@ class Added(Protocol):
 
 
 def item_cross_entropy(
-    h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, *, added: tuple[Added, Tensor] | None = None
+    h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, *, added: tuple[Added, float] | None = None
 ) -> Loss:
     """Softmax cross-entropy of the scores ``h_MD @ vectors_ID.T`` over the whole catalogue; ``column_M`` are items from
-    0, -1 is ignored. ``added``: a part of the scores, and the trained factor by which it is multiplied."""
+    0, -1 is ignored. ``added``: a part of the scores, and the factor by which it is multiplied."""
     count = (column_M >= 0).sum().to(torch.float32)
     dtype = _product_dtype(h_MD)
     if h_MD.device.type == "cpu" and dtype != torch.float16:
-        part, factor = added or (None, torch.zeros(()))
-        return Loss(_ItemCrossEntropy.apply(h_MD, vectors_ID, factor, column_M, part, dtype), count)
+        return Loss(_ItemCrossEntropy.apply(h_MD, vectors_ID, column_M, added, dtype), count)
     return Loss(_in_chunks(h_MD, vectors_ID, column_M, added), count)
 
 
@@ -57,7 +56,7 @@ def _product_dtype(h_MD: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h_MD.dtype
 
 
-def _in_chunks(h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, added: tuple[Added, Tensor] | None) -> Tensor:
+def _in_chunks(h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, added: tuple[Added, float] | None) -> Tensor:
     large = len(h_MD) * len(vectors_ID) > limit(AT_ONCE, h_MD.device)
     rows = max(limit(CHUNK, h_MD.device) // len(vectors_ID), 1) if large else max(len(h_MD), 1)
     column = column_M.split(rows)
@@ -65,11 +64,10 @@ def _in_chunks(h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, added: tuple[
     def loss(chunk: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         score_mI = parts[0] @ shared[0].t()
         if added is not None:
-            score_mI = score_mI + shared[1] * added[0].rows(chunk * rows, chunk * rows + len(score_mI))
+            score_mI = score_mI + added[1] * added[0].rows(chunk * rows, chunk * rows + len(score_mI))
         return F.cross_entropy(score_mI.float(), column[chunk], ignore_index=-1, reduction="sum")
 
-    shared = [vectors_ID] if added is None else [vectors_ID, added[1]]
-    return sum_over_chunks(loss, [len(part) for part in column], shared, [h_MD])
+    return sum_over_chunks(loss, [len(part) for part in column], [vectors_ID], [h_MD])
 
 
 class _ItemCrossEntropy(torch.autograd.Function):
@@ -80,15 +78,14 @@ class _ItemCrossEntropy(torch.autograd.Function):
         ctx: Any,
         h_MD: Tensor,
         vectors_ID: Tensor,
-        factor: Tensor,
         column_M: Tensor,
-        added: Added | None,
+        added: tuple[Added, float] | None,
         dtype: torch.dtype,
     ) -> Tensor:
         backward = any(ctx.needs_input_grad)
         exact = torch.promote_types(h_MD.dtype, torch.float32)
         vector_ID, rows = vectors_ID.to(dtype), max(SCORES // max(len(vectors_ID), 1) // ROWS, 1) * ROWS
-        total, factor_grad = torch.zeros((), dtype=exact), torch.zeros_like(factor)
+        total = torch.zeros((), dtype=exact)
         h_grad_MD, vector_grad_ID = torch.zeros_like(h_MD), torch.zeros_like(vectors_ID)
         # Arrays of some MiB are made once: to allocate them costs as much as to fill them.
         product_X = torch.empty(len(vector_ID) * min(rows, len(h_MD)), dtype=dtype)
@@ -103,8 +100,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
             torch.mm(vector_ID, h_mD.t(), out=product_Im)
             score_Im.copy_(product_Im)
             if added is not None:
-                part_Im = added.rows(begin, begin + len(h_mD)).t()
-                score_Im.addcmul_(factor, part_Im)
+                score_Im.add_(added[0].rows(begin, begin + len(h_mD)).t(), alpha=added[1])
             target_m, top_m = score_Im.gather(0, column_1m)[0], score_Im.amax(0)
             exp_Im = score_Im.sub_(top_m).mul_(LOG2_E).exp2_()  # exp_ takes three times as long
             sum_m = exp_Im.sum(0)
@@ -113,16 +109,14 @@ class _ItemCrossEntropy(torch.autograd.Function):
                 continue
             grad_Im = exp_Im.mul_(real_m / sum_m)
             grad_Im.scatter_add_(0, column_1m, -real_m[None])
-            if added is not None:
-                factor_grad += (grad_Im * part_Im).sum()
             product_Im.copy_(grad_Im)
             h_grad_MD[chunk] = product_Im.t() @ vector_ID
             vector_grad_ID += torch.mm(product_Im, h_mD, out=more_ID)
-        ctx.save_for_backward(h_grad_MD, vector_grad_ID, factor_grad)
+        ctx.save_for_backward(h_grad_MD, vector_grad_ID)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        h_grad_MD, vector_grad_ID, factor_grad = ctx.saved_tensors
-        return h_grad_MD * gradient, vector_grad_ID * gradient, factor_grad * gradient, None, None, None
+        h_grad_MD, vector_grad_ID = ctx.saved_tensors
+        return h_grad_MD * gradient, vector_grad_ID * gradient, None, None, None

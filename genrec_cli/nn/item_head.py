@@ -46,6 +46,6 @@ class ItemHead(nn.Module):
         x_ID = self.bags(codes.table.weight) * self.scale_I1
         return F.normalize(x_ID if dense is None else x_ID + dense(), dim=-1)
 
-    def loss(self, h_MD: Tensor, unit_ID: Tensor, column_M: Tensor, added: tuple[Added, Tensor] | None = None) -> Loss:
+    def loss(self, h_MD: Tensor, unit_ID: Tensor, column_M: Tensor, added: tuple[Added, float] | None = None) -> Loss:
         """``column_M``: the next items, from 0; -1 is ignored. ``added``: as of :func:`item_cross_entropy`."""
         return item_cross_entropy(self.queries(h_MD), unit_ID, column_M, added=added)

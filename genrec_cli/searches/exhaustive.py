@@ -17,6 +17,7 @@ from genrec_cli.config import Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import (
+    AddedScorer,
     ChunkScorer,
     CodeAndItemScorer,
     CodeScorer,
@@ -75,15 +76,18 @@ class Exhaustive(Search):
 
     def scored(self, model: Model, batch: Batch, vector_ID: Tensor | None = None) -> Scores:
         """The model's scores of the catalogue, computed chunk by chunk; ``vector_ID``: :meth:`item_vectors`, cached."""
+        scores = self._scored(model, batch, vector_ID)
+        added = model.added_scores(batch) if isinstance(model, AddedScorer) else None
+        return scores if added is None else SumScores(scores, self.sparse(*added, batch.packing.sequences))
+
+    def _scored(self, model: Model, batch: Batch, vector_ID: Tensor | None) -> Scores:
         chosen_C, users = self.catalog.chosen_C, batch.packing.sequences
         if isinstance(model, ChunkScorer) and chosen_C is None:
             return model.chunked_scores(batch)
         if scores_items(model):
             logp_BKV, query_BD = model.code_logprobs_and_queries(batch)
             dots = DotScores(self.item_vectors(model) if vector_ID is None else vector_ID, query_BD)
-            scores = SumScores(self.code_scored(logp_BKV), dots)
-            added = model.added_scores(batch)
-            return scores if added is None else SumScores(scores, self.sparse(*added, users))
+            return SumScores(self.code_scored(logp_BKV), dots)
         if isinstance(model, CodeScorer):
             return self.code_scored(model.code_logprobs(batch))
         if isinstance(model, DigitScorer):

@@ -52,6 +52,9 @@ def encoder_of(trained: Run) -> HistoryEncoder:
     if scores_items(model):
         message = f"{trained.name} has an item head, and --onnx gives either scores of codes or item vectors."
         raise UsageError(message, hint="Leave --onnx out, or train with model.item_weight=0")
+    if getattr(model, "prior", None) is not None:
+        message = f"{trained.name} adds counts to its scores, which the graph of --onnx does not have."
+        raise UsageError(message, hint="Leave --onnx out, or train with model.count_factor=0")
     if not one_pass or trained.needs & {"times", "users"}:
         message = f"The model '{trained.model_name}' has no causal encoder of histories that gives scores in one pass."
         raise UsageError(message, hint="Leave --onnx out; sasrec, rpg and mhl have one")

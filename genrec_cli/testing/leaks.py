@@ -47,7 +47,7 @@ class LeakTests(ModelCase):
         """Each item of the catalogue in turn is the last target: their probabilities are of one distribution."""
         self.requires_training()
         self.requires(
-            not {"count_prior", "count_weight"} & set(self.settings),
+            not {"count_factor", "count_weight"} & set(self.settings),
             "leaves each target out of the counts that it starts from",
         )
         catalog, batch = all_codes(), self.one_history(25)
