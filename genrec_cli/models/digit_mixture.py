@@ -91,13 +91,14 @@ class DigitMixture(Counts):
         rows, beams, digit = codes_BMk.shape
         return self.mixed(logit_BMV, self._sums(counted, self._fitting(counted, codes_BMk), digit, rows, beams))
 
-    @staticmethod
-    def _fitting(counted: Counted, codes_RMk: Tensor) -> tuple[Tensor, Tensor]:
+    def _fitting(self, counted: Counted, codes_RMk: Tensor) -> tuple[Tensor, Tensor]:
         """``s_X`` and ``m_X``: the pairs of a count and a beam of its row whose known digits agree."""
         fits_SM = torch.ones(len(counted.row_S), codes_RMk.shape[1], dtype=torch.bool, device=codes_RMk.device)
-        for digit, code_RM in enumerate(codes_RMk.unbind(2)):
-            wanted_SM = code_RM[counted.row_S]
-            fits_SM &= (wanted_SM < 0) | (wanted_SM == counted.code_SK[:, digit, None])
+        small = torch.int16 if self.codewords < 1 << 15 else torch.int32  # S x M codes: memory is the cost
+        known = (codes_RMk >= 0).any(1).any(0).nonzero()[:, 0].tolist()
+        for digit in known:
+            wanted_SM = codes_RMk[:, :, digit].to(small).index_select(0, counted.row_S)
+            fits_SM &= (wanted_SM < 0) | (wanted_SM == counted.code_SK[:, digit, None].to(small))
         s_X, m_X = fits_SM.nonzero(as_tuple=True)
         return s_X, m_X
 

@@ -195,8 +195,10 @@ class Mdgr(Generator):
         state_XKD = self.decoder.cached(x_BMKD.flatten(0, 1), history)
         logit_KBMV = self.logits(state_XKD).unflatten(1, codes_BMK.shape[:2])
         if self.mixture is not None and counted is not None:
-            logit_KBMV = self.mixture.at_unknown(counted, codes_BMK, logit_KBMV)
-        return logit_KBMV.log_softmax(-1).permute(1, 2, 0, 3)
+            logp_KBMV = self.mixture.at_unknown(counted, codes_BMK, logit_KBMV)
+        else:
+            logp_KBMV = logit_KBMV.log_softmax(-1)
+        return logp_KBMV.permute(1, 2, 0, 3)
 
     def target_loss(self, batch: Batch, target_B: Tensor) -> Tensor:
         code_BK = self.codes_of(target_B)
