@@ -3,7 +3,8 @@
     python bench/peers.py --data ARTIFACT --codes ARTIFACT --digit-codes ARTIFACT --peers FOLDER [--users 2000] [--json]
 
 RPG and TIGER against cornac's, with the same codes, SASRec, HSTU and BERT4Rec against RecTools', GRU4Rec against
-cornac's: the same users, batch, width, layers and epochs, exact ranking of the whole catalogue or as many beams.
+cornac's, Caser, HGN and FDSA against RecBole's: the same users, batch, width, layers and epochs, exact ranking of the
+whole catalogue or as many beams.
 GRU4Rec has a softmax over the target and 2,112 sampled items on both sides; cornac's are 2,048 and the 64 targets of
 the batch. Its step learns one target of each row, ours all of them. TIGER's codes end in a digit against collisions
 (``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and reading are not timed. Metrics of
@@ -29,7 +30,11 @@ from genrec_cli.data.sequences import Histories
 
 CONTENDERS = Path(__file__).parent / "contenders"
 TORCH = "torch==2.13.0"
-PINS = {"cornac": ["cornac==3.0.1", "transformers==4.57.1"], "rectools": ["rectools[torch]==0.19.0"]}
+PINS = {
+    "cornac": ["cornac==3.0.1", "transformers==4.57.1"],
+    "rectools": ["rectools[torch]==0.19.0"],
+    "recbole": ["recbole==1.2.1", "numpy==1.26.4", "pandas==2.2.3"],
+}
 ITEMS = {
     "width": 128,
     "layers": 2,
@@ -79,6 +84,13 @@ PEERS = {
         "settings": ITEMS
         | {"hidden": 128, "layers": 1, "loss": "sampled", "negatives": 2112, "shared_negatives": True},
     },
+    "caser": {
+        "library": "recbole",
+        "script": "recbole_models.py",
+        "settings": ITEMS | {"window": 5, "horizontal": 16, "vertical": 4},
+    },
+    "hgn": {"library": "recbole", "script": "recbole_models.py", "settings": ITEMS | {"window": 5}},
+    "fdsa": {"library": "recbole", "script": "recbole_models.py", "settings": ITEMS | {"inner": 128}},
     "tiger": {
         "library": "cornac",
         "script": "cornac_models.py",

@@ -30,6 +30,12 @@ def main() -> None:
     kind, train_count_I = registry.load("model", asked["model"]), torch.ones(items, dtype=torch.long)
     coded = "codes" in kind.needs
     catalog = Catalog.of(train_count_I, codes_IK, 256) if coded else Catalog(items, train_count_I)
+    if "attributes" in kind.needs:  # the first two codes of an item
+        attribute_RA = torch.nn.functional.pad(codes_IK[:, :2] + torch.tensor([1, 257]), (0, 0, 1, 0))
+        field_RA = torch.where(attribute_RA > 0, torch.arange(2), -1)
+        catalog = Catalog(
+            items, train_count_I, attribute_RA=attribute_RA, attributes=512, field_RA=field_RA, fields=("a", "b")
+        )
     given = {name: value for name, value in asked.items() if name in kind.Config.model_fields}
     if "attention_dropout" in kind.Config.model_fields:
         given["attention_dropout"] = asked["dropout"]
