@@ -1,5 +1,6 @@
 """Tests that a model learns, resumes to the same bits, and learns the same on two processes as on one."""
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from genrec_cli.data.sequences import eval_batches
 from genrec_cli.distributed import TorchGroup
@@ -19,6 +20,11 @@ from genrec_cli.errors import Interrupted
 from genrec_cli.process_group import set_group
 from genrec_cli.testing.case import CPU, LENGTHS, ModelCase, total_loss
 from genrec_cli.testing.data import make_histories
+
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How processes start. A fork server imports torch once, which takes as long as a short training."""
+if START == "forkserver":
+    multiprocessing.set_forkserver_preload([__name__])
 
 
 class LearningTests(ModelCase):
@@ -78,7 +84,7 @@ class LearningTests(ModelCase):
         self.requires_training()
         self.train_fixed(tmp_path / "one")
         (tmp_path / "two").mkdir()
-        spawn(train_as_rank, (type(self), tmp_path / "two"), nprocs=2)
+        start_processes(train_as_rank, (type(self), tmp_path / "two"), nprocs=2, start_method=START)
         one, two = (read_weights(tmp_path / name / BEST) for name in ("one", "two"))
         torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-3)
 
