@@ -106,9 +106,20 @@ def test_a_stopped_study_goes_on_with_the_same_trial(shop, monkeypatch):
     assert logs["epoch"].to_pylist() == [1, 2, 3]
 
 
-def test_minutes_end_a_study(shop):
+def test_minutes_end_a_study_and_a_trial_without_its_end_is_taken(shop):
     answer = tune(shop, "one", "--minutes", "0.0001", "--set", "tune.seed=7")
-    assert answer.code == ConfigError.exit_code and "out of minutes" in answer.err
+    assert (
+        answer.code == 0
+        and "reached its end (out of minutes); trial 0 is taken, by its validation after epoch 1" in answer.err
+    )
+    assert [row["best"] for row in pq.read_table(answer.path / "trials.parquet").to_pylist()] == [True]
+    (row,) = answer.manifest["result"]["trials"]
+    assert read_toml(answer.path / "best-sasrec.toml")["train"]["lr"] == row["settings"]["train.lr"]
+
+
+def test_a_study_whose_trials_all_fail_has_no_best_one(shop):
+    answer = tune(shop, "one", "--trials", "2", "--set", "model.heads=3")
+    assert answer.code == ConfigError.exit_code and "reached its end (failed: " in answer.err
 
 
 @pytest.mark.parametrize(

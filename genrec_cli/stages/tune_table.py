@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 
 
 def trial_rows(model: str, study: "Study") -> list[dict[str, Any]]:
-    """One row per trial that ended. ``value``: the validation metric, None for a trial that was stopped early."""
+    """One row per trial that ended. ``value``: the validation metric, None for a trial that was stopped early. If none
+    reached its end, the best trial is that of the highest last validation."""
     ended = [t for t in study.get_trials(deepcopy=False) if t.state.name in ("COMPLETE", "PRUNED")]
     complete = [t for t in ended if t.state.name == "COMPLETE"]
-    best = max(complete, key=lambda t: (t.value or -math.inf, -t.number)).number if complete else None
+    stopped = [t for t in ended if t.user_attrs.get("outcome") in ("out of minutes", "stopped by halving")]
+
+    def quality(trial: Any) -> tuple[float, int]:
+        value = trial.value if complete else trial.intermediate_values.get(trial.last_step or -1)
+        return -math.inf if value is None else value, -trial.number
+
+    best = max(complete or stopped, key=quality, default=None)
     return [
         {
             "model": model,
             "trial": trial.number,
-            "best": trial.number == best,
+            "best": best is not None and trial.number == best.number,
             "value": trial.value if trial.state.name == "COMPLETE" else None,
             "last": trial.intermediate_values.get(trial.last_step or -1),
             "epoch": trial.last_step,
@@ -58,15 +65,19 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
     """``trials.parquet``, ``table.md``, and per model ``best-MODEL.toml`` for ``--config``; the same in the result.
 
     Raises:
-        ConfigError: a model has no finished trial.
+        ConfigError: a model has no trial, or all failed.
     """
     rows = [row for name, study in studies.items() for row in trial_rows(name, study)]
     for name in studies:
         own = [row for row in rows if row["model"] == name]
-        if not any(row["best"] for row in own):
-            reasons = ", ".join(dict.fromkeys(row["outcome"] for row in own)) or "no time for one"
+        reasons = ", ".join(dict.fromkeys(row["outcome"] for row in own)) or "no time for one"
+        best = next((row for row in own if row["best"]), None)
+        if best is None:
             message = f"No trial of '{name}' reached its end ({reasons})."
             raise ConfigError(message, hint="A larger budget (--trials, --minutes), or a smaller [tune.space]")
+        if best["value"] is None:
+            seen = "without a validation" if best["last"] is None else f"by its validation after epoch {best['epoch']}"
+            console.warn(f"No trial of '{name}' reached its end ({reasons}); trial {best['trial']} is taken, {seen}.")
     flat = [row | {"settings": json.dumps(row["settings"])} for row in rows]
     pq.write_table(pa.Table.from_pylist(flat), draft.path / "trials.parquet")
     models: dict[str, Any] = {}
@@ -75,7 +86,8 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
         best = next(row for row in own if row["best"])
         values = [row["value"] for row in own if row["value"] is not None]
         models[model.name] = {"trials": len(own), "minutes": round(sum(row["minutes"] for row in own), 3)}
-        models[model.name] |= {"finished": len(values), "median": statistics.median(values), "best": best}
+        median = statistics.median(values) if values else None
+        models[model.name] |= {"finished": len(values), "median": median, "best": best}
         models[model.name] |= {"importance": importance(studies[model.name])}
         settings = merge(model.layers, layer_of(best["settings"], SECTIONS, "a trial"))
         (draft.path / f"best-{model.name}.toml").write_text(toml(settings), "utf-8")
