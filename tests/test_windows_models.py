@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_catalog, recent_batch
+from conftest import make_catalog, make_histories, recent_batch
 
 from genrec_cli.config import validate
 from genrec_cli.errors import ConfigError
@@ -122,6 +122,14 @@ def test_gates_and_user_vectors_are_trained() -> None:
     model.losses(recent_batch([5, 9, 4, 12]))["next"].sum.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("kind, config", [(Caser, CaserConfig), (Hgn, HgnConfig)])
+def test_a_user_without_training_rows_has_the_zero_vector(kind, config) -> None:
+    histories = make_histories([3, 5, 9, 4], 30)  # the first has one training item
+    model = kind(validate(config, "model", {"users": True, "width": D}), make_catalog(), max_length=8)
+    model.fit(make_catalog(), histories)
+    assert not model.user.weight[0].any()
 
 
 def test_caser_with_users_has_wide_item_vectors() -> None:

@@ -15,8 +15,7 @@ Legend: M positions, L places of a window, D width, U users.
 Deviations from the authors' code: every position of a history is learned, with its next item alone. Places before the
 first item are left out of all sums; the authors learn a padding row. Softmax cross-entropy over the catalogue by
 default; ``loss = "bpr"`` is the paper's. AdamW; theirs is Adam with an L2 penalty. The vector of a user without
-training rows is zero, as all are at the start; without ``users``, so are all. The separate output table and a bias per
-item are the paper's.
+training rows is zero; without ``users``, so are all. The separate output table and a bias per item are the paper's.
 
 The trap: in the authors' code the tensors of the instance gate are no parameters, so they keep their random values.
 Here they are trained.
@@ -24,6 +23,7 @@ Here they are trained.
 
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from genrec_cli.config import Count, Dropout, Section
@@ -67,7 +67,7 @@ class Hgn(ItemModel):
             self.user = nn.Embedding(max(catalog.users, 1), width)
             self.user_gate = nn.Linear(width, width, bias=False)
             self.user_instance = nn.Linear(width, config.window, bias=False)
-            nn.init.zeros_(self.user.weight)
+            nn.init.normal_(self.user.weight, std=1 / width)
         self.output = nn.Embedding(catalog.items, width)
         for table in (self.item, self.output):
             nn.init.normal_(cast(nn.Embedding, table).weight, std=width**-0.5)
@@ -75,6 +75,13 @@ class Hgn(ItemModel):
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
         return super().needs_of(config) | ({"users"} if config.users else set())
+
+    @torch.no_grad()
+    def fit(self, catalog: Catalog, histories: Any) -> None:
+        super().fit(catalog, histories)
+        if self.user is not None:  # zero for all at the start would leave the gates of users without a gradient
+            untrained = (torch.as_tensor(histories.train_end, dtype=torch.long) < 2).nonzero()[:, 0]
+            self.user.weight[untrained.to(self.user.weight.device)] = 0
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         item_ML = recent(batch.item_N, batch.packing, at_M, self.config.window)
