@@ -125,6 +125,15 @@ def test_trials_then_seeds_of_the_best_and_one_table(tmp_path, recipe):
     assert "half of the budget for trials" in answer.err and "--minutes 0.17" in answer.err
 
 
+def test_a_budget_that_ends_all_trials_early_still_trains_their_best(tmp_path, recipe):
+    pytest.importorskip("optuna")
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 500"))
+    answer = genrec(tmp_path / "artifacts", "run", str(recipe), "--budget", "1s")
+    assert answer.code == 0, answer.err
+    assert "No trial of 'recjpq' reached its end (out of minutes); trial 0 is taken" in answer.err
+    assert len(list((tmp_path / "artifacts" / "synthetic" / "runs").glob("recjpq-s?-*/manifest.json"))) == 2
+
+
 def test_training_by_a_study_that_no_step_makes_is_an_error(tmp_path, recipe):
     recipe.write_text(recipe.read_text().replace('tuned = "two"', 'tuned = "three"'))
     text = recipe.read_text()

@@ -120,7 +120,7 @@ def register(app: typer.Typer) -> None:
 
             assert left is not None and step.study is not None
             layers = step_options.layers("tune", {"tune": {"minutes": 1.0}})
-            minutes = round(left / 60 / 2 / len(read_tune(step.study, layers).models), 2)
+            minutes = max(round(left / 60 / 2 / len(read_tune(step.study, layers).models), 2), 0.01)
             console.say(f"--budget {budget}: --minutes {minutes} per model, half of the budget for trials")
             return minutes
 

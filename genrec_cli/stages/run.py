@@ -4,7 +4,6 @@ The command line that is printed before each step makes the same artifact when i
 """
 
 import itertools
-import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,12 +52,11 @@ class Chain:
         if study is None or step.model not in study.result["models"]:
             problem = f"the study '{step.tuned}' of an earlier step has no model '{step.model}'"
             raise ConfigError(f"A train step is tuned: {problem}.", hint="A step of stage tune comes first")
-        run = study.path.parent.parent / "runs" / study.result["models"][step.model]["best"]["run"]
-        inputs = json.loads((run / "manifest.json").read_text("utf-8"))["inputs"]
+        inputs = study.result["models"][step.model]["best"]["inputs"]
         names = {"codes": "codes", "vectors": "vectors", "init_from": "init"}
         if step.set.get("model.from_scratch"):
             del names["init_from"]
-        found = {name: Path(inputs[key]["path"]).name for name, key in names.items() if key in inputs}
+        found = {name: inputs[key] for name, key in names.items() if key in inputs}
         return {"config": study.path / f"best-{step.model}.toml", **found}
 
     def inputs(self, step: Step) -> dict[str, str]:

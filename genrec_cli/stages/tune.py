@@ -235,6 +235,7 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
     label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
     planned = sweep.train_plan(ws, cell, job.given, codes, label=label, init_from=model.init_from)
     trial.set_user_attr("run", ws.path(planned.plan).name)
+    trial.set_user_attr("inputs", {name: made.path.name for name, made in planned.plan.inputs.items()})
 
     def callbacks_for(bar: Any, loop: Any) -> Callbacks:
         shown, column, reported = bar.attach(loop), f"valid/{planned.train.metric}", set[int]()

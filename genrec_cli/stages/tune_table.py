@@ -43,6 +43,7 @@ def trial_rows(model: str, study: "Study") -> list[dict[str, Any]]:
             "minutes": round(trial.user_attrs.get("seconds", 0.0) / 60, 3),
             "outcome": trial.user_attrs.get("outcome", ""),
             "run": trial.user_attrs.get("run"),
+            "inputs": trial.user_attrs.get("inputs", {}),
             "settings": dict(trial.params),
         }
         for trial in ended
@@ -78,7 +79,7 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
         if best["value"] is None:
             seen = "without a validation" if best["last"] is None else f"by its validation after epoch {best['epoch']}"
             console.warn(f"No trial of '{name}' reached its end ({reasons}); trial {best['trial']} is taken, {seen}.")
-    flat = [row | {"settings": json.dumps(row["settings"])} for row in rows]
+    flat = [row | {name: json.dumps(row[name]) for name in ("settings", "inputs")} for row in rows]
     pq.write_table(pa.Table.from_pylist(flat), draft.path / "trials.parquet")
     models: dict[str, Any] = {}
     for model in tune.models:
