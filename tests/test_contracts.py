@@ -46,11 +46,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mhl, dense": {"settings": {"dense_input": True, "item_weight": 1.0, "align_weight": 0.5, "horizons": 2}},
     "mhl, ours": {"settings": {"next_masked": False, "entropy_mode": "eval", "entropy_relative": True}},
     "tiger, dense with counts": {
-        "settings": {"pooled": True, "dense_input": True, "free_vectors": True, "graph_edges": 4, "count_weight": 0.6},
+        "settings": {"pooled": True, "dense_input": True, "free_vectors": True, "graph_edges": 4, "count_weight": 0.1},
         "learns": {"epochs": 8, "batch_size": 64, "lr": 0.1},
     },
     "mdgr, dense with counts": {
-        "settings": {"dense_input": True, "free_vectors": True, "graph_edges": 4, "count_weight": 0.6},
+        "settings": {"dense_input": True, "free_vectors": True, "graph_edges": 4, "count_weight": 0.1},
         "learns": {"epochs": 20, "batch_size": 32, "lr": 1e-2},
         "overfits_in": 400,
     },

@@ -30,6 +30,7 @@ from genrec_cli.stages.preprocess import PreprocessConfig, from_raw, preprocess
 from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
 from genrec_cli.stages.taint import mark
+from genrec_cli.stages.train_checks import check_masking
 
 VERSION = 2
 Progress = Callable[[], AbstractContextManager[Any]]
@@ -222,7 +223,7 @@ def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     layers = merge(kind.defaults, cell.layers)
     model = validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
     kind.check(model, validate(TrainConfig, "train", layers["train"]))
-    train.check_masking(kind, cell.model, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
+    check_masking(kind, cell.model, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = _evaluation(cell)
     name = kind.search if config.search == "auto" else config.search

@@ -35,6 +35,7 @@ from genrec_cli.models.base import Model, Need
 from genrec_cli.process_group import current_group
 from genrec_cli.stages.doctor import cpu_has_bf16
 from genrec_cli.stages.load import load_catalog, load_labels, matching_search, refuse_longer
+from genrec_cli.stages.train_checks import check_masking, check_start
 
 VERSION = 4
 INPUTS = "inputs.json"
@@ -135,34 +136,6 @@ def check_label(label: str | None) -> None:
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,63}", label):
         hint = "At most 64 letters, digits, '-', '_' and '.'"
         raise UsageError(f"--label '{label}' cannot be the name of a folder.", hint=hint)
-
-
-def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -> None:
-    """Refuse a curriculum with masks that the model cannot be trained with."""
-    allowed = {"random": {"none", "random"}, "entropy": {"none", "random", "entropy"}}.get(kind.masking, {"none"})
-    for phase in curriculum.phases():
-        if phase.mask not in allowed:
-            accepted = "no masks" if allowed == {"none"} else "random masks only"
-            message = f"The model '{model}' takes {accepted}, and the phase '{phase.name}' has {phase.mask} masks."
-            raise UsageError(message, hint="--curriculum inf    trains without masks")
-
-
-def check_start(kind: type[Model], model: str, config: Any, max_length: int, init: Artifact | None) -> None:
-    """Refuse to train the second stage of a model without a run of its first stage, or with one of another network."""
-    first, given = kind.pretrained_by, init and init.config["model"]["name"]
-    if not first or config.from_scratch:
-        return
-    if init is None or given != first:
-        found = f"--init-from names a run of '{given}'" if given else "--init-from is missing"
-        message = f"The model '{model}' starts from a run of '{first}', and {found}."
-        hint = f"genrec train --model {first}, then --init-from {first}-s0; or --set model.from_scratch=true"
-        raise ConfigError(message, hint=hint)
-    before = {f"model.{name}": init.config["model"][name] for name in kind.pretrained_with}
-    before["train.max_length"] = init.config["train"]["max_length"]
-    now = {f"model.{name}": getattr(config, name) for name in kind.pretrained_with} | {"train.max_length": max_length}
-    if other := [name for name in now if now[name] != before[name]]:
-        message = f"{init.path.name} was trained with {other[0]} = {before[other[0]]}, not {now[other[0]]}."
-        raise ConfigError(message, hint=" ".join(f"--set {name}={before[name]}" for name in other))
 
 
 def sections_of(model: str) -> list[str]:
