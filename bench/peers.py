@@ -4,13 +4,12 @@
 
 RPG and TIGER against cornac's, with the same codes, SASRec, HSTU and BERT4Rec against RecTools', GRU4Rec against
 cornac's, Caser, HGN and FDSA against RecBole's: the same users, batch, width, layers and epochs, exact ranking of the
-whole catalogue or as many beams.
-GRU4Rec has a softmax over the target and 2,112 sampled items on both sides; cornac's are 2,048 and the 64 targets of
-the batch. Its step learns one target of each row, ours all of them. TIGER's codes end in a digit against collisions
-(``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and reading are not timed. Metrics of
-both are printed, so that equal work is visible. A library lives in an environment of its own: ``FOLDER/cornac`` is made
-with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is there. What is absent is skipped
-with a line.
+whole catalogue or as many beams. GRU4Rec has a softmax over the target and 2,112 sampled items on both sides; cornac's
+are 2,048 and the 64 targets of the batch. Its step learns one target of each row, ours all of them. TIGER's codes end
+in a digit against collisions (``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and
+reading are not timed. Metrics of both are printed, so that equal work is visible. A library lives in an environment of
+its own: ``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is
+there. What is absent is skipped with a line.
 """
 
 import argparse

@@ -4,7 +4,6 @@ Given codes take the place of its tokenizers. RPG's exact scores take that of it
 """
 
 import json
-import resource
 import sys
 import time
 
@@ -13,6 +12,7 @@ import torch._dynamo  # noqa: F401  (the first optimiser would import it while t
 from cornac.eval_methods import NextItemEvaluation
 from cornac.metrics import NDCG, Recall
 from cornac.models import RPG, TIGER, GRU4Rec
+from report import report
 
 
 class Given:
@@ -142,18 +142,7 @@ def main() -> None:
     )
     ended = time.perf_counter()
     found = result.metric_avg_results
-    print(
-        json.dumps(
-            {
-                "train": trained - began,
-                "evaluate": ended - trained,
-                "NDCG@10": float(found["NDCG@10"]),
-                "Recall@10": float(found["Recall@10"]),
-                "curve": getattr(model, "curve", []),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    report(trained - began, ended - trained, found["NDCG@10"], found["Recall@10"], curve=getattr(model, "curve", []))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """One training and evaluation of ours, timed: ``python ours.py INPUT.npz SETTINGS``. See bench/peers.py."""
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch._dynamo  # the first optimiser would import it while time is taken
+from report import report
 
 from genrec_cli import registry
 from genrec_cli.curriculum.phases import CurriculumConfig
@@ -67,17 +67,7 @@ def main() -> None:
         outcome = evaluate(ranker, batches, torch.device("cpu"), k=10)
         ended = time.perf_counter()
     found = outcome.means([10])
-    print(
-        json.dumps(
-            {
-                "train": trained - began,
-                "evaluate": ended - trained,
-                "NDCG@10": found["NDCG@10"],
-                "Recall@10": found["Recall@10"],
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    report(trained - began, ended - trained, found["NDCG@10"], found["Recall@10"])
 
 
 if __name__ == "__main__":

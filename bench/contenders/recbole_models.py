@@ -5,7 +5,7 @@ RecBole learns one target per row, so a batch has as many rows as one of ours ha
 """
 
 import json
-import resource
+import os
 import sys
 import tempfile
 import time
@@ -16,6 +16,7 @@ import torch._dynamo  # noqa: F401  (the first optimiser would import it while t
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
+from report import report
 
 NAMES = {"caser": "Caser", "hgn": "HGN", "fdsa": "FDSA"}
 
@@ -39,6 +40,7 @@ def main() -> None:
     targets = np.minimum(data["length"] - 3, asked["max_length"]).mean()
     with tempfile.TemporaryDirectory() as folder:
         write(data, Path(folder))
+        os.chdir(folder)  # RecBole writes its logs to the working folder
         settings = {
             "data_path": folder,
             "checkpoint_dir": folder,
@@ -81,17 +83,7 @@ def main() -> None:
         trained = time.perf_counter()
         found = trainer.evaluate(test, load_best_model=False)
         ended = time.perf_counter()
-    print(
-        json.dumps(
-            {
-                "train": trained - began,
-                "evaluate": ended - trained,
-                "NDCG@10": float(found["ndcg@10"]),
-                "Recall@10": float(found["recall@10"]),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    report(trained - began, ended - trained, found["ndcg@10"], found["recall@10"])
 
 
 if __name__ == "__main__":

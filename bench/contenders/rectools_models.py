@@ -1,7 +1,6 @@
 """One training and evaluation of RecTools' SASRec, HSTU or BERT4Rec, timed, in its own environment: bench/peers.py."""
 
 import json
-import resource
 import sys
 import time
 
@@ -12,6 +11,7 @@ import torch._dynamo  # noqa: F401  (the first optimiser would import it while t
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
+from report import report
 
 MODELS = {"sasrec": SASRecModel, "hstu": HSTUModel, "bert4rec": BERT4RecModel}
 OWN = {"hstu": {"relative_time_attention": False}, "bert4rec": {"mask_prob": 0.2}}
@@ -54,17 +54,7 @@ def main() -> None:
     hit = lists[lists[Columns.Item].to_numpy() == target_U[lists[Columns.User].to_numpy()]]
     rank = hit[Columns.Rank].to_numpy()
     ended = time.perf_counter()
-    print(
-        json.dumps(
-            {
-                "train": trained - began,
-                "evaluate": ended - trained,
-                "NDCG@10": float((1 / np.log2(rank + 1)).sum() / len(users)),
-                "Recall@10": len(rank) / len(users),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    report(trained - began, ended - trained, (1 / np.log2(rank + 1)).sum() / len(users), len(rank) / len(users))
 
 
 if __name__ == "__main__":
