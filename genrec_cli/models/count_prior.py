@@ -81,8 +81,8 @@ class Counts(nn.Module):
     def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, past_MA: Tensor) -> tuple[Tensor, Tensor]:
         """The user's own part of the transitions from each past item to the later items in the row: sorted distinct
         ``key_S = p * (I + 1) + item``, p counting the past items of all positions, and ``weight_S``. The weight of a
-        user depends on the number of training items; here it is that of the row, which is shorter if a user has several
-        rows."""
+        user depends on the number of training items; here it is that of the row. A user with more items than a row has
+        several rows: then this weight is a little too large, and pairs with items after the row are left in."""
         config, packing = self.counts.config, batch.packing
         assert batch.target_N is not None, "only a training batch has targets"
         ahead_F = torch.arange(config.window, device=at_M.device)

@@ -10,7 +10,7 @@ choose w on validation, too. A trained w becomes too small, because a model know
 ones (docs/results.md).
 
 A product of both (as in ``models/count_prior.py``) does worse here: over several digits its normaliser depends on the
-digits before, so items are not in the order of their counts, and the trained factors make that worse.
+digits before, so items are not in the order of their counts.
 
 Legend: B histories, M targets or beams of a row, R rows of counts, S counts above zero, K digits, V codewords.
 """

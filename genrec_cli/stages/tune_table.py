@@ -69,6 +69,7 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
         ConfigError: a model has no trial, or all failed.
     """
     rows = [row for name, study in studies.items() for row in trial_rows(name, study)]
+    best_of: dict[str, dict[str, Any]] = {}
     for name in studies:
         own = [row for row in rows if row["model"] == name]
         reasons = ", ".join(dict.fromkeys(row["outcome"] for row in own)) or "no time for one"
@@ -79,12 +80,13 @@ def write_tables(draft: Draft, tune: Tune, studies: Mapping[str, "Study"]) -> No
         if best["value"] is None:
             seen = "without a validation" if best["last"] is None else f"by its validation after epoch {best['epoch']}"
             console.warn(f"No trial of '{name}' reached its end ({reasons}); trial {best['trial']} is taken, {seen}.")
+        best_of[name] = best
     flat = [row | {name: json.dumps(row[name]) for name in ("settings", "inputs")} for row in rows]
     pq.write_table(pa.Table.from_pylist(flat), draft.path / "trials.parquet")
     models: dict[str, Any] = {}
     for model in tune.models:
         own = [row for row in rows if row["model"] == model.name]
-        best = next(row for row in own if row["best"])
+        best = best_of[model.name]
         values = [row["value"] for row in own if row["value"] is not None]
         models[model.name] = {"trials": len(own), "minutes": round(sum(row["minutes"] for row in own), 3)}
         median = statistics.median(values) if values else None
