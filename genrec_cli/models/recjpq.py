@@ -42,6 +42,7 @@ from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.nn.chunks import CHUNK, limit, sum_over_chunks
 from genrec_cli.nn.code_bags import CodeBags
 from genrec_cli.nn.digit_scores import TABLE
+from genrec_cli.nn.item_cross_entropy import ScoresCrossEntropy
 from genrec_cli.nn.losses import Loss
 
 
@@ -92,8 +93,7 @@ class JointlyQuantised(ItemModel):
 
         def loss(chunk: int, shared: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
             score_Im = item.bags(split_scores(shared[0], parts[0]).flatten(0, 1))
-            logp_m = score_Im.gather(0, column[chunk].clamp_min(0)[None])[0] - score_Im.logsumexp(0)
-            return -logp_m.masked_fill(column[chunk] < 0, 0.0).sum()
+            return ScoresCrossEntropy.apply(score_Im, column[chunk])
 
         total = sum_over_chunks(loss, [len(part) for part in column], [item.centroids()], [h_MD])
         return Loss(total, (column_M >= 0).sum().to(total.dtype))

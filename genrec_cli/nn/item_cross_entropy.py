@@ -70,6 +70,34 @@ def _in_chunks(h_MD: Tensor, vectors_ID: Tensor, column_M: Tensor, added: tuple[
     return sum_over_chunks(loss, [len(part) for part in column], [vectors_ID], [h_MD])
 
 
+def softmax_gradient_(score_Im: Tensor, column_1m: Tensor, real_m: Tensor) -> Tensor:
+    """The cross-entropy of the targets ``column_1m``, summed where ``real_m`` is 1. Its gradient overwrites
+    ``score_Im``: no other array of this size is made."""
+    target_m, top_m = score_Im.gather(0, column_1m)[0], score_Im.amax(0)
+    exp_Im = score_Im.sub_(top_m).mul_(LOG2_E).exp2_()  # exp_ takes three times as long
+    sum_m = exp_Im.sum(0)
+    exp_Im.mul_(real_m / sum_m).scatter_add_(0, column_1m, -real_m[None])
+    return ((sum_m.log() + top_m - target_m) * real_m).sum()
+
+
+class ScoresCrossEntropy(torch.autograd.Function):
+    """Softmax cross-entropy of given scores ``score_Im``, items first, summed; ``column_m`` counts from 0, -1 is
+    ignored. The scores are overwritten: nothing else may read them."""
+
+    @staticmethod
+    def forward(ctx: Any, score_Im: Tensor, column_m: Tensor) -> Tensor:
+        grad_Im, real_m = score_Im.detach(), (column_m >= 0).to(score_Im.dtype)
+        total = softmax_gradient_(grad_Im, column_m.clamp_min(0)[None], real_m)
+        ctx.save_for_backward(grad_Im)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (grad_Im,) = ctx.saved_tensors
+        return grad_Im * gradient, None
+
+
 class _ItemCrossEntropy(torch.autograd.Function):
     """Saves the gradients for the backward pass; there they are multiplied by the scalar gradient."""
 
@@ -101,15 +129,10 @@ class _ItemCrossEntropy(torch.autograd.Function):
             score_Im.copy_(product_Im)
             if added is not None:
                 score_Im.add_(added[0].rows(begin, begin + len(h_mD)).t(), alpha=added[1])
-            target_m, top_m = score_Im.gather(0, column_1m)[0], score_Im.amax(0)
-            exp_Im = score_Im.sub_(top_m).mul_(LOG2_E).exp2_()  # exp_ takes three times as long
-            sum_m = exp_Im.sum(0)
-            total += ((sum_m.log() + top_m - target_m) * real_m).sum()
+            total += softmax_gradient_(score_Im, column_1m, real_m)
             if not backward:
                 continue
-            grad_Im = exp_Im.mul_(real_m / sum_m)
-            grad_Im.scatter_add_(0, column_1m, -real_m[None])
-            product_Im.copy_(grad_Im)
+            product_Im.copy_(score_Im)  # now the gradient of the scores
             h_grad_MD[chunk] = product_Im.t() @ vector_ID
             vector_grad_ID += torch.mm(product_Im, h_mD, out=more_ID)
         ctx.save_for_backward(h_grad_MD, vector_grad_ID)
