@@ -1,6 +1,9 @@
 """Recipe steps with several models and seeds, trials as a step, and a budget for both."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from shop import genrec
@@ -123,6 +126,28 @@ def test_trials_then_seeds_of_the_best_and_one_table(tmp_path, recipe):
     (table,) = (step for step in output["steps"] if step["command"] == "table")
     assert {row["model"]: row["seeds"] for row in table["rows"]}["sasrec"] == 2
     assert "half of the budget for trials" in answer.err and "--minutes 0.17" in answer.err
+    collected(tmp_path)
+
+
+def collected(folder: Path) -> None:
+    """The script of docs/ copies these runs, trials and tests into a file of results, and replaces them."""
+    file = folder / "results.json"
+    file.write_text(json.dumps({"studies": [{"title": "T", "results": [], "trials": [], "tables": []}]}))
+    given = ["--row", "SASRec=sasrec-s0,sasrec-s1", "--row", "RecJPQ=recjpq-s1", "--trials", "Table 1=two"]
+    given += ["--compare", "Tests=transitions-s0-vs-sasrec"]
+    script = Path(__file__).parents[1] / "docs" / "collect_results.py"
+    words = [sys.executable, script, "--file", file, "--study", "T", "--root", folder / "artifacts"]
+    for _ in range(2):
+        subprocess.run([*words, "--dataset", "synthetic", *given], check=True)
+    (study,) = json.loads(file.read_text(encoding="utf-8"))["studies"]
+    assert [entry["row"] + str(entry["seed"]) for entry in study["results"]] == ["SASRec0", "SASRec1", "RecJPQ1"]
+    for entry in study["results"]:
+        assert entry["command"].startswith(f"genrec train --model {entry['model']} ")
+        assert f"--set train.seed={entry['seed']} " in entry["command"] and "--set model.width=16" in entry["command"]
+        assert "tokenizer" not in entry["command"] and str(folder) not in entry["command"]
+        assert entry["metrics"].keys() == entry["left_out"].keys() >= {"NDCG@10"}
+    assert sum("(best)" in trial["name"] for trial in study["trials"]) == 2
+    assert study["tables"][0]["rows"][0][4] == "transitions-s0"
 
 
 def test_a_budget_that_ends_all_trials_early_still_trains_their_best(tmp_path, recipe):

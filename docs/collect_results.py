@@ -1,0 +1,152 @@
+"""Copy finished runs, trials and comparisons into docs/results.json, from which make_results.py makes the pages.
+
+    python docs/collect_results.py --study "Beauty: MHL's Table 1 with equal budgets" --root artifacts \\
+        --dataset amazon-2014-beauty --row "Caser=caser-s0,caser-s1,caser-s2" --trials "Table 1=table1" \\
+        --compare "Differences to the count=neighbours-s0-vs-caser-s0"
+
+A row has one run per seed; each needs its evaluation on test. ``--trials ROUND=STUDY`` takes the trials of a study of
+``genrec tune``, ``--compare TITLE=COMPARISON`` a comparison. Rows, trials and tables of the same
+name are replaced. Commands are those that were typed, without labels; the settings of a file (``--config``) are written
+out as ``--set``.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from genrec_cli.artifacts import Artifact, Workspace
+from genrec_cli.stages.recipe import toml_value
+
+FILE = Path(__file__).parent / "results.json"
+LEFT_OUT = ("--label", "--root", "--dataset", "--data", "--config")
+"""Options with a value that say where artifacts lie, or that are written out."""
+SECTIONS = ("model", "train", "curriculum", "noise", "search")
+"""Sections of a file that a training reads."""
+
+
+def said(value: Any) -> str:
+    """A value for ``--set``: a plain word without quotes, else TOML."""
+    return value if isinstance(value, str) and re.fullmatch(r"[a-z][\w-]*", value) else toml_value(value)
+
+
+def settings(config: dict[str, Any], prefix: str = "") -> list[str]:
+    """``--set SECTION.KEY=VALUE`` for every setting of a TOML table."""
+    words: list[str] = []
+    for key, value in config.items():
+        if isinstance(value, dict):
+            words += settings(value, f"{prefix}{key}.")
+        elif f"{prefix}{key}" != "model.name":
+            words += ["--set", f"{prefix}{key}={said(value)}"]
+    return words
+
+
+def command(run: Artifact) -> str:
+    """The command line of a run, which makes it again on any machine."""
+    argv: list[str] = run.manifest["environment"]["argv"]
+    words, more = [], []
+    for at, word in enumerate(argv):
+        if word in (*LEFT_OUT, "--json") or argv[at - 1] in LEFT_OUT:
+            if argv[at - 1] == "--config":
+                sections = tomllib.loads(Path(word).read_text("utf-8"))
+                more += settings({name: section for name, section in sections.items() if name in SECTIONS})
+            continue
+        words.append(re.sub(r"-[0-9a-f]{8}$", "", word))  # a name without its key
+    return shlex.join(["genrec", *words, *more])
+
+
+def rounded(values: dict[str, Any]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items() if isinstance(value, float)}
+
+
+def entry(ws: Workspace, row: str, dataset: str, name: str) -> dict[str, Any]:
+    """A run and its evaluation on test as one entry of results.json."""
+    run = ws.find(dataset, "runs", name)
+    measured = ws.find(dataset, "eval", made_from=run).result
+    made, metrics = run.result, measured["metrics"]
+    found = {
+        "dataset": dataset,
+        "row": row,
+        "model": run.config["model"]["name"],
+        "seed": run.config["train"]["seed"],
+        "split": "test",
+        "search": measured["search"],
+        "metrics": rounded(metrics["kept"]),
+        "left_out": rounded(metrics["left_out"]),
+        "code_metrics": rounded(measured["code_metrics"]["kept"]),
+        "users": measured["users"],
+        "key": run.key[:16],
+        "command": command(run),
+    }
+    if "valid" in made and "epochs" in made:
+        found |= {"valid": rounded(made["valid"]), "train_seconds": round(made["seconds"], 1)}
+        found |= {name: made[name] for name in ("epochs", "best_epoch", "parameters")}
+    return found
+
+
+def trials(study: Artifact, round_name: str) -> list[dict[str, Any]]:
+    """The trials of a study, the best of each model marked."""
+    found = []
+    for trial in study.result["trials"]:
+        words = " ".join(f"--set {name}={said(value)}" for name, value in trial["settings"].items())
+        note = "" if trial["outcome"] == "complete" else f"  ({trial['outcome']})"
+        value = trial["last"] if trial["value"] is None else trial["value"]
+        found.append(
+            {
+                "round": round_name,
+                "name": f"{trial['trial']}{' (best)' if trial['best'] else ''}",
+                "model": trial["model"],
+                "options": words + note,
+                "seed": 0,
+                "valid_NDCG@10": None if value is None else round(value, 5),
+                "best_epoch": trial["epoch"],
+                "epochs": trial["epoch"],
+            }
+        )
+    return found
+
+
+def compared(title: str, comparison: Artifact) -> dict[str, Any]:
+    """A comparison as a table of a study."""
+    seen = {"kept": "seen kept", "left_out": "seen left out"}
+    rows = []
+    for row in comparison.result["rows"]:
+        interval = None if row["low"] is None else f"{row['low']:.4f} to {row['high']:+.4f}"
+        start = [row["slice"], f"{row['users']:,}", row["metric"], seen[row["seen"]], row["run"]]
+        rows.append([*start, row["value"], row["difference"], interval, row["p"], row["p_holm"]])
+    header = ["slice", "users", "metric", "protocol", "run", "value", "difference", "95 % over users", "p", "p, Holm"]
+    return {"title": title, "header": header, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", required=True, help="title of the study in results.json")
+    parser.add_argument("--file", type=Path, default=FILE, help="in place of docs/results.json")
+    parser.add_argument("--root", type=Path, default=Path("artifacts"))
+    parser.add_argument("--dataset", required=True)
+    for name in ("--row", "--trials", "--compare"):
+        parser.add_argument(name, action="append", default=[])
+    options = parser.parse_args()
+    ws, content = Workspace(options.root), json.loads(options.file.read_text("utf-8"))
+    study = next(study for study in content["studies"] if study["title"] == options.study)
+    for row, _, names in (given.partition("=") for given in options.row):
+        entries = [entry(ws, row, options.dataset, name) for name in names.split(",")]
+        kept = [old for old in study["results"] if (old["row"], old["dataset"]) != (row, options.dataset)]
+        study["results"] = kept + entries
+    for round_name, _, name in (given.partition("=") for given in options.trials):
+        new = trials(ws.find(options.dataset, "studies", name), round_name)
+        models = {trial["model"] for trial in new}
+        kept = [t for t in study["trials"] if t["round"] != round_name or t["model"] not in models]
+        study["trials"] = kept + new
+    for given in options.compare:
+        title, _, name = given.rpartition("=")
+        table = compared(title, ws.find(options.dataset, "comparisons", name))
+        study["tables"] = [t for t in study["tables"] if t["title"] != title] + [table]
+    options.file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
