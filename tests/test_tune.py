@@ -90,6 +90,14 @@ def test_processes_share_a_study(shop):
     assert len({json.dumps(row["settings"]) for row in trials}) == 3
 
 
+def test_no_settings_are_drawn_twice_while_there_are_others(shop):
+    few = ONE.replace("{ low = 1e-4, high = 1e-1, log = true }", "[1e-3, 2e-3]")  # four settings
+    (shop / "few.toml").write_text(few, encoding="utf-8")
+    trials = tune(shop, "few", "--trials", "5").manifest["result"]["trials"]
+    settings = [json.dumps(row["settings"], sort_keys=True) for row in trials]
+    assert len(trials) == 5 and len(set(settings[:4])) == 4, "the fifth has no settings of its own"
+
+
 def test_a_stopped_study_goes_on_with_the_same_trial(shop, monkeypatch):
     from genrec_cli.engine.loop import Loop
     from genrec_cli.errors import Interrupted
@@ -107,7 +115,7 @@ def test_a_stopped_study_goes_on_with_the_same_trial(shop, monkeypatch):
 
 
 def test_minutes_end_a_study_and_a_trial_without_its_end_is_taken(shop):
-    answer = tune(shop, "one", "--minutes", "0.0001", "--set", "tune.seed=7")
+    answer = tune(shop, "one", "--minutes", "0.0001", "--set", "tune.seed=11")
     assert (
         answer.code == 0
         and "reached its end (out of minutes); trial 0 is taken, by its validation after epoch 1" in answer.err

@@ -1,12 +1,13 @@
 """tune: searches the settings of one or several models by validation, with equal budgets (docs/tune.md).
 
 A trial is the same run that ``genrec train`` makes from its settings. The study is an SQLite file of Optuna in the
-artifact, so that the same command goes on. What the sampler draws is a function of (seed, number of the trial), so
-resuming restores no sampler.
+artifact, so that the same command goes on. What the sampler draws is a function of (seed, model, number of the trial),
+so resuming restores no sampler.
 """
 
 import multiprocessing
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -24,10 +25,12 @@ from genrec_cli.stages.tune_table import write_tables
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
-VERSION = 1
+VERSION = 2
 STORAGE = "study.sqlite3"
+DRAWS = 50
+"""Times that the settings of a trial are drawn before those of an earlier one are taken."""
 
 
 class OutOfBudget(Exception):
@@ -201,13 +204,27 @@ class _Pruned(Exception):
 
 
 def _ask(job: Job, model: ModelStudy, study: "Study") -> "Trial | None":
-    """The next trial, its values drawn; None if the budget is spent."""
-    from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+    """The next trial, its values drawn; None if the budget is spent. Settings of an earlier trial are drawn again, up
+    to ``DRAWS`` times: a small space may have no others."""
+    from optuna.trial import TrialState
 
     counted, minutes = spent(study)
-    if _is_spent(job.tune.config, counted, minutes):
+    if _is_spent(job.tune.config, len(counted), minutes):
         return None
-    seed = job.tune.config.seed + 7919 * len(study.get_trials(deepcopy=False))
+    for _ in range(DRAWS):
+        trial = _draw(job, model, study)
+        if all(trial.params != other.params for other in counted):
+            return trial
+        study.tell(trial, state=TrialState.FAIL)  # such trials are not counted
+    return _draw(job, model, study)
+
+
+def _draw(job: Job, model: ModelStudy, study: "Study") -> "Trial":
+    """The values that follow from the seed, the model and the number of the trial. The model counts, so that a value
+    that one model never draws is drawn for others."""
+    from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+    seed = (job.tune.config.seed + zlib.crc32(model.name.encode()) + len(study.get_trials(deepcopy=False))) % 2**32
     by_name: Mapping[str, Callable[[], BaseSampler]] = {
         "random": lambda: RandomSampler(seed=seed),
         "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
@@ -219,12 +236,12 @@ def _ask(job: Job, model: ModelStudy, study: "Study") -> "Trial | None":
     return trial
 
 
-def spent(study: "Study") -> tuple[int, float]:
+def spent(study: "Study") -> tuple[list["FrozenTrial"], float]:
     """Trials, the running ones included, and minutes of training so far."""
     from optuna.trial import TrialState
 
     counted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
-    return len(counted), sum(trial.user_attrs.get("seconds", 0.0) for trial in counted) / 60
+    return counted, sum(trial.user_attrs.get("seconds", 0.0) for trial in counted) / 60
 
 
 def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: AbstractContextManager[Any]) -> float:
