@@ -47,6 +47,7 @@ from genrec_cli.stages import preprocess as preprocessing
 from genrec_cli.stages import recommend as recommending
 from genrec_cli.stages import tokenize as tokenizing
 from genrec_cli.stages import train as training
+from genrec_cli.stages import train_plan
 from genrec_cli.stages.audience import Fallback
 from genrec_cli.stages.exported import ExportedRun, export_folder
 from genrec_cli.stages.new_data import run_on_data
@@ -188,8 +189,8 @@ def train(
     with calling(shared.get("verbose", False)):
         call = Call("train", shared, options, list(sources.values()))
         layers = call.layers({"model": {"name": model}, "curriculum": {"preset": curriculum}, "train": own})
-        inputs = training.Inputs(**{name: name_of(given) for name, given in sources.items()})
-        plan = training.plan(call.ws, call.dataset, model, layers, inputs=inputs, label=label)
+        inputs = train_plan.Inputs(**{name: name_of(given) for name, given in sources.items()})
+        plan = train_plan.plan(call.ws, call.dataset, model, layers, inputs=inputs, label=label)
         work = partial(training.train, call.ws, plan, device=device, force=call.force, callbacks_for=_callbacks)
         return call.make(plan.plan, work)
 

@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         The same command continues a training that was stopped."""
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import train as stage
+        from genrec_cli.stages import train_plan
         from genrec_cli.stages.best_so_far import plan as plan_best
         from genrec_cli.stages.tracked import tracked
 
@@ -55,9 +56,9 @@ def register(app: typer.Typer) -> None:
         layers = common.layers("train", {**named, "train": {**settings, "freeze": freeze}})
         ws = common.workspace()
         name = str(layers.get("model", {}).get("name") or "mhl")
-        inputs = stage.Inputs(data, codes, vectors, init_from)
-        run = stage.plan(ws, ws.dataset(common.dataset), name, layers, inputs=inputs, label=label)
-        common.layers(f"train --model {name}", sections=stage.sections_of(name))
+        inputs = train_plan.Inputs(data, codes, vectors, init_from)
+        run = train_plan.plan(ws, ws.dataset(common.dataset), name, layers, inputs=inputs, label=label)
+        common.layers(f"train --model {name}", sections=train_plan.sections_of(name))
 
         def work() -> "Artifact | None":
             with TrainProgress() as progress, tracked(ws, run, track, progress.attach) as callbacks_for:
@@ -88,7 +89,7 @@ def fitting_epochs(
 ) -> int | None:
     """The epochs with which a training takes at most ``seconds``; None for a model without gradients."""
     from genrec_cli.stages import budget
-    from genrec_cli.stages import train as stage
+    from genrec_cli.stages import train_plan as stage
 
     ws, given = common.workspace(), common.layers("train", {"model": {"name": model}, "train": {"seed": seed}})
     name = str(given.get("model", {}).get("name") or "mhl")

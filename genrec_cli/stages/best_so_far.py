@@ -15,11 +15,12 @@ from genrec_cli.engine.progress import Counters
 from genrec_cli.errors import InputError, UsageError
 from genrec_cli.process_group import current_group
 from genrec_cli.stages import train
+from genrec_cli.stages.train_plan import TrainPlan
 
 GO_ON = "the same command without --best-so-far    trains on"
 
 
-def plan(ws: Workspace, run: train.TrainPlan) -> tuple[Plan, Callable[[], Artifact]]:
+def plan(ws: Workspace, run: TrainPlan) -> tuple[Plan, Callable[[], Artifact]]:
     """The plan of a run from an unfinished training, and the work that makes it."""
     if not current_group().single:
         raise UsageError("--best-so-far runs as one process.", hint="Type it without torchrun")

@@ -14,7 +14,7 @@ from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.blend import Blend
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages import blended
-from genrec_cli.stages.train import check_label
+from genrec_cli.stages.train_plan import check_label
 from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
 
 VERSION = 1

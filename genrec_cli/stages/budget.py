@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.errors import UsageError
-from genrec_cli.stages.train import TrainPlan, forecast
+from genrec_cli.stages.train import forecast
+from genrec_cli.stages.train_plan import TrainPlan
 
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 

@@ -177,7 +177,7 @@ class Recipe:
     def reads(self, step: Step) -> tuple[str, ...]:
         """The sections that a step reads: ``source`` only with own files, and in training those of the model."""
         if step.stage == "train" and (model := self.settings(step)[0]):
-            from genrec_cli.stages.train import sections_of
+            from genrec_cli.stages.train_plan import sections_of
 
             return tuple(sections_of(model))
         source = step.stage != "preprocess" or step.interactions or step.from_dir

@@ -31,6 +31,9 @@ from genrec_cli.stages.sweep_recipe import Cell, Sweep
 from genrec_cli.stages.sweep_table import Done, check_columns, cutoffs, per_row, per_run, shown
 from genrec_cli.stages.taint import mark
 from genrec_cli.stages.train_checks import check_masking
+from genrec_cli.stages.train_plan import Inputs as TrainInputs
+from genrec_cli.stages.train_plan import TrainPlan
+from genrec_cli.stages.train_plan import plan as plan_training
 
 VERSION = 2
 Progress = Callable[[], AbstractContextManager[Any]]
@@ -246,7 +249,7 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
     return {name: value for value, name in values}  # the last value of a name is its largest
 
 
-def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> train.TrainPlan:
+def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> TrainPlan:
     """The plan of a cell. Rows that differ only in [search] share one run, which is validated with the settings that
     they share."""
     search = {key: v for key, v in cell.layers.get("search", {}).items() if ("search", key) not in sweep.varied}
@@ -261,10 +264,10 @@ def train_plan(
     *,
     label: str | None = None,
     init_from: str | None = None,
-) -> train.TrainPlan:
+) -> TrainPlan:
     """The plan of a cell, with the label of an existing run of the same key."""
-    paths = train.Inputs(str(given.data.path), str(codes.path) if codes else None, init_from=init_from)
-    made = train.plan(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
+    paths = TrainInputs(str(given.data.path), str(codes.path) if codes else None, init_from=init_from)
+    made = plan_training(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
     folder = ws.path(made.plan)
     existing = sorted(folder.parent.glob(f"[!.]*-{made.plan.key[:8]}"))
     if existing and not folder.is_dir():

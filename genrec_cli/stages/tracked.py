@@ -10,7 +10,8 @@ from genrec_cli.engine import tracking
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.process_group import current_group
-from genrec_cli.stages.train import CallbacksFor, TrainPlan
+from genrec_cli.stages.train import CallbacksFor
+from genrec_cli.stages.train_plan import TrainPlan
 
 
 @contextmanager
