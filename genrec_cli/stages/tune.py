@@ -1,14 +1,12 @@
 """tune: searches the settings of one or several models by validation, with equal budgets (docs/tune.md).
 
 A trial is the same run that ``genrec train`` makes from its settings. The study is an SQLite file of Optuna in the
-artifact, so that the same command goes on. What the sampler draws is a function of (seed, model, number of the trial),
-so resuming restores no sampler.
+artifact, so that the same command goes on.
 """
 
 import multiprocessing
 import warnings
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +18,15 @@ from genrec_cli.engine import metrics
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.errors import GenrecError, Interrupted, UsageError
 from genrec_cli.stages import evaluate, sweep, train
+from genrec_cli.stages.tune_draws import ask, is_spent, open_study, restart, spent
 from genrec_cli.stages.tune_recipe import ModelStudy, Tune, TuneConfig
 from genrec_cli.stages.tune_table import write_tables
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import Trial
 
 VERSION = 2
-STORAGE = "study.sqlite3"
-DRAWS = 50
-"""Times that the settings of a trial are drawn before those of an earlier one are taken."""
 
 
 class OutOfBudget(Exception):
@@ -77,13 +73,8 @@ def plan(ws: Workspace, tune: Tune, given: sweep.Inputs) -> Plan:
 
 def finished(artifact: Artifact | None, config: TuneConfig) -> bool:
     """Whether every model of a finished study has spent the budget."""
-    spent = artifact.result["models"].values() if artifact else ()
-    return bool(spent) and all(_is_spent(config, model["trials"], model["minutes"]) for model in spent)
-
-
-def _is_spent(config: TuneConfig, trials: int, minutes: float) -> bool:
-    enough = config.trials is not None and trials >= config.trials
-    return enough or (config.minutes is not None and minutes >= config.minutes)
+    models = artifact.result["models"].values() if artifact else ()
+    return bool(models) and all(is_spent(config, model["trials"], model["minutes"]) for model in models)
 
 
 def run(job: Job, made: Plan, *, jobs: int, force: bool) -> Artifact:
@@ -92,8 +83,8 @@ def run(job: Job, made: Plan, *, jobs: int, force: bool) -> Artifact:
         job = replace(job, folder=draft.path)
         studies: dict[str, Study] = {}
         for number, model in enumerate(job.tune.models):
-            studies[model.name] = study = open_study(job, model)
-            _restart(study)
+            studies[model.name] = study = open_study(job.tune.config, model, job.folder)
+            restart(study)
             if jobs == 1:
                 work(job, number, nullcontext())
             else:
@@ -102,31 +93,6 @@ def run(job: Job, made: Plan, *, jobs: int, force: bool) -> Artifact:
         for study in studies.values():
             study._storage.remove_session()
     return job.ws.made(made)
-
-
-def open_study(job: Job, model: ModelStudy) -> "Study":
-    """The study of a model in the file of the artifact, made if it is new."""
-    import optuna
-    from optuna.storages import RDBStorage
-
-    config = job.tune.config
-    halving = optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=config.first_rung, reduction_factor=config.reduction, bootstrap_count=0
-    )
-    storage = RDBStorage(f"sqlite:///{job.folder / STORAGE}", engine_kwargs={"connect_args": {"timeout": 60}})
-    pruner = halving if config.halving else optuna.pruners.NopPruner()
-    options: dict[str, Any] = {"direction": "maximize", "load_if_exists": True}
-    return optuna.create_study(storage=storage, study_name=model.name, pruner=pruner, **options)
-
-
-def _restart(study: "Study") -> None:
-    """Trials that an earlier process left unfinished are started again with the same settings: their runs resume."""
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
 
 
 def _in_processes(job: Job, number: int, jobs: int) -> None:
@@ -170,10 +136,11 @@ def work(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
     """Run trials of one model until its budget is spent. ``lock`` keeps processes from the same draws and codes."""
     from optuna.trial import TrialState
 
-    model, study = job.tune.models[number], open_study(job, job.tune.models[number])
+    model = job.tune.models[number]
+    study = open_study(job.tune.config, model, job.folder)
     while True:
         with lock:
-            trial = _ask(job, model, study)
+            trial = ask(job.tune.config, model, study)
         if trial is None:
             return
         values = trial.params
@@ -201,47 +168,6 @@ def work(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
 
 class _Pruned(Exception):
     """Ends a training by successive halving."""
-
-
-def _ask(job: Job, model: ModelStudy, study: "Study") -> "Trial | None":
-    """The next trial, its values drawn; None if the budget is spent. Settings of an earlier trial are drawn again, up
-    to ``DRAWS`` times: a small space may have no others."""
-    from optuna.trial import TrialState
-
-    counted, minutes = spent(study)
-    if _is_spent(job.tune.config, len(counted), minutes):
-        return None
-    for _ in range(DRAWS):
-        trial = _draw(job, model, study)
-        if all(trial.params != other.params for other in counted):
-            return trial
-        study.tell(trial, state=TrialState.FAIL)  # such trials are not counted
-    return _draw(job, model, study)
-
-
-def _draw(job: Job, model: ModelStudy, study: "Study") -> "Trial":
-    """The values that follow from the seed, the model and the number of the trial. The model counts, so that a value
-    that one model never draws is drawn for others."""
-    from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-
-    seed = (job.tune.config.seed + zlib.crc32(model.name.encode()) + len(study.get_trials(deepcopy=False))) % 2**32
-    by_name: Mapping[str, Callable[[], BaseSampler]] = {
-        "random": lambda: RandomSampler(seed=seed),
-        "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
-    }
-    study.sampler = by_name[job.tune.config.sampler]()
-    trial = study.ask()
-    for name, values in model.space.items():
-        values.suggest(trial, name)
-    return trial
-
-
-def spent(study: "Study") -> tuple[list["FrozenTrial"], float]:
-    """Trials, the running ones included, and minutes of training so far."""
-    from optuna.trial import TrialState
-
-    counted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
-    return counted, sum(trial.user_attrs.get("seconds", 0.0) for trial in counted) / 60
 
 
 def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: AbstractContextManager[Any]) -> float:

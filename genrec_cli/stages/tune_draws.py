@@ -1,0 +1,89 @@
+"""The study of one model in Optuna: its file, its budget, and what its trials draw.
+
+What a sampler draws is a function of (seed, model, number of the trial), so a resumed study restores no sampler.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genrec_cli.stages.tune_recipe import ModelStudy, TuneConfig
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+STORAGE = "study.sqlite3"
+DRAWS = 50
+"""Times that the settings of a trial are drawn before those of an earlier one are taken."""
+
+
+def is_spent(config: TuneConfig, trials: int, minutes: float) -> bool:
+    enough = config.trials is not None and trials >= config.trials
+    return enough or (config.minutes is not None and minutes >= config.minutes)
+
+
+def open_study(config: TuneConfig, model: ModelStudy, folder: Path) -> "Study":
+    """The study of a model in the file of the artifact, made if it is new."""
+    import optuna
+    from optuna.storages import RDBStorage
+
+    halving = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=config.first_rung, reduction_factor=config.reduction, bootstrap_count=0
+    )
+    storage = RDBStorage(f"sqlite:///{folder / STORAGE}", engine_kwargs={"connect_args": {"timeout": 60}})
+    pruner = halving if config.halving else optuna.pruners.NopPruner()
+    options: dict[str, Any] = {"direction": "maximize", "load_if_exists": True}
+    return optuna.create_study(storage=storage, study_name=model.name, pruner=pruner, **options)
+
+
+def restart(study: "Study") -> None:
+    """Trials that an earlier process left unfinished are started again with the same settings: their runs resume."""
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            study.enqueue_trial(trial.params)
+
+
+def ask(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial | None":
+    """The next trial, its values drawn; None if the budget is spent. Settings of an earlier trial are drawn again, up
+    to ``DRAWS`` times: a small space may have no others."""
+    from optuna.trial import TrialState
+
+    counted, minutes = spent(study)
+    if is_spent(config, len(counted), minutes):
+        return None
+    for _ in range(DRAWS):
+        trial = _draw(config, model, study)
+        if all(trial.params != other.params for other in counted):
+            return trial
+        study.tell(trial, state=TrialState.FAIL)  # such trials are not counted
+    return _draw(config, model, study)
+
+
+def _draw(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial":
+    """The values that follow from the seed, the model and the number of the trial. The model counts, so that a value
+    that one model never draws is drawn for others."""
+    from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+    seed = (config.seed + zlib.crc32(model.name.encode()) + len(study.get_trials(deepcopy=False))) % 2**32
+    by_name: Mapping[str, Callable[[], BaseSampler]] = {
+        "random": lambda: RandomSampler(seed=seed),
+        "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
+    }
+    study.sampler = by_name[config.sampler]()
+    trial = study.ask()
+    for name, values in model.space.items():
+        values.suggest(trial, name)
+    return trial
+
+
+def spent(study: "Study") -> tuple[list["FrozenTrial"], float]:
+    """Trials, the running ones included, and minutes of training so far."""
+    from optuna.trial import TrialState
+
+    counted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
+    return counted, sum(trial.user_attrs.get("seconds", 0.0) for trial in counted) / 60
