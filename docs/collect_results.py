@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.stages.recipe import toml_value
+from genrec_cli.stages.recipe_step import toml_value
 
 FILE = Path(__file__).parent / "results.json"
 LEFT_OUT = ("--label", "--root", "--dataset", "--data", "--config")

@@ -16,7 +16,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import READS, merge, parse_set, read_toml
 from genrec_cli.errors import GenrecError, UsageError, of_memory, of_the_disk
-from genrec_cli.stages.recipe import Step, typed
+from genrec_cli.stages.recipe_step import Step, typed
 
 Frame = Any
 """A data frame of polars, pandas or another library that narwhals reads."""

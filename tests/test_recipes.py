@@ -19,7 +19,8 @@ from genrec_cli.cli import run as cli_run
 from genrec_cli.cli.common import fail
 from genrec_cli.config import READS, parse_set, read_toml
 from genrec_cli.errors import ConfigError, InputError, Interrupted, UsageError
-from genrec_cli.stages.recipe import RECIPES, TAKES, Recipe, Step, names, read_recipe, refuse_unread, typed
+from genrec_cli.stages.recipe import RECIPES, Recipe, names, read_recipe, refuse_unread
+from genrec_cli.stages.recipe_step import TAKES, Step, typed
 from genrec_cli.stages.run import COLUMNS, Chain, aligned, duration, folded, rows, run_recipe
 
 HEAD = '[recipe]\ntitle = "T"\ndataset = "shop"\ndated = "2026-11-22"\nsteps = {steps}\n'

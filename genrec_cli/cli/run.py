@@ -12,7 +12,7 @@ from genrec_cli.cli.common import COMMANDS, Common, command, fail
 
 if TYPE_CHECKING:
     from genrec_cli.artifacts import Artifact, Workspace
-    from genrec_cli.stages.recipe import Step
+    from genrec_cli.stages.recipe_step import Step
     from genrec_cli.stages.run import Chain
 
 RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
@@ -69,7 +69,8 @@ def register(app: typer.Typer) -> None:
 
         from genrec_cli import console
         from genrec_cli.stages.budget import seconds_of
-        from genrec_cli.stages.recipe import read_recipe, refuse_unread, typed
+        from genrec_cli.stages.recipe import read_recipe, refuse_unread
+        from genrec_cli.stages.recipe_step import typed
         from genrec_cli.stages.run import aligned, duration, rows, run_recipe
 
         left = None if budget is None else seconds_of(budget)

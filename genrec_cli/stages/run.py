@@ -14,7 +14,8 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact
 from genrec_cli.engine import protocols
 from genrec_cli.errors import ConfigError, Interrupted
-from genrec_cli.stages.recipe import TAKES, Recipe, Step, typed
+from genrec_cli.stages.recipe import Recipe
+from genrec_cli.stages.recipe_step import TAKES, Step, typed
 
 Do = Callable[[Step, list[str]], tuple[Artifact | None, list[dict[str, Any]]]]
 """Runs a step, given with all inputs and its command line; returns its artifact and its output as JSON objects."""

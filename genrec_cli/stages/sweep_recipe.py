@@ -17,7 +17,8 @@ from pydantic import Field
 
 from genrec_cli.config import READS, Layer, Natural, Section, did_you_mean, merge, validate
 from genrec_cli.errors import ConfigError, UsageError
-from genrec_cli.stages.recipe import SWEEPS, layer_of, read_file
+from genrec_cli.stages.recipe import SWEEPS, read_file
+from genrec_cli.stages.recipe_step import layer_of
 
 SECTIONS = READS["sweep"][1:]
 """The sections that a cell reads."""

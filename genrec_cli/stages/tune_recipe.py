@@ -20,7 +20,8 @@ from genrec_cli.config import READS, Count, Layer, Section, Seed, merge, validat
 from genrec_cli.engine import metrics
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, UsageError
-from genrec_cli.stages.recipe import RECIPES, layer_of, read_file
+from genrec_cli.stages.recipe import RECIPES, read_file
+from genrec_cli.stages.recipe_step import layer_of
 from genrec_cli.stages.sweep_recipe import MAX_NAME_BYTES, Cell
 
 if TYPE_CHECKING:

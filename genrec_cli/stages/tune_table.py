@@ -13,7 +13,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Draft
 from genrec_cli.config import merge
 from genrec_cli.errors import ConfigError
-from genrec_cli.stages.recipe import layer_of, toml_value
+from genrec_cli.stages.recipe_step import layer_of, toml_value
 from genrec_cli.stages.tune_recipe import SECTIONS, Tune
 
 if TYPE_CHECKING:
