@@ -12,12 +12,10 @@ printed unless ``verbose`` is true, and warnings are those of Python.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
-
-import polars as pl
 
 from genrec_cli import console
 from genrec_cli.calls import (
@@ -26,11 +24,9 @@ from genrec_cli.calls import (
     Given,
     Made,
     Shared,
-    alike,
     calling,
     file_of,
     frames_as_files,
-    histories_of,
     name_of,
 )
 from genrec_cli.config import validate
@@ -38,23 +34,18 @@ from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.errors import UsageError
+from genrec_cli.loaded import Loaded
 from genrec_cli.sources.catalog import check_name
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages import compare as comparing
 from genrec_cli.stages import download as downloading
 from genrec_cli.stages import evaluate as evaluating
 from genrec_cli.stages import preprocess as preprocessing
-from genrec_cli.stages import recommend as recommending
 from genrec_cli.stages import tokenize as tokenizing
 from genrec_cli.stages import train as training
 from genrec_cli.stages import train_plan
-from genrec_cli.stages.audience import Fallback
 from genrec_cli.stages.exported import ExportedRun, export_folder
 from genrec_cli.stages.new_data import run_on_data
-from genrec_cli.stages.trained import Run
-
-Histories = Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] | Frame
-"""Raw item ids, oldest first: per user (a mapping), in a list, or a frame with the columns user and item."""
 
 
 def download(dataset: str, /, *, from_dir: str | os.PathLike[str] | None = None, **shared: Unpack[Shared]) -> Made:
@@ -237,52 +228,6 @@ def compare(
         plan = comparing.plan(call.ws, call.dataset, call.layers({"compare": own}), sides=sides)
         bar = console.user_bar("scoring")
         return call.make(plan.plan, partial(comparing.run, call.ws, plan, device=device, bar=bar))
-
-
-class Loaded:
-    """A finished run that recommends; ``trained`` has its parts (``stages/trained.py``)."""
-
-    def __init__(self, trained: Run) -> None:
-        self.trained = trained
-
-    def recommend(
-        self,
-        histories: Histories | None = None,
-        *,
-        users: Sequence[Any] | None = None,
-        k: int = 10,
-        exclude_seen: bool = True,
-        candidates: Sequence[Any] | Frame | str | os.PathLike[str] | None = None,
-        where: str | None = None,
-        fallback: Fallback = "skip",
-        diversity: float = 0.0,
-        verbose: bool = False,
-    ) -> Frame:
-        """Lists as a frame: user, rank, item, title, score.
-
-        Args:
-            histories: new histories; None: the users of the data, all or ``users``. The answer to a frame is a frame
-                of the same library, otherwise of polars.
-            candidates: raw ids of the only items that may be recommended: a list, a file, or a frame with the column
-                ``item``, whose other columns ``where`` can read.
-        """
-        if histories is not None and users is not None:
-            raise UsageError("histories and users exclude each other.")
-        if isinstance(candidates, (list, tuple, set)):
-            candidates = pl.DataFrame({"item": [str(item) for item in candidates]})
-        with calling(verbose), frames_as_files() as folder:
-            request = recommending.Request(
-                k=k,
-                users=None if users is None else [str(user) for user in users],
-                histories=None if histories is None else histories_of(histories),
-                exclude_seen=exclude_seen,
-                candidates=None if candidates is None else file_of(candidates, folder, "candidates"),
-                where=where,
-                fallback=fallback,
-                diversity=diversity,
-            )
-            lists = recommending.recommend(self.trained, request, bar=console.user_bar("recommending"))
-            return alike(histories, pl.DataFrame(lists.columns))
 
 
 def load(
