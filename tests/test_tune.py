@@ -169,9 +169,9 @@ def test_scalars_are_written_as_toml(tmp_path):
 
 
 def test_the_study_that_comes_with_genrec_fits_its_models(shop):
-    from genrec_cli.stages import sweep
+    from genrec_cli.stages import sweep_cell
 
     study = read_tune("baselines", {})
     for model in study.models:
-        sweep.check_cell(model.first(), [study.metric])
+        sweep_cell.check_cell(model.first(), [study.metric])
     assert "would be made" in genrec(shop, "tune", "baselines", "--dry-run").err

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         The same command continues a study, also with a larger budget."""
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
-        from genrec_cli.stages import sweep
+        from genrec_cli.stages import sweep_cell
         from genrec_cli.stages import tune as stage
         from genrec_cli.stages.tune_recipe import read_tune
         from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_trials
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         budget = {"trials": trials, "minutes": minutes} if (trials or minutes is not None) else {}
         chosen = read_tune(study, common.layers("tune", {"tune": budget}))
         encoder = environment_default("GENREC_ENCODER", "sentence-transformers")
-        given = sweep.shared_inputs(ws, [m.first() for m in chosen.models], dataset, data, codes, encoder)
+        given = sweep_cell.shared_inputs(ws, [m.first() for m in chosen.models], dataset, data, codes, encoder)
         plan = stage.plan(ws, chosen, given)
         job = stage.Job(ws, chosen, given, ws.path(plan), device, TrainProgress)
         spent = stage.finished(ws.done(plan), chosen.config)

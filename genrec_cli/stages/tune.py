@@ -17,7 +17,7 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.engine import metrics
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.errors import GenrecError, Interrupted, UsageError
-from genrec_cli.stages import evaluate, sweep, train
+from genrec_cli.stages import evaluate, sweep_cell, train
 from genrec_cli.stages.tune_draws import ask, is_spent, open_study, restart, spent
 from genrec_cli.stages.tune_recipe import ModelStudy, Tune, TuneConfig
 from genrec_cli.stages.tune_table import write_tables
@@ -39,7 +39,7 @@ class Job:
 
     ws: Workspace
     tune: Tune
-    given: sweep.Inputs
+    given: sweep_cell.Inputs
     folder: Path
     device: str
     progress: Callable[[], AbstractContextManager[Any]]
@@ -56,10 +56,10 @@ def require_optuna() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def plan(ws: Workspace, tune: Tune, given: sweep.Inputs) -> Plan:
+def plan(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> Plan:
     """The artifact of a study. The budget is not in its key: with a larger one the study goes on."""
     for model in tune.models:
-        sweep.check_cell(model.first(), [tune.metric])
+        sweep_cell.check_cell(model.first(), [tune.metric])
     settings = tune.config.model_dump(mode="json", exclude={"trials", "minutes", "model", "space"})
     models = {
         model.name: {"set": model.layers, "space": {name: v.model_dump(mode="json") for name, v in model.space.items()}}
@@ -174,9 +174,9 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
     """Train one trial, or take the finished run with its settings; the best validation value."""
     ws, cell = job.ws, model.cell(trial.params)
     with lock:
-        codes = sweep.codes_for(ws, cell, job.given, make=True)
+        codes = sweep_cell.codes_for(ws, cell, job.given, make=True)
     label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
-    planned = sweep.train_plan(ws, cell, job.given, codes, label=label, init_from=model.init_from)
+    planned = sweep_cell.train_plan(ws, cell, job.given, codes, label=label, init_from=model.init_from)
     trial.set_user_attr("run", ws.path(planned.plan).name)
     trial.set_user_attr("inputs", {name: made.path.name for name, made in planned.plan.inputs.items()})
 
