@@ -27,6 +27,7 @@ CODES = {
     "rpg": (16, 256),
     "mhl": (32, 256),
     "sasrec": (1, 2),
+    "recjpq": (16, 256),
     "rpg-text": (32, 4096),
 }
 """Digits and codewords of each model's catalogue; text has 8 to 32 tokens per item."""
