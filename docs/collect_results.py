@@ -5,9 +5,8 @@
         --compare "Differences to the count=neighbours-s0-vs-caser-s0"
 
 A row has one run per seed; each needs its evaluation on test. ``--trials ROUND=STUDY`` takes the trials of a study of
-``genrec tune``, ``--compare TITLE=COMPARISON`` a comparison. Rows, trials and tables of the same
-name are replaced. Commands are those that were typed, without labels; the settings of a file (``--config``) are written
-out as ``--set``.
+``genrec tune``, ``--compare TITLE=COMPARISON`` a comparison. Rows, trials and tables of the same name are replaced.
+Commands are those that were typed, without labels; the settings of a file (``--config``) are written out as ``--set``.
 """
 
 import argparse
