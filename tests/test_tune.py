@@ -72,7 +72,8 @@ def test_two_models_with_equal_budgets_and_a_larger_budget_later(shop):
 
     assert "up to date" in tune(shop, "two", "--trials", "4").err
     more = tune(shop, "two", "--trials", "5").manifest["result"]
-    assert [row for row in more["trials"] if row["trial"] < 4] == result["trials"]
+    first = [row | {"best": None} for row in more["trials"] if row["trial"] < 4]  # the fifth may be better
+    assert first == [row | {"best": None} for row in result["trials"]]
     assert {m["trials"] for m in more["models"].values()} == {5}
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-VERSION = 2
+VERSION = 3
 
 
 class OutOfBudget(Exception):

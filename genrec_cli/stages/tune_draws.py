@@ -20,6 +20,7 @@ DRAWS = 50
 
 
 def is_spent(config: TuneConfig, trials: int, minutes: float) -> bool:
+    """Whether the trials or the minutes of a model have reached the budget."""
     enough = config.trials is not None and trials >= config.trials
     return enough or (config.minutes is not None and minutes >= config.minutes)
 
@@ -65,11 +66,13 @@ def ask(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial | None"
 
 
 def _draw(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial":
-    """The values that follow from the seed, the model and the number of the trial. The model counts, so that a value
-    that one model never draws is drawn for others."""
+    """A trial whose values follow from the seed, the model and the number of the trial. Models draw different values:
+    with equal ones, a value that is never drawn is missing for all of them."""
     from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-    seed = (config.seed + zlib.crc32(model.name.encode()) + len(study.get_trials(deepcopy=False))) % 2**32
+    number = len(study.get_trials(deepcopy=False))
+    # Far apart, so that no trial draws what another one of a neighbouring seed draws.
+    seed = (config.seed + zlib.crc32(model.name.encode()) + 7919 * number) % 2**32
     by_name: Mapping[str, Callable[[], BaseSampler]] = {
         "random": lambda: RandomSampler(seed=seed),
         "tpe": lambda: TPESampler(seed=seed, constant_liar=True),
