@@ -18,29 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from genrec_cli.artifacts import Artifact, Workspace
-from genrec_cli.stages.recipe_step import toml_value
+from genrec_cli.stages.recipe_step import assignment
 
 FILE = Path(__file__).parent / "results.json"
 LEFT_OUT = ("--label", "--root", "--dataset", "--data", "--config")
 """Options with a value that say where artifacts lie, or that are written out."""
 SECTIONS = ("model", "train", "curriculum", "noise", "search")
 """Sections of a file that a training reads."""
-
-
-def said(value: Any) -> str:
-    """A value for ``--set``: a plain word without quotes, else TOML."""
-    return value if isinstance(value, str) and re.fullmatch(r"[a-z][\w-]*", value) else toml_value(value)
-
-
-def settings(config: dict[str, Any], prefix: str = "") -> list[str]:
-    """``--set SECTION.KEY=VALUE`` for every setting of a TOML table."""
-    words: list[str] = []
-    for key, value in config.items():
-        if isinstance(value, dict):
-            words += settings(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" != "model.name":
-            words += ["--set", f"{prefix}{key}={said(value)}"]
-    return words
 
 
 def command(run: Artifact) -> str:
@@ -51,7 +35,8 @@ def command(run: Artifact) -> str:
         if word in (*LEFT_OUT, "--json") or argv[at - 1] in LEFT_OUT:
             if argv[at - 1] == "--config":
                 sections = tomllib.loads(Path(word).read_text("utf-8"))
-                more += settings({name: section for name, section in sections.items() if name in SECTIONS})
+                given = ((name, key, value) for name in SECTIONS for key, value in sections.get(name, {}).items())
+                more += [w for one in given if one[:2] != ("model", "name") for w in ("--set", assignment(*one))]
             continue
         words.append(re.sub(r"-[0-9a-f]{8}$", "", word))  # a name without its key
     return shlex.join(["genrec", *words, *more])
@@ -90,7 +75,9 @@ def trials(study: Artifact, round_name: str) -> list[dict[str, Any]]:
     """The trials of a study, the best of each model marked."""
     found = []
     for trial in study.result["trials"]:
-        words = " ".join(f"--set {name}={said(value)}" for name, value in trial["settings"].items())
+        settings = trial["settings"].items()
+        words = " ".join(f"--set {assignment(*name.split('.', 1), value)}" for name, value in settings)
+        fixed = study.config["models"][trial["model"]]["set"].get("train", {})
         note = "" if trial["outcome"] == "complete" else f"  ({trial['outcome']})"
         value = trial["last"] if trial["value"] is None else trial["value"]
         found.append(
@@ -99,7 +86,7 @@ def trials(study: Artifact, round_name: str) -> list[dict[str, Any]]:
                 "name": f"{trial['trial']}{' (best)' if trial['best'] else ''}",
                 "model": trial["model"],
                 "options": words + note,
-                "seed": 0,
+                "seed": fixed.get("seed", 0),
                 "valid_NDCG@10": None if value is None else round(value, 5),
                 "best_epoch": trial["epoch"],
                 "epochs": trial["epoch"],

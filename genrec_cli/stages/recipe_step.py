@@ -90,7 +90,7 @@ class Step(Section):
     def assigned(self) -> list[str]:
         """The settings in the form of ``--set``."""
         layer = layer_of(self.set, READS[self.stage], f"the stage '{self.stage}'")
-        return [_assignment(section, key, value) for section, keys in layer.items() for key, value in keys.items()]
+        return [assignment(section, key, value) for section, keys in layer.items() for key, value in keys.items()]
 
     @property
     def words(self) -> list[str]:
@@ -138,7 +138,7 @@ def read_step(where: str, table: Mapping[str, Any]) -> Step:
     return step
 
 
-def _assignment(section: str, key: str, value: Any) -> str:
+def assignment(section: str, key: str, value: Any) -> str:
     """``section.key=value``; a plain word needs no quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"(?!(true|false|inf|nan)$)[A-Za-z_][\w./+-]*", value)
     return f"{section}.{key}={value if plain else toml_value(value)}"
