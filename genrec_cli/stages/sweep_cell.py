@@ -21,6 +21,7 @@ from genrec_cli.stages.train_checks import check_masking
 from genrec_cli.stages.train_plan import Inputs as TrainInputs
 from genrec_cli.stages.train_plan import TrainPlan
 from genrec_cli.stages.train_plan import plan as plan_training
+from genrec_cli.tokenizers.behaviour import BehaviourConfig
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ def shared_inputs(
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
     found = ws.find(dataset, "codes", codes)
-    for cell, section in itertools.product(cells, ("encoder", "tokenizer")):
+    for cell, section in itertools.product(cells, ("encoder", "tokenizer", "behaviour")):
         for key, value in cell.layers.get(section, {}).items():
-            recorded = found.config.get(section, {}).get(key)
+            recorded = found.config.get(section, BehaviourConfig().model_dump()).get(key)
             if recorded != value:
                 message = f"{section}.{key} is {value!r} in '{cell.row}', but {found.path.name} has {recorded!r}."
                 raise UsageError(message, hint="Leave --codes out: the sweep makes the codes it needs")
@@ -119,19 +120,20 @@ def train_plan(
 
 
 def codes_for(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
-    """The codes of a cell, made if ``make`` is set; without [encoder] and [tokenizer] the only codes of the data."""
+    """The codes of a cell, made if ``make`` is set; without settings of codes the only codes of the data."""
     if given.codes or not needs_codes(cell):
         return given.codes
 
     def artifact(plan: Plan, work: Callable[[], Artifact | None]) -> Artifact | None:
         return ws.done(plan) or (work() if make else None)
 
-    data, encoding, tokenizer = given.data, cell.layers.get("encoder", {}), cell.layers.get("tokenizer", {})
-    if not encoding and not tokenizer:
+    sections = ("encoder", "tokenizer", "behaviour")
+    data, (encoding, tokenizer, joined) = given.data, (cell.layers.get(section, {}) for section in sections)
+    if not encoding and not tokenizer and not joined:
         return ws.find(data.dataset, "codes", made_from=data)
-    config = codes_of.tokenizer_config(tokenizer, data)
+    config, behaviour = codes_of.tokenizer_config(tokenizer, data), codes_of.behaviour_config(joined, data)
     if "vectors" not in codes_of.needs(tokenizer):
-        return artifact(*codes_of.codes_stage(ws, data, config))
+        return artifact(*codes_of.codes_stage(ws, data, config, behaviour=behaviour))
     encoder = vectors.make_encoder(vectors.encoder_values(encoding, None, given.encoder))
     item_vectors = artifact(*vectors.vectors_stage(ws, data, encoder))
-    return item_vectors and artifact(*codes_of.codes_stage(ws, data, config, item_vectors))
+    return item_vectors and artifact(*codes_of.codes_stage(ws, data, config, item_vectors, behaviour=behaviour))
