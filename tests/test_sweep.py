@@ -232,7 +232,8 @@ def test_codebooks_may_vary_and_models_may_differ(shop, tmp_path):
     path.write_text(path.read_text().replace('curriculum.preset="r-inf"\n', ""))
     answer = genrec(root, "sweep", path, "--split", "test", "--set", "train.max_length=20")
     table = pq.read_table(answer.path / "table.parquet").to_pylist()
-    assert [row["row"] for row in table] == ["two", "four", "joined", "popular"] and all(row["NDCG@10"] for row in table)
+    assert [row["row"] for row in table] == ["two", "four", "joined", "popular"]
+    assert all(row["NDCG@10"] for row in table)
     codes = sorted(p.name[:19] for p in (root / "synthetic" / "codes").glob("[!.]*"))
     assert [name.partition("-lsa")[0] for name in codes] == ["opq2x8", "opq4x8-behaviour0.5", "opq4x8"]
     assert "Test numbers: to report what was chosen before" in (answer.path / "table.md").read_text()
