@@ -431,6 +431,7 @@ SIZES = {
     "mdgr-noise": 6,
     "mdgr-decoding": 16,
     "mdgr-codes": 3,
+    "mdgr-claims": 6,
     "counts": 14,
     "metadata": 3,
     "densities": 9,
