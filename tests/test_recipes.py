@@ -278,10 +278,13 @@ def test_a_set_reaches_the_steps_that_read_it(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_set_of_decoding_reaches_the_models_that_have_some(tmp_path: Path) -> None:
-    models = ('stage = "train", model = "rpg"', 'stage = "train", model = "tiger"')
-    recipe = read_recipe(str(write(tmp_path, *models, "evaluate")))
-    found = [recipe.assigned_to(step, ["search.beams=9"]) for step in recipe.steps]
-    assert found == [[], ["search.beams=9"], ["search.beams=9"]]
+    models = 'stage = "train", models = ["popular", "rpg", "tiger"], evaluated = true'
+    graph = 'stage = "evaluate", run = "rpg-s0", set = { evaluate.search = "graph" }'
+    recipe, beams = read_recipe(str(write(tmp_path, models, graph, "evaluate"))), "search.beams=9"
+    read = [(step.stage, step.model or step.run) for step in recipe.steps if recipe.assigned_to(step, [beams])]
+    assert read == [("train", "tiger"), ("evaluate", "tiger-s0"), ("evaluate", "rpg-s0"), ("evaluate", None)]
+    given = ["evaluate.search=graph", beams]
+    assert [recipe.assigned_to(step, given) for step in recipe.steps if step.run == "rpg-s0"] == [given, given]
 
 
 def test_source_is_read_with_ones_own_files_only(tmp_path: Path) -> None:

@@ -62,14 +62,24 @@ class Recipe:
         model, seed = self.settings(step)
         return step.label or f"{model or 'mhl'}-s{seed}"
 
-    def reads(self, step: Step) -> tuple[str, ...]:
-        """The sections that a step reads: ``source`` only with own files, and in training those of the model."""
-        if step.stage == "train" and (model := self.settings(step)[0]):
-            from genrec_cli.stages.train_plan import sections_of
+    def reads(self, step: Step, assigned: Iterable[str] = ()) -> tuple[str, ...]:
+        """The sections that a step reads: ``source`` only with own files, in training those of the model, and after it
+        ``search`` only if the search has settings."""
+        from genrec_cli.stages.train_plan import sections_of
 
+        unread = {"source"} if step.stage == "preprocess" and not (step.interactions or step.from_dir) else set()
+        training = step if step.stage == "train" else self._training(step.run)
+        model = self.settings(training)[0] if training else None
+        if model and step.stage == "train":
             return tuple(sections_of(model))
-        source = step.stage != "preprocess" or step.interactions or step.from_dir
-        return tuple(section for section in READS[step.stage] if section != "source" or source)
+        settings = merge(self.sections, parse_set(step.assigned), parse_set(list(assigned)))
+        if model and settings.get("evaluate", {}).get("search", "auto") == "auto":
+            unread |= {"search"} - set(sections_of(model))
+        return tuple(section for section in READS[step.stage] if section not in unread)
+
+    def _training(self, run: str | None) -> Step | None:
+        """The step that trains a run, if there is one."""
+        return next((step for step in self.steps if step.stage == "train" and self.label(step) == run), None)
 
     def after_data(self) -> "Recipe":
         """The recipe on data that are there: without the steps that make data."""
@@ -80,7 +90,9 @@ class Recipe:
 
     def assigned_to(self, step: Step, assigned: Iterable[str]) -> list[str]:
         """The ``--set`` values of ``genrec run`` that a step reads."""
-        return [text for text in assigned if next(iter(parse_set([text]))) in self.reads(step)]
+        assigned = list(assigned)
+        reads = self.reads(step, assigned)
+        return [text for text in assigned if next(iter(parse_set([text]))) in reads]
 
 
 def read_recipe(name: str) -> Recipe:
