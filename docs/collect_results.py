@@ -4,8 +4,9 @@
         --dataset amazon-2014-beauty --row "Caser=caser-s0,caser-s1,caser-s2" --trials "Table 1=table1" \\
         --compare "Differences to the count=neighbours-s0-vs-caser-s0"
 
-A row has one run per seed; each needs its evaluation on test. ``--trials ROUND=STUDY`` takes the trials of a study of
-``genrec tune``, ``--compare TITLE=COMPARISON`` a comparison. Rows, trials and tables of the same name are replaced.
+A row has one run per seed; each needs its evaluation on test. ``--sweep SWEEP`` takes all rows of a sweep on test,
+``--trials ROUND=STUDY`` the trials of a study of ``genrec tune``, ``--compare TITLE=COMPARISON`` a comparison. Rows,
+trials and tables of the same name are replaced.
 Commands are those that were typed, without labels; the settings of a file (``--config``) are written out as ``--set``.
 """
 
@@ -23,6 +24,8 @@ from genrec_cli.stages.recipe_step import assignment
 FILE = Path(__file__).parent / "results.json"
 LEFT_OUT = ("--label", "--root", "--dataset", "--data", "--config")
 """Options with a value that say where artifacts lie, or that are written out."""
+FILES = ("encoder.path=", "encoder.ids=")
+"""Settings that say where a file lies; the context of a study describes the file."""
 SECTIONS = ("model", "train", "curriculum", "noise", "search")
 """Sections of a file that a training reads."""
 
@@ -31,6 +34,7 @@ def command(run: Artifact) -> str:
     """The command line of a run, which makes it again on any machine."""
     argv: list[str] = run.manifest["environment"]["argv"]
     words, more = [], []
+    argv = [word for at, word in enumerate(argv) if not any(w.startswith(FILES) for w in argv[at : at + 2])]
     for at, word in enumerate(argv):
         if word in (*LEFT_OUT, "--json") or argv[at - 1] in LEFT_OUT:
             if argv[at - 1] == "--config":
@@ -46,13 +50,12 @@ def rounded(values: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items() if isinstance(value, float)}
 
 
-def entry(ws: Workspace, row: str, dataset: str, name: str) -> dict[str, Any]:
+def entry(row: str, run: Artifact, evaluation: Artifact) -> dict[str, Any]:
     """A run and its evaluation on test as one entry of results.json."""
-    run = ws.find(dataset, "runs", name)
-    measured = ws.find(dataset, "eval", made_from=run).result
-    made, metrics = run.result, measured["metrics"]
+    made, measured = run.result, evaluation.result
+    metrics = measured["metrics"]
     found = {
-        "dataset": dataset,
+        "dataset": run.dataset,
         "row": row,
         "model": run.config["model"]["name"],
         "seed": run.config["train"]["seed"],
@@ -68,6 +71,19 @@ def entry(ws: Workspace, row: str, dataset: str, name: str) -> dict[str, Any]:
     if "valid" in made and "epochs" in made:
         found |= {"valid": rounded(made["valid"]), "train_seconds": round(made["seconds"], 1)}
         found |= {name: made[name] for name in ("epochs", "best_epoch", "parameters")}
+    return found
+
+
+def rows_of(ws: Workspace, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Row -> an entry per seed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row, _, names in (given.partition("=") for given in options.row):
+        runs = [ws.find(options.dataset, "runs", name) for name in names.split(",")]
+        found[row] = [entry(row, run, ws.find(options.dataset, "eval", made_from=run)) for run in runs]
+    for sweep in (ws.find(options.dataset, "sweeps", name) for name in options.sweep):
+        for number, (row, _) in enumerate(sweep.config["sweep"]["cells"]):
+            evaluation = ws.input(sweep, f"eval{number}")
+            found.setdefault(row, []).append(entry(row, ws.input(evaluation, "runs"), evaluation))
     return found
 
 
@@ -113,13 +129,12 @@ def main() -> None:
     parser.add_argument("--file", type=Path, default=FILE, help="in place of docs/results.json")
     parser.add_argument("--root", type=Path, default=Path("artifacts"))
     parser.add_argument("--dataset", required=True)
-    for name in ("--row", "--trials", "--compare"):
+    for name in ("--row", "--sweep", "--trials", "--compare"):
         parser.add_argument(name, action="append", default=[])
     options = parser.parse_args()
     ws, content = Workspace(options.root), json.loads(options.file.read_text("utf-8"))
     study = next(study for study in content["studies"] if study["title"] == options.study)
-    for row, _, names in (given.partition("=") for given in options.row):
-        entries = [entry(ws, row, options.dataset, name) for name in names.split(",")]
+    for row, entries in rows_of(ws, options).items():
         kept = [old for old in study["results"] if (old["row"], old["dataset"]) != (row, options.dataset)]
         study["results"] = kept + entries
     for round_name, _, name in (given.partition("=") for given in options.trials):

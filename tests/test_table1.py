@@ -134,14 +134,25 @@ def collected(folder: Path) -> None:
     file = folder / "results.json"
     file.write_text(json.dumps({"studies": [{"title": "T", "results": [], "trials": [], "tables": []}]}))
     given = ["--row", "SASRec=sasrec-s0,sasrec-s1", "--row", "RecJPQ=recjpq-s1", "--trials", "Table 1=two"]
-    given += ["--compare", "Tests=transitions-s0-vs-sasrec"]
+    given += ["--compare", "Tests=transitions-s0-vs-sasrec", "--sweep", "small-test"]
+    sweep = folder / "small.toml"
+    sweep.write_text(
+        '[sweep]\ntitle = "Small"\ndated = "2026-11-29"\ncite = ["ours"]\n'
+        '[[sweep.run]]\nname = "by popularity"\nset = { model.name = "popular" }\n'
+    )
+    private = ["--set", "encoder.name=vectors", "--set", f"encoder.path='{folder}/vectors.npy'"]
+    words = [sys.executable, "-m", "genrec_cli", "sweep", sweep, "--split", "test", "--force", *private]
+    subprocess.run([*words, "--root", folder / "artifacts", "--dataset", "synthetic"], check=True)
     script = Path(__file__).parents[1] / "docs" / "collect_results.py"
     words = [sys.executable, script, "--file", file, "--study", "T", "--root", folder / "artifacts"]
     for _ in range(2):
         subprocess.run([*words, "--dataset", "synthetic", *given], check=True)
     (study,) = json.loads(file.read_text(encoding="utf-8"))["studies"]
-    assert [entry["row"] + str(entry["seed"]) for entry in study["results"]] == ["SASRec0", "SASRec1", "RecJPQ1"]
-    for entry in study["results"]:
+    *trained, popular = study["results"]
+    assert [entry["row"] + str(entry["seed"]) for entry in trained] == ["SASRec0", "SASRec1", "RecJPQ1"]
+    assert popular["row"] == "by popularity" and popular["command"].startswith("genrec sweep ")
+    assert "encoder.name=vectors" in popular["command"] and "vectors.npy" not in popular["command"]
+    for entry in trained:
         assert entry["command"].startswith(f"genrec train --model {entry['model']} ")
         assert f"--set train.seed={entry['seed']} " in entry["command"] and "--set model.width=16" in entry["command"]
         assert "tokenizer" not in entry["command"] and str(folder) not in entry["command"]
