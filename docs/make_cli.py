@@ -58,7 +58,9 @@ def row(parameter: Any) -> list[str]:
     names = parameter.name.upper() if is_argument else ", ".join(parameter.opts)
     meaning = parameter.help or ""
     if parameter.default not in (None, False, "") and "Default:" not in meaning:
-        meaning += f" Default: {parameter.default}."
+        on = parameter.default is True and parameter.secondary_opts
+        meaning += f" Default: `{parameter.opts[0]}`." if on else f" Default: {parameter.default}."
+        names += f", {', '.join(on)}" if on else ""
     return [f"`{names}`", meaning, f"`{parameter.envvar}`" if parameter.envvar else ""]
 
 

@@ -64,7 +64,7 @@ def test_the_tutorial_for_researchers_runs(desk: Path, small: None, monkeypatch:
         assert old in Path(name).read_text()
         Path(name).write_text(Path(name).read_text().replace(old, new))
     type_page(page, monkeypatch)
-    assert list(Path("artifacts/synthetic/sweeps").glob("table-test-*"))
+    assert list(Path("tutorial/synthetic/sweeps").glob("table-test-*"))
 
 
 # ---- a week of a shop -----------------------------------------------------------------------------------
