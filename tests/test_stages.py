@@ -260,9 +260,10 @@ def test_recommend_takes_the_settings_of_the_runs_search(root, tmp_path):
     )
     assert [row["rank"] for row in rows] == list(range(1, 31))
     (tmp_path / "d.toml").write_text("[search]\nbeams = 40\n")
-    exact = ["recommend", "--run", "rpg-s0", "--users", tmp_path / "u.txt"]
-    assert genrec(root, *exact, "--config", tmp_path / "d.toml").code == 0, "a file serves several models"
-    assert genrec(root, *exact, "--set", "search.beams=40").code == 2
+    for exact in (["recommend", "--run", "rpg-s0", "--users", tmp_path / "u.txt"], ["evaluate", "--run", "rpg-s0"]):
+        assert genrec(root, *exact, "--config", tmp_path / "d.toml").code == 0, "a file serves several models"
+        answer = genrec(root, *exact, "--set", "search.beams=40")
+        assert answer.code == 2 and "does not read the section 'search'" in answer.err
 
 
 @pytest.mark.parametrize("word", ["search.nonsense=7", "noise.gamma=3"])

@@ -249,7 +249,8 @@ def test_rows_with_and_without_a_tokenizer_and_cutoffs_of_ones_own(shop, tmp_pat
         'set = { model.name = "rpg", tokenizer = { name = "rkmeans", codebooks = 2, codewords = 8 } }\n'
     )
     head = HEAD + 'columns = ["NDCG@10", "code_Recall@7"]\n'
-    path = write(tmp_path, head + rows + "[evaluate]\nat = [20]\n[train]\nepochs = 1\n")
+    # [search] is for other models: exact search ignores it.
+    path = write(tmp_path, head + rows + "[evaluate]\nat = [20]\n[train]\nepochs = 1\n[search]\nbeams = 30\n")
     answer = genrec(root, "sweep", path, "--set", "train.max_length=10")
     table = pq.read_table(answer.path / "table.parquet").to_pylist()
     assert [row["row"] for row in table] == ["popular", "random", "rkmeans"]
@@ -368,6 +369,7 @@ WRONG = [
     (2, GRID + "train.lr = [1e-3]\n", ["--set", "source.users=3"], "'genrec sweep' does not read"),
     (2, GRID + "model.name = ['rgp']\n", [], "Did you mean 'rpg'?"),
     (2, GRID + "search.beams = [20, 5]\n[model]\nname = 'mdgr'\n", [], "in 'beams 5' is more than these settings"),
+    (3, GRID + "search.beams = [20]\n[model]\nname = 'popular'\n", [], "search.beams: there is no such key"),
     (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.search=graph"], "the model 'popular'"),
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nat = [0]\n", [], "cutoffs are 1 or more"),
 ]

@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
 
         Metrics are of items and of codes, with seen items kept and left out."""
         from genrec_cli import console
+        from genrec_cli.config import parse_set, refuse_unread
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import evaluate as stage
 
@@ -54,6 +55,8 @@ def register(app: typer.Typer) -> None:
         layers = common.layers("evaluate", named, sections=["evaluate", "search"])
         options = {"run": run, "vectors": vectors, "data": data, "codes": codes}
         plan, config = stage.plan(ws, ws.dataset(common.dataset), layers, **options)
+        # A file may hold [search] for other models: exact search ignores it. What is typed must be read.
+        refuse_unread(parse_set(common.set_ or []), plan.config, f"evaluate --run {plan.inputs['runs'].path.name}")
         work = partial(stage.run, ws, plan, config, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, plan, work)
         if artifact is not None and not common.dry_run:

@@ -92,7 +92,8 @@ def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     name = kind.search if config.search == "auto" else config.search
     hint = f"'{cell.row}' sets it: leave evaluate.search out, then each model uses its default search"
     search = matching_search(name, cell.model, hint)
-    settings = validate(search.Config, "search", layers.get("search", {}))
+    shared = {} if search.exact else layers.get("search", {})  # exact search has no settings
+    settings = validate(search.Config, "search", shared | cell.own.get("search", {}))
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:
         raise UsageError(f"evaluate.at is {list(config.at)} in '{cell.row}': cutoffs are 1 or more.")

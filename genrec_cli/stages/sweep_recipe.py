@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
@@ -73,6 +73,8 @@ class Cell:
     seed: int
     layers: dict[str, dict[str, Any]]
     """Section -> settings, with those of ``evaluate``."""
+    own: Layer = field(default_factory=dict)
+    """The settings that no other row shares, a part of ``layers``."""
 
     @property
     def model(self) -> str:
@@ -111,7 +113,7 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     _refuse(given, varied, shared)
     base = {section: shared[section] for section in SECTIONS if section in shared}
     runs = itertools.product(rows, config.seeds)
-    cells = tuple(Cell(row, seed, merge(base, layer, {"train": {"seed": seed}})) for (row, layer), seed in runs)
+    cells = tuple(Cell(row, seed, merge(base, layer, {"train": {"seed": seed}}), layer) for (row, layer), seed in runs)
     return Sweep(path.stem, config, place.expected, tuple(name for name, _ in rows), cells, varied)
 
 

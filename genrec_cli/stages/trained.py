@@ -32,7 +32,7 @@ class Run:
     Args:
         artifact: of the kind "runs".
         search: name of a search; default: the one that validated the run.
-        layer: settings of the search, in place of those that validated the run.
+        layer: settings of the search, in place of those that validated the run. Exact search has none and ignores them.
 
     Raises:
         UsageError: the search cannot work with the model or its codes.
@@ -63,7 +63,8 @@ class Run:
         hint = f"--search {self.default_search}    is made for it"
         self.search = matching_search(self.search_name, self.model_name, hint)
         settings = trained if self.search_name == self.default_search else {}
-        self.settings: Section = validate(self.search.Config, "search", settings | dict(layer or {}))
+        given = {} if self.search.exact else dict(layer or {})
+        self.settings: Section = validate(self.search.Config, "search", settings | given)
         if not self.search.shared_codes and self.codes and self.codes.config["tokenizer"].get("shared"):
             message = f"The search '{self.search_name}' compares items digit by digit, which means nothing for text."
             raise UsageError(message, hint="--search exhaustive")

@@ -123,7 +123,8 @@ class ModelStudy:
 
     def cell(self, values: Mapping[str, Any]) -> Cell:
         """The settings of a trial."""
-        return Cell(self.name, self.seed, merge(self.layers, layer_of(values, SECTIONS, "a trial")))
+        own = layer_of(values, SECTIONS, "a trial")
+        return Cell(self.name, self.seed, merge(self.layers, own), own)
 
     def first(self) -> Cell:
         """A cell of the lowest and first values, for checks before any work."""
