@@ -320,9 +320,17 @@ def test_the_same_items_get_the_same_scores_with_newer_data(newer):
     assert [scores[row["item"]] for row in old] == pytest.approx([row["score"] for row in old], rel=1e-5)
 
 
-def test_a_model_of_item_ids_refuses_new_items_and_maps_known_ones(newer):
-    answer = genrec(newer, "recommend", "--run", "sasrec-s0", "--data", data_of(newer, "k2").name)
-    assert answer.code == 2 and "knows its items by id" in answer.err and "train --model sasrec" in answer.err
+@pytest.mark.parametrize("model", ["sasrec", "neighbours", "rpg with free vectors"])
+def test_a_model_of_item_ids_refuses_new_items_and_maps_known_ones(newer, model):
+    name, _, free = model.partition(" with ")
+    run = "free-s0" if free else f"{name}-s0"
+    if model != "sasrec":
+        words = ["--model", name, "--data", data_of(newer).name, "--label", run, "--device", "cpu"]
+        codes = next(path.name for path in newer.glob("synthetic/codes/*") if "frozen" not in path.name)
+        words += [*TINY, "--codes", codes, "--epochs", "1", "--set", "model.free_vectors=true"] if free else []
+        assert (answer := genrec(newer, "train", *words)).code == 0, answer.err
+    answer = genrec(newer, "recommend", "--run", run, "--data", data_of(newer, "k2").name)
+    assert answer.code == 2 and "knows its items by id" in answer.err and f"train --model {name}" in answer.err
     smaller = ["preprocess", "--k-core", "6"]
     assert genrec(newer, *smaller).code == 0
     items = pl.read_parquet(data_of(newer, "k6") / "items.parquet")["raw_id"]
@@ -330,9 +338,12 @@ def test_a_model_of_item_ids_refuses_new_items_and_maps_known_ones(newer):
     user = pl.read_parquet(data_of(newer, "k6") / "users.parquet")["raw_id"][2]
     own = histories.item[histories.offset[2] : histories.offset[2] + histories.length[2]]
     (newer / "h.jsonl").write_text(json.dumps({"user": user, "items": [items[int(i) - 1] for i in own]}))
-    found = recommended(newer, "sasrec", "--data", data_of(newer, "k6").name, "--user", user, "--k", "5")
-    given = recommended(newer, "sasrec", "--history", newer / "h.jsonl", "--k", "5")
+    found = recommended(newer, run[:-3], "--data", data_of(newer, "k6").name, "--user", user, "--k", "5")
+    given = recommended(newer, run[:-3], "--history", newer / "h.jsonl", "--k", "5")
     assert [row["item"] for row in found] == [row["item"] for row in given]
+    if model != "sasrec":
+        answer = genrec(newer, "recommend", "--run", run, "--data", data_of(newer, "k6").name, "--codes", "opq4x8")
+        assert answer.code == 2 and ("knows its items by id" if free else "reads no codes") in answer.err
 
 
 def test_codes_of_another_codebook_are_refused(newer):

@@ -80,6 +80,12 @@ class Model(nn.Module):
         return cls.needs
 
     @classmethod
+    def reads_content(cls, config: Any) -> bool:
+        """Whether the model knows items by their codes or vectors alone, so that a run can read other items; else it
+        knows them by id."""
+        return bool(cls.needs & {"codes", "vectors"})
+
+    @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         """Raise ConfigError if the sections ``[model]`` and ``[train]`` do not fit each other or the catalogue. Without
         ``catalog`` a command is only planned; the check is repeated with it."""

@@ -131,6 +131,10 @@ class Generator(Model):
         return cls.needs | config.dense_needs() | ({"vectors"} if config.count_weight else set())
 
     @classmethod
+    def reads_content(cls, config: GeneratorConfig) -> bool:
+        return not (config.free_vectors or config.count_weight)
+
+    @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
         config.check_dense()

@@ -79,6 +79,10 @@ class ItemModel(Model, ABC):
     def needs_of(cls, config: Any) -> frozenset[Need]:
         return super().needs_of(config) | ({"vectors"} if config.graph_edges or config.count_factor else set())
 
+    @classmethod
+    def reads_content(cls, config: Any) -> bool:
+        return super().reads_content(config) and not (config.graph_edges or config.count_factor)
+
     def fit(self, catalog: Catalog, histories: Any) -> None:
         if isinstance(self.item, GraphEmbedding):
             self.item.fill(pair_weights(catalog, histories))

@@ -53,6 +53,10 @@ class Neighbours(Transitions):
     needs = frozenset({"vectors"})
     config: NeighboursConfig
 
+    @classmethod
+    def reads_content(cls, config: Any) -> bool:
+        return False  # counts are of item ids
+
     def __init__(self, config: NeighboursConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length)
         self.similar = ItemWeights(catalog.items)

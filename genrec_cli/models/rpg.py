@@ -122,6 +122,10 @@ class Rpg(Model):
         text = config.align_weight or config.count_factor
         return cls.needs | config.dense_needs() | ({"vectors"} if text else set())
 
+    @classmethod
+    def reads_content(cls, config: RpgConfig) -> bool:
+        return not (config.free_vectors or config.count_factor)
+
     def fit(self, catalog: Catalog, histories: Any) -> None:
         fit_graph(self.dense, catalog, histories)
         if self.prior is not None:

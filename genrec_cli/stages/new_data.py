@@ -1,8 +1,9 @@
 """An earlier run with newer data: new items, new users and longer histories, without another training.
 
-A model that reads items by their codes or vectors recommends new items, too: their codes are made by the codebook of
-the run (``tokenize --codebook-from``). A model of item ids knows only the items that it was trained with: the newer
-histories are mapped to these ids by raw id, and data with other items are refused.
+A model that knows items by their codes or vectors alone (``Model.reads_content``) recommends new items, too: their
+codes are made by the codebook of the run (``tokenize --codebook-from``). All other models, also code models with free
+vectors or counts, know the items that they were trained with: the newer histories are mapped to these ids by raw id,
+and data with other items are refused.
 """
 
 from dataclasses import replace
@@ -19,12 +20,8 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 from genrec_cli.data.schema import ITEMS, read_table
 from genrec_cli.data.sequences import Histories
-from genrec_cli.errors import DataError, InputError, UsageError
-from genrec_cli.models.base import Model
+from genrec_cli.errors import InputError, UsageError
 from genrec_cli.stages.trained import Run
-
-BY_CONTENT = frozenset({"codes", "vectors"})
-"""Needs of a model that reads items by something that new items have, too."""
 
 
 class RunOnData(Run):
@@ -50,14 +47,17 @@ class RunOnData(Run):
     ) -> None:
         self.new = {"data": data} | ({"codes": codes} if codes else {})
         super().__init__(ws, artifact, device, **search)
-        self.by_content = bool(self.needs & BY_CONTENT)
         if "attributes" in self.needs:
             raise UsageError(f"The model '{self.model_name}' reads attributes, whose ids differ in other data.")
 
     @cached_property
+    def by_content(self) -> bool:
+        return self.kind.reads_content(self.model_config)
+
+    @cached_property
     def inputs(self) -> dict[str, Artifact]:
         old = super().inputs
-        if not self.needs & BY_CONTENT:
+        if not self.by_content:
             return old
         new = dict(self.new)
         if "vectors" in self.needs:
@@ -94,14 +94,6 @@ class RunOnData(Run):
         trained_on = self.ws.input(self.artifact, "data").path
         return replace(super().catalog, users=pq.read_metadata(trained_on / "users.parquet").num_rows)
 
-    @cached_property
-    def model(self) -> Model:
-        try:
-            return super().model
-        except DataError as error:  # a table with a row per item beside the codes
-            hint = f"genrec train --model {self.model_name} --data {self.new['data'].path.name}    trains again"
-            raise UsageError(f"{self.name} cannot read other items: {error.message}", hint=hint) from None
-
     def _mapped(self, item_N: np.ndarray) -> np.ndarray:
         """Item ids of the new data to those of the run, by raw id. Raises UsageError for an item that the run lacks."""
         new, old = (
@@ -115,7 +107,7 @@ class RunOnData(Run):
                 f"of {self.new['data'].path.name} are not among them, such as '{first}'."
             )
             hint = f"genrec train --model {self.model_name} --data {self.new['data'].path.name}"
-            raise UsageError(message, hint=f"{hint}    trains again; models that read codes need no new training")
+            raise UsageError(message, hint=f"{hint}    trains again; models that read codes alone need no new training")
         id_R = np.concatenate([[0], place.to_numpy() + 1]).astype(item_N.dtype)
         return item_N if np.array_equal(id_R, np.arange(len(id_R))) else id_R[item_N]
 
@@ -139,9 +131,10 @@ def run_on_data(
     trained = Run(ws, artifact, device, **search)
     if data is None and codes is None:
         return trained
-    old = trained.codes
+    old = trained.codes if trained.kind.reads_content(trained.model_config) else None
     if codes and not old:
-        raise UsageError(f"The model '{trained.model_name}' reads no codes.", hint="Leave --codes out")
+        problem = "knows its items by id" if trained.codes else "reads no codes"
+        raise UsageError(f"The model '{trained.model_name}' of {trained.name} {problem}.", hint="Leave --codes out")
     new_codes = ws.find(artifact.dataset, "codes", codes) if codes else None
     new_data = ws.find(artifact.dataset, "data", data) if data else ws.input(new_codes, "data")  # type: ignore[arg-type]
     if not codes and new_data.digest == trained.data.digest:  # on the day of the training nothing is new

@@ -93,7 +93,7 @@ def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     hint = f"'{cell.row}' sets it: leave evaluate.search out, then each model uses its default search"
     search = matching_search(name, cell.model, hint)
     shared = {} if search.exact else layers.get("search", {})  # exact search has no settings
-    settings = validate(search.Config, "search", shared | cell.own.get("search", {}))
+    settings = validate(search.Config, "search", {**shared, **cell.own.get("search", {})})
     at = cutoffs(columns, config.at)
     if not at or at[0] < 1:
         raise UsageError(f"evaluate.at is {list(config.at)} in '{cell.row}': cutoffs are 1 or more.")
