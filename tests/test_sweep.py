@@ -259,6 +259,22 @@ def test_rows_with_and_without_a_tokenizer_and_cutoffs_of_ones_own(shop, tmp_pat
     assert json.loads((evaluation / "manifest.json").read_text())["config"]["evaluate"]["at"] == [7, 10, 20]
 
 
+def test_models_that_read_vectors_but_no_codes_have_the_encoder_of_their_row(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    graph = "train.epochs = 1, model.width = 8, model.heads = 1, model.inner = 8, model.graph_edges = 3"
+    rows = "".join(
+        f'[[sweep.run]]\nname = "{name} {dim}"\nset = {{ model.name = "{name}", encoder.dim = {dim}, {more} }}\n'
+        for name, more in (("neighbours", "model.power = 1.0"), ("sasrec", graph))
+        for dim in (4, 16)
+    )
+    path = write(tmp_path, HEAD + rows + '[encoder]\nname = "lsa"\n')
+    assert genrec(root, "sweep", path, "--dry-run").err.count("vectors would be made first") == 4
+    answer = genrec(root, "sweep", path)
+    assert answer.code == 0, answer.err
+    runs = [json.loads((run / "manifest.json").read_text()) for run in (root / "synthetic" / "runs").glob("[!.]*")]
+    assert len({run["inputs"]["vectors"]["key"] for run in runs}) == 2 and len({run["key"] for run in runs}) == 4
+
+
 def test_tokenizers_are_compared_by_their_codes_and_one_model(shop, tmp_path):
     root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
     small = ["--set", "tokenizer.codewords=16", *TINY, "--set", "train.epochs=1"]

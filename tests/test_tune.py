@@ -1,6 +1,7 @@
 """Tuning from end to end on a small shop: two models, halving, a larger budget, a kill, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -75,6 +76,16 @@ def test_two_models_with_equal_budgets_and_a_larger_budget_later(shop):
     first = [row | {"best": None} for row in more["trials"] if row["trial"] < 4]  # the fifth may be better
     assert first == [row | {"best": None} for row in result["trials"]]
     assert {m["trials"] for m in more["models"].values()} == {5}
+
+
+def test_codes_cannot_be_given_if_the_trials_have_their_own(shop, tmp_path):
+    root = shutil.copytree(shop, tmp_path / "root")
+    small = ["--encoder", "lsa", "--codebooks", "2", "--codewords", "8", "--pca", "8"]
+    codes = genrec(root, "tokenize", *small).path
+    study = ONE.replace("sasrec", "rpg").replace("model.layers = { low = 1, high = 2 }", "tokenizer.codebooks = [2, 4]")
+    (root / "codes.toml").write_text(study)
+    answer = tune(root, "codes", "--trials", "1", "--codes", codes)
+    assert answer.code == 2 and "vary tokenizer.codebooks" in answer.err and "--codes cannot be given" in answer.err
 
 
 def test_a_best_file_trains_the_run_of_the_best_trial(shop):

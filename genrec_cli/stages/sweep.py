@@ -22,11 +22,12 @@ from genrec_cli.errors import DivergedError
 from genrec_cli.stages import evaluate, train
 from genrec_cli.stages.sweep_cell import (
     Inputs,
+    Made,
     check_cell,
-    codes_for,
     evaluation_of,
     inputs_of,
-    needs_codes,
+    made_for,
+    needs_of,
     shared_inputs,
     train_plan,
 )
@@ -55,10 +56,10 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
         own = inputs_of(ws, cell, given, make=False)
         if own is None:
             return cell, "data would be made first", None
-        codes = codes_for(ws, cell, own, make=False)
-        if codes is None and needs_codes(cell):
-            return cell, "codes would be made first", None
-        plan = _train_plan(ws, sweep, cell, own, codes).plan
+        made = made_for(ws, cell, own, make=False)
+        if made is None:
+            return cell, f"{'codes' if 'codes' in needs_of(cell) else 'vectors'} would be made first", None
+        plan = _train_plan(ws, sweep, cell, own, made).plan
         path, unfinished = ws.path(plan), "would go on" if ws.path(plan).is_dir() else "would be made"
         return cell, "up to date" if ws.done(plan) else unfinished, path
 
@@ -73,7 +74,9 @@ def run(
     for cell in sweep.cells:
         own = inputs_of(ws, cell, given, make=True)
         assert own is not None
-        plans.append((cell, _train_plan(ws, sweep, cell, own, codes_for(ws, cell, own, make=True))))
+        made_inputs = made_for(ws, cell, own, make=True)
+        assert made_inputs is not None
+        plans.append((cell, _train_plan(ws, sweep, cell, own, made_inputs)))
     columns = check_columns(sweep.config.columns)
     done: list[Done] = []
     diverged: list[str] = []
@@ -170,8 +173,8 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
     return {name: value for value, name in values}  # the last value of a name is its largest
 
 
-def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, codes: Artifact | None) -> TrainPlan:
+def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, made: Made) -> TrainPlan:
     """The plan of a cell. Rows that differ only in [search] share one run, which is validated with the settings that
     they share."""
     search = {key: v for key, v in cell.layers.get("search", {}).items() if ("search", key) not in sweep.varied}
-    return train_plan(ws, replace(cell, layers=cell.layers | {"search": search}), given, codes)
+    return train_plan(ws, replace(cell, layers=cell.layers | {"search": search}), given, made)

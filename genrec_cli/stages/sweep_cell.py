@@ -3,14 +3,16 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from genrec_cli import registry
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.config import merge, validate
+from genrec_cli.config import Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import UsageError
+from genrec_cli.models.base import Need
 from genrec_cli.stages import codes as codes_of
 from genrec_cli.stages import evaluate, vectors
 from genrec_cli.stages.load import matching_search, refuse_longer
@@ -23,6 +25,9 @@ from genrec_cli.stages.train_plan import TrainPlan
 from genrec_cli.stages.train_plan import plan as plan_training
 from genrec_cli.tokenizers.behaviour import BehaviourConfig
 
+OF_CODES = ("encoder", "tokenizer", "behaviour")
+"""The sections that decide codes."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -34,6 +39,13 @@ class Inputs:
     """The codes that ``--codes`` names. None: each cell has those of its settings, or the only ones."""
     encoder: str
     """The default encoder."""
+
+
+class Made(NamedTuple):
+    """The codes and the vectors of a cell; None: it reads none, or takes those of ``genrec train`` without options."""
+
+    codes: Artifact | None
+    vectors: Artifact | None
 
 
 def shared_inputs(
@@ -53,7 +65,7 @@ def shared_inputs(
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
     found = ws.find(dataset, "codes", codes)
-    for cell, section in itertools.product(cells, ("encoder", "tokenizer", "behaviour")):
+    for cell, section in itertools.product(cells, OF_CODES):
         for key, value in cell.layers.get(section, {}).items():
             recorded = found.config.get(section, BehaviourConfig().model_dump()).get(key)
             if recorded != value:
@@ -72,8 +84,15 @@ def inputs_of(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Inputs
     return None if data is None else replace(given, data=data)
 
 
-def needs_codes(cell: Cell) -> bool:
-    return "codes" in registry.load("model", cell.model).needs
+def model_config(cell: Cell) -> Section:
+    kind = registry.load("model", cell.model)
+    settings = merge(kind.defaults, cell.layers).get("model", {})
+    return validate(kind.Config, "model", {key: value for key, value in settings.items() if key != "name"})
+
+
+def needs_of(cell: Cell) -> frozenset[Need]:
+    """What the model of a cell reads."""
+    return registry.load("model", cell.model).needs_of(model_config(cell))
 
 
 def evaluation_of(cell: Cell) -> evaluate.EvaluateConfig:
@@ -84,8 +103,7 @@ def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     """Raise UsageError or ConfigError if the settings of a cell are wrong."""
     kind = registry.load("model", cell.model)
     layers = merge(kind.defaults, cell.layers)
-    model = validate(kind.Config, "model", {key: v for key, v in layers.get("model", {}).items() if key != "name"})
-    kind.check(model, validate(TrainConfig, "train", layers["train"]))
+    kind.check(model_config(cell), validate(TrainConfig, "train", layers["train"]))
     check_masking(kind, cell.model, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = evaluation_of(cell)
@@ -105,13 +123,14 @@ def train_plan(
     ws: Workspace,
     cell: Cell,
     given: Inputs,
-    codes: Artifact | None,
+    made_inputs: Made,
     *,
     label: str | None = None,
     init_from: str | None = None,
 ) -> TrainPlan:
     """The plan of a cell, with the label of an existing run of the same key."""
-    paths = TrainInputs(str(given.data.path), str(codes.path) if codes else None, init_from=init_from)
+    codes, item_vectors = (str(artifact.path) if artifact else None for artifact in made_inputs)
+    paths = TrainInputs(str(given.data.path), codes, item_vectors, init_from)
     made = plan_training(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
     folder = ws.path(made.plan)
     existing = sorted(folder.parent.glob(f"[!.]*-{made.plan.key[:8]}"))
@@ -120,21 +139,29 @@ def train_plan(
     return made
 
 
-def codes_for(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Artifact | None:
-    """The codes of a cell, made if ``make`` is set; without settings of codes the only codes of the data."""
-    if given.codes or not needs_codes(cell):
-        return given.codes
+def made_for(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Made | None:
+    """The codes and vectors of a cell, made if ``make`` is set; None: they are missing. Without settings of them: the
+    only codes of the data, and the vectors that these were made from or the only ones."""
 
     def artifact(plan: Plan, work: Callable[[], Artifact | None]) -> Artifact | None:
         return ws.done(plan) or (work() if make else None)
 
-    sections = ("encoder", "tokenizer", "behaviour")
-    data, (encoding, tokenizer, joined) = given.data, (cell.layers.get(section, {}) for section in sections)
-    if not encoding and not tokenizer and not joined:
-        return ws.find(data.dataset, "codes", made_from=data)
-    config, behaviour = codes_of.tokenizer_config(tokenizer, data), codes_of.behaviour_config(joined, data)
-    if "vectors" not in codes_of.needs(tokenizer):
-        return artifact(*codes_of.codes_stage(ws, data, config, behaviour=behaviour))
-    encoder = vectors.make_encoder(vectors.encoder_values(encoding, None, given.encoder))
-    item_vectors = artifact(*vectors.vectors_stage(ws, data, encoder))
-    return item_vectors and artifact(*codes_of.codes_stage(ws, data, config, item_vectors, behaviour=behaviour))
+    data, (encoding, tokenizer, joined) = given.data, (cell.layers.get(section, {}) for section in OF_CODES)
+    needs, item_vectors = needs_of(cell), None
+    codes = given.codes if "codes" in needs else None
+    coded = "codes" in needs and codes is None
+    if coded and not (encoding or tokenizer or joined):
+        codes, coded = ws.find(data.dataset, "codes", made_from=data), False
+    read = coded and "vectors" in codes_of.needs(tokenizer)
+    if read or (encoding and not codes and "vectors" in needs):
+        encoder = vectors.make_encoder(vectors.encoder_values(encoding, None, given.encoder))
+        item_vectors = artifact(*vectors.vectors_stage(ws, data, encoder))
+        if item_vectors is None:
+            return None
+    if coded:
+        config, behaviour = codes_of.tokenizer_config(tokenizer, data), codes_of.behaviour_config(joined, data)
+        source = item_vectors if read else None
+        codes = artifact(*codes_of.codes_stage(ws, data, config, source, behaviour=behaviour))
+        if codes is None:
+            return None
+    return Made(codes, item_vectors if "vectors" in needs else None)

@@ -57,9 +57,19 @@ def require_optuna() -> None:
 
 
 def plan(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> Plan:
-    """The artifact of a study. The budget is not in its key: with a larger one the study goes on."""
+    """The artifact of a study. The budget is not in its key: with a larger one the study goes on.
+
+    Raises:
+        UsageError: codes are given, and the trials have codes of their own.
+    """
     for model in tune.models:
         sweep_cell.check_cell(model.first(), [tune.metric])
+        varied = [name for name in model.space if name.partition(".")[0] in sweep_cell.OF_CODES]
+        if varied and given.codes:
+            message = (
+                f"The trials of '{model.name}' vary {varied[0]}, so each makes its codes: --codes cannot be given."
+            )
+            raise UsageError(message, hint="Leave --codes out")
     settings = tune.config.model_dump(mode="json", exclude={"trials", "minutes", "model", "space"})
     models = {
         model.name: {"set": model.layers, "space": {name: v.model_dump(mode="json") for name, v in model.space.items()}}
@@ -174,9 +184,10 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
     """Train one trial, or take the finished run with its settings; the best validation value."""
     ws, cell = job.ws, model.cell(trial.params)
     with lock:
-        codes = sweep_cell.codes_for(ws, cell, job.given, make=True)
+        made = sweep_cell.made_for(ws, cell, job.given, make=True)
+    assert made is not None
     label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
-    planned = sweep_cell.train_plan(ws, cell, job.given, codes, label=label, init_from=model.init_from)
+    planned = sweep_cell.train_plan(ws, cell, job.given, made, label=label, init_from=model.init_from)
     trial.set_user_attr("run", ws.path(planned.plan).name)
     trial.set_user_attr("inputs", {name: made.path.name for name, made in planned.plan.inputs.items()})
 
