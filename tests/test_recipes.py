@@ -548,6 +548,8 @@ def test_device_and_seed_reach_the_steps_that_have_them(tmp_path: Path, capsys: 
     ]
     with mock.patch.dict(os.environ, {"GENREC_SEED": "7"}):
         assert dry(capsys, path)[3] == f"genrec train {shared} --seed 7"
+        path = write(tmp_path, 'stage = "train", model = "sasrec", seeds = [0, 1]')
+        assert "--seed" not in "".join(dry(capsys, path)), "they would be one run under two labels"
 
 
 def test_the_option_wins_over_the_recipe_and_the_recipe_over_the_environment(tmp_path: Path, capsys) -> None:

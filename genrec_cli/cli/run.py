@@ -19,6 +19,7 @@ RECIPE = "Name of a recipe (see: genrec list recipes) or a FILE.toml."
 BUDGET = (
     "Time for all trainings, such as 30m or 1h30m, half of it for trials if there are any. Epochs are reduced to fit."
 )
+SEED = "Random seed of the trainings whose step names none."
 DATA = "Start from these data, such as your own, in place of the steps download and preprocess."
 OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"], "tune": ["device"]}
@@ -58,7 +59,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         data: Annotated[str | None, typer.Option(help=DATA)] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", envvar="GENREC_DEVICE")] = "auto",
-        seed: Annotated[int | None, typer.Option(help="Random seed of every run.", envvar="GENREC_SEED")] = None,
+        seed: Annotated[int | None, typer.Option(help=SEED, envvar="GENREC_SEED")] = None,
         budget: Annotated[str | None, typer.Option(metavar="TIME", help=BUDGET)] = None,
     ) -> None:
         """Run the steps of a recipe and show its table.
@@ -86,8 +87,10 @@ def register(app: typer.Typer) -> None:
         place = typed({"dataset": common.dataset, "root": None if default_root else common.root})
 
         def options(step: "Step") -> dict[str, Any]:
-            values = {"from_dir": from_dir, "seed": seed, "device": None if device == "auto" else device}
-            return {name: values[name] for name in OPTIONS.get(step.stage, []) if values[name] is not None}
+            values = {"from_dir": from_dir, "device": None if device == "auto" else device}
+            if step.stage == "train" and step.seed is None:  # seeds of a recipe are compared
+                values["seed"] = seed
+            return {name: values[name] for name in OPTIONS.get(step.stage, []) if values.get(name) is not None}
 
         def shared(step: "Step") -> list[str]:
             names = ("config", "force", "allow_stale", "json", "verbose", "quiet")

@@ -87,6 +87,11 @@ class Step(Section):
         return {name: value for name in TAKES[self.stage] if (value := getattr(self, name))}
 
     @property
+    def seed(self) -> int | None:
+        """The seed of a training that its step names."""
+        return parse_set(self.assigned).get("train", {}).get("seed")
+
+    @property
     def assigned(self) -> list[str]:
         """The settings in the form of ``--set``."""
         layer = layer_of(self.set, READS[self.stage], f"the stage '{self.stage}'")
