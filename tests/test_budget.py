@@ -17,11 +17,12 @@ dated = "2026-11-28"
 steps = [
   { stage = "train", model = "popular" },
   { stage = "train", model = "sasrec", set = { model = { width = 16, heads = 2, inner = 16 } } },
+  { stage = "train", model = "bert4rec", set = { model.width = 16, model.inner = 16, curriculum = CURRICULUM } },
 ]
 [train]
 epochs = 40
 warmup_steps = 2
-"""
+""".replace("CURRICULUM", '{ preset = "r-inf", max_epochs = 20 }')
 
 
 @pytest.mark.parametrize(
@@ -46,19 +47,29 @@ def test_the_epochs_fit_and_the_same_command_goes_on(tmp_path, monkeypatch):
 
     def forecast(plan, *, device):
         timed.append(plan.model)
-        return {"time": {"at_most_seconds": 40.0}}
+        return {"time": {"at_most_seconds": 20.0}}
 
     monkeypatch.setattr(budget, "forecast", forecast)
-    answer = genrec(root, "run", str(recipe), "--budget", "2s")
-    assert answer.code == 0 and timed == ["sasrec"], "a model that counts has no epochs"
-    assert "--budget 2s: --epochs " in answer.err
+    answer = genrec(root, "run", str(recipe), "--budget", "3s")
+    assert answer.code == 0 and timed == ["sasrec", "bert4rec"], "a model that counts has no epochs"
+    assert "--budget 3s: --set train.epochs=" in answer.err
     (run,) = (root / "synthetic" / "runs").glob("sasrec-*")
     manifest = json.loads((run / "manifest.json").read_text())
     epochs = manifest["result"]["epochs"]
-    assert 1 <= epochs <= 2, "a second of 40 for 40 epochs, or two if the first training took none"
-    assert manifest["environment"]["argv"][-2:] == ["--epochs", str(epochs)]
-    again = genrec(root, "run", str(recipe), "--budget", "2s")
-    assert again.code == 0 and timed == ["sasrec"] and f"runs/{run.name}: up to date" in again.err
+    assert 2 <= epochs <= 3, "a second of 20 for 40 epochs, or a second and a half if the first training took none"
+    assert manifest["environment"]["argv"][-2:] == ["--set", f"train.epochs={epochs}"]
+    (masked,) = (root / "synthetic" / "runs").glob("bert4rec-*")
+    config = json.loads((masked / "config.json").read_text())
+    assert config["train"]["epochs"] < 40 and config["curriculum"]["phase"][0]["max_epochs"] == 1
+    again = genrec(root, "run", str(recipe), "--budget", "3s")
+    assert again.code == 0 and len(timed) == 2 and f"runs/{run.name}: up to date" in again.err
+
+
+def test_a_shorter_training_has_shorter_phases():
+    given = {"preset": "r-inf", "max_epochs": 40}
+    assert budget.shortened(given, 15, 60) == {"preset": "r-inf", "max_epochs": 10}
+    assert budget.shortened(given, 1, 60)["max_epochs"] == 1 and budget.shortened({}, 1, 60) == {}
+    assert given["max_epochs"] == 40
 
 
 def test_a_wrong_budget_is_refused_before_any_work(tmp_path):

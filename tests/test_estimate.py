@@ -16,6 +16,7 @@ from genrec_cli.engine.entropies import EntropyProbe, measure, sample
 from genrec_cli.engine.estimate import estimate, longest, rules
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.models.count_prior import Counts
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.nn.classifier import entropy
 
@@ -106,6 +107,17 @@ def test_the_dry_run_shows_what_training_takes_and_writes_nothing(shop):
         assert word in shown, word
     assert not (shop / "synthetic" / "runs").exists()
     assert "without gradients" in genrec(shop, "train", "--model", "popular", "--curriculum", "inf", "--dry-run").err
+
+
+def test_the_measured_steps_are_those_of_the_fitted_model(shop, monkeypatch):
+    """Counts are a part of a step, so a forecast without them is too short."""
+    counted = []
+    fit, losses = Counts.fit, Counts.logs
+    monkeypatch.setattr(Counts, "fit", lambda *given: (counted.append("fitted"), fit(*given)))
+    monkeypatch.setattr(Counts, "logs", lambda *given: (counted.append("read"), losses(*given))[1])
+    small = ["--set", "model.width=16", "--set", "model.inner=16", "--set", "model.count_factor=2"]
+    answer = genrec(shop, "train", "--model", "sasrec", *small, "--epochs", "2", "--dry-run")
+    assert answer.code == 0 and counted[:2] == ["fitted", "read"], answer.err
 
 
 def test_the_diagnosis_is_printed_and_stored(shop):

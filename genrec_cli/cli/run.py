@@ -87,7 +87,7 @@ def register(app: typer.Typer) -> None:
         place = typed({"dataset": common.dataset, "root": None if default_root else common.root})
 
         def options(step: "Step") -> dict[str, Any]:
-            values = {"from_dir": from_dir, "device": None if device == "auto" else device}
+            values: dict[str, Any] = {"from_dir": from_dir, "device": None if device == "auto" else device}
             if step.stage == "train" and step.seed is None:  # seeds of a recipe are compared
                 values["seed"] = seed
             return {name: values[name] for name in OPTIONS.get(step.stage, []) if values.get(name) is not None}
@@ -106,9 +106,10 @@ def register(app: typer.Typer) -> None:
             if left is not None and step.stage == "tune" and step.minutes is None:
                 more["minutes"] = minutes_per_model(step_options, step)
                 argv += ["--minutes", str(more["minutes"])]
-            if left is not None and step.stage == "train" and (epochs := fitting(step_options, step, more)):
-                more["epochs"] = epochs
-                argv += ["--epochs", str(epochs)]
+            if left is not None and step.stage == "train":
+                shorter = fitting(step_options, step, more)
+                step_options = replace(step_options, set_=[*settings, *shorter])
+                argv += typed({"set": shorter})
             made = COMMANDS[step.stage](step_options, **step.options, **more)
             if step.stage in ("train", "tune"):
                 spent["seconds"] += time.monotonic() - begun
@@ -128,15 +129,18 @@ def register(app: typer.Typer) -> None:
             console.say(f"--budget {budget}: --minutes {minutes} per model, half of the budget for trials")
             return minutes
 
-        def fitting(step_options: StepOptions, step: "Step", more: dict[str, Any]) -> int | None:
-            """Epochs with which a training fits into its part of the time that is left."""
+        def fitting(step_options: StepOptions, step: "Step", more: dict[str, Any]) -> list[str]:
+            """Settings with which a training fits into its part of the time that is left."""
             from genrec_cli.cli.train import fitting_epochs
 
             part = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)
-            epochs = fitting_epochs(step_options, part, **step.options, **more)
-            if epochs:
-                console.say(f"--budget {budget}: --epochs {epochs}, as {duration(part)} are left for this training")
-            return epochs
+            epochs, of_phase = fitting_epochs(step_options, part, **step.options, **more)
+            if epochs is None:
+                return []
+            shorter = [f"train.epochs={epochs}", *([f"curriculum.max_epochs={of_phase}"] if of_phase else [])]
+            words = " ".join(typed({"set": shorter}))
+            console.say(f"--budget {budget}: {words}, as {duration(part)} are left for this training")
+            return shorter
 
         console.say("\n  ".join([f"{chosen.head.title}  ({chosen.head.dated})", *chosen.head.cite]))
         words = [shared(step) for step in chosen.steps]

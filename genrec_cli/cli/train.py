@@ -86,8 +86,10 @@ def fitting_epochs(
     seed: int | None = None,
     device: str = "auto",
     **artifacts: str | None,
-) -> int | None:
-    """The epochs with which a training takes at most ``seconds``; None for a model without gradients."""
+) -> tuple[int | None, int | None]:
+    """The epochs with which a training takes at most ``seconds``, None for a model without gradients; and those of a
+    masking phase, None without a limit."""
+    from genrec_cli.config import merge
     from genrec_cli.stages import budget
     from genrec_cli.stages import train_plan as stage
 
@@ -95,15 +97,19 @@ def fitting_epochs(
     name = str(given.get("model", {}).get("name") or "mhl")
     known = stage.sections_of(name)
 
-    def plan_of(epochs: int | None) -> stage.TrainPlan:
-        settings = {**given.get("train", {}), **({} if epochs is None else {"epochs": epochs})}
-        layers = {section: values for section, values in given.items() if section in known}
-        inputs = stage.Inputs(**artifacts)
-        return stage.plan(
-            ws, ws.dataset(common.dataset), name, {**layers, "train": settings}, inputs=inputs, label=label
-        )
+    layers = {section: values for section, values in given.items() if section in known}
+    options: dict[str, Any] = {"inputs": stage.Inputs(**artifacts), "label": label}
+    dataset = ws.dataset(common.dataset)
+    full = stage.plan(ws, dataset, name, layers, **options).train.epochs
+    curriculum = layers.get("curriculum", {})
 
-    return budget.fitting_epochs(ws, plan_of, seconds, device=device)
+    def plan_of(epochs: int | None) -> stage.TrainPlan:
+        epochs = full if epochs is None else epochs
+        changed = {"train": {"epochs": epochs}, "curriculum": budget.shortened(curriculum, epochs, full)}
+        return stage.plan(ws, dataset, name, merge(layers, changed), **options)
+
+    epochs = budget.fitting_epochs(ws, plan_of, seconds, device=device)
+    return epochs, budget.shortened(curriculum, epochs or full, full).get("max_epochs")
 
 
 def show_forecast(name: str, estimate: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""run --budget: the count of epochs with which a training fits into a time, by a short forecast on real steps."""
+"""run --budget: the count of epochs with which a training fits into a time, by a short forecast on real steps. Masking
+phases are shortened by the same factor."""
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from genrec_cli.artifacts import Workspace
 from genrec_cli.errors import UsageError
@@ -21,6 +23,13 @@ def seconds_of(text: str) -> float:
     if "".join(number + unit for number, unit in parts) != text or total <= 0:
         raise UsageError(f"--budget takes a time, not '{text}'.", hint="For example: --budget 30m, or 1h30m, or 90s")
     return total
+
+
+def shortened(curriculum: Mapping[str, Any], epochs: int, full: int) -> dict[str, Any]:
+    """``[curriculum]`` of a training of ``epochs`` in place of ``full``: ``max_epochs`` of masking phases is shortened,
+    too, since else the phases after them might never begin."""
+    longest = curriculum.get("max_epochs")
+    return {**curriculum} if longest is None else {**curriculum, "max_epochs": max(1, longest * epochs // full)}
 
 
 def fitting_epochs(

@@ -76,9 +76,10 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
 def forecast(run: TrainPlan, *, device: str) -> dict[str, Any]:
     """Steps, phases, parameters, memory and time of a training. It runs a few real steps and writes nothing."""
     where = resolve_device(device)
-    parts = _assemble(run, where)
-    if not parts[0].trainable:
+    model, catalog, histories = parts = _assemble(run, where)
+    if not model.trainable:
         return {"parameters": 0}
+    model.fit(catalog, histories)  # counts and graphs are a part of a step
     return estimate(_loop(run, parts, where, Path()))
 
 
