@@ -69,6 +69,19 @@ def test_mdgr_starts_from_the_table_the_blocks_and_the_heads_of_rpg(shop, source
     assert rows < len(loaded["codes.table.weight"]) and any(name.startswith("backbone.") for name in source)
 
 
+def test_mdgr_keeps_its_own_mask_embeddings(shop):
+    """MHL's table has a mask token per digit and position, MDGR's one per digit, of the size of a state."""
+    layers = ["--set", "model.activation=gelu_tanh", "--set", "train.valid_users=8"]
+    masked = weights(train(shop, "mhl", "--seed", "5"))["codes.table.weight"]
+    cold, warm = (
+        weights(train(shop, "mdgr", *STILL, *layers, *more))["codes.table.weight"]
+        for more in ([], ["--init-from", "mhl-s5", "--label", "warm"])
+    )
+    rows = 4 * 16
+    assert len(masked) > len(cold) > rows
+    assert torch.equal(warm[:rows], masked[:rows]) and torch.equal(warm[rows:], cold[rows:])
+
+
 def test_a_run_without_a_fitting_weight_is_refused(shop):
     assert genrec(shop, "train", "--model", "popular").code == 0
     answer = train(shop, "rpg", "--seed", "2", "--init-from", "popular-s0")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from genrec_cli.engine.checkpoint import read_weights
 from genrec_cli.errors import ConfigError
+from genrec_cli.nn.codes import CodeEmbedding
 
 
 class WarmStart(NamedTuple):
@@ -21,16 +22,21 @@ def warm_start(model: nn.Module, path: Path, *, same_ids: bool) -> WarmStart:
     """Load the weights of a file that fit the model by name and shape; ConfigError if nothing fits.
 
     ``same_ids``: row i of a table means the same in both. Then the common leading rows of tables of different length
-    are loaded too; extra rows, such as mask tokens, come last in all tables.
+    are loaded too, without the special tokens that come last: those of another model mean something else.
     """
     weights, result = read_weights(path), WarmStart([], [])
+    codes = ((name, part) for name, part in model.named_modules() if isinstance(part, CodeEmbedding))
+    free = {f"{name}.table.weight": part.free for name, part in codes}
     for name, parameter in model.named_parameters():
         weight = weights.get(name)
         if weight is None or not _fits(weight, parameter, same_ids):
             result.kept.append(name)
             continue
-        target = parameter.data[: len(weight)] if weight.dim() else parameter.data
-        target.copy_(weight[: len(target)] if weight.dim() else weight)
+        if weight.shape == parameter.shape:
+            parameter.data.copy_(weight)
+        else:
+            rows = min(len(weight), len(parameter), free.get(name, len(weight)))
+            parameter.data[:rows].copy_(weight[:rows])
         result.loaded.append(name)
     if not result.loaded:
         raise ConfigError(
