@@ -6,11 +6,11 @@ In Python: ``import genrec_cli as genrec``; its functions are those of :mod:`gen
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genrec_cli.api import compare, download, evaluate, load, preprocess, tokenize, train
+    from genrec_cli.api import blend, compare, download, evaluate, load, preprocess, tokenize, train
     from genrec_cli.errors import GenrecError
 
 __version__ = "0.1.0"
-__all__ = ["GenrecError", "compare", "download", "evaluate", "load", "preprocess", "tokenize", "train"]
+__all__ = ["GenrecError", "blend", "compare", "download", "evaluate", "load", "preprocess", "tokenize", "train"]
 
 
 def __getattr__(name: str) -> Any:

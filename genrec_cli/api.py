@@ -29,7 +29,7 @@ from genrec_cli.calls import (
     frames_as_files,
     name_of,
 )
-from genrec_cli.config import validate
+from genrec_cli.config import parse_set, refuse_unread, validate
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.progress import Callbacks
@@ -37,6 +37,7 @@ from genrec_cli.errors import UsageError
 from genrec_cli.loaded import Loaded
 from genrec_cli.sources.catalog import check_name
 from genrec_cli.sources.logs import Logs
+from genrec_cli.stages import blend as blending
 from genrec_cli.stages import compare as comparing
 from genrec_cli.stages import download as downloading
 from genrec_cli.stages import evaluate as evaluating
@@ -186,6 +187,18 @@ def train(
         return call.make(plan.plan, work)
 
 
+def blend(*runs: Given, label: str | None = None, device: str = "auto", **shared: Unpack[Shared]) -> Made:
+    """A run that mixes the predictions of runs on the same data; its weights are chosen on validation."""
+    names = [os.fspath(run) for run in runs]
+    with calling(shared.get("verbose", False)):
+        call = Call("blend", shared, {"label": label}, runs)
+        call.ws.argv[1:1] = names
+        config = validate(blending.BlendConfig, "blend", call.layers({}).get("blend", {}))
+        plan = blending.plan(call.ws, call.dataset, config, names, label)
+        bar = console.user_bar("scoring")
+        return call.make(plan, partial(blending.run, call.ws, plan, config, device=device, bar=bar))
+
+
 def evaluate(
     run: Given | None = None,
     *,
@@ -201,6 +214,7 @@ def evaluate(
         call = Call("evaluate", shared, {"run": run, **own, "at": at and ",".join(map(str, at))}, [run])
         layers = call.layers({"evaluate": {**own, "at": at and list(at)}})
         plan, config = evaluating.plan(call.ws, call.dataset, layers, run=name_of(run))
+        refuse_unread(parse_set(call.assigned.assigned), plan.config, "evaluate")
         bar = console.user_bar("scoring")
         return call.make(plan, partial(evaluating.run, call.ws, plan, config, device=device, bar=bar))
 

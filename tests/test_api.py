@@ -69,6 +69,14 @@ def test_runs_are_evaluated_and_compared(made):
     assert genrec.compare(made["counts"], [made["rpg"]], metrics=["NDCG@10"]).frame("table").equals(table)
 
 
+def test_a_blend_is_a_run(made):
+    mixed = genrec.blend(made["counts"], made["rpg"], label="mix", settings={"blend.users": 50})
+    assert mixed.name.startswith("mix-") and mixed.config["blend"]["users"] == 50
+    assert genrec.evaluate(mixed).result["metrics"]["kept"]["NDCG@10"] > 0
+    with pytest.raises(genrec.GenrecError, match="does not read the section 'search'"):
+        genrec.evaluate(mixed, settings={"search.beams": 5})
+
+
 def test_lists_for_new_histories(made):
     run = genrec.load(made["counts"])
     lists = run.recommend({"anna": ["i1", "i4"], 7: ["i2"]}, k=2)

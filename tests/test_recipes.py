@@ -119,7 +119,7 @@ def test_every_run_that_a_step_names_was_trained_before(name: str) -> None:
     for step in recipe.steps:
         named = {label for side in step.runs for label in side.split(",")}  # a side is a run, or its seeds
         assert {step.run, *named} - {None} <= trained
-        trained |= {recipe.label(step)} if step.stage == "train" else set()
+        trained |= {recipe.label(step)} if step.stage in ("train", "blend") else set()
 
 
 @pytest.mark.parametrize("name", names(RECIPES))
@@ -653,6 +653,17 @@ def test_a_failure_in_a_step_is_the_exit_code_of_the_command(tmp_path: Path, mad
     output = json.loads(answer.out)
     assert answer.code == output["exit"] == 3 and "evaluate.users" in answer.err and "step 2 of 2" in answer.err
     assert [step["command"] for step in output["steps"]] == ["train"]
+
+
+def test_a_blend_is_a_step_and_later_steps_read_it(tmp_path: Path, made) -> None:
+    root, path, _ = made
+    trained = 'stage = "train", models = ["popular", "transitions"], evaluated = true'
+    mixed = 'stage = "blend", runs = ["popular-s0", "transitions-s0"], set = { blend.users = 40 }'
+    path = write(tmp_path, trained, mixed, 'stage = "evaluate", run = "blend"')
+    path.write_text(path.read_text().replace('"shop"', '"synthetic"'))
+    answer = genrec(root, "run", path, "--json")
+    assert answer.code == 0, answer.err
+    assert [row["model"] for row in json.loads(answer.out)["table"]] == ["popular-s0", "transitions-s0", "blend"]
 
 
 def test_data_that_are_there_take_the_place_of_the_first_steps(tmp_path: Path) -> None:

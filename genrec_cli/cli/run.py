@@ -21,7 +21,7 @@ BUDGET = (
 )
 SEED = "Random seed of the trainings whose step names none."
 DATA = "Start from these data, such as your own, in place of the steps download and preprocess."
-OPTIONS = {stage: ["device"] for stage in ("evaluate", "recommend", "case-study", "compare")}
+OPTIONS = {stage: ["device"] for stage in ("blend", "evaluate", "recommend", "case-study", "compare")}
 OPTIONS |= {"download": ["from_dir"], "train": ["seed", "device"], "tune": ["device"]}
 """Stage -> the options of ``genrec run`` that its command has too."""
 

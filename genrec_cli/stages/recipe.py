@@ -58,7 +58,9 @@ class Recipe:
         return step.model or settings["model"].get("name"), settings["train"].get("seed", 0)
 
     def label(self, step: Step) -> str:
-        """The name of the run of a train step in later steps. With ``--seed`` the run itself has another label."""
+        """The name of the run of a step in later steps. With ``--seed`` a training itself has another label."""
+        if step.stage == "blend":
+            return step.label or "blend"
         model, seed = self.settings(step)
         return step.label or f"{model or 'mhl'}-s{seed}"
 

@@ -19,6 +19,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "tokenize": ("data", "codebook_from"),
     "tune": ("study", "data", "trials", "minutes"),
     "train": ("model", "label", "data", "codes", "vectors", "init_from"),
+    "blend": ("runs", "label"),
     "evaluate": ("run",),
     "recommend": ("run", "data", "candidates", "where", "fallback", "k", "output"),
     "case-study": ("runs",),

@@ -107,7 +107,7 @@ def run_recipe(
             return code, chain
         chain.outputs += [{"command": step.stage, **facts} for facts in printed]
         chain.made += [artifact] if artifact else []
-        if artifact and step.stage == "train":
+        if artifact and artifact.kind == "runs":
             name = artifact.path.name
             chain.runs |= dict.fromkeys((name, name.rpartition("-")[0], recipe.label(step)), artifact)
     return 0, chain
