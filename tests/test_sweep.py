@@ -259,6 +259,25 @@ def test_rows_with_and_without_a_tokenizer_and_cutoffs_of_ones_own(shop, tmp_pat
     assert json.loads((evaluation / "manifest.json").read_text())["config"]["evaluate"]["at"] == [7, 10, 20]
 
 
+def test_a_row_starts_from_a_run(shop, tmp_path):
+    root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
+    small = "model = { name = 'sasrec', width = 8, heads = 1, inner = 8 }"
+    rows = (
+        f'[[sweep.run]]\nname = "cold"\nset = {{ {small} }}\n'
+        f'[[sweep.run]]\nname = "warm"\ninit_from = "start"\nset = {{ {small} }}\n'
+    )
+    path = write(tmp_path, HEAD + rows + "[train]\nepochs = 1\nwarmup_steps = 2\n")
+    missing = genrec(root, "sweep", path)
+    assert missing.code == 4 and "start" in missing.err
+    words = ["--set", "model.width=8", "--set", "model.heads=1", "--set", "model.inner=8", "--seed", "7"]
+    assert genrec(root, "train", "--model", "sasrec", "--epochs", "1", *words, "--label", "start").code == 0
+    assert genrec(root, "sweep", path).code == 0
+    runs = [
+        json.loads((run / "manifest.json").read_text()) for run in (root / "synthetic" / "runs").glob("sasrec-s0-*")
+    ]
+    assert sorted("init" in run["inputs"] for run in runs) == [False, True]
+
+
 def test_models_that_read_vectors_but_no_codes_have_the_encoder_of_their_row(shop, tmp_path):
     root = Path(shutil.copytree(shop / "root", tmp_path / "root"))
     graph = "train.epochs = 1, model.width = 8, model.heads = 1, model.inner = 8, model.graph_edges = 3"

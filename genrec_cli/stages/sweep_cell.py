@@ -126,11 +126,10 @@ def train_plan(
     made_inputs: Made,
     *,
     label: str | None = None,
-    init_from: str | None = None,
 ) -> TrainPlan:
     """The plan of a cell, with the label of an existing run of the same key."""
     codes, item_vectors = (str(artifact.path) if artifact else None for artifact in made_inputs)
-    paths = TrainInputs(str(given.data.path), codes, item_vectors, init_from)
+    paths = TrainInputs(str(given.data.path), codes, item_vectors, cell.init_from)
     made = plan_training(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
     folder = ws.path(made.plan)
     existing = sorted(folder.parent.glob(f"[!.]*-{made.plan.key[:8]}"))

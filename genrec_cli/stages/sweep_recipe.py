@@ -33,6 +33,8 @@ class RunRow(Section):
     """One ``[[sweep.run]]``: a row of the table."""
 
     name: str
+    init_from: str | None = None
+    """A run whose weights are the start of this row."""
     set: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -75,6 +77,8 @@ class Cell:
     """Section -> settings, with those of ``evaluate``."""
     own: Layer = field(default_factory=dict)
     """The settings that no other row shares, a part of ``layers``."""
+    init_from: str | None = None
+    """A run whose weights are the start."""
 
     @property
     def model(self) -> str:
@@ -104,7 +108,8 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
         head = merge(content, given)["sweep"]
         config = validate(SweepConfig, "sweep", head)
         place = config.on.get(dataset, Place())
-        rows = list(_rows(config, head.get("grid", {})))
+        found = list(_rows(config, head.get("grid", {})))
+        rows = [(name, layer) for name, layer, _ in found]
         shared = merge(content, _layer(place.set, f"sweep.on.{dataset}"), given)
         _check(config, place, [name for name, _ in rows])
     except ConfigError as error:
@@ -112,13 +117,16 @@ def read_sweep(name: str, given: Layer, dataset: str) -> Sweep:
     varied = frozenset((section, key) for _, layer in rows for section in layer for key in layer[section])
     _refuse(given, varied, shared)
     base = {section: shared[section] for section in SECTIONS if section in shared}
-    runs = itertools.product(rows, config.seeds)
-    cells = tuple(Cell(row, seed, merge(base, layer, {"train": {"seed": seed}}), layer) for (row, layer), seed in runs)
+    runs = itertools.product(found, config.seeds)
+    cells = tuple(
+        Cell(row, seed, merge(base, layer, {"train": {"seed": seed}}), layer, start)
+        for (row, layer, start), seed in runs
+    )
     return Sweep(path.stem, config, place.expected, tuple(name for name, _ in rows), cells, varied)
 
 
-def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """Names and settings of all rows: each run with each point of the grid, in the order of the file."""
+def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]], str | None]]:
+    """Names, settings and starts of all rows: each run with each point of the grid, in the order of the file."""
     sections = _layer(grid, "sweep.grid").items()
     axes = {f"{section}.{key}": values for section, keys in sections for key, values in keys.items()}
     for axis, values in axes.items():
@@ -133,7 +141,8 @@ def _rows(config: SweepConfig, grid: Mapping[str, Any]) -> Iterator[tuple[str, d
     for run, point in itertools.product(config.run or (RunRow(name=""),), itertools.product(*axes.values())):
         named = [v if isinstance(v, str) else f"{word} {v}" for word, v in zip(words, point, strict=True)]
         values = _layer(dict(zip(axes, point, strict=True)), "grid")
-        yield ", ".join(filter(None, [run.name, *named])), merge(_layer(run.set, f"the row '{run.name}'"), values)
+        own = merge(_layer(run.set, f"the row '{run.name}'"), values)
+        yield ", ".join(filter(None, [run.name, *named])), own, run.init_from
 
 
 def _layer(settings: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:

@@ -187,7 +187,7 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
         made = sweep_cell.made_for(ws, cell, job.given, make=True)
     assert made is not None
     label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
-    planned = sweep_cell.train_plan(ws, cell, job.given, made, label=label, init_from=model.init_from)
+    planned = sweep_cell.train_plan(ws, cell, job.given, made, label=label)
     trial.set_user_attr("run", ws.path(planned.plan).name)
     trial.set_user_attr("inputs", {name: made.path.name for name, made in planned.plan.inputs.items()})
 

@@ -124,7 +124,7 @@ class ModelStudy:
     def cell(self, values: Mapping[str, Any]) -> Cell:
         """The settings of a trial."""
         own = layer_of(values, SECTIONS, "a trial")
-        return Cell(self.name, self.seed, merge(self.layers, own), own)
+        return Cell(self.name, self.seed, merge(self.layers, own), own, self.init_from)
 
     def first(self) -> Cell:
         """A cell of the lowest and first values, for checks before any work."""
