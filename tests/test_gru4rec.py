@@ -48,6 +48,17 @@ def test_the_packed_recurrence_and_its_gradient_are_torchs(lengths: list[int]) -
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_a_history_in_two_parts_gives_the_states_of_the_whole() -> None:
+    """The state after an item is all that the later items read."""
+    model, data = build(), recent_batch([9])
+    whole_NH = model.states(data, torch.arange(len(data.item_N)))
+    first_1TH, state = model.gru(model.item(data.item_N[:4] - 1)[None])
+    second_1TH, _ = model.gru(model.item(data.item_N[4:] - 1)[None], state)
+    both_NH = model.output(torch.cat([first_1TH, second_1TH], dim=1)[0])
+    torch.testing.assert_close(whole_NH[:, :-1], both_NH, atol=1e-6, rtol=1e-5)
+
+
 def test_bpr_max_equals_its_formula() -> None:
     random = np.random.default_rng(0)
     positive, negative = random.normal(size=4), random.normal(size=(4, 3))

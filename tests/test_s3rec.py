@@ -216,8 +216,15 @@ def test_fine_tuning_without_pre_training_is_refused(root: Path) -> None:
     torch.testing.assert_close(load_file(scratch.path / BEST), load_file(sasrec.path / BEST), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("change", ["model.inner=24", "model.heads=4", "model.norm=post", "train.max_length=12"])
+SETTINGS = ["model.inner=24", "model.heads=4", "model.norm=post", "model.graph_edges=3", "train.max_length=12"]
+
+
+@pytest.mark.parametrize("change", SETTINGS)
 def test_fine_tuning_of_another_network_is_refused(root: Path, change: str) -> None:
+    if "graph" in change:  # a graph reads vectors
+        assert (
+            genrec(root, "tokenize", "--encoder", "lsa", "--codebooks", "2", "--codewords", "8", "--pca", "8").code == 0
+        )
     refused = train(root, "s3rec", "--init-from", "s3rec-pretrain-s0", "--epochs", "1", "--set", change)
     name, value = change.split("=")
     assert refused.code == 3 and f"was trained with {name} = " in refused.err and f", not {value}." in refused.err

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file
 from shop import SMALL_SHOP, TINY, Answer, genrec
+
+from genrec_cli.engine.checkpoint import BEST
 
 
 def folder(root: Path, dataset: str, kind: str) -> Path:
@@ -86,6 +90,17 @@ def test_the_same_data_give_the_same_metrics(shops):
     own = evaluate(shops, "rpg-s0").manifest["result"]["metrics"]
     data = folder(shops, "synthetic", "data").name
     assert evaluate(shops, "rpg-s0", "--data", data).manifest["result"]["metrics"] == own
+
+
+def test_a_training_on_other_data_starts_from_a_run(shops):
+    """VQ-Rec's transfer: codes of one codebook, and all weights of the run."""
+    words = ["train", "--model", "vqrec", *TINY, "--epochs", "1", "--device", "cpu"]
+    first = genrec(shops, *words, "--dataset", "synthetic")
+    still = ["--set", "train.lr=1e-30"]
+    second = genrec(shops, *words, "--dataset", "other", "--init-from", first.path, *still)
+    assert second.code == 0 and "keep their initial" not in second.err, second.err
+    start, weights = (load_file(answer.path / BEST) for answer in (first, second))
+    assert all(torch.equal(weights[name], value) for name, value in start.items())
 
 
 def test_models_of_item_ids_know_no_other_items(shops, tmp_path):

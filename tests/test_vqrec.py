@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_catalog, make_histories
+from safetensors.torch import load_file
 from shop import TINY, genrec, small_codes
 
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Rows
+from genrec_cli.engine.checkpoint import BEST
 from genrec_cli.engine.ranking import ExactRanker
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.models.vqrec import VqRec, VqRecConfig
@@ -101,4 +103,8 @@ def test_it_starts_from_a_run_and_trains_its_encoder(tmp_path: Path) -> None:
     second = genrec(tmp_path, *words, "--init-from", "first")
     assert second.code == 0, second.err
     assert "parameters start from first" in second.err and "keep their initial" not in second.err
+    moved = load_file(second.path / BEST)
+    start = load_file(next((tmp_path / "synthetic" / "runs").glob("first-*")) / BEST)
+    encoder = [name for name in start if name.startswith("backbone.")]
+    assert encoder and not any(torch.equal(moved[name], start[name]) for name in encoder), "the encoder is not frozen"
     assert genrec(tmp_path, "evaluate", "--run", "first").code == 0

@@ -50,7 +50,8 @@ class CaserConfig(ItemConfig):
     users: bool = False
     """Whether each user has a vector; it needs output = separate."""
     output: Literal["separate", "tied"] = "separate"
-    """Item vectors of the scores: a table of its own (the paper's), or that of the input."""
+    """Item vectors of the scores: a table of its own (the paper's), or that of the input, which is smaller and another
+    model than the paper's."""
 
 
 class Caser(ItemModel):

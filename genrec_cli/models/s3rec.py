@@ -59,7 +59,7 @@ class S3Rec(SasRec):
 
     Config: ClassVar[type[Section]] = S3RecConfig
     pretrained_by = "s3rec-pretrain"
-    pretrained_with = ("width", "layers", "heads", "inner", "activation", "norm")
+    pretrained_with = ("width", "layers", "heads", "inner", "activation", "norm", "graph_edges")
 
 
 class S3RecPretrainConfig(SasRecConfig):

@@ -9,8 +9,8 @@ It has RPG's input with SASRec's output: one distribution over items in place of
 
 Transfer: pre-train on other data whose codes come from one codebook, then start from that run.
 
-    genrec tokenize --dataset B --codebook-from CODES_OF_A
-    genrec train --dataset B --model vqrec --init-from RUN_OF_A
+    genrec tokenize --dataset b --codebook-from PATH_OF_CODES_OF_A
+    genrec train --dataset b --model vqrec --init-from PATH_OF_RUN_OF_A
 
 Legend: N packed items, M positions with a target, I items, K digits, V codewords, D width.
 
