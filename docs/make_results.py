@@ -170,13 +170,14 @@ def pages(found: dict) -> dict[str, str]:
     results = f"""# Results
 
 All items are ranked. Seen items are kept in the ranking, except in the column "seen left out"; do not compare values of
-the two protocols. Means and standard deviations are over seeds. Each row has its command in [every
-run](notes/results-runs.md).
+the two protocols. In the text, a pair such as .0649 / .0691 is NDCG@10 with seen items kept / left out; other values are
+with seen items kept, unless they say otherwise. Means and standard deviations are over seeds. Each row has its command
+in [every run](notes/results-runs.md).
 
 {chr(10).join(map(short_section, studies))}
 ## How to read the tables
 
-- The seed alone moves NDCG@10 on Beauty by .0002 to .0011 (standard deviation). To compare two runs, use `genrec
+- The seed alone moves NDCG@10 on Beauty by .0000 to .0026 (standard deviation). To compare two runs, use `genrec
   compare`, which pairs users ([evaluate](evaluate.md#compare)).
 - Published rows have the text of more fields than ours. "By codes" counts items with equal codes as one.
 - The settings of a row were chosen on validation. [Every trial](notes/results-runs.md#every-trial) is listed.
