@@ -170,9 +170,9 @@ def pages(found: dict) -> dict[str, str]:
     results = f"""# Results
 
 All items are ranked. Seen items are kept in the ranking, except in the column "seen left out"; do not compare values of
-the two protocols. In the text, a pair such as .0649 / .0691 is NDCG@10 with seen items kept / left out; other values are
-with seen items kept, unless they say otherwise. Means and standard deviations are over seeds. Each row has its command
-in [every run](notes/results-runs.md).
+the two protocols. In the text, a pair such as .0649 / .0691 is NDCG@10 with seen items kept / left out; other values
+are with seen items kept, unless they say otherwise. Means and standard deviations are over seeds. Each row has its
+command in [every run](notes/results-runs.md).
 
 {chr(10).join(map(short_section, studies))}
 ## How to read the tables

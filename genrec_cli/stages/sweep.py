@@ -21,12 +21,12 @@ from genrec_cli.engine.diagnosis import parallel_below_residual
 from genrec_cli.errors import DivergedError
 from genrec_cli.stages import evaluate, train
 from genrec_cli.stages.sweep_cell import (
+    CodesAndVectors,
     Inputs,
-    Made,
     check_cell,
+    codes_and_vectors,
     evaluation_of,
     inputs_of,
-    made_for,
     needs_of,
     shared_inputs,
     train_plan,
@@ -56,7 +56,7 @@ def survey(ws: Workspace, sweep: Sweep, given: Inputs) -> list[tuple[Cell, str, 
         own = inputs_of(ws, cell, given, make=False)
         if own is None:
             return cell, "data would be made first", None
-        made = made_for(ws, cell, own, make=False)
+        made = codes_and_vectors(ws, cell, own, make=False)
         if made is None:
             return cell, f"{'codes' if 'codes' in needs_of(cell) else 'vectors'} would be made first", None
         plan = _train_plan(ws, sweep, cell, own, made).plan
@@ -74,7 +74,7 @@ def run(
     for cell in sweep.cells:
         own = inputs_of(ws, cell, given, make=True)
         assert own is not None
-        made_inputs = made_for(ws, cell, own, make=True)
+        made_inputs = codes_and_vectors(ws, cell, own, make=True)
         assert made_inputs is not None
         plans.append((cell, _train_plan(ws, sweep, cell, own, made_inputs)))
     columns = check_columns(sweep.config.columns)
@@ -173,7 +173,7 @@ def _by_tokenizer(sweep: Sweep, done: list[Done], metric: str) -> dict[str, floa
     return {name: value for value, name in values}  # the last value of a name is its largest
 
 
-def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, made: Made) -> TrainPlan:
+def _train_plan(ws: Workspace, sweep: Sweep, cell: Cell, given: Inputs, made: CodesAndVectors) -> TrainPlan:
     """The plan of a cell. Rows that differ only in [search] share one run, which is validated with the settings that
     they share."""
     search = {key: v for key, v in cell.layers.get("search", {}).items() if ("search", key) not in sweep.varied}

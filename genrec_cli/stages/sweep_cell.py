@@ -41,8 +41,8 @@ class Inputs:
     """The default encoder."""
 
 
-class Made(NamedTuple):
-    """The codes and the vectors of a cell; None: it reads none, or takes those of ``genrec train`` without options."""
+class CodesAndVectors(NamedTuple):
+    """What the model of a cell reads; None: nothing, or what ``genrec train`` finds without the option."""
 
     codes: Artifact | None
     vectors: Artifact | None
@@ -123,12 +123,12 @@ def train_plan(
     ws: Workspace,
     cell: Cell,
     given: Inputs,
-    made_inputs: Made,
+    inputs: CodesAndVectors,
     *,
     label: str | None = None,
 ) -> TrainPlan:
     """The plan of a cell, with the label of an existing run of the same key."""
-    codes, item_vectors = (str(artifact.path) if artifact else None for artifact in made_inputs)
+    codes, item_vectors = (str(artifact.path) if artifact else None for artifact in inputs)
     paths = TrainInputs(str(given.data.path), codes, item_vectors, cell.init_from)
     made = plan_training(ws, given.data.dataset, cell.model, cell.layers, inputs=paths, label=label)
     folder = ws.path(made.plan)
@@ -138,9 +138,9 @@ def train_plan(
     return made
 
 
-def made_for(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Made | None:
-    """The codes and vectors of a cell, made if ``make`` is set; None: they are missing. Without settings of them: the
-    only codes of the data, and the vectors that these were made from or the only ones."""
+def codes_and_vectors(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> CodesAndVectors | None:
+    """The codes and the vectors of a cell, made if ``make`` is set; None if they are missing. A cell without settings
+    of codes has the only codes of the data."""
 
     def artifact(plan: Plan, work: Callable[[], Artifact | None]) -> Artifact | None:
         return ws.done(plan) or (work() if make else None)
@@ -163,4 +163,4 @@ def made_for(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Made | 
         codes = artifact(*codes_of.codes_stage(ws, data, config, source, behaviour=behaviour))
         if codes is None:
             return None
-    return Made(codes, item_vectors if "vectors" in needs else None)
+    return CodesAndVectors(codes, item_vectors if "vectors" in needs else None)

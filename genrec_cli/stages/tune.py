@@ -184,7 +184,7 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
     """Train one trial, or take the finished run with its settings; the best validation value."""
     ws, cell = job.ws, model.cell(trial.params)
     with lock:
-        made = sweep_cell.made_for(ws, cell, job.given, make=True)
+        made = sweep_cell.codes_and_vectors(ws, cell, job.given, make=True)
     assert made is not None
     label = f"{job.tune.name[:40]}-{model.name}-t{trial.number}"
     planned = sweep_cell.train_plan(ws, cell, job.given, made, label=label)
