@@ -24,6 +24,7 @@ from genrec_cli.models.rpg import Rpg, RpgConfig
 from genrec_cli.models.sasrec import SasRec, SasRecConfig
 from genrec_cli.models.transitions import Transitions, TransitionsConfig
 from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.searches.scores import ChosenScores
 
 CPU = torch.device("cpu")
 CATALOG = make_catalog()
@@ -75,6 +76,18 @@ def test_the_scores_are_those_of_the_definition(monkeypatch):
     bare = replace(counts, scored=lambda batch: Exhaustive(CATALOG).scored(Transitions(
         TransitionsConfig(), CATALOG, max_length=8), batch))  # fmt: skip
     assert blend([bare], Mixing("sum", ((1.0,),))).item_scores(batch).isfinite().all(), "histories without any count"
+
+
+@torch.no_grad()
+def test_chosen_items_are_scored_in_blocks(monkeypatch):
+    monkeypatch.setattr(ChosenScores, "BLOCK", 8)
+    batch, chosen_C = next(iter(known())).batch, torch.tensor([0, 3, 7, 8, 19])
+    mixed = blend(parts(), Mixing("sum", ((0.5, 0.3, 0.2),)))
+    score_BI = mixed.item_scores(batch)
+    found = Exhaustive(CATALOG.take(chosen_C)).scored(mixed, batch)
+    torch.testing.assert_close(found.chunk(1, 5), score_BI[:, chosen_C[1:]].t())
+    item_B = torch.full((batch.packing.sequences,), 3)
+    torch.testing.assert_close(found.of(item_B), score_BI[:, chosen_C[2]])
 
 
 @pytest.mark.parametrize("form", ["sum", "product"])

@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hgn, users": {"settings": {"users": True}},
     "hstu, times": {"settings": {"time_bias": True}},
     "vqrec, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},
+    "vqrec, counts": {"settings": {"count_factor": 2.0}, "learns": {}},
     "recjpq, gbce": {"settings": {"loss": "gbce", "negatives": 8}, "learns": {}},  # 60 epochs; SASRec's takes 24
     "bsarec, both directions": {"settings": {"causal": False}, "windows": "each"},
     "rpg, text": {"catalog_options": {"padded": True, "shared": True}, "learns": {}},

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
-from genrec_cli.models.base import CodeGenerator, DigitScorer, DotScorer, Model, scores_items
+from genrec_cli.models.base import CodeGenerator, DigitScorer, DotScorer, Model, scores_items, tells_apart
 from genrec_cli.searches.base import ListSearch, TopK
 from genrec_cli.searches.collision_groups import CollisionGroups
 from genrec_cli.searches.excluded import Excluded
@@ -49,7 +49,7 @@ class ExactRanker:
     """Scores every item of the catalogue."""
 
     def __init__(self, model: Model, catalog: Catalog) -> None:
-        self.model, self.search = model, Exhaustive(catalog, by_item=scores_items(model))
+        self.model, self.search = model, Exhaustive(catalog, by_item=tells_apart(model))
         self.vector_ID: Tensor | None = None
 
     def begin(self) -> None:

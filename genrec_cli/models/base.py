@@ -219,6 +219,11 @@ def scores_items(model: object) -> TypeGuard[CodeAndItemScorer]:
     return isinstance(model, CodeAndItemScorer) and model.by_item
 
 
+def tells_apart(model: object) -> bool:
+    """Whether items of equal codes have scores of their own: those of items, or counts that are added."""
+    return scores_items(model) or getattr(model, "prior", None) is not None
+
+
 @runtime_checkable
 class CodeGenerator(Protocol):
     """A model whose digits depend on each other, so that a search explores the catalogue."""

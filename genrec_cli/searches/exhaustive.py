@@ -34,7 +34,7 @@ from genrec_cli.searches.collision_groups import CollisionGroups
 from genrec_cli.searches.excluded import Excluded
 from genrec_cli.searches.rank import Rank, RankCounter, Ranked, Ranking
 from genrec_cli.searches.running_top_k import BLOCK, RunningTopK
-from genrec_cli.searches.scores import Cells, DenseScores, DotScores, Scores, SparseScores, SumScores
+from genrec_cli.searches.scores import Cells, ChosenScores, DenseScores, DotScores, Scores, SparseScores, SumScores
 
 CELLS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Scores that exist at a time: users x items of a chunk."""
@@ -56,7 +56,7 @@ class Exhaustive(Search):
     shared_codes = True
 
     def __init__(self, catalog: Catalog, *, by_item: bool = False) -> None:
-        """``by_item``: items of equal codes have scores of their own, so they do not tie (``scores_items``)."""
+        """``by_item``: items of equal codes have scores of their own, so they do not tie (``tells_apart``)."""
         self.catalog, self.items, self.by_item = catalog, catalog.items, by_item
 
     @cached_property
@@ -82,8 +82,9 @@ class Exhaustive(Search):
 
     def _scored(self, model: Model, batch: Batch, vector_ID: Tensor | None) -> Scores:
         chosen_C, users = self.catalog.chosen_C, batch.packing.sequences
-        if isinstance(model, ChunkScorer) and chosen_C is None:
-            return model.chunked_scores(batch)
+        if isinstance(model, ChunkScorer):
+            scores = model.chunked_scores(batch)
+            return scores if chosen_C is None else ChosenScores(scores, chosen_C)
         if scores_items(model):
             logp_BKV, query_BD = model.code_logprobs_and_queries(batch)
             dots = DotScores(self.item_vectors(model) if vector_ID is None else vector_ID, query_BD)

@@ -1,7 +1,7 @@
 """The scores of a catalogue, one chunk of items at a time, so that no array of users x items has to exist.
 
 Kinds of scores: ``DigitScores`` (``nn/digit_scores.py``), :class:`DotScores`, :class:`SparseScores`,
-:class:`DenseScores`, :class:`SumScores`.
+:class:`DenseScores`, :class:`SumScores`, :class:`ChosenScores`.
 
 Legend: B users, I items, C items of a chunk, D width, S cells (an item and a user).
 """
@@ -116,6 +116,29 @@ class SumScores:
 
     def of(self, item_B: Tensor) -> Tensor:
         return self.first.of(item_B) + self.second.of(item_B)
+
+
+class ChosenScores:
+    """The scores of some items ``chosen_C`` (from 0, ascending) among those of the catalogue."""
+
+    BLOCK = 1 << 14
+    """Items of the catalogue that are scored at a time."""
+
+    def __init__(self, scores: Scores, chosen_C: Tensor) -> None:
+        self.scores, self.chosen_C, self.items = scores, chosen_C, len(chosen_C)
+        self.users, self.device, self.logprobs = scores.users, scores.device, scores.logprobs
+
+    def chunk(self, begin: int, end: int) -> Tensor:
+        item_C = self.chosen_C[begin:end]
+        found = []
+        for start in range(0, self.scores.items, self.BLOCK):
+            here_C = item_C[(item_C >= start) & (item_C < start + self.BLOCK)]
+            if len(here_C):
+                found.append(self.scores.chunk(start, min(start + self.BLOCK, self.scores.items))[here_C - start])
+        return torch.cat(found) if found else torch.zeros(0, self.users, device=self.device)
+
+    def of(self, item_B: Tensor) -> Tensor:
+        return self.scores.of(self.chosen_C[item_B - 1] + 1)
 
 
 class Cells:

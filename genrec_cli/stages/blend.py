@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import Count, Section, Seed
@@ -64,6 +66,9 @@ def run(ws: Workspace, plan: Plan, config: BlendConfig, *, device: str, bar: Cal
     user, at = histories.targets("valid", sample=config.users)
     if not len(user):
         raise DataError("No user has a validation target, so nothing can choose the weights.")
+    if len(user) < config.users:  # all of them, in the order of the log; a sample is in a random order
+        order = np.random.default_rng(0).permutation(len(user))
+        user, at = user[order], at[order]
 
     def batches(users: int) -> Iterator[EvalBatch]:
         size = max(min(CELLS // first.catalog.items, 256), 1)

@@ -25,7 +25,7 @@ from genrec_cli.engine.evaluation import Outcome, evaluate
 from genrec_cli.engine.explain import Why, explain, strongest
 from genrec_cli.engine.protocols import LABELS, PROTOCOLS, Protocol
 from genrec_cli.errors import DataError, InputError
-from genrec_cli.models.base import scores_items
+from genrec_cli.models.base import tells_apart
 from genrec_cli.models.mhl import Mhl
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.searches.rank import UNLISTED
@@ -157,7 +157,7 @@ def _explained(run: Run, case: "Case", number: int) -> Why:
     assert isinstance(run.model, Mhl)
     item_T = torch.tensor(case.history[-run.max_length :], device=run.device)
     list_k = torch.tensor(case.listed(number, "kept"), device=run.device)
-    search = Exhaustive(run.catalog, by_item=scores_items(run.model))
+    search = Exhaustive(run.catalog, by_item=tells_apart(run.model))
     return explain(run.model, search, item_T, case.target, list_k)
 
 
