@@ -73,6 +73,19 @@ def test_seeds_of_one_setting_are_one_row(shop, made):
     assert f"{mean:.4f} ±" in row
 
 
+def test_other_evaluations_of_a_run_are_neither_seeds_nor_the_end_of_the_tests(shop, tmp_path):
+    root = Path(shutil.copytree(shop, tmp_path / "root"))
+    small = ["--encoder", "lsa", "--codebooks", "2", "--codewords", "8", "--pca", "8"]
+    assert genrec(root, "tokenize", *small).code == 0
+    for words in (["--vectors", "lsa"], ["--set", "evaluate.users=20"]):
+        assert genrec(root, "evaluate", "--run", "gru4rec-s0", "--device", "cpu", *words).code == 0
+    text = (genrec(root, "report", "--set", "report.draws=200").path / "report.html").read_text()
+    rows = [line for line in text.splitlines() if "<td>gru4rec</td>" in line and "±" in line]
+    assert rows and all('data-v="2">2<' in row for row in rows), "two seeds, one of them evaluated twice"
+    assert "Not shown" not in text, re.findall("Not shown[^<]*", text)
+    assert "Not paired, as they have other data, users or searches: " in text
+
+
 def test_popular_lists_are_the_most_popular_items(made):
     part = made.read_text().partition("Popularity of what is recommended</h2>")[2]
     rows = re.findall(r"<tr><td>(\S+)</td>(.*)</tr>", part)[:3]

@@ -48,6 +48,18 @@ def test_two_settings_of_one_label_have_the_names_of_their_runs(shop, tmp_path):
     assert other.path.name in names and "sasrec" not in names and len(names) == 4
 
 
+def test_other_cutoffs_and_searches_do_not_hide_an_evaluation(shop, tmp_path):
+    root = Path(shutil.copytree(shop, tmp_path / "artifacts"))
+    before = json.loads(genrec(root, "table", "--json").out)["rows"]
+    assert genrec(root, "evaluate", "--run", "popular-s0", "--at", "1,50").code == 0
+    assert json.loads(genrec(root, "table", "--json").out)["rows"] == before, "the last one that has the metrics"
+    warm = ["--init-from", "sasrec-s0", "--seed", "0", "--label", "sasrec-s2"]
+    run = genrec(root, "train", "--model", "sasrec", "--epochs", "1", *TINY, *warm).path.name
+    assert genrec(root, "evaluate", "--run", run).code == 0
+    names = {row["model"] for row in json.loads(genrec(root, "table", "--json").out)["rows"]}
+    assert run in names and len(names) == 4, "a warm start is no seed of a cold one"
+
+
 def test_differences_to_the_reference_are_marked_as_compare_finds_them(shop):
     answer = genrec(shop, "table", "--reference", "popular", "--json")
     marked = {row["model"]: set(row["significant"]) for row in json.loads(answer.out)["rows"]}

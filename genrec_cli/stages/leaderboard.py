@@ -47,18 +47,19 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
         InputError: there is no evaluation, or none has a metric.
     """
     fresh = [e for e in ws.all(dataset, "eval") if e.config["evaluate"]["split"] == split and not ws.stale(e)]
-    fresh = [e for e in fresh if e.config["evaluate"]["users"] is None and _is_default(ws, e)]
-    if not fresh:
+    found = comparable(ws, fresh)
+    if not found:
         raise InputError(
             f"'{dataset}' has no finished evaluation on the {split} split.",
             hint=f"genrec evaluate --dataset {dataset} --split {split}",
         )
-    latest = _data_of(ws, max(fresh, key=lambda e: e.manifest["started"]))
     groups: dict[str, dict[str, Artifact]] = {}
-    for evaluation in sorted((e for e in fresh if _data_of(ws, e) == latest), key=lambda e: e.manifest["started"]):
+    for evaluation in sorted(found, key=lambda e: e.manifest["started"]):
         run = ws.input(evaluation, "runs")
         name = re.sub(r"-s\d+$", "", run.label)
-        groups.setdefault(f"{name}|{setting_of(run)}", {})[run.key] = evaluation  # the last of a run wins
+        of_setting = groups.setdefault(f"{name}|{setting_of(run)}", {})
+        if run.key not in of_setting or set(metrics) <= evaluation.result["metrics"]["kept"].keys():
+            of_setting[run.key] = evaluation  # the last one that has the metrics wins
     table = [Line(key.partition("|")[0], list(of_run.values())) for key, of_run in groups.items()]
     count = Counter(line.name for line in table)
     for line in table:
@@ -165,10 +166,18 @@ def _latex(text: str) -> str:
     return re.sub(r"([&%$#_{}])", r"\\\1", text)
 
 
+def comparable(ws: Workspace, evaluations: Sequence[Artifact]) -> list[Artifact]:
+    """The default evaluations on the data with the latest one: they have the same users and targets."""
+    default = [e for e in evaluations if _is_default(ws, e)]
+    latest = max(default, key=lambda e: e.manifest["started"], default=None)
+    return [e for e in default if latest and _data_of(ws, e) == _data_of(ws, latest)]
+
+
 def _is_default(ws: Workspace, evaluation: Artifact) -> bool:
-    """Whether it was made by the search that validated the run."""
+    """Whether it is of all users, by the search and the settings that validated the run."""
     search: Mapping[str, Any] = ws.input(evaluation, "runs").config.get("search", {"name": "exhaustive"})
-    return bool(evaluation.config["evaluate"]["search"] == search["name"])
+    used = {"name": evaluation.config["evaluate"]["search"], **evaluation.config.get("search", {})}
+    return evaluation.config["evaluate"]["users"] is None and used == dict(search)
 
 
 def _data_of(ws: Workspace, evaluation: Artifact) -> str:

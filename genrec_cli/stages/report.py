@@ -3,6 +3,7 @@
 ``report.html`` has all evaluations, intervals, paired tests, slices, curves, quality of codes, studies and cases.
 """
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from genrec_cli.report import svg
 from genrec_cli.report.page import Part, Table, page
 from genrec_cli.stages import compare, compare_slices, compare_table
 from genrec_cli.stages.case_study import labels_of
+from genrec_cli.stages.leaderboard import comparable
 from genrec_cli.stages.report_popularity import popularity
 from genrec_cli.stages.seeds import setting_of
 from genrec_cli.stages.sweep_table import QUALITY
@@ -67,7 +69,10 @@ def run(ws: Workspace, made: Plan) -> Artifact:
     parts = [evaluations(settings)]
     parts += [intervals(shown, config)] if shown else []
     parts += [popularity(ws, shown)] if shown else []
-    parts += tests(ws, made.dataset, shown, config) if len(shown) > 1 else []
+    alike = comparable(ws, [e for _, group in shown for e in group])
+    tested = [setting for setting in shown if all(e in alike for e in setting[1])]
+    apart = [name for name, group in shown if group not in [of_setting for _, of_setting in tested]]
+    parts += tests(ws, made.dataset, tested, apart, config) if len(tested) > 1 else []
     runs = list({run.key: run for e in by_kind["eval"] if (run := ws.input(e, "runs"))}.values())
     parts += [part for part in (curves(runs), quality(by_kind["codes"])) if part]
     parts += [_study(artifact) for artifact in by_kind["studies"]]
@@ -82,15 +87,18 @@ def run(ws: Workspace, made: Plan) -> Artifact:
 
 def settings_of(ws: Workspace, found: Sequence[Artifact]) -> list[Setting]:
     """Evaluations by setting: those of one list differ in the seed of the training only."""
-    groups: dict[str, list[Artifact]] = {}
+    groups: dict[str, dict[str, Artifact]] = {}
     for evaluation in found:
         trained = ws.input(evaluation, "runs")
-        groups.setdefault(canonical_json([setting_of(trained), evaluation.config]), []).append(evaluation)
-    by_split = sorted(groups.values(), key=lambda group: group[0].config["evaluate"]["split"])
+        of_setting = groups.setdefault(canonical_json([setting_of(trained), evaluation.config]), {})
+        of_setting[trained.key] = evaluation  # another evaluation of a run is no other seed
+    by_split = sorted(
+        (list(group.values()) for group in groups.values()), key=lambda group: group[0].config["evaluate"]["split"]
+    )
     names = []
     for group in by_split:
         labels = labels_of([ws.input(e, "runs") for e in group])
-        short = labels[0].partition("-s")[0] if len(group) > 1 else labels[0]
+        short = re.sub(r"-s\d+$", "", labels[0]) if len(group) > 1 else labels[0]
         search = group[0].config["evaluate"]["search"]
         names.append(short + (f", {search}" if search != "exhaustive" else ""))
     for n, (name, group) in enumerate(zip(names, by_split, strict=True)):
@@ -158,8 +166,11 @@ def _per_user(group: Sequence[Artifact], metric: str, protocol: protocols.Protoc
     return np.stack(seeds).mean(0)
 
 
-def tests(ws: Workspace, dataset: str, settings: Sequence[Setting], config: ReportConfig) -> Iterator[Part]:
-    """Paired tests on all users, then by slices. The baseline is the setting with the best value."""
+def tests(
+    ws: Workspace, dataset: str, settings: Sequence[Setting], apart: Sequence[str], config: ReportConfig
+) -> Iterator[Part]:
+    """Paired tests on all users, then by slices. The baseline is the setting with the best value; ``apart`` are
+    settings that have other users or searches, so they cannot be paired."""
 
     def value(setting: Setting) -> float:
         return float(_per_user(setting[1], config.metric, "kept").mean())
@@ -179,6 +190,7 @@ def tests(ws: Workspace, dataset: str, settings: Sequence[Setting], config: Repo
             yield Part(title, f"Not shown: {error.message}")
             continue
         note = f"{config.metric}. Differences are to {ordered[0][0]}, users paired; p adjusted over this table (Holm)."
+        note += f" Not paired, as they have other data, users or searches: {', '.join(apart)}." if apart else ""
         head, numbers = _tests_table([row for row in rows if by == "all" or row["slice"] != "all"])
         wide = [] if by == "all" else [_by_slice(rows, names, protocol) for protocol in PROTOCOLS]
         yield Part(title, note, [*wide, Table(head, numbers, folded=by != "all")])
