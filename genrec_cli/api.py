@@ -47,6 +47,7 @@ from genrec_cli.stages import train as training
 from genrec_cli.stages import train_plan
 from genrec_cli.stages.exported import ExportedRun, export_folder
 from genrec_cli.stages.new_data import run_on_data
+from genrec_cli.stages.trained import Run
 
 
 def download(dataset: str, /, *, from_dir: str | os.PathLike[str] | None = None, **shared: Unpack[Shared]) -> Made:
@@ -255,13 +256,18 @@ def load(
     """A finished run or an exported folder, to recommend with; ``data`` and ``codes`` are newer ones."""
     with calling(shared.get("verbose", False)):
         where, name = resolve_device(device), name_of(run)
-        if folder := export_folder(name):
-            return Loaded(ExportedRun(folder, where))
         call = Call("recommend", shared, {}, [run, data, codes])
-        artifact = call.ws.find(call.dataset, "runs", name)
-        trained = run_on_data(call.ws, artifact, where, data=name_of(data), codes=name_of(codes))
-        sections = ["search"] if trained.settings.model_dump() else []
-        trained.set_search(call.layers({}, sections).get("search", {}))
+        if folder := export_folder(name):
+            if data is not None or codes is not None:
+                raise UsageError("data and codes need a run; an export has its own items.", hint="Leave them out")
+            trained: Run = ExportedRun(folder, where)
+        else:
+            artifact = call.ws.find(call.dataset, "runs", name)
+            trained = run_on_data(call.ws, artifact, where, data=name_of(data), codes=name_of(codes))
+        if trained.settings.model_dump():
+            trained.set_search(call.layers({}).get("search", {}))
+        else:
+            refuse_unread(parse_set(call.assigned.assigned), (), f"recommend --run {trained.name}")
         return Loaded(trained)
 
 

@@ -139,6 +139,19 @@ def test_jobs_of_every_kind_in_one_batch(runs, names):
         assert len(items) == len(alone) and len(set(items.tolist()) & set(alone.tolist())) >= len(items) - 1
 
 
+def test_a_seen_candidate_does_not_make_the_list_longer_and_longer(runs, names, monkeypatch):
+    maker, pools = runs.runs[0].maker, []
+    inner = maker._pools
+    monkeypatch.setattr(maker, "_pools", lambda jobs, pool: (pools.append(pool), inner(jobs, pool))[1])
+    allowed = np.zeros(len(names.item) + 1, dtype=bool)
+    ((best, _),) = maker.lists([Job(5, True, np.array([1, 2], dtype="uint32"))])
+    allowed[best[:4]] = True
+    allowed[1] = True  # in the history
+    pools.clear()
+    ((items, _),) = maker.lists([Job(5, True, np.array([1, 2], dtype="uint32"), allowed_R=allowed)])
+    assert items.tolist() == best[:4].tolist() and pools == [5]
+
+
 # ---- explanations and look-ups ----
 
 

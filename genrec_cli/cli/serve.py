@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli.serve.runs import ServedRuns, chosen
 
         set_imports_aside()
+        common.layers("serve")  # refuses --set: a service has the settings of its runs
         ws = common.workspace()
         found = chosen(ws, common.dataset, runs or [None], watch=watch, device=resolve_device(device))
         names = [run.name for run in found]

@@ -65,7 +65,7 @@ class ListMaker:
                 made |= dict(zip(waiting, lists, strict=True))
                 if pool == self.longest:
                     break
-                waiting = [place for place in waiting if len(made[place][0]) < _possible(jobs[place])]
+                waiting = [place for place in waiting if len(made[place][0]) < self._possible(jobs[place])]
         return [made[place] for place in range(len(jobs))]
 
     @torch.inference_mode()
@@ -85,15 +85,23 @@ class ListMaker:
             made |= dict(zip(known.row_B.tolist(), lists, strict=True))
         return [_taken(job, *made[row]) for job, row in zip(jobs, row_J.tolist(), strict=True)]
 
+    def _possible(self, job: Job) -> int:
+        """Length of the full list; 0 for jobs whose list needs no second try."""
+        if job.allowed_R is None:
+            return 0
+        allowed_R = job.allowed_R.copy()
+        allowed_R[0] = False
+        if job.exclude_seen:
+            known = self.run.histories
+            first = 0 if job.history is not None else int(known.offset[job.user])
+            item_T = known.item[first : first + int(known.length[job.user])] if job.history is None else job.history
+            allowed_R[item_T] = False
+        return min(job.k, int(allowed_R.sum()))
+
 
 def _kind(job: Job) -> tuple[bool, bool]:
     """Jobs of one kind are one batch."""
     return job.history is None, job.exclude_seen
-
-
-def _possible(job: Job) -> int:
-    """Length of the full list; 0 for jobs whose list needs no second try."""
-    return 0 if job.allowed_R is None else min(job.k, int(job.allowed_R.sum()))
 
 
 def _taken(job: Job, item_k: np.ndarray, score_k: np.ndarray) -> TopList:

@@ -46,8 +46,9 @@ class ServedRuns:
         for place, served in enumerate(self.runs):
             if isinstance(served.run, ExportedRun):
                 continue
-            latest = newest(self.ws, served.run.artifact)
-            if latest.digest != served.run.artifact.digest and latest.digest not in self._refused:
+            now, latest = served.run.artifact, newest(self.ws, served.run.artifact)
+            later = latest.manifest["started"] > now.manifest["started"]
+            if later and latest.digest != now.digest and latest.digest not in self._refused:
                 found.append((place, latest))
         return found
 
