@@ -18,7 +18,7 @@ from genrec_cli.data.schema import ATTRIBUTES, ITEMS, write_table
 from genrec_cli.data.sequences import Histories
 from genrec_cli.searches.base import TopK
 from genrec_cli.searches.diversity import diversified, unit_vectors
-from genrec_cli.stages.candidates import item_columns
+from genrec_cli.stages.candidates import item_columns, kind_and_value
 
 RUNS = {"popular": [], "transitions": [], "sasrec": TINY, "rpg": TINY, "tiger": TINY_TIGER}
 
@@ -62,6 +62,11 @@ def recommended(root: Path, model: str, *words: str | Path) -> list[dict[str, An
 
 def catalogue(root: Path) -> pl.DataFrame:
     return pl.read_parquet(data_of(root) / "items.parquet")
+
+
+def test_an_attribute_keeps_what_follows_its_second_colon():
+    frame = pl.DataFrame({"name": ["category: Hair: Dye", "red"]})
+    assert frame.select(**kind_and_value()).rows() == [("category", "Hair: Dye"), ("attribute", "red")]
 
 
 # ---- candidates ------------------------------------------------------------------------------------

@@ -132,6 +132,12 @@ def test_the_command_tables_losses_beside_frequencies(shop):
     assert probe.manifest["result"]["users"] == 20
 
 
+def test_no_mask_at_all_is_a_clear_error(shop):
+    few = ["--set", "reconstruct.users=1", "--set", "reconstruct.ratio=0.001"]
+    answer = genrec(shop, "evaluate", "--task", "reconstruct", "--run", "mhl-s0", *few)
+    assert answer.code == 3 and "was drawn as a mask" in answer.err and "reconstruct.ratio" in answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -21,6 +21,13 @@ OTHER = "attribute"
 """Column of the attributes without a kind before a colon."""
 
 
+def kind_and_value() -> dict[str, pl.Expr]:
+    """``kind`` and ``value`` of an attribute's ``name``: ``category: Hair: Dye`` is ``Hair: Dye`` of ``category``."""
+    named = pl.col("name").str.contains(": ", literal=True)
+    first, rest = (pl.col("name").str.splitn(": ", 2).struct[part] for part in (0, 1))
+    return {"kind": pl.when(named).then(first).otherwise(pl.lit(OTHER)), "value": rest.fill_null(pl.col("name"))}
+
+
 def candidate_rows(data: Artifact, path: Path | None, where: str | None) -> np.ndarray | None:
     """Rows of the candidates in the item table, ascending; None if all items are candidates.
 
@@ -54,10 +61,7 @@ def item_columns(data: Artifact) -> pl.DataFrame:
     names = read_table(data.path / "attributes.parquet", ATTRIBUTES)
     kinds = pl.DataFrame({name: pl.Series(names[name]) for name in ATTRIBUTES.names}).select(
         attributes="attribute",
-        kind=pl.when(pl.col("name").str.contains(": ", literal=True))
-        .then(pl.col("name").str.split_exact(": ", 1).struct[0])
-        .otherwise(pl.lit(OTHER)),
-        value=pl.col("name").str.splitn(": ", 2).struct[1].fill_null(pl.col("name")),
+        **kind_and_value(),
     )
     pairs = items.select("row", "attributes").explode("attributes").join(kinds, on="attributes", maintain_order="left")
     items = items.drop("attributes")

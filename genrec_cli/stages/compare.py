@@ -213,7 +213,7 @@ def note(config: CompareConfig) -> str:
     if config.by == "truncation":
         return (
             "Cut as printed: the target is the item after the cut. It belongs to the training part, and the model was\n"
-            f"trained to predict it here; that row measures memory. Dropped: the target is the test target, and the "
-            f"last {config.drop} items before it are removed."
+            f"trained to predict it here; that row measures memory. Dropped: the target is that of the {config.split} "
+            f"split, and the\nlast {config.drop} items before it are removed. p is adjusted over the whole table."
         )
     return f"Differences are to the first run, users paired; {config.draws:,} draws; p adjusted over the whole table."

@@ -8,6 +8,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact
 from genrec_cli.errors import InputError, UsageError
 from genrec_cli.sources.recbole import typed
+from genrec_cli.stages.candidates import kind_and_value
 
 FORMATS = ("recbole",)
 
@@ -58,11 +59,12 @@ def _items(data: Path, path: Path) -> None:
     names = pl.read_parquet(data / "attributes.parquet")
     pairs = items.select("item", attribute="attributes").explode("attribute").drop_nulls()
     pairs = pairs.join(names, on="attribute", maintain_order="left")
-    parts = pairs["name"].str.split_exact(": ", 1).struct.rename_fields(["kind", "value"]).struct.unnest()
-    lists = pl.concat([pairs.select("item"), parts], how="horizontal").drop_nulls()
+    lists = pairs.select("item", **kind_and_value())
     types = {"item_id": "token", "title": "token_seq", "text": "token_seq"}
     frame = items.select("item", "title", "text", item_id="raw_id")
     for kind in sorted(lists["kind"].unique().to_list()):
+        if kind in frame.columns:
+            continue  # the item's own column
         values = (
             lists.filter(pl.col("kind") == kind).group_by("item", maintain_order=True).agg(pl.col("value").alias(kind))
         )

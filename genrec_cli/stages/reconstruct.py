@@ -72,6 +72,9 @@ def run(ws: Workspace, plan: Plan, config: ReconstructConfig, *, device: str, ba
     batches = eval_batches(histories, user, at, max_length=trained.max_length, batch_size=config.batch_size)
     with ws.build(plan) as draft, bar(len(user)) as progress:
         sums = reconstruct(model, trained.catalog, histories, batches, masks, where, tick=progress.update)
+        if not sums.total_UKX[..., 0].any():
+            hint = "--set reconstruct.ratio=0.5, or more users"
+            raise DataError(f"None of the held-out codes of {len(user)} users was drawn as a mask.", hint=hint)
         draft.result |= {"model": trained.model_name, "run": trained.name, "users": len(user)}
         draft.result |= sums.overall(config.seed) | {"digits": sums.digits()}
     return ws.made(plan)
