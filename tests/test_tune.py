@@ -9,7 +9,8 @@ import pytest
 from shop import SMALL_SHOP, genrec
 
 from genrec_cli.config import read_toml
-from genrec_cli.errors import ConfigError, UsageError
+from genrec_cli.errors import ConfigError, InputError, UsageError
+from genrec_cli.stages.tune_draws import ask, open_study, restart
 from genrec_cli.stages.tune_recipe import read_tune
 from genrec_cli.stages.tune_table import toml
 
@@ -53,6 +54,15 @@ def shop(tmp_path_factory) -> Path:
     return folder
 
 
+def raised(error: Exception) -> None:
+    raise error
+
+
+def write_study(folder: Path) -> Path:
+    (folder / "study.toml").write_text(STUDY)
+    return folder / "study.toml"
+
+
 def tune(shop: Path, name: str, *words: str):
     return genrec(shop, "tune", shop / f"{name}.toml", "--device", "cpu", *words)
 
@@ -76,6 +86,38 @@ def test_two_models_with_equal_budgets_and_a_larger_budget_later(shop):
     first = [row | {"best": None} for row in more["trials"] if row["trial"] < 4]  # the fifth may be better
     assert first == [row | {"best": None} for row in result["trials"]]
     assert {m["trials"] for m in more["models"].values()} == {5}
+
+
+def test_an_interrupted_study_has_the_trials_of_an_unbroken_one(tmp_path):
+    config = read_tune(str(write_study(tmp_path)), {"tune": {"trials": 9}})
+    model = config.models[0]
+
+    def draws(interrupted: int | None, folder: Path) -> list[dict]:
+        folder.mkdir()
+        study = open_study(config.config, model, folder)
+        for number in range(6):
+            trial = ask(config.config, model, study)
+            if number == interrupted:
+                restart(study)
+                again = ask(config.config, model, study)
+                assert again.params == trial.params
+                trial = again
+            study.tell(trial, float(number))
+        return [trial.params for trial in study.get_trials() if trial.value is not None]
+
+    assert draws(2, tmp_path / "broken") == draws(None, tmp_path / "whole")
+
+
+def test_what_is_no_fault_of_the_settings_stops_the_study(shop, tmp_path, monkeypatch):
+    root = shutil.copytree(shop, tmp_path / "root")
+    (root / "two.toml").write_text(ONE.replace("Two models", "Faults"))
+    with monkeypatch.context() as patched:
+        patched.setattr("genrec_cli.stages.tune.train.train", lambda *_, **__: raised(InputError("locked")))
+        answer = tune(root, "two", "--trials", "3")
+        assert answer.code == 4 and "locked" in answer.err
+        out_of_memory = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        patched.setattr("genrec_cli.stages.tune.train.train", lambda *_, **__: raised(out_of_memory))
+    assert tune(root, "two", "--trials", "3").manifest["result"]["models"]["sasrec"]["trials"] == 3
 
 
 def test_codes_cannot_be_given_if_the_trials_have_their_own(shop, tmp_path):
@@ -102,12 +144,12 @@ def test_processes_share_a_study(shop):
     assert len({json.dumps(row["settings"]) for row in trials}) == 3
 
 
-def test_no_settings_are_drawn_twice_while_there_are_others(shop):
+def test_no_settings_are_drawn_twice_and_all_of_them_end_a_study(shop):
     few = ONE.replace("{ low = 1e-4, high = 1e-1, log = true }", "[1e-3, 2e-3]")  # four settings
     (shop / "few.toml").write_text(few, encoding="utf-8")
     trials = tune(shop, "few", "--trials", "5").manifest["result"]["trials"]
     settings = [json.dumps(row["settings"], sort_keys=True) for row in trials]
-    assert len(trials) == 5 and len(set(settings[:4])) == 4, "the fifth has no settings of its own"
+    assert len(trials) == len(set(settings)) == 4, "there is no fifth"
 
 
 def test_a_stopped_study_goes_on_with_the_same_trial(shop, monkeypatch):

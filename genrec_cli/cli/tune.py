@@ -30,10 +30,13 @@ def register(app: typer.Typer) -> None:
         """Search for the best settings by validation (Optuna).
 
         The same command continues a study, also with a larger budget."""
+        import shlex
+
         from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import sweep_cell
         from genrec_cli.stages import tune as stage
+        from genrec_cli.stages.recipe_step import typed
         from genrec_cli.stages.tune_recipe import read_tune
         from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_trials
 
@@ -55,6 +58,9 @@ def register(app: typer.Typer) -> None:
                 head, rows = show(artifact.result)
                 if rows:
                     console.table(title, head, rows, keys=keys)
-            for name in artifact.result["models"]:
-                console.say(f"best of {name}:  genrec train --config {Path(artifact.path) / f'best-{name}.toml'}")
+            for name, model in artifact.result["models"].items():
+                made = model["best"]["inputs"]
+                options = {"config": Path(artifact.path) / f"best-{name}.toml", "init_from": made.get("init")}
+                options |= {kind: made.get(kind) for kind in ("codes", "vectors")}
+                console.say(f"best of {name}:  genrec {shlex.join(['train', *typed(options)])}")
         return artifact

@@ -5,6 +5,7 @@ artifact, so that the same command goes on.
 """
 
 import multiprocessing
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.engine import metrics
 from genrec_cli.engine.progress import Callbacks
-from genrec_cli.errors import GenrecError, Interrupted, UsageError
+from genrec_cli.errors import ConfigError, DivergedError, GenrecError, Interrupted, UsageError, of_memory
 from genrec_cli.stages import evaluate, sweep_cell, train
 from genrec_cli.stages.tune_draws import ask, is_spent, open_study, restart, spent
 from genrec_cli.stages.tune_recipe import ModelStudy, Tune, TuneConfig
@@ -75,10 +76,21 @@ def plan(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> Plan:
         model.name: {"set": model.layers, "space": {name: v.model_dump(mode="json") for name, v in model.space.items()}}
         for model in tune.models
     }
-    inputs = {"data": given.data} | ({"codes": given.codes} if given.codes else {})
+    inputs = {"data": given.data} | ({"codes": given.codes} if given.codes else _only_inputs(ws, tune, given))
     inputs |= {f"init {m.name}": ws.find(given.data.dataset, "runs", m.init_from) for m in tune.models if m.init_from}
     config = {"tune": settings | {"encoder": given.encoder}, "models": models}
     return Plan(given.data.dataset, "studies", tune.name, VERSION, config, inputs)
+
+
+def _only_inputs(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> dict[str, Artifact]:
+    """The codes and the vectors that trials without settings of them read: the only ones of the data."""
+    found: dict[str, Artifact] = {}
+    for cell in (model.first() for model in tune.models):
+        needs = sweep_cell.needs_of(cell) if not cell.layers.keys() & set(sweep_cell.OF_CODES) else frozenset()
+        kind = next((kind for kind in ("codes", "vectors") if kind in needs), None)
+        if kind and given.data.kind == "data":
+            found[kind] = ws.find(given.data.dataset, kind, made_from=given.data)
+    return found
 
 
 def finished(artifact: Artifact | None, config: TuneConfig) -> bool:
@@ -132,6 +144,7 @@ def _worker(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
     import sys
 
     console.configure(verbosity=0)
+    os.setpgrp()  # Ctrl-C reaches the first process alone, which stops the others once
     try:
         require_optuna()
         work(job, number, lock)
@@ -167,8 +180,13 @@ def work(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
                 outcome = "out of minutes"
             except _Pruned:
                 outcome = "stopped by halving"
-            except GenrecError as error:
+            except (DivergedError, ConfigError) as error:
                 outcome = f"failed: {error.message}"
+            except Exception as error:
+                # All else is no fault of the settings: the study stops, and this trial starts again with it.
+                if not (memory := of_memory(error)):
+                    raise
+                outcome = f"failed: {memory.message}"
         trial.set_user_attr("outcome", outcome)
         study.tell(trial, value, state=TrialState.COMPLETE if value is not None else TrialState.PRUNED)
         shown = ", ".join(f"{name} {console.cell(v)}" for name, v in values.items())

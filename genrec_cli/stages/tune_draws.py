@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 STORAGE = "study.sqlite3"
 DRAWS = 50
 """Times that the settings of a trial are drawn before those of an earlier one are taken."""
+RESTARTED = "restarted"
+"""Mark of a trial that another one with the same settings has replaced."""
 
 
 def is_spent(config: TuneConfig, trials: int, minutes: float) -> bool:
@@ -44,18 +46,20 @@ def restart(study: "Study") -> None:
     from optuna.trial import TrialState
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study._storage.set_trial_user_attr(trial._trial_id, RESTARTED, True)
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
             study.enqueue_trial(trial.params)
 
 
 def ask(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial | None":
-    """The next trial, its values drawn; None if the budget is spent. Settings of an earlier trial are drawn again, up
-    to ``DRAWS`` times: a small space may have no others."""
+    """The next trial, its values drawn; None if the budget is spent or all settings were tried. Settings of an earlier
+    trial are drawn again, up to ``DRAWS`` times."""
     from optuna.trial import TrialState
 
     counted, minutes = spent(study)
-    if is_spent(config, len(counted), minutes):
+    tried = {tuple(sorted(trial.params.items())) for trial in counted}
+    if is_spent(config, len(counted), minutes) or len(tried) >= model.size:
         return None
     for _ in range(DRAWS):
         trial = _draw(config, model, study)
@@ -68,9 +72,12 @@ def ask(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial | None"
 def _draw(config: TuneConfig, model: ModelStudy, study: "Study") -> "Trial":
     """A trial whose values follow from the seed, the model and the number of the trial. Models draw different values:
     with equal ones, a value that is never drawn is missing for all of them."""
+    import optuna
     from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-    number = len(study.get_trials(deepcopy=False))
+    waiting = optuna.trial.TrialState.WAITING
+    earlier = [t for t in study.get_trials(deepcopy=False) if t.state != waiting and RESTARTED not in t.user_attrs]
+    number = len(earlier)
     # Far apart, so that no trial draws what another one of a neighbouring seed draws.
     seed = (config.seed + zlib.crc32(model.name.encode()) + 7919 * number) % 2**32
     by_name: Mapping[str, Callable[[], BaseSampler]] = {

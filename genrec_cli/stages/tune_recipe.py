@@ -8,6 +8,7 @@
 Settings win in the order sections of the file < ``--config`` < ``--set`` < ``set`` of a model < the trial.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ class Range(Section):
     log: bool = False
     """Whether the logarithm is uniform."""
 
+    @property
+    def count(self) -> float:
+        """The number of its values."""
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return self.high - self.low + 1 if whole else math.inf
+
     def suggest(self, trial: "Trial", name: str) -> Scalar:
         """The value of a trial."""
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -58,6 +65,11 @@ class Choice(Section):
     def low(self) -> Scalar:
         """The first value."""
         return self.values[0]
+
+    @property
+    def count(self) -> float:
+        """The number of different values."""
+        return len(set(self.values))
 
     def suggest(self, trial: "Trial", name: str) -> Scalar:
         """The value of a trial."""
@@ -125,6 +137,11 @@ class ModelStudy:
         """The settings of a trial."""
         own = layer_of(values, SECTIONS, "a trial")
         return Cell(self.name, self.seed, merge(self.layers, own), own, self.init_from)
+
+    @property
+    def size(self) -> float:
+        """The number of different settings; infinite with an interval of floats."""
+        return math.prod(values.count for values in self.space.values())
 
     def first(self) -> Cell:
         """A cell of the lowest and first values, for checks before any work."""
