@@ -464,6 +464,10 @@ def test_candidates_by_name_label_key_and_path(ws: Workspace) -> None:
     assert Workspace(ws.root.parent / "another").find("shop", "data", str(first.path)) == first, "it has no inputs"
     with pytest.raises(UsageError, match="not an artifact of the kind"):
         ws.find("shop", "codes", str(first.path))
+    codes = build(ws, plan("codes", "opq", {"data": first}))
+    assert ws.find("shop", "codes", str(codes.path), made_from=first) == codes
+    with pytest.raises(UsageError, match="was made from other data than k10"):
+        ws.find("shop", "codes", str(codes.path), made_from=second)
 
 
 def test_several_of_one_label_are_an_error(ws: Workspace) -> None:

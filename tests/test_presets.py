@@ -24,6 +24,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_codes(tmp_path_factory.mktemp("presets"))
 
 
+def test_settings_of_presets_beside_phases_are_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "phases.toml").write_text('[[curriculum.phase]]\nname = "mine"\nuntil = { plateau = 3 }\n')
+    words = ["train", "--model", "mhl", *TINY, "--epochs", "1", "--config", tmp_path / "phases.toml"]
+    answer = genrec(root, *words, "--curriculum", "inf")
+    assert answer.code == 2 and "curriculum.preset is of the presets" in answer.err
+    assert genrec(root, *words).manifest["config"]["curriculum"]["phase"][0]["name"] == "mine"
+
+
 @pytest.mark.parametrize("preset, granularity", CASES)
 def test_a_preset_enters_each_of_its_phases_with_its_ratio(root: Path, preset: str, granularity: str) -> None:
     settings = {"granularity": f'"{granularity}"', "ratio": RATIO, "max_epochs": 1, "budget": '"rounded"'}

@@ -655,6 +655,12 @@ def test_a_failure_in_a_step_is_the_exit_code_of_the_command(tmp_path: Path, mad
     assert [step["command"] for step in output["steps"]] == ["train"]
 
 
+def test_what_is_evaluated_is_what_was_trained(tmp_path: Path) -> None:
+    steps = ('stage = "train", evaluated = true', 'stage = "train", models = ["sasrec"], evaluated = true')
+    recipe = read_recipe(str(write(tmp_path, *steps, more='[train]\nseed = 3\n[model]\nname = "rpg"\n')))
+    assert [step.run for step in recipe.steps if step.stage == "evaluate"] == ["rpg-s3", "sasrec-s3"]
+
+
 def test_a_blend_is_a_step_and_later_steps_read_it(tmp_path: Path, made) -> None:
     root, path, _ = made
     trained = 'stage = "train", models = ["popular", "transitions"], evaluated = true'

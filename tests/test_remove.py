@@ -1,6 +1,7 @@
 """rm and gc: what goes, what stays, and that nothing goes unasked."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,15 @@ def test_fresh_artifacts_and_their_inputs_stay(ws: Workspace) -> None:
     (run.path / "file.txt").write_text("changed")
     left = codes.path.parent / ".opq-00000000.making"
     left.mkdir()
+    half = codes.path.with_name(f".{codes.path.name}.removed")  # a killed rm: its manifest may still be there
+    shutil.copytree(codes.path, half)
     training = run.path.with_name("rpg-s1-11111111")
     training.mkdir()
     (training / "checkpoint").write_text("can go on")
     gone = unneeded(ws, "shop", superseded=False)
-    assert set(names(gone)) == {run.path.name, evaluation.path.name, left.name}
+    assert set(names(gone)) == {run.path.name, evaluation.path.name, left.name, half.name}
     remove(gone)
-    assert codes.path.exists() and training.exists() and not left.exists()
+    assert codes.path.exists() and training.exists() and not left.exists() and not half.exists()
 
 
 def test_an_earlier_state_of_the_same_files_is_superseded(ws: Workspace) -> None:

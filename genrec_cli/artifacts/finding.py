@@ -48,10 +48,14 @@ class Finder(Lineage):
 
         Raises:
             InputError: no artifact or several match, or it is stale.
-            UsageError: the path is not an artifact of this kind.
+            UsageError: the path is not an artifact of this kind, or was not made from ``made_from``.
         """
         if selector and (Path(selector) / MANIFEST).is_file():
-            return self.verified(self._at(Path(selector), kind))
+            at = self.verified(self._at(Path(selector), kind))
+            source = at.manifest["inputs"].get(made_from.kind, {}) if made_from else {}
+            if made_from and source.get("digest") != made_from.digest:
+                raise UsageError(f"{at.path.name} was made from other {made_from.kind} than {made_from.path.name}.")
+            return at
         known = found = self.all(dataset, kind)
         if made_from:
             known = found = [a for a in known if a.manifest["inputs"][made_from.kind]["digest"] == made_from.digest]

@@ -158,10 +158,16 @@ def make(
     ``forecast`` to its JSON.
     """
     from genrec_cli import console
+    from genrec_cli.process_group import current_group
     from genrec_cli.stages.taint import WARNING
 
     ws = common.workspace()
-    done = None if common.force else (ws.done if common.dry_run else ws.done_or_copied)(plan)
+    done = None
+    if not common.force:
+        process = current_group()
+        done = ws.done_or_copied(plan) if process.main and not common.dry_run else None
+        process.barrier()  # one process copies, the others find the copy
+        done = done or ws.done(plan)
     if common.dry_run or done:
         state = "up to date" if done else "would be made"
         console.say(f"{plan.kind}/{plan.name}: {state}")

@@ -83,9 +83,7 @@ def plan(
         inputs |= trained.new
         label += f"-on-{trained.new['data'].dataset}-{trained.new['data'].label}"
     if vectors:
-        inputs["vectors"] = found = ws.find(trained.data.dataset, "vectors", vectors, made_from=trained.data)
-        if found.manifest["inputs"]["data"]["digest"] != trained.data.digest:  # of a path
-            raise UsageError(f"{found.path.name} are vectors of other data than those of {trained.name}.")
+        inputs["vectors"] = ws.find(trained.data.dataset, "vectors", vectors, made_from=trained.data)
     return Plan(dataset, kind, label, VERSION, resolved, inputs), config
 
 

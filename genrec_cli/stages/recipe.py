@@ -103,10 +103,13 @@ def read_recipe(name: str) -> Recipe:
     try:
         head = validate(RecipeHead, "recipe", content.pop("recipe"))
         tables = [read_step(f"step {number}", table) for number, table in enumerate(head.steps, 1)]
-        steps = tuple(step for table in tables for step in table.expanded())
+        recipe = Recipe(path.stem, path, head, (), content)
+        for step in (step for table in tables for step in table.expanded()):
+            more = (Step(stage="evaluate", run=recipe.label(step)),) if step.evaluated else ()
+            recipe = replace(recipe, steps=(*recipe.steps, step, *more))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
-    return Recipe(path.stem, path, head, steps, content)
+    return recipe
 
 
 def names(folder: Path) -> list[str]:

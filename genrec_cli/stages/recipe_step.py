@@ -107,15 +107,13 @@ class Step(Section):
         return [self.stage, *given, *self.runs, *typed(options | {"config": config}), *typed({"set": self.assigned})]
 
     def expanded(self) -> Iterator["Step"]:
-        """A step for each model and seed, each followed by its evaluation if that is asked for."""
+        """A step for each model and seed."""
         for model, seed in itertools.product(self.models or (self.model,), self.seeds or (None,)):
             update: dict[str, Any] = {"models": (), "seeds": (), "model": model}
             if seed is not None:
                 update["set"] = self.set | {"train.seed": seed}
                 update["label"] = f"{self.label or model or 'mhl'}-s{seed}"
-            yield (step := self.model_copy(update=update))
-            if self.evaluated:
-                yield Step(stage="evaluate", run=step.label or f"{model or 'mhl'}-s0")
+            yield self.model_copy(update=update)
 
 
 def typed(options: Mapping[str, Any]) -> list[str]:

@@ -165,8 +165,10 @@ def _started(node: Node) -> float:
 
 
 def _left_over(node: Node) -> bool:
-    """Whether a killed process left a hidden folder, which no command continues."""
-    return node.path.name.startswith(".") and not (node.path / MANIFEST).exists()
+    """Whether a killed process left a hidden folder, which no command continues. What was being removed may still have
+    its manifest."""
+    hidden = node.path.name.startswith(".")
+    return hidden and (node.path.suffix == ".removed" or not (node.path / MANIFEST).exists())
 
 
 def _name_of(path: Path) -> str:

@@ -64,7 +64,7 @@ def shared_inputs(
         return Inputs(ws.find(dataset, "raw"), None, encoder)
     if codes is None:
         return Inputs(ws.find(dataset, "data", data), None, encoder)
-    found = ws.find(dataset, "codes", codes)
+    found = ws.find(dataset, "codes", codes, made_from=ws.find(dataset, "data", data) if data else None)
     for cell, section in itertools.product(cells, OF_CODES):
         for key, value in cell.layers.get(section, {}).items():
             recorded = found.config.get(section, BehaviourConfig().model_dump()).get(key)

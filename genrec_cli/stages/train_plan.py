@@ -1,7 +1,7 @@
 """A training before it starts: its inputs and settings, checked before any work."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +77,12 @@ def plan(
 ) -> TrainPlan:
     """Resolve inputs and settings. All errors of the user are raised here, before any work."""
     kind = registry.load("model", model)
-    layers = merge(kind.defaults, layers)
+    given, layers = layers.get("curriculum", {}), merge(kind.defaults, layers)
     settings = {name: value for name, value in layers.get("model", {}).items() if name != "name"}
     model_config = validate(kind.Config, "model", settings)
     train = validate(TrainConfig, "train", layers.get("train", {}))
     curriculum = validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
+    _refuse_unread(curriculum, given)
     noise = validate(NoiseConfig, "noise", layers.get("noise", {}))
     hint = f"In the class {kind.__name__}: search = NAME, of a search for its interface (docs/add-a-model.md)"
     search_kind = matching_search(kind.search, model, hint)
@@ -107,6 +108,15 @@ def plan(
     label, code = label or f"{model}-s{train.seed}", registry.code_of(kind)
     plan = Plan(dataset, "runs", label, VERSION, config, artifacts, code)
     return TrainPlan(plan, model, model_config, train, curriculum, noise, search)
+
+
+def _refuse_unread(curriculum: CurriculumConfig, given: Mapping[str, Any]) -> None:
+    """Raises UsageError for settings of presets beside phases of one's own, which would not be read."""
+    read = ("phase", "watch", "budget", "smoothing")
+    unread = [name for name, value in given.items() if name not in read and value is not None]
+    if curriculum.phase and unread:
+        message = f"curriculum.{unread[0]} is of the presets, and there are [[curriculum.phase]] tables."
+        raise UsageError(message, hint="Leave one of the two out")
 
 
 def check_label(label: str | None) -> None:
