@@ -153,13 +153,13 @@ def test_names_are_short_and_bare_ones_belong_to_sentence_transformers() -> None
 
 
 def test_a_folder_is_known_by_its_content(tmp_path: Path) -> None:
-    for place in ("one", "two"):
-        (tmp_path / place / "tiny" / "1_Pooling").mkdir(parents=True)
-        (tmp_path / place / "tiny" / "1_Pooling" / "config.json").write_text("{}")
-    one, two = (SentenceEncoder(SentenceConfig(model=str(tmp_path / p / "tiny"))) for p in ("one", "two"))
+    for place in ("one/tiny", "two/renamed"):
+        (tmp_path / place / "1_Pooling").mkdir(parents=True)
+        (tmp_path / place / "1_Pooling" / "config.json").write_text("{}")
+    one, two = (SentenceEncoder(SentenceConfig(model=str(tmp_path / p))) for p in ("one/tiny", "two/renamed"))
     assert one.external() == two.external() and one.config.model_dump() == two.config.model_dump()
     before = sha256_folder(tmp_path / "two")
-    (tmp_path / "two" / "tiny" / "1_Pooling" / "config.json").write_text("{ }")
+    (tmp_path / "two" / "renamed" / "1_Pooling" / "config.json").write_text("{ }")
     assert sha256_folder(tmp_path / "two") != before and one.external() != two.external()
 
 

@@ -67,7 +67,8 @@ class SentenceEncoder:
         if self.folder is None and "/" not in name:
             name = f"sentence-transformers/{name}"  # the library does the same
         self.label = short_name(name)
-        self.config = config.model_copy(update={"model": self.label if self.folder else name})
+        # The hash of a folder is in the key, so its name need not be.
+        self.config = config.model_copy(update={"model": "folder" if self.folder else name})
         self.batch_size = config.batch_size
 
     def external(self) -> Mapping[str, str]:
