@@ -103,6 +103,12 @@ def test_a_training_on_other_data_starts_from_a_run(shops):
     assert all(torch.equal(weights[name], value) for name, value in start.items())
 
 
+def test_codes_of_another_data_set_are_no_input(shops):
+    words = ["train", "--dataset", "other", "--model", "rpg", *TINY, "--codes", folder(shops, "synthetic", "codes")]
+    answer = genrec(shops, *words)
+    assert answer.code == 2 and "is of the data set 'synthetic', not of 'other'" in answer.err
+
+
 def test_models_of_item_ids_know_no_other_items(shops, tmp_path):
     root = Path(shutil.copytree(shops, tmp_path / "root"))
     known = evaluate(root, "sasrec-s0", "--data", folder(root, "other", "data"))

@@ -56,6 +56,9 @@ class Inputs:
             inputs["codes"] = ws.find(dataset, "codes", self.codes, made_from=made_from)
         codes = inputs.get("codes")
         data = ws.input(codes, "data") if codes else ws.find(dataset, "data", self.data)
+        if data.dataset != dataset:  # of a path
+            message = f"{data.path.name} is of the data set '{data.dataset}', not of '{dataset}'."
+            raise UsageError(message, hint=f"--dataset {data.dataset}")
         inputs = {"data": data, **inputs}
         if "vectors" in needs:
             of_codes = codes and self.vectors is None and "vectors" in codes.manifest["inputs"]
