@@ -623,6 +623,7 @@ def test_a_sweep_is_compared_by_its_name(swept):
     rows = rows_of(answer)
     named = rows_of(genrec(root, "compare", *sides(swept), "--split", "valid", "--metrics", "NDCG@10"))
     assert len(rows) >= len(named) and rows[0]["value"] == named[0]["value"] and rows[0]["seeds"] == 2
+    assert [row["run"] for row in rows][:2] == list(ROWS[:2]), "the names of the rows"
     refused = genrec(root, "compare", "rpg-s0", "--sweep", made.path.name)
     assert refused.code == 2 and "genrec compare --sweep NAME" in refused.err
     assert genrec(root, "compare").code == 2

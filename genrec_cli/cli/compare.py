@@ -47,8 +47,9 @@ def register(app: typer.Typer) -> None:
             raise UsageError(
                 "Runs or a sweep to compare.", hint="genrec compare RUN RUN, or genrec compare --sweep NAME"
             )
-        sides = stage.sides_of_sweep(ws, dataset, sweep, layers) if sweep else runs or []
-        comparison = stage.plan(ws, dataset, layers, sides=sides)
+        of_sweep = stage.sides_of_sweep(ws, dataset, sweep, layers) if sweep else {}
+        names = list(of_sweep.values())
+        comparison = stage.plan(ws, dataset, layers, sides=list(of_sweep) or runs or [], names=names)
         work = partial(stage.run, ws, comparison, device=device, bar=console.user_bar("scoring"))
         artifact = make(common, comparison.plan, work)
         if artifact is not None and not common.dry_run:

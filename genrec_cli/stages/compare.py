@@ -5,7 +5,7 @@ protocol (seen items kept or left out) and run.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,11 +66,14 @@ class Comparison:
     sides: list[list[Artifact]]
 
 
-def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, sides: list[str]) -> Comparison:
+def plan(
+    ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, sides: list[str], names: Sequence[str] = ()
+) -> Comparison:
     """Resolve the sides, and refuse what cannot be compared.
 
     Args:
         sides: a run or evaluation each; names with commas between them are seeds of one setting.
+        names: of the sides, in place of the labels of their runs.
     """
     config = _config(layers.get("compare", {}))
     by_truncation = config.by == "truncation"
@@ -86,17 +89,18 @@ def plan(ws: Workspace, dataset: str, layers: dict[str, dict[str, Any]], *, side
             Run(ws, run).refuse_longer(deepest, metrics.parse(deepest)[1], hint=hint)
     else:
         _refuse_unequal(ws, flat, config)
-    names = _names(found)
-    label = "-vs-".join(names)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
+    labels = _names(found)
+    label = "-vs-".join(labels)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
     settings = config.model_dump(mode="json") | {"sides": [len(side) for side in found]}
+    settings |= {"names": list(names)} if names else {}
     inputs = {f"{flat[0].kind}{number}": artifact for number, artifact in enumerate(flat)}
     made = Plan(dataset, "comparisons", label, VERSION, {"compare": settings}, inputs)
-    return Comparison(made, config, names, found)
+    return Comparison(made, config, list(names) or labels, found)
 
 
-def sides_of_sweep(ws: Workspace, dataset: str, name: str, layers: dict[str, dict[str, Any]]) -> list[str]:
-    """The sides of a finished sweep: the evaluations of each row, which are its seeds. Rows with the evaluations of
-    an earlier row are left out with a message. ``layers`` gets the split of the sweep."""
+def sides_of_sweep(ws: Workspace, dataset: str, name: str, layers: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The sides of a finished sweep and the names of their rows: the evaluations of each row, which are its seeds. Rows
+    with the evaluations of an earlier row are left out with a message. ``layers`` gets the split of the sweep."""
     sweep = ws.find(dataset, "sweeps", name)
     split = sweep.config["sweep"]["split"]
     layers.setdefault("compare", {}).setdefault("split", split)
@@ -113,7 +117,7 @@ def sides_of_sweep(ws: Workspace, dataset: str, name: str, layers: dict[str, dic
         sides.setdefault(side, row)
     if len(sides) < 2:
         raise UsageError(f"The sweep '{name}' has {len(sides)} row to compare.", hint="genrec table    shows all runs")
-    return list(sides)
+    return sides
 
 
 def _config(given: dict[str, Any]) -> CompareConfig:
