@@ -125,7 +125,8 @@ def rows(recipe: Recipe, chain: Chain) -> list[dict[str, Any]]:
     for (model, dataset), group in itertools.groupby(chain.of("eval"), lambda e: (e.result.get("model"), e.dataset)):
         for artifact in group:
             result = artifact.result
-            run = chain.runs.get(Path(artifact.manifest["inputs"]["runs"]["path"]).name)
+            source = artifact.manifest["inputs"].get("runs", {"path": ""})["path"]  # a copy's result names another run
+            run = chain.runs.get(Path(source).name)
             label = run.path.name.rpartition("-")[0] if run else artifact.path.name
             approximate = "" if result.get("search") in (None, "exhaustive") else f", {result['search']}"
             row = _row(label + approximate, protocols.flat(result), result.get("users"))
