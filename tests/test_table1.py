@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from shop import genrec
@@ -11,6 +12,7 @@ from shop import genrec
 from genrec_cli.config import read_toml
 from genrec_cli.errors import ConfigError
 from genrec_cli.stages.recipe import RECIPES, read_recipe
+from genrec_cli.stages.run import Chain
 from genrec_cli.stages.tune_recipe import STUDIES, read_tune
 
 STUDY = """
@@ -159,6 +161,18 @@ def collected(folder: Path) -> None:
         assert entry["metrics"].keys() == entry["left_out"].keys() >= {"NDCG@10"}
     assert sum("(best)" in trial["name"] for trial in study["trials"]) == 2
     assert study["tables"][0]["rows"][0][4] == "transitions-s0"
+
+
+def test_a_training_from_scratch_leaves_out_the_start_of_the_best_trial():
+    """In the recipe ``set.model.from_scratch = true`` is a table in a table."""
+    best = {"best": {"inputs": {"init": "s3rec-pretrain-0", "vectors": "v-0"}}}
+    result, path = {"models": {"s3rec": best}}, Path("studies/table1-0")
+    study = SimpleNamespace(kind="studies", label="table1", result=result, path=path)
+    steps = [step for step in read_recipe("table1").steps if step.model == "s3rec" and step.tuned]
+    found = {step.label: Chain(made=[study]).best(step).get("init_from") for step in steps}
+    assert found == {f"s3rec-s{n}": "s3rec-pretrain-0" for n in range(3)} | {
+        f"s3rec-scratch-s{n}": None for n in range(3)
+    }
 
 
 def test_a_budget_that_ends_all_trials_early_still_trains_their_best(tmp_path, recipe):

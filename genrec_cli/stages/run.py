@@ -12,6 +12,7 @@ from typing import Any
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact
+from genrec_cli.config import parse_set
 from genrec_cli.engine import protocols
 from genrec_cli.errors import ConfigError, Interrupted
 from genrec_cli.stages.recipe import Recipe
@@ -55,7 +56,7 @@ class Chain:
             raise ConfigError(f"A train step is tuned: {problem}.", hint="A step of stage tune comes first")
         inputs = study.result["models"][step.model]["best"]["inputs"]
         names = {"codes": "codes", "vectors": "vectors", "init_from": "init"}
-        if step.set.get("model.from_scratch"):
+        if parse_set(step.assigned).get("model", {}).get("from_scratch"):
             del names["init_from"]
         found = {name: inputs[key] for name, key in names.items() if key in inputs}
         return {"config": study.path / f"best-{step.model}.toml", **found}
