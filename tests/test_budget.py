@@ -65,6 +65,19 @@ def test_the_epochs_fit_and_the_same_command_goes_on(tmp_path, monkeypatch):
     assert again.code == 0 and len(timed) == 2 and f"runs/{run.name}: up to date" in again.err
 
 
+def test_seeds_of_one_setting_have_the_same_epochs(tmp_path, monkeypatch):
+    root, recipe = tmp_path / "artifacts", tmp_path / "mine.toml"
+    step = '{ stage = "train", models = ["sasrec"], seeds = [0, 1], set = { model = { width = 16, inner = 16 } } }'
+    recipe.write_text(RECIPE[: RECIPE.index("steps")] + f"steps = [{step}]\n[train]\nepochs = 40\nwarmup_steps = 2\n")
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(root, *words).code == 0
+    seconds = iter([40_000.0, 5_000.0])
+    monkeypatch.setattr(budget, "forecast", lambda plan, *, device: {"time": {"at_most_seconds": next(seconds)}})
+    assert genrec(root, "run", str(recipe), "--budget", "6000s").code == 0
+    runs = [json.loads(file.read_text()) for file in (root / "synthetic" / "runs").glob("sasrec-*/config.json")]
+    assert [run["train"]["epochs"] for run in runs] == [3, 3] and next(seconds) == 5_000.0
+
+
 def test_a_shorter_training_has_shorter_phases():
     given = {"preset": "r-inf", "max_epochs": 40}
     assert budget.shortened(given, 15, 60) == {"preset": "r-inf", "max_epochs": 10}

@@ -117,6 +117,7 @@ def register(app: typer.Typer) -> None:
             return made, step_options.printed
 
         spent = {"seconds": 0.0, "trainings": 0.0}
+        shortened: dict[tuple[str | None, str], list[str]] = {}
         trainings = sum(step.stage == "train" for step in chosen.steps)
 
         def minutes_per_model(step_options: StepOptions, step: "Step") -> float:
@@ -133,6 +134,9 @@ def register(app: typer.Typer) -> None:
             """Settings with which a training fits into its part of the time that is left."""
             from genrec_cli.cli.train import fitting_epochs
 
+            alike = (step.model, str({name: value for name, value in step.set.items() if name != "train.seed"}))
+            if alike in shortened:  # seeds of one setting have the same epochs
+                return shortened[alike]
             part = max((left or 0.0) - spent["seconds"], 0.0) / max(trainings - spent["trainings"], 1)
             epochs, of_phase = fitting_epochs(step_options, part, **step.options, **more)
             if epochs is None:
@@ -140,6 +144,7 @@ def register(app: typer.Typer) -> None:
             shorter = [f"train.epochs={epochs}", *([f"curriculum.max_epochs={of_phase}"] if of_phase else [])]
             words = " ".join(typed({"set": shorter}))
             console.say(f"--budget {budget}: {words}, as {duration(part)} are left for this training")
+            shortened[alike] = shorter
             return shorter
 
         console.say("\n  ".join([f"{chosen.head.title}  ({chosen.head.dated})", *chosen.head.cite]))
