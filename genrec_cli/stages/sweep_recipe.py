@@ -76,7 +76,7 @@ class Cell:
     layers: dict[str, dict[str, Any]]
     """Section -> settings, with those of ``evaluate``."""
     own: Layer = field(default_factory=dict)
-    """The settings that no other row shares, a part of ``layers``."""
+    """The settings of the row or the trial itself, a part of ``layers``."""
     init_from: str | None = None
     """A run whose weights are the start."""
 
