@@ -78,6 +78,23 @@ def test_seeds_of_one_setting_have_the_same_epochs(tmp_path, monkeypatch):
     assert [run["train"]["epochs"] for run in runs] == [3, 3] and next(seconds) == 5_000.0
 
 
+def test_trials_have_equal_parts_of_half_of_the_time(tmp_path):
+    pytest.importorskip("optuna")
+    root, recipe, study = tmp_path / "artifacts", tmp_path / "mine.toml", tmp_path / "small.toml"
+    space = "[tune.space]\ntrain.lr = [1e-3, 1e-2, 1e-1]\n"
+    settings = '[model]\nname = "sasrec"\nwidth = 16\n[train]\nepochs = 4000\nwarmup_steps = 2\n'
+    study.write_text(f'[tune]\ntitle = "Small"\ntrials = 2\nhalving = false\n{space}{settings}')
+    step = f'{{ stage = "tune", study = "{study}" }}'
+    recipe.write_text(RECIPE[: RECIPE.index("steps")] + f"steps = [{step}]\n")
+    for words in (SMALL_SHOP, ["preprocess"]):
+        assert genrec(root, *words).code == 0
+    answer = genrec(root, "run", str(recipe), "--budget", "4s")
+    assert answer.code == 0 and "--trials 2 --minutes 0.03 --set tune.trial_minutes=0.015 for each model" in answer.err
+    (made,) = (root / "synthetic" / "studies").glob("*/manifest.json")
+    rows = json.loads(made.read_text())["result"]["trials"]
+    assert rows[0]["outcome"] == "its minutes spent" and rows[0]["epoch"] < 4000
+
+
 def test_a_shorter_training_has_shorter_phases():
     given = {"preset": "r-inf", "max_epochs": 40}
     assert budget.shortened(given, 15, 60) == {"preset": "r-inf", "max_epochs": 10}

@@ -179,6 +179,13 @@ def test_minutes_end_a_study_and_a_trial_without_its_end_is_taken(shop):
     assert read_toml(answer.path / "best-sasrec.toml")["train"]["lr"] == row["settings"]["train.lr"]
 
 
+def test_a_trial_whose_minutes_are_spent_counts_with_its_best_validation(shop):
+    answer = tune(shop, "one", "--trials", "2", "--set", "tune.trial_minutes=0.0001", "--set", "tune.seed=13")
+    rows = answer.manifest["result"]["trials"]
+    assert [(row["epoch"], row["outcome"]) for row in rows] == [(1, "its minutes spent")] * 2
+    assert all(row["value"] == row["last"] for row in rows) and sum(row["best"] for row in rows) == 1
+
+
 def test_a_study_whose_trials_all_fail_has_no_best_one(shop):
     answer = tune(shop, "one", "--trials", "2", "--set", "model.heads=3")
     assert answer.code == ConfigError.exit_code and "reached its end (failed: " in answer.err

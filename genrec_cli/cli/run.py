@@ -104,13 +104,15 @@ def register(app: typer.Typer) -> None:
             more = options(step)
             begun = time.monotonic()
             if left is not None and step.stage == "tune" and step.minutes is None:
-                more["minutes"] = minutes_per_model(step_options, step)
-                argv += ["--minutes", str(more["minutes"])]
+                budget_of_model, shorter = of_trials(step_options, step)
+                more |= budget_of_model
+                step_options = replace(step_options, set_=[*settings, *shorter])
+                argv += typed(budget_of_model | {"set": shorter})
             if left is not None and step.stage == "train":
                 shorter = fitting(step_options, step, more)
                 step_options = replace(step_options, set_=[*settings, *shorter])
                 argv += typed({"set": shorter})
-            made = COMMANDS[step.stage](step_options, **step.options, **more)
+            made = COMMANDS[step.stage](step_options, **step.options | more)
             if step.stage in ("train", "tune"):
                 spent["seconds"] += time.monotonic() - begun
                 spent["trainings"] += step.stage == "train"
@@ -120,15 +122,24 @@ def register(app: typer.Typer) -> None:
         shortened: dict[tuple[str | None, str], list[str]] = {}
         trainings = sum(step.stage == "train" for step in chosen.steps)
 
-        def minutes_per_model(step_options: StepOptions, step: "Step") -> float:
-            """Half of the budget for the trials, in equal parts for the models of a study."""
+        def of_trials(step_options: StepOptions, step: "Step") -> tuple[dict[str, Any], list[str]]:
+            """The budget of each model and settings: half of the time is for trials, in equal parts for the models of a
+            study, and for the trials of a model if their count is known."""
             from genrec_cli.stages.tune_recipe import read_tune
 
             assert left is not None and step.study is not None
-            layers = step_options.layers("tune", {"tune": {"minutes": 1.0}})
-            minutes = max(round(left / 60 / 2 / len(read_tune(step.study, layers).models), 2), 0.01)
-            console.say(f"--budget {budget}: --minutes {minutes} per model, half of the budget for trials")
-            return minutes
+            given = {"minutes": 1.0} | ({"trials": step.trials} if step.trials else {})
+            layers = step_options.layers("tune", {"tune": given})
+            chosen = read_tune(step.study, layers)
+            minutes = max(round(left / 60 / 2 / len(chosen.models), 2), 0.01)
+            found: dict[str, Any] = {"minutes": minutes}
+            shorter = []
+            if chosen.config.trials is not None:
+                found = {"trials": chosen.config.trials} | found
+                shorter = [f"tune.trial_minutes={max(round(minutes / chosen.config.trials, 3), 0.001)}"]
+            words = " ".join(typed(found | {"set": shorter}))
+            console.say(f"--budget {budget}: {words} for each model, half of the budget for trials")
+            return found, shorter
 
         def fitting(step_options: StepOptions, step: "Step", more: dict[str, Any]) -> list[str]:
             """Settings with which a training fits into its part of the time that is left."""

@@ -34,6 +34,14 @@ class OutOfBudget(Exception):
     """Ends a training when the minutes of its model are spent."""
 
 
+class EndOfTrial(Exception):
+    """Ends a training when the minutes of a trial are spent. ``value``: its best validation."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value)
+        self.value = value
+
+
 @dataclass(frozen=True)
 class Job:
     """What a process needs to work on a study."""
@@ -178,6 +186,8 @@ def work(job: Job, number: int, lock: AbstractContextManager[Any]) -> None:
                 raise
             except OutOfBudget:
                 outcome = "out of minutes"
+            except EndOfTrial as end:
+                outcome, value = "its minutes spent", end.value
             except _Pruned:
                 outcome = "stopped by halving"
             except (DivergedError, ConfigError) as error:
@@ -222,7 +232,9 @@ def _train(job: Job, model: ModelStudy, study: "Study", trial: "Trial", lock: Ab
             ended = loop.counters.step >= loop.steps or loop.curriculum.state.finished
             if not ended and row.get(column) is not None and trial.should_prune():
                 raise _Pruned
-            minutes = job.tune.config.minutes
+            share, minutes = job.tune.config.trial_minutes, job.tune.config.minutes
+            if not ended and share is not None and row["seconds"] >= 60 * share and row.get(column) is not None:
+                raise EndOfTrial(row["best"])
             if not ended and minutes is not None and spent(study)[1] >= minutes:
                 raise OutOfBudget
 

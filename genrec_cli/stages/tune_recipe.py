@@ -107,6 +107,8 @@ class TuneConfig(Section):
     """Largest number of trials per model."""
     minutes: float | None = Field(None, gt=0)
     """Largest training time per model in minutes, added over processes."""
+    trial_minutes: float | None = Field(None, gt=0)
+    """Largest training time per trial in minutes. A trial that reaches it counts with its best validation so far."""
     space: dict[str, Any] = Field(default_factory=dict)
     """For all models: section.key -> list of values, or { low, high, log }."""
     model: tuple[TunedModel, ...] = ()
