@@ -3,13 +3,13 @@
     python bench/peers.py --data ARTIFACT --codes ARTIFACT --digit-codes ARTIFACT --peers FOLDER [--users 2000] [--json]
 
 RPG and TIGER against cornac's, with the same codes, SASRec, HSTU and BERT4Rec against RecTools', GRU4Rec against
-cornac's, Caser, HGN and FDSA against RecBole's: the same users, batch, width, layers and epochs, exact ranking of the
-whole catalogue or as many beams. GRU4Rec has a softmax over the target and 2,112 sampled items on both sides; cornac's
-are 2,048 and the 64 targets of the batch. Its step learns one target of each row, ours all of them. TIGER's codes end
-in a digit against collisions (``--digit-codes``, such as rqvae's). Each run is a process of its own; imports and
-reading are not timed. Metrics of both are printed, so that equal work is visible. A library lives in an environment of
-its own: ``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH`` names one that is
-there. What is absent is skipped with a line.
+cornac's, Caser, HGN, FDSA and S3-Rec's pre-training against RecBole's: the same users, batch, width, layers and epochs,
+exact ranking of the whole catalogue or as many beams. GRU4Rec has a softmax over the target and 2,112 sampled items on
+both sides; cornac's are 2,048 and the 64 targets of the batch. Its step learns one target of each row, ours all of
+them. TIGER's codes end in a digit against collisions (``--digit-codes``, such as rqvae's). Each run is a process of its
+own; imports and reading are not timed. Metrics of both are printed, so that equal work is visible. A library lives in
+an environment of its own: ``FOLDER/cornac`` is made with pip if ``--install`` is given; ``--peer-python cornac=PATH``
+names one that is there. What is absent is skipped with a line.
 """
 
 import argparse
@@ -90,6 +90,12 @@ PEERS = {
     },
     "hgn": {"library": "recbole", "script": "recbole_models.py", "settings": ITEMS | {"window": 5}},
     "fdsa": {"library": "recbole", "script": "recbole_models.py", "settings": ITEMS | {"inner": 128}},
+    "s3rec-pretrain": {
+        "library": "recbole",
+        "script": "recbole_models.py",
+        "settings": ITEMS
+        | {"inner": 128, "windows": "each", "curriculum": {"preset": "r", "ratio": 0.2, "budget": "printed"}},
+    },
     "tiger": {
         "library": "cornac",
         "script": "cornac_models.py",

@@ -116,7 +116,7 @@ def compared(title: str, comparison: Artifact) -> dict[str, Any]:
     seen = {"kept": "seen kept", "left_out": "seen left out"}
     rows = []
     for row in comparison.result["rows"]:
-        interval = None if row["low"] is None else f"{row['low']:.4f} to {row['high']:+.4f}"
+        interval = None if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}"
         start = [row["slice"], f"{row['users']:,}", row["metric"], seen[row["seen"]], row["run"]]
         rows.append([*start, row["value"], row["difference"], interval, row["p"], row["p_holm"]])
     header = ["slice", "users", "metric", "protocol", "run", "value", "difference", "95 % over users", "p", "p, Holm"]

@@ -151,7 +151,7 @@ def default(field: Any) -> str:
 
 
 def table(columns: list[str], rows: Any) -> str:
-    """A Markdown table; bars inside cells are escaped and line breaks set_group blanks."""
+    """A Markdown table; bars inside cells are escaped and line breaks become blanks."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join("| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in line) + " |\n" for line in lines)
 

@@ -1,7 +1,8 @@
-"""One training and evaluation of RecBole's Caser, HGN or FDSA, timed, in an environment of its own: bench/peers.py.
+"""One training and evaluation of RecBole's Caser, HGN, FDSA or S3-Rec (the pre-training), timed, in an environment of
+its own: bench/peers.py.
 
-RecBole learns one target per row, so a batch has as many rows as one of ours has targets on average. Its attributes
-(FDSA) are the first two codes of an item.
+RecBole learns one target per row, so a batch has as many rows as one of ours has targets on average; where ours has a
+row for each target, too, it has as many rows as ours. Its attributes (FDSA, S3-Rec) are the first two codes of an item.
 """
 
 import json
@@ -18,7 +19,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 from report import report
 
-NAMES = {"caser": "Caser", "hgn": "HGN", "fdsa": "FDSA"}
+NAMES = {"caser": "Caser", "hgn": "HGN", "fdsa": "FDSA", "s3rec-pretrain": "S3Rec"}
 
 
 def write(data: dict[str, np.ndarray], folder: Path) -> None:
@@ -37,7 +38,7 @@ def write(data: dict[str, np.ndarray], folder: Path) -> None:
 
 def main() -> None:
     data, asked = np.load(sys.argv[1]), json.loads(sys.argv[2])
-    targets = np.minimum(data["length"] - 3, asked["max_length"]).mean()
+    targets = np.minimum(data["length"] - 3, asked["max_length"]).mean() if asked["windows"] == "recent" else 1
     with tempfile.TemporaryDirectory() as folder:
         write(data, Path(folder))
         os.chdir(folder)  # RecBole writes its logs to the working folder
@@ -70,6 +71,8 @@ def main() -> None:
             "attn_dropout_prob": asked["dropout"],
             "nh": asked.get("horizontal", 8),
             "nv": asked.get("vertical", 4),
+            "pretrain_epochs": asked["epochs"],
+            "save_step": asked["epochs"] + 1,  # never
         }
         sys.argv = sys.argv[:1]  # RecBole reads the command line
         config = Config(model=NAMES[asked["model"]], dataset="shop", config_dict=settings)

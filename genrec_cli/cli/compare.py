@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         dataset = ws.dataset(common.dataset)
         if bool(runs) == bool(sweep):
             raise UsageError(
-                "Runs or a sweep to compare.", hint="genrec compare RUN RUN, or genrec compare --sweep NAME"
+                "Give either runs or --sweep, not both.", hint="genrec compare RUN RUN, or genrec compare --sweep NAME"
             )
         of_sweep = stage.sides_of_sweep(ws, dataset, sweep, layers) if sweep else {}
         names = list(of_sweep.values())

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
         common.layers("export")
         if to is None:
-            raise UsageError("There is no folder to write to.", hint="genrec export RUN --to FOLDER")
+            raise UsageError("The option --to is missing.", hint="genrec export RUN --to FOLDER")
         ws = common.workspace()
         artifact = ws.find(ws.dataset(common.dataset), "runs", run)
         if artifact.tainted or ws.stale(artifact):

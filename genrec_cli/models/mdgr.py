@@ -72,7 +72,7 @@ class MdgrConfig(GeneratorConfig):
     """Of the attention weights."""
     input_scale: Positive | None = None
     """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: the
-    authors'."""
+    no scaling."""
     temperature: Positive = 0.07
     """tau of the cosine classifier."""
     learn_temperature: bool = False

@@ -19,7 +19,7 @@ Readings and deviations:
   = true`` is ours: codes of an item see those of the same and earlier items, so ``train.windows = "sliding"`` learns
   all targets of a history in one pass; with ``train.stride = 1`` the objective is the same sum (tested).
 
-Options of ours, all off by default (figures: docs/results.md):
+Options of ours, all off by default (results: docs/results.md):
 
 * ``pooled``: the encoder reads one token per item, the scaled mean of its codes as in RPG, in place of K;
 * ``last_state``: the encoder state of the last item is added to every digit of the decoder, besides cross-attention;

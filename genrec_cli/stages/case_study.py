@@ -29,6 +29,7 @@ from genrec_cli.models.base import tells_apart
 from genrec_cli.models.mhl import Mhl
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.searches.rank import UNLISTED
+from genrec_cli.stages.run_names import labels_of
 from genrec_cli.stages.shared_digits import described
 from genrec_cli.stages.taint import mark
 from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
@@ -120,12 +121,6 @@ def run(ws: Workspace, plan: Plan, config: CaseStudyConfig, *, device: str, bar:
         pq.write_table(pa.Table.from_pylist(table, COLUMNS), draft.path / "cases.parquet")
         draft.result |= {"users": len(cases), "runs": labels}
     return ws.made(plan)
-
-
-def labels_of(runs: list[Artifact]) -> list[str]:
-    """The labels of runs, or their full names where two labels are equal."""
-    labels = [run.label for run in runs]
-    return labels if len(set(labels)) == len(labels) else [run.path.name for run in runs]
 
 
 def rank_of(outcome: Outcome, row: int, protocol: Protocol = "kept") -> int:

@@ -4,11 +4,9 @@ The first run, or set of seeds, is the baseline. ``table.parquet`` and ``table.m
 protocol (seen items kept or left out) and run.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -23,6 +21,7 @@ from genrec_cli.engine import metrics, slices
 from genrec_cli.errors import InputError, UsageError
 from genrec_cli.stages.compare_slices import evaluated, truncated
 from genrec_cli.stages.compare_table import SCHEMA, shown, table
+from genrec_cli.stages.run_names import run_name, without_seed
 from genrec_cli.stages.taint import mark
 from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
 
@@ -197,19 +196,14 @@ def _refuse_unequal(ws: Workspace, evaluations: list[Artifact], config: CompareC
 
 def _names(sides: list[list[Artifact]]) -> list[str]:
     """``rpg-s0`` for one run, ``rpg`` for its seeds; longer names where two sides would have the same."""
-    runs = [[_run_name(artifact) for artifact in side] for side in sides]
+    runs = [[run_name(artifact) for artifact in side] for side in sides]
     short = []
     for side in runs:
         labels = [name.rpartition("-")[0] for name in side]
-        settings = {re.sub(r"-s\d+$", "", label) for label in labels}
+        settings = {without_seed(label) for label in labels}
         short.append(settings.pop() if len(side) > 1 and len(settings) == 1 else "+".join(labels))
     names = [short, ["+".join(side) for side in runs], ["+".join(a.path.name for a in side) for side in sides]]
     return next((unique for unique in names if len(set(unique)) == len(unique)), names[-1])
-
-
-def _run_name(artifact: Artifact) -> str:
-    """The folder of a run, or of the run of an evaluation."""
-    return Path(artifact.manifest["inputs"]["runs"]["path"]).name if artifact.kind == "eval" else artifact.path.name
 
 
 def note(config: CompareConfig) -> str:

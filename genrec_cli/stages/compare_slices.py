@@ -32,7 +32,7 @@ def evaluated(ws: Workspace, sides: Sides, config: "CompareConfig") -> list[Slic
     Raises:
         DataError: a file cannot be read, or two files have other users or targets.
     """
-    read = [[_per_user(evaluation) for evaluation in side] for side in sides]
+    read = [[ranks_of(evaluation) for evaluation in side] for side in sides]
     first = read[0][0]
     for evaluation, table in zip(chain(*sides), chain(*read), strict=True):
         for column in ("user", "target"):
@@ -64,7 +64,8 @@ def _parts(run: Run, user_U: np.ndarray, target_U: np.ndarray, config: "CompareC
     return slices.by_day(time_N[at_U], time_N[at_U - 1])
 
 
-def _per_user(evaluation: Artifact) -> dict[str, np.ndarray]:
+def ranks_of(evaluation: Artifact) -> dict[str, np.ndarray]:
+    """The columns ``COLUMNS`` of the users of an evaluation. Raises DataError for a damaged file."""
     path = evaluation.path / "per_user.parquet"
     try:
         table = pq.read_table(path, columns=COLUMNS)

@@ -41,7 +41,8 @@ class EvaluateConfig(Section):
     at: tuple[int, ...] = (5, 10)
     """Cutoffs of Recall, NDCG and MRR."""
     search: str = "auto"
-    """auto: the search of the model; exhaustive: every item is scored; graph: RPG's approximate search ([search])."""
+    """auto: the search of the model; exhaustive: every item is scored; graph (RPG), beam (TIGER) and diffusion (MDGR):
+    see [search]."""
     users: int | None = Field(None, ge=1)
     """Number of users to measure, always the same ones; none: all."""
     batch_size: int = Field(256, ge=1)

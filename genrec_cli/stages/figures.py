@@ -24,8 +24,8 @@ from genrec_cli.engine.entropies import sample
 from genrec_cli.errors import DataError, UsageError
 from genrec_cli.models.base import EntropyModel
 from genrec_cli.report import entropy, figures, labels, noise, sweep_lines, tradeoff
-from genrec_cli.stages.case_study import labels_of
 from genrec_cli.stages.load import load_labels
+from genrec_cli.stages.run_names import labels_of
 from genrec_cli.stages.trained import Run, refuse_repeated
 
 VERSION = 3

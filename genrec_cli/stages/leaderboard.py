@@ -9,7 +9,6 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from genrec_cli import console
@@ -17,6 +16,7 @@ from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import did_you_mean
 from genrec_cli.engine import protocols
 from genrec_cli.errors import InputError, UsageError
+from genrec_cli.stages.run_names import run_name, without_seed
 from genrec_cli.stages.seeds import setting_of
 
 FORMATS = ("text", "markdown", "latex", "csv")
@@ -56,7 +56,7 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
     groups: dict[str, dict[str, Artifact]] = {}
     for evaluation in sorted(found, key=lambda e: e.manifest["started"]):
         run = ws.input(evaluation, "runs")
-        name = re.sub(r"-s\d+$", "", run.label)
+        name = without_seed(run.label)
         of_setting = groups.setdefault(f"{name}|{setting_of(run)}", {})
         if run.key not in of_setting or set(metrics) <= evaluation.result["metrics"]["kept"].keys():
             of_setting[run.key] = evaluation  # the last one that has the metrics wins
@@ -64,7 +64,7 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
     count = Counter(line.name for line in table)
     for line in table:
         if count[line.name] > 1:
-            line.name = "+".join(_run_name(e) for e in line.evaluations)
+            line.name = "+".join(run_name(e) for e in line.evaluations)
         for column in columns(metrics):
             values = [protocols.flat(e.result).get(column) for e in line.evaluations]
             line.values[column] = statistics.fmean(known) if (known := [v for v in values if v is not None]) else None
@@ -88,8 +88,8 @@ def mark_significant(
     """Compare every line with the reference, as ``genrec compare`` does; returns the name of the reference."""
     from genrec_cli.stages import compare
 
-    named = [line for line in table if reference in {line.name, *map(_run_name, line.evaluations)}]
-    named = named or [x for x in table if any(_run_name(e).startswith(f"{reference}-") for e in x.evaluations)]
+    named = [line for line in table if reference in {line.name, *map(run_name, line.evaluations)}]
+    named = named or [x for x in table if any(run_name(e).startswith(f"{reference}-") for e in x.evaluations)]
     if len(named) != 1:
         near = did_you_mean(reference, [line.name for line in table])
         raise UsageError(f"{len(named)} rows of the table are named '{reference}'.{near}", hint="--reference NAME")
@@ -182,7 +182,3 @@ def _is_default(ws: Workspace, evaluation: Artifact) -> bool:
 
 def _data_of(ws: Workspace, evaluation: Artifact) -> str:
     return str(ws.input(evaluation, "runs").manifest["inputs"]["data"]["digest"])
-
-
-def _run_name(evaluation: Artifact) -> str:
-    return Path(evaluation.manifest["inputs"]["runs"]["path"]).name

@@ -3,7 +3,6 @@
 ``report.html`` has all evaluations, intervals, paired tests, slices, curves, quality of codes, studies and cases.
 """
 
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -21,10 +20,11 @@ from genrec_cli.engine.protocols import PROTOCOLS
 from genrec_cli.errors import GenrecError, InputError
 from genrec_cli.report import svg
 from genrec_cli.report.page import Part, Table, page
-from genrec_cli.stages import compare, compare_slices, compare_table
-from genrec_cli.stages.case_study import labels_of
+from genrec_cli.stages import compare, compare_table
+from genrec_cli.stages.compare_slices import evaluated, ranks_of
 from genrec_cli.stages.leaderboard import comparable
 from genrec_cli.stages.report_popularity import popularity
+from genrec_cli.stages.run_names import labels_of, without_seed
 from genrec_cli.stages.seeds import setting_of
 from genrec_cli.stages.sweep_table import QUALITY
 from genrec_cli.stages.tune_table import shown_importance, shown_models, shown_trials
@@ -98,7 +98,7 @@ def settings_of(ws: Workspace, found: Sequence[Artifact]) -> list[Setting]:
     names = []
     for group in by_split:
         labels = labels_of([ws.input(e, "runs") for e in group])
-        short = re.sub(r"-s\d+$", "", labels[0]) if len(group) > 1 else labels[0]
+        short = without_seed(labels[0]) if len(group) > 1 else labels[0]
         search = group[0].config["evaluate"]["search"]
         names.append(short + (f", {search}" if search != "exhaustive" else ""))
     for n, (name, group) in enumerate(zip(names, by_split, strict=True)):
@@ -157,11 +157,10 @@ def intervals(settings: Sequence[Setting], config: ReportConfig) -> Part:
 
 def _per_user(group: Sequence[Artifact], metric: str, protocol: protocols.Protocol) -> np.ndarray:
     """``value_U``: the metric per user, its mean over seeds."""
-    columns = [f"{protocol}_rank", f"{protocol}_ties"]
     seeds = []
     for evaluation in group:
-        table = pq.read_table(evaluation.path / "per_user.parquet", columns=columns)
-        above_U, ties_U = (table[name].to_numpy().astype(np.int64) for name in columns)
+        ranks = ranks_of(evaluation)
+        above_U, ties_U = ranks[f"{protocol}_rank"], ranks[f"{protocol}_ties"]
         seeds.append(metrics.per_user(*metrics.parse(metric), above_U, ties_U))
     return np.stack(seeds).mean(0)
 
@@ -183,7 +182,7 @@ def tests(
         sides = [",".join(str(e.path) for e in group) for _, group in ordered]
         try:
             chosen = compare.plan(ws, dataset, {"compare": common | {"by": by}}, sides=sides)
-            ranks = compare_slices.evaluated(ws, chosen.sides, chosen.config)
+            ranks = evaluated(ws, chosen.sides, chosen.config)
             names = [name for name, _ in ordered]
             rows = compare_table.table(ranks, names, chosen.config.metrics, draws=config.draws, seed=config.seed)
         except GenrecError as error:
