@@ -128,7 +128,7 @@ def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict
         raise UsageError(message, hint=f"There are: {', '.join(known)}; or give a FILE.toml")
     content = read_toml(path)
     if table not in content:
-        hint = "genrec run takes a [recipe], sweep a [sweep], tune a [tune], and --config FILE.toml any settings"
+        hint = "genrec run takes a [recipe], genrec sweep a [sweep], genrec tune a [tune]; --config takes settings"
         raise ConfigError(f"{path} has no [{table}] table.", hint=hint)
     return path, content
 
