@@ -35,7 +35,7 @@ from genrec_cli.engine.loop import Loop
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.errors import UsageError
 from genrec_cli.loaded import Loaded
-from genrec_cli.sources.catalog import check_name
+from genrec_cli.sources.datasets import check_name
 from genrec_cli.sources.logs import Logs
 from genrec_cli.stages import blend as blending
 from genrec_cli.stages import compare as comparing

@@ -23,7 +23,7 @@ from genrec_cli.artifacts import Workspace
 from genrec_cli.cli import download as cli
 from genrec_cli.errors import ConfigError, DownloadError, InputError, UsageError
 from genrec_cli.files import sha256_file
-from genrec_cli.sources import catalog
+from genrec_cli.sources import datasets
 from genrec_cli.sources.base import BadRows, RemoteFile
 from genrec_cli.sources.fetch import Patience, damage, fetch
 from genrec_cli.stages import download as stage
@@ -345,8 +345,8 @@ def test_a_file_of_the_wrong_length_is_refused(ws, server):
 
 def test_a_known_checksum_is_enforced(ws, server, monkeypatch, folder):
     wrong = "0" * 64
-    listed = [file._replace(sha256=wrong) for file in catalog.files("amazon-2014", "Beauty")]
-    monkeypatch.setattr(catalog, "files", lambda source, category: listed)
+    listed = [file._replace(sha256=wrong) for file in datasets.files("amazon-2014", "Beauty")]
+    monkeypatch.setattr(datasets, "files", lambda source, category: listed)
     assert f"not {wrong}" in refused(ws, server)
     with pytest.raises(DownloadError, match=f"not {wrong}"):
         stage.download(ws, stage.plan("amazon-2014-beauty", {}), from_dir=folder)
@@ -513,21 +513,23 @@ def test_damage_is_found(tmp_path, content):
 
 
 def test_the_catalog_has_all_categories():
-    assert len([name for name in catalog.DATASETS if name.startswith("amazon-2014-")]) == 24
+    assert len([name for name in datasets.DATASETS if name.startswith("amazon-2014-")]) == 24
     assert {"amazon-2014-beauty", "amazon-2014-toys-and-games", "amazon-2014-sports-and-outdoors"} <= set(
-        catalog.DATASETS
+        datasets.DATASETS
     )
-    for name, values in catalog.DATASETS.items():
+    for name, values in datasets.DATASETS.items():
         files = [] if name == "synthetic" else stage.source_of(stage.plan(name, {})).files()
         assert [len(file.urls) for file in files] == {
             "synthetic": [],
             "movielens": [1],
             "amazon-2014": [2, 2],
         }.get(values["name"], [1, 1])
-    rows = {row["name"]: row for row in catalog.listed()}
-    assert set(rows) == set(catalog.DATASETS) and rows["ml-100k"]["MiB"] == 5 and all(r["terms"] for r in rows.values())
+    rows = {row["name"]: row for row in datasets.listed()}
+    assert (
+        set(rows) == set(datasets.DATASETS) and rows["ml-100k"]["MiB"] == 5 and all(r["terms"] for r in rows.values())
+    )
     with pytest.raises(ConfigError, match="Did you mean 'Beauty'"):
-        catalog.files("amazon-2014", "Beuty")
+        datasets.files("amazon-2014", "Beuty")
 
 
 def test_the_name_decides_what_is_fetched():

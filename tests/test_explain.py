@@ -9,7 +9,14 @@ from conftest import make_catalog
 from shop import SMALL_SHOP, TINY, genrec
 
 from genrec_cli.config import validate
-from genrec_cli.engine.explain import Why, explain, one_history, reconstruction, strongest, without_each
+from genrec_cli.engine.explain import (
+    Explanation,
+    explain,
+    most_influential_item,
+    one_history,
+    reconstruction,
+    without_each,
+)
 from genrec_cli.models.mhl import Mhl, MhlConfig
 from genrec_cli.searches.exhaustive import Exhaustive
 from genrec_cli.stages.case_study import HEAT, heat
@@ -106,7 +113,7 @@ def test_why_holds_what_a_loop_finds(model, search):
 def test_a_single_item_cannot_be_removed(model, search):
     why = explain(model, search, ITEM_T[:1], 14, torch.tensor([1, 2, 0]))
     assert (why.masked, len(why.kept_T), len(why.without_Tk)) == (0, 0, 0)
-    assert strongest(why, 3) is None
+    assert most_influential_item(why, 3) is None
 
 
 REMOVALS = [
@@ -119,7 +126,10 @@ REMOVALS = [
 @pytest.mark.parametrize(("kept", "rank", "expected"), REMOVALS)
 def test_the_strongest_removal(kept, rank, expected):
     nothing = torch.zeros(3)
-    assert strongest(Why(nothing, 0, nothing, 1, nothing, torch.tensor(kept), torch.tensor(rank)), 5) == expected
+    assert (
+        most_influential_item(Explanation(nothing, 0, nothing, 1, nothing, torch.tensor(kept), torch.tensor(rank)), 5)
+        == expected
+    )
 
 
 def test_heat_runs_from_the_surest_item_to_the_least_sure():

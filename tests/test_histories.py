@@ -149,7 +149,7 @@ def test_training_holds_nothing_that_grows_with_users(tmp_path: Path, monkeypatc
         on_disk(folder, users, 12)
         tracemalloc.start()
         histories = Histories.read(folder, times=True)
-        assert all(mapped(array) for name, array in vars(histories).items() if name != "strangers")
+        assert all(mapped(array) for name, array in vars(histories).items() if name != "unknown_users")
         rows = Rows.of(histories, max_length=5, windows="sliding")
         order = Order(len(rows), [0, 0], small=0)
         for at in range(0, 640, 64):

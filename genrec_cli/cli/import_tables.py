@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         attributes: Annotated[Path | None, typer.Option(help="Columns attribute and name.")] = None,
     ) -> None:
         """Check and import tables of Spark, SQL or another program."""
-        from genrec_cli.sources.catalog import check_name
+        from genrec_cli.sources.datasets import check_name
         from genrec_cli.stages.import_tables import find_tables
         from genrec_cli.stages.import_tables import import_tables as stage
 

@@ -113,7 +113,7 @@ def _entries(common: Common, kind: str) -> list[dict[str, Any]]:
 def _datasets(ws: "Workspace") -> list[dict[str, Any]]:
     """The data sets under the root, then those that can be downloaded, with size and terms of use where known."""
     from genrec_cli.artifacts import KINDS
-    from genrec_cli.sources.catalog import listed
+    from genrec_cli.sources.datasets import listed
 
     published: dict[str, dict[str, Any]] = {str(row["name"]): row for row in listed()}
     here = ws.datasets()

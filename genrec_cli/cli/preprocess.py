@@ -89,7 +89,7 @@ def register(app: typer.Typer) -> None:
         """Make the tables: k-core, split, item texts, statistics."""
         from genrec_cli.config import validate
         from genrec_cli.errors import UsageError
-        from genrec_cli.sources.catalog import check_name
+        from genrec_cli.sources.datasets import check_name
         from genrec_cli.sources.logs import Logs
         from genrec_cli.stages.preprocess import PreprocessConfig, from_files, from_folder, from_raw
         from genrec_cli.stages.preprocess import preprocess as stage

@@ -37,7 +37,7 @@ class Histories:
     test_at: np.ndarray
     time: np.ndarray | None = None
     """Time of each interaction, in seconds since 1970; None without times."""
-    strangers: bool = False
+    unknown_users: bool = False
     """Whether these are not users of the data: their row in ``user_B`` is -1."""
 
     @classmethod
@@ -48,16 +48,16 @@ class Histories:
         return cls(item=item, time=time if times else None, **columns)
 
     @classmethod
-    def of_strangers(cls, items: Sequence[np.ndarray]) -> "Histories":
+    def of_unknown_users(cls, items: Sequence[np.ndarray]) -> "Histories":
         """Histories of unknown users, each an array of item ids, without targets."""
         length = np.array([len(history) for history in items], dtype=np.int64)
         item = np.concatenate([np.zeros(0, ITEM), *items]).astype(ITEM)
         no_target = np.full_like(length, -1)
-        return cls(item, np.cumsum(length) - length, length, length, no_target, no_target, strangers=True)
+        return cls(item, np.cumsum(length) - length, length, length, no_target, no_target, unknown_users=True)
 
     def users_of(self, row: np.ndarray) -> torch.Tensor:
         """``user_B`` of histories: rows of the user table, or -1."""
-        return torch.from_numpy(np.full_like(row, -1) if self.strangers else row)
+        return torch.from_numpy(np.full_like(row, -1) if self.unknown_users else row)
 
     def times_of(self, flat: np.ndarray) -> torch.Tensor | None:
         """``time_N`` of items by their places in the flat arrays."""

@@ -19,7 +19,7 @@ from genrec_cli.nn.packing import Packing
 from genrec_cli.searches.exhaustive import Exhaustive
 
 
-class Why(NamedTuple):
+class Explanation(NamedTuple):
     """The explanation of one history. Ranks are from 1.
 
     ``entropy_T``: in nats, the mean over digits. ``masked``: position, from 0, of the item of highest entropy;
@@ -38,7 +38,9 @@ class Why(NamedTuple):
 
 
 @torch.inference_mode()
-def explain(model: Mhl, search: Exhaustive, item_T: Tensor, target: int, list_k: Tensor, *, guesses: int = 3) -> Why:
+def explain(
+    model: Mhl, search: Exhaustive, item_T: Tensor, target: int, list_k: Tensor, *, guesses: int = 3
+) -> Explanation:
     """Compute the whole explanation.
 
     Args:
@@ -58,7 +60,7 @@ def explain(model: Mhl, search: Exhaustive, item_T: Tensor, target: int, list_k:
     without_Tk = search.top(without_TI, len(list_k)).item_Bk
     kept_T = ((without_Tk[:, :, None] == list_k) & (list_k > 0)).any(1).sum(1)
     rank_T = ranks(search, without_TI, torch.full_like(kept_T, target))
-    return Why(entropy_T, masked, guess_k, masked_rank, without_Tk, kept_T, rank_T)
+    return Explanation(entropy_T, masked, guess_k, masked_rank, without_Tk, kept_T, rank_T)
 
 
 def one_history(item_T: Tensor) -> Batch:
@@ -95,7 +97,7 @@ def ranks(search: Exhaustive, score_BI: Tensor, target_B: Tensor) -> Tensor:
     return rank.above_B + (rank.ties_B - 1) // 2 + 1
 
 
-def strongest(why: Why, rank: int) -> int | None:
+def most_influential_item(why: Explanation, rank: int) -> int | None:
     """The removal with the largest effect: fewest items kept, then the largest move of the target in the ranking.
 
     Moves are measured in ``1 / log2(rank + 1)``, so that 1 to 3 counts more than 401 to 403. The most recent of

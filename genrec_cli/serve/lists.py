@@ -73,7 +73,7 @@ class ListMaker:
         """What jobs of one kind may list of the ``pool`` best items, at most k."""
         histories, row_J = self.run.histories, np.array([job.user for job in jobs])
         if new := [job.history for job in jobs if job.history is not None]:
-            histories, row_J = Histories.of_strangers(new), np.arange(len(new))
+            histories, row_J = Histories.of_unknown_users(new), np.arange(len(new))
         row_U = np.unique(row_J)  # a user may be asked for twice
         length_U = np.asarray(histories.length[row_U]).astype(np.int64)
         made: dict[int, TopList] = {}

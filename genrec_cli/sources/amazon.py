@@ -60,9 +60,9 @@ class _Amazon(Source):
 
     def files(self) -> list[RemoteFile]:
         """Reviews and metadata of the category, with their public addresses."""
-        from genrec_cli.sources import catalog
+        from genrec_cli.sources import datasets
 
-        return catalog.files(self.layout, self.config.category)
+        return datasets.files(self.layout, self.config.category)
 
     def paths(self, raw: Path) -> list[Path]:
         """The reviews and the metadata of a folder."""

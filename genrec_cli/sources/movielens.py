@@ -66,9 +66,9 @@ class MovieLens(Source):
 
     def files(self) -> list[RemoteFile]:
         """The zip file, with its public address."""
-        from genrec_cli.sources import catalog
+        from genrec_cli.sources import datasets
 
-        return catalog.movielens_files(self.config.size)
+        return datasets.movielens_files(self.config.size)
 
     def expects(self) -> str:
         """Which files are read."""

@@ -71,7 +71,7 @@ def given_histories(names: Names, histories: Mapping[str, list[str]], *, fallbac
         raise DataError("None of the histories holds an item of the catalogue.", hint=hint)
     if empty:
         _report(empty, "without a known item", fallback)
-    given = Histories.of_strangers([np.array(known[user]) for user in labels])
+    given = Histories.of_unknown_users([np.array(known[user]) for user in labels])
     return Audience(labels, given, np.arange(len(labels)), empty)
 
 

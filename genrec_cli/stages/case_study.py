@@ -22,7 +22,7 @@ from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.names import Names
 from genrec_cli.distributed import resolve_device
 from genrec_cli.engine.evaluation import Outcome, evaluate
-from genrec_cli.engine.explain import Why, explain, strongest
+from genrec_cli.engine.explain import Explanation, explain, most_influential_item
 from genrec_cli.engine.protocols import LABELS, PROTOCOLS, Protocol
 from genrec_cli.errors import DataError, InputError
 from genrec_cli.models.base import tells_apart
@@ -147,7 +147,7 @@ def _named(raw_ids: tuple[str, ...], names: Names, outcome: Outcome) -> list[int
     return [row_of[raw] for raw in dict.fromkeys(raw_ids)]
 
 
-def _explained(run: Run, case: "Case", number: int) -> Why:
+def _explained(run: Run, case: "Case", number: int) -> Explanation:
     """The explanation of the list of a run of masked history learning."""
     assert isinstance(run.model, Mhl)
     item_T = torch.tensor(case.history[-run.max_length :], device=run.device)
@@ -168,7 +168,7 @@ class Case:
     labels: list[str]
     history: list[int]
     protocol: Protocol
-    why: dict[int, Why]
+    why: dict[int, Explanation]
 
     @property
     def target(self) -> int:
@@ -234,7 +234,7 @@ def _case(case: Case, names: Names) -> str:
         lines += [f"{label}, target {', '.join(f'{place} ({LABELS[p]})' for p, place in places.items())}:", ""]
         lines += [*_numbered(case.listed(number), case.target, names), ""]
         if why := case.why.get(number):
-            lines += [*_why(case, number, why, names), ""]
+            lines += [*_explanation_lines(case, number, why, names), ""]
     return "\n".join(lines)
 
 
@@ -250,7 +250,7 @@ def _numbered(items: list[int], true: int, names: Names) -> list[str]:
     return [f"{n}. {names.shown(item)}" + (" **✓**" if item == true else "") for n, item in enumerate(items, 1)]
 
 
-def _why(case: Case, number: int, why: Why, names: Names) -> list[str]:
+def _explanation_lines(case: Case, number: int, why: Explanation, names: Names) -> list[str]:
     """The explanation of a list as lines of Markdown."""
     read = case.history[-len(why.entropy_T) :]
     true = read[why.masked]
@@ -258,7 +258,7 @@ def _why(case: Case, number: int, why: Why, names: Names) -> list[str]:
     lines = [f"{head} (that item is at rank {why.masked_rank:,}):", ""]
     lines += _numbered(why.guess_k.tolist(), true, names)
     rank = rank_of(case.outcomes[number], case.row)
-    if (removed := strongest(why, rank)) is None:
+    if (removed := most_influential_item(why, rank)) is None:
         return lines
     listed, after = case.listed(number, "kept"), int(why.rank_T[removed])
     new = [names.shown(item) for item in why.without_Tk[removed].tolist() if item and item not in listed]

@@ -19,7 +19,7 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import validate
 from genrec_cli.errors import DownloadError, InputError, UsageError
 from genrec_cli.files import sha256_file, write_atomically
-from genrec_cli.sources import catalog
+from genrec_cli.sources import datasets
 from genrec_cli.sources.base import RemoteFile, Source
 from genrec_cli.sources.fetch import Patience, damage, fetch
 
@@ -31,9 +31,9 @@ FICLONE = 0x40049409
 
 def plan(dataset: str | None, given: Mapping[str, Any]) -> Plan:
     """The plan of a data set of the catalog, or of another name with ``source.name``, and settings of ``[source]``."""
-    is_new = dataset and dataset not in catalog.DATASETS and given.get("name")
-    fixed = {} if is_new else catalog.settings(dataset)
-    catalog.check_name(dataset)
+    is_new = dataset and dataset not in datasets.DATASETS and given.get("name")
+    fixed = {} if is_new else datasets.settings(dataset)
+    datasets.check_name(dataset)
     for key, value in fixed.items():
         if given.get(key, value) != value:
             raise UsageError(

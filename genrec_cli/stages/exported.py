@@ -82,7 +82,7 @@ class ExportedRun(Run):
     @cached_property
     def histories(self) -> Histories:
         """Of no user."""
-        return Histories.of_strangers([])
+        return Histories.of_unknown_users([])
 
     @cached_property
     def catalog(self) -> Catalog:

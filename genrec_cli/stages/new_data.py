@@ -85,7 +85,7 @@ class RunOnData(Run):
     @cached_property
     def histories(self) -> Histories:
         new = Histories.read(self.new["data"].path, times="times" in self.needs)
-        new = replace(new, strangers=True)
+        new = replace(new, unknown_users=True)
         return new if self.by_content else replace(new, item=self._mapped(new.item))
 
     @cached_property
