@@ -31,10 +31,12 @@ class Made:
 
     @property
     def path(self) -> Path:
+        """The folder of the artifact."""
         return self.artifact.path
 
     @property
     def name(self) -> str:
+        """The name of the folder, which commands take."""
         return self.artifact.path.name
 
     @property
@@ -100,6 +102,7 @@ class Call:
 
     @property
     def dataset(self) -> str:
+        """The data set that was named, or the only one of the workspace. Raises UsageError if there are several."""
         return self.ws.dataset(self.name)
 
     def layers(self, named: Mapping[str, Mapping[str, Any]], sections: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -146,6 +149,7 @@ def frames_as_files() -> Iterator[Path]:
 
 
 def name_of(given: Given | None) -> str | None:
+    """An artifact, a path or a label as the text that a command takes."""
     return None if given is None else os.fspath(given)
 
 

@@ -3,8 +3,7 @@
 Leave-one-out: the last interaction is the test target, the previous one the validation target; users with fewer than
 three interactions are for training only. By time: interactions before ``valid_from`` are for training; the target of a
 period is the first interaction of the user in it, if the user has an earlier one. None: all interactions are for
-training, and there are no targets. The history of a target is always
-everything before it.
+training, and there are no targets. The history of a target is always everything before it.
 """
 
 from datetime import UTC, datetime

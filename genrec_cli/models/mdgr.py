@@ -162,6 +162,7 @@ class Mdgr(Generator):
         return {"masked_digits": Loss(count_M.sum(), total, weight=0.0), **fractions}
 
     def encode(self, batch: Batch) -> Tensor:
+        """``h_ND`` of the packed items, whose codes are pooled."""
         x_ND = self.codes(self.codes.tokens(self.codes_of(batch.item_N)))
         return self.backbone(x_ND if self.dense is None else x_ND + self.dense(batch.item_N), batch.packing)
 
@@ -177,6 +178,7 @@ class Mdgr(Generator):
         return take(h_ND, at_M) if self.config.last_state else h_ND.new_zeros(1, h_ND.shape[-1])
 
     def logits(self, state_MKD: Tensor) -> Tensor:
+        """``logit_KMV`` of the digits of M targets."""
         state_KMD = state_MKD.transpose(0, 1)
         if self.heads is not None:
             state_KMD = residual_heads(*self.heads.weights(), state_KMD)

@@ -14,7 +14,6 @@ Readings where the paper is silent or contradicts itself, each an option:
   position. "last" needs rows of one target (``train.windows = "each"``).
 * ``entropy_source``: "printed" takes the entropy at h_t for item t; a next-item model's h_t describes item t + 1, so
   "predictive" takes h_{t-1} (the first item: the mean of its history).
-
 * ``next_masked``: with both losses on the masked history, a masked code (t, k) has one distribution and two targets,
   its own code and that of item t + 1. False (ours) drops these pairs from the next-item loss.
 * ``entropy_mode``: "train" has dropout in the pass of the entropies, "eval" has none; the paper does not say.

@@ -151,6 +151,7 @@ class Rpg(Model):
         return 0
 
     def tokens(self, batch: Batch) -> Tensor:
+        """``token_NK`` of the codes of the packed items."""
         return self.codes.tokens(self.codes_of(batch.item_N))
 
     def states(self, token_NK: Tensor, batch: Batch, at_M: Tensor | None = None) -> Tensor:
@@ -163,9 +164,11 @@ class Rpg(Model):
 
     @property
     def classifier(self) -> CodeClassifier:
+        """The cosine classifier of each digit."""
         return CodeClassifier(self.heads, self.codes.vectors(), self.config.temperature)
 
     def logits(self, h_MD: Tensor) -> Tensor:
+        """``logit_KMV`` of the digits at M positions."""
         return self.classifier.logits(h_MD)
 
     def losses(self, batch: Batch, mask: Tensor | None = None) -> dict[str, Loss]:

@@ -31,9 +31,11 @@ class MultiHead(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def split(self, x_BLD: Tensor) -> Tensor:
+        """``x_BHLd``: the width in equal parts, one per head."""
         return by_head(x_BLD, self.heads)
 
     def join(self, mixed_BHLd: Tensor) -> Tensor:
+        """``mixed_BLD``: the parts of all heads side by side."""
         return mixed_BHLd.transpose(1, 2).flatten(2)
 
     def mix(

@@ -38,6 +38,7 @@ class Cache:
         return invisible_BHMS.scatter(3, at_BHMl, bias_H1l.expand(len(at_BHMl), -1, beams, places))
 
     def append(self, block: int, k_BHMd: Tensor, v_BHMd: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the newest token of each beam; ``k_BHSd`` and ``v_BHSd`` of all tokens of a block."""
         if block == len(self.keys):
             self.keys.append((k_BHMd, v_BHMd))
         else:

@@ -49,6 +49,7 @@ class CrossAttention(MultiHead):
         self.query, self.key_value = nn.Linear(sizes.width, sizes.width), nn.Linear(sizes.width, 2 * sizes.width)
 
     def keys(self, h_ND: Tensor, packing: Packing) -> tuple[Tensor, ...]:
+        """``k_BHTd`` and ``v_BHTd`` of the histories, padded to the longest one."""
         return packing.grid.sides(self.key_value(h_ND), self.heads, 2)
 
     def cached(self, x_MKD: Tensor, keys: tuple[Tensor, ...], real_B11T: Tensor | None) -> Tensor:

@@ -61,11 +61,13 @@ class Exhaustive(Search):
 
     @cached_property
     def table(self) -> DigitTable:
+        """The codes of all items, laid out for look-ups."""
         assert self.catalog.codes_IK is not None
         return DigitTable(self.catalog.codes_IK, self.catalog.codewords)
 
     @cached_property
     def groups(self) -> CollisionGroups:
+        """Items with equal codes, whose scores are equal; each item alone where items have scores of their own."""
         own = torch.arange(self.items, device=self.catalog.train_count_I.device) if self.by_item else None
         return CollisionGroups(self.catalog.groups if own is None else own)
 
@@ -116,6 +118,7 @@ class Exhaustive(Search):
         return self.scored(model, batch).chunk(0, self.items).t().contiguous()
 
     def code_scores(self, logp_BKV: Tensor) -> Tensor:
+        """``score_BI``: the sum of the log-probabilities of each item's codes."""
         return self.code_scored(logp_BKV).chunk(0, self.items).t().contiguous()
 
     def top(self, scores: Scores | Tensor, k: int, *, excluded: Excluded | None = None) -> TopK:

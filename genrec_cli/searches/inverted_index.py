@@ -51,6 +51,7 @@ class InvertedLists:
         self.group_key, self.group = key_G.sort()
 
     def key(self, codes_XK: Tensor) -> Tensor:
+        """``key_X``: the hash of the codes, a sum over digits."""
         return self.bits_C[codes_XK + self.offset_K].sum(-1)
 
     def add(self, key_X: Tensor, digit_Xm: Tensor, code_Xm: Tensor) -> Tensor:

@@ -127,6 +127,8 @@ def typed(options: Mapping[str, Any]) -> list[str]:
 
 
 def read_step(where: str, table: Mapping[str, Any]) -> Step:
+    """The step of one table of a recipe. Raises ConfigError for an unknown stage, option or setting; ``where`` names
+    the table in the message."""
     step = validate(Step, where, table)
     if step.stage not in TAKES:
         message = f"{where}: '{step.stage}' cannot be a step.{did_you_mean(step.stage, TAKES)}"

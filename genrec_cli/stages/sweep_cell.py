@@ -85,6 +85,7 @@ def inputs_of(ws: Workspace, cell: Cell, given: Inputs, *, make: bool) -> Inputs
 
 
 def model_config(cell: Cell) -> Section:
+    """``[model]`` of a cell, with the defaults of its model. Raises ConfigError for a wrong setting."""
     kind = registry.load("model", cell.model)
     settings = merge(kind.defaults, cell.layers).get("model", {})
     return validate(kind.Config, "model", {key: value for key, value in settings.items() if key != "name"})
@@ -96,6 +97,7 @@ def needs_of(cell: Cell) -> frozenset[Need]:
 
 
 def evaluation_of(cell: Cell) -> evaluate.EvaluateConfig:
+    """``[evaluate]`` of a cell, with defaults. Raises ConfigError for a wrong setting."""
     return validate(evaluate.EvaluateConfig, "evaluate", cell.layers.get("evaluate", {}))
 
 

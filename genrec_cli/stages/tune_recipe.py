@@ -165,7 +165,7 @@ class Tune:
 
 
 def read_tune(name: str, given: Layer) -> Tune:
-    """A study by path; ``given`` are the settings of the command. Errors name the file."""
+    """A study by name or path; ``given`` are the settings of the command. Errors name the file."""
     path, content = read_file(name, STUDIES, "tune")
     if (size := len(os.fsencode(path.stem))) > MAX_NAME_BYTES:
         raise UsageError(f"The name of {path} has {size} bytes; the name of a study has at most {MAX_NAME_BYTES}.")
