@@ -64,24 +64,32 @@ def test_in_training_the_own_pairs_with_later_items_are_left_out(prior) -> None:
     packing = batch.packing
     for m, at in enumerate(batch.learn_M.tolist()):
         place, length = int(packing.position_N[at]), int(packing.length_B[packing.sequence_N[at]])
-        later = [int(batch.target_N[at + ahead]) for ahead in range(min(length - place, config.window))]
+        start = at - place
+        whole = [*batch.item_N[start : start + length].tolist(), int(batch.target_N[start + length - 1])]
         user, count_R = math.log2(length + 3) ** -config.length_power, torch.zeros(CATALOG.items + 1)
         for age in range(min(place + 1, config.window)):
-            item = int(batch.item_N[at - age])
+            item = whole[place - age]
             rest_R = stored[item].clone()
-            for ahead, target in enumerate(later):
-                if age + ahead < config.window:
-                    factors = float(some.row_factor_R[item] * some.column_factor_R[target])
-                    rest_R[target] -= config.decay ** (age + ahead) * user * factors
+            for end in range(place + 1, length + 1):
+                for begin in range(max(0, end - config.window), end):
+                    near = config.decay ** (end - begin - 1) * user
+                    for first, second, part in ((begin, end, 1.0), (end, begin, config.backward)):
+                        if whole[first] == item:
+                            factors = float(some.row_factor_R[item] * some.column_factor_R[whole[second]])
+                            rest_R[whole[second]] -= part * near * factors
             count_R += config.age_decay**age * (rest_R.clamp_min(0) + similar[item])
         torch.testing.assert_close(found_MI[m], (count_R[1:] / SCALE).log1p(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize("length", [4, 9, 12])
-def test_a_pair_of_one_user_alone_is_no_count(length) -> None:
-    """Its whole count is the user's own; not even a rounding error is left, which would tell the target."""
+def test_a_pair_of_one_user_alone_is_no_count(length, repeated) -> None:
+    """Its whole count is the user's own; not even a rounding error is left, which would tell the target. Items that
+    occur again are in no target here."""
     lonely = make_histories([length], CATALOG.items)
     lonely.item[:] = 1 + np.random.default_rng(0).permutation(CATALOG.items)[: len(lonely.item)]
+    if repeated:
+        lonely.item[::2] = lonely.item[0]
     alone = CountPrior(CATALOG, 1.5)
     alone.fit(CATALOG, lonely)
     alone.counts.similar.fill(torch.zeros(CATALOG.items, dtype=torch.long), torch.zeros(0), torch.zeros(0))
@@ -90,7 +98,8 @@ def test_a_pair_of_one_user_alone_is_no_count(length) -> None:
     assert alone.counts.transitions.weight_P.max() > 0
     row_S, item_S, _ = alone.logs(batch, batch.learn_M).cells()
     target_M = batch.target_N[batch.learn_M] - 1
-    assert not (item_S == target_M[row_S]).any()
+    new_M = target_M != int(lonely.item[0]) - 1
+    assert not (item_S == target_M[row_S])[new_M[row_S]].any()
 
 
 def test_chunks_of_rows_are_the_rows_and_the_loss_is_that_of_the_sum(prior, monkeypatch) -> None:

@@ -9,11 +9,11 @@ and forgets rare ones; a count keeps each, so the model learns what the count do
 product of experts (Hinton, 2002), one of them counted; a memory of training pairs beside a language model: Khandelwal
 et al., ICLR 2020.
 
-In a training batch the counts hold the very pairs that are to be predicted. So the pairs between the user's history and
-later items are subtracted (leave-one-out). Otherwise the model would rely on counts that a new target lacks. The batch
+In a training batch the counts hold the very pairs that are to be predicted. So the user's own pairs with later items
+are subtracted (``models/own_pairs.py``). Otherwise the model would rely on counts that a new target lacks. The batch
 has to hold the whole history for this, so rows of one target each (``train.windows = "each"``) are refused.
 
-Legend: M positions with a target, I items, A ages, F places ahead, P items of all histories, E pairs, B histories.
+Legend: M positions with a target, I items, A ages, P items of all histories, E pairs, B histories.
 """
 
 from typing import Any
@@ -25,13 +25,11 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.neighbours import Neighbours, NeighboursConfig
+from genrec_cli.models.own_pairs import own_pairs, without
 from genrec_cli.models.transitions import Padded
-from genrec_cli.nn.sparse_scores import sum_equal
 
 SCALE = 0.05
 """C: a count of this size adds a * log 2 to a score."""
-ROUNDING = 1e-4
-"""A smaller part of a weight than this is no other user's: the smallest part of a user in a pair is near .01."""
 
 
 def check_rows(setting: str, train: Any) -> None:
@@ -70,44 +68,14 @@ class Counts(nn.Module):
         past_MA = packing.position_N[at_M][:, None] >= age_A
         m_P, a_P = past_MA.nonzero(as_tuple=True)
         decay_P = torch.as_tensor(config.age_decay, device=at_M.device) ** a_P
-        own, pairs = self._own(batch, at_M, item_MA, past_MA), []
+        own, pairs = own_pairs(batch, at_M, config, self.row_factor_R, self.column_factor_R), []
         for table in self.counts.tables():
             p_E, item_E, weight_E = table.entries(item_MA[m_P, a_P])
             if table is self.counts.transitions:
-                weight_E = _without(*own, p_E * (self.items + 1) + item_E, weight_E)
+                key_E = (m_P * config.window + a_P)[p_E] * (self.items + 1) + item_E
+                weight_E = without(*own, key_E, weight_E)
             pairs.append((m_P[p_E], item_E - 1, decay_P[p_E] * weight_E))
         return CountLogs(pairs, self.items)
-
-    def _own(self, batch: Batch, at_M: Tensor, item_MA: Tensor, past_MA: Tensor) -> tuple[Tensor, Tensor]:
-        """The user's own part of the transitions from each past item to the later items in the row: sorted distinct
-        ``key_S = p * (I + 1) + item``, p counting the past items of all positions, and ``weight_S``. The weight of a
-        user depends on the number of training items; here it is that of the row. A user with more items than a row has
-        several rows: then this weight is a little too large, and pairs with items after the row are left in."""
-        config, packing = self.counts.config, batch.packing
-        assert batch.target_N is not None, "only a training batch has targets"
-        ahead_F = torch.arange(config.window, device=at_M.device)
-        length_M = packing.length_B[packing.sequence_N[at_M]]
-        inside_MF = packing.position_N[at_M][:, None] + ahead_F < length_M[:, None]
-        later_MF = batch.target_N[(at_M[:, None] + ahead_F).clamp_max(len(batch.target_N) - 1)] * inside_MF
-        distance_AF = ahead_F[:, None] + ahead_F  # from the item of age a to the target of place f, less 1
-        near_AF = (distance_AF < config.window) * torch.as_tensor(config.decay, device=at_M.device) ** distance_AF
-        user_M = (length_M + 3).log2() ** -config.length_power  # the last target is an item of the history, too
-        from_MA = past_MA * self.row_factor_R[item_MA] * user_M[:, None]
-        to_MF = self.column_factor_R[later_MF] * (later_MF > 0)
-        own_MAF = from_MA[:, :, None] * near_AF * to_MF[:, None, :]
-        m_E, a_E, f_E = own_MAF.nonzero(as_tuple=True)
-        p_MA = past_MA.flatten().cumsum(0).view_as(past_MA) - 1
-        return sum_equal(p_MA[m_E, a_E] * (self.items + 1) + later_MF[m_E, f_E], own_MAF[m_E, a_E, f_E])
-
-
-def _without(key_S: Tensor, own_S: Tensor, key_E: Tensor, weight_E: Tensor) -> Tensor:
-    """The stored weights without the user's own parts; a pair that is not stored has nothing to subtract. Exactly 0 if
-    the pair is of this user alone: a rounding error would be the only count of some digits, and tell the target."""
-    if not len(key_S):
-        return weight_E
-    s_E = torch.searchsorted(key_S, key_E).clamp_max(len(key_S) - 1)
-    rest_E = weight_E - own_S[s_E].to(weight_E.dtype) * (key_S[s_E] == key_E)
-    return rest_E.masked_fill(rest_E < ROUNDING * weight_E, 0.0)
 
 
 class CountPrior(Counts):
