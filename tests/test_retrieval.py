@@ -130,6 +130,14 @@ def test_given_scores_are_not_written_to():
     assert torch.equal(score_BI, torch.zeros(1, 9)) and DenseScores(score_BI).chunk(0, 9).shape == (9, 1)
 
 
+@pytest.mark.parametrize("users", [4, 200])
+def test_queries_in_less_precision_than_the_items(users):
+    """Under autocast states have 16 bits and tables 32, in one product and in several."""
+    item_ID, query_BD = torch.randn(3000, 8), torch.randn(users, 8).bfloat16()
+    found_CB = DotScores(item_ID, query_BD).chunk(0, 3000)
+    torch.testing.assert_close(found_CB, item_ID @ query_BD.float().t())
+
+
 @pytest.mark.parametrize("kind", ["codes", "dot"])
 def test_no_array_of_users_times_items(kind, short_chunks):
     items, users, digits = 4000, 300, 4

@@ -150,6 +150,11 @@ def test_pairs_of_masked_items_and_sampled_items() -> None:
     with pytest.raises(ConfigError, match="sampled item"):
         S3RecPretrain.check(config, TrainConfig(windows="sliding"))
     S3RecPretrain.check(config, TrainConfig(windows="recent"))
+    with pytest.raises(ConfigError, match="micro_batch_size is 1"):
+        S3RecPretrain.check(config, TrainConfig(windows="recent", micro_batch_size=1))
+    none = {f"{name}_weight": 0.0 for name in ("aap", "mip", "map", "sp")}
+    with pytest.raises(ConfigError, match="all four losses are 0"):
+        S3RecPretrain.check(validate(S3RecPretrainConfig, "model", none), TrainConfig())
 
 
 def test_shared_negatives_are_those_of_every_position() -> None:

@@ -345,6 +345,8 @@ def test_rows_of_several_targets_are_refused():
 def test_codes_of_unequal_length_are_refused():
     with pytest.raises(ConfigError, match="fewer"):
         Tiger.check(TigerConfig(), TrainConfig(windows="each"), make_catalog(padded=True))
+    with pytest.raises(ConfigError, match="words of texts"):
+        Tiger.check(TigerConfig(), TrainConfig(windows="each"), make_catalog(shared=True))
 
 
 # ---- the dense side of items ----------------------------------------------------------------------------

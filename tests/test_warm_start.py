@@ -115,6 +115,10 @@ def test_weights_are_loaded_by_name_and_shape(tmp_path):
         assert torch.equal(target["table"].weight[:loaded], given["table"].weight[:loaded])
         assert torch.equal(target["table"].weight[loaded:], before[loaded:])
     assert warm_start(model(6, 5), tmp_path / "weights.safetensors", same_ids=True).kept == ["table.weight"]
+    of_data = torch.nn.ModuleDict({"item": torch.nn.Embedding(6, 4), "head": torch.nn.Linear(4, 2)})
+    save_weights(tmp_path / "items.safetensors", of_data)
+    result = warm_start(of_data, tmp_path / "items.safetensors", same_ids=False, same_data=False)
+    assert result.kept == ["item.weight"] and "head.bias" in result.loaded
     with pytest.raises(ConfigError, match="No parameter"):
         warm_start(torch.nn.Linear(4, 2), tmp_path / "weights.safetensors", same_ids=True)
 

@@ -10,6 +10,9 @@ from genrec_cli.engine.checkpoint import read_weights
 from genrec_cli.errors import ConfigError
 from genrec_cli.nn.codes import CodeEmbedding
 
+OF_DATA = {"item", "user", "attribute", "free", "output"}
+"""Names of tables whose rows are ids of the data: row i means nothing on other data."""
+
 
 class WarmStart(NamedTuple):
     """The parameters that a warm start loaded, and those that keep their initial values, by name."""
@@ -18,13 +21,16 @@ class WarmStart(NamedTuple):
     kept: list[str]
 
 
-def warm_start(model: nn.Module, path: Path, *, same_ids: bool) -> WarmStart:
+def warm_start(model: nn.Module, path: Path, *, same_ids: bool, same_data: bool = True) -> WarmStart:
     """Load the weights of a file that fit the model by name and shape; ConfigError if nothing fits.
 
     ``same_ids``: row i of a table means the same in both. Then the common leading rows of tables of different length
-    are loaded too, without the special tokens that come last: those of another model mean something else.
+    are loaded too, without the special tokens that come last: those of another model mean something else. Without
+    ``same_data`` tables of items, users and attributes keep their initial values.
     """
     weights, result = read_weights(path), WarmStart([], [])
+    if not same_data:
+        weights = {name: weight for name, weight in weights.items() if not _of_data(model, name)}
     codes = ((name, part) for name, part in model.named_modules() if isinstance(part, CodeEmbedding))
     free = {f"{name}.table.weight": part.free for name, part in codes}
     for name, parameter in model.named_parameters():
@@ -44,6 +50,13 @@ def warm_start(model: nn.Module, path: Path, *, same_ids: bool) -> WarmStart:
             hint="--init-from takes a run of the same or a related model, with the same width and codes",
         )
     return result
+
+
+def _of_data(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is a table of ids of the data, or the bias of each item."""
+    table = name.removesuffix(".weight")
+    modules = dict(model.named_modules())
+    return name == "bias" or (isinstance(modules.get(table), nn.Embedding) and table.rpartition(".")[2] in OF_DATA)
 
 
 def _fits(weight: Tensor, parameter: Tensor, same_ids: bool) -> bool:

@@ -15,8 +15,9 @@ of state and item vector over a temperature.
 Legend: B histories, N packed items, T longest history, H heads, d head width, D width, J blocks.
 
 Deviations from the authors' code: softmax cross-entropy over the whole catalogue, where they sample 128 or 512 items
-(``loss = "sampled"``); n is the maximum length without their 11 more; values are as wide as queries, as in all of their
-settings; biases of W_2 start with zero. Block sizes are those of a tuned study of Amazon's sets (RecBoard).
+(``loss = "sampled"``, which weighs each sampled item by items / sample, theirs by 1); n is the maximum length without
+their 11 more; values are as wide as queries, as in all of their settings; biases of W_2 start with zero. Block sizes
+are those of a tuned study of Amazon's sets (RecBoard).
 
 The trap: the authors' time between items i and j is t_{i+1} - t_j, so the model reads when the item to be predicted was
 bought. On data with days for times, zero then says "the same day as the last item". Here it is t_i - t_j, of known

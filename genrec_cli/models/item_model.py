@@ -95,6 +95,12 @@ class ItemModel(Model, ABC):
         if config.graph_edges and cls.item_table is not ItemModel.item_table:
             problem = "This model makes its items from codes: it has no item graph."
             raise ConfigError(problem, hint="--set model.graph_edges=0")
+        default = type(config).model_fields["negatives"].default
+        if config.loss == "ce" and (config.negatives != default or config.shared_negatives):
+            problem = (
+                "model.loss = ce takes all items: it has no sampled ones (model.negatives, model.shared_negatives)."
+            )
+            raise ConfigError(problem, hint="--set model.loss=sampled, or another loss with sampled items")
         if config.count_factor:
             check_rows("count_factor", train)
             if config.loss != "ce" or (cls.losses, cls.catalogue_loss) != (ItemModel.losses, ItemModel.catalogue_loss):

@@ -16,12 +16,14 @@ of ``s3rec-pretrain``, unless ``model.from_scratch`` is true; then it is SASRec 
 Deviations from the authors' code: one row per user, in place of one per target, with new masks in each epoch. [MASK]
 after the history predicts the last training item (the losses "next" and "map"); the authors always mask the last item
 of a row. "next" and "mask" are both MIP. Losses are means over items, and sums over attributes; theirs are sums over
-items too, so AAP, which has four times as many items as MAP, weighs more there. MIP is cross-entropy over the catalogue
-by default; ``loss = "bpr"`` is the paper's pair, without the second sigmoid, which saturates. The segment of a row is
-made from its mask: it begins at a masked item and has as many items as are masked, at most half of the row. Segments
-never hold validation or test items; negatives may, as nothing is known of these. The authors' segments hold them, and
-their negatives do not. Pre-norm blocks by default, and item embeddings are
-multiplied by sqrt(D) at the input, as SASRec's are.
+items too, so AAP, which has four times as many items as MAP, weighs more there. MIP is cross-entropy over the
+catalogue by default; ``loss = "bpr"`` is the paper's pair, without the second sigmoid, which saturates. The segment of
+a row is made from its mask: it begins at a masked item and has as many items as are masked, at most half of the row.
+Segments never hold validation or test items; negatives may, as nothing is known of these. The authors' segments hold
+them, and their negatives do not. The segment of another row is that of the row before it in the same process and
+micro-batch, so SP depends on their sizes. "next" and "mask" have the whole weight of MIP each, so MIP weighs twice as
+much beside MAP as in the paper. Pre-norm blocks by default, and item embeddings are multiplied by sqrt(D) at the
+input, as SASRec's are.
 
 Legend: B histories, N packed items, X packed tokens with [MASK] after each history, M chosen items, A attributes, D
 width.
@@ -105,6 +107,11 @@ class S3RecPretrain(ItemModel):
         if config.loss != "ce" and train.windows != "recent":
             problem = f"model.loss = {config.loss} needs a sampled item for each item that may be masked."
             raise ConfigError(problem, hint="--set train.windows=recent, or --set model.loss=ce")
+        if not any((config.aap_weight, config.mip_weight, config.map_weight, config.sp_weight)):
+            raise ConfigError("The weights of all four losses are 0.", hint="--set model.mip_weight=1")
+        if config.sp_weight and train.micro_batch_size == 1:
+            problem = "Segment prediction compares the segments of several rows, and train.micro_batch_size is 1."
+            raise ConfigError(problem, hint="--set train.micro_batch_size=8, or --set model.sp_weight=0")
 
     def encode(self, batch: Batch, hidden_N: Tensor) -> tuple[Tensor, Tensor]:
         """``h_ND`` of the items, some of which are replaced by [MASK], and ``h_BD`` of [MASK] after each history."""

@@ -117,6 +117,8 @@ class Tiger(Generator):
         for part in (self.classifier, self.dense):
             if part is not None:
                 part.reset()
+        if self.dense is not None and self.dense.projection is not None:  # of the size of the pooled codes
+            torch.nn.init.normal_(self.dense.projection.weight, std=self.std * self.scale / math.sqrt(config.width))
 
     @classmethod
     def check(cls, config: TigerConfig, train: Any, catalog: Catalog | None = None) -> None:
@@ -124,8 +126,12 @@ class Tiger(Generator):
         if not config.pooled and (config.dense_input or config.free_vectors):
             problem = "The dense side is that of whole items, and the encoder reads each digit alone."
             raise ConfigError(problem, hint="--set model.pooled=true")
-        if catalog is not None and catalog.padded:
-            problem = "tiger generates all K digits of an item; some items of these codes have fewer."
+        if config.classifier == "product" and config.temperature != cls.Config.model_fields["temperature"].default:
+            problem = "model.temperature is that of the cosine classifier."
+            raise ConfigError(problem, hint="--set model.classifier=cosine")
+        if catalog is not None and (catalog.padded or catalog.shared):
+            found = "some items of these codes have fewer" if catalog.padded else "these codes are the words of texts"
+            problem = f"tiger generates all K digits of an item, each by its own codewords; {found}."
             raise ConfigError(problem, hint="--codes NAME    takes other codes")
 
     @property

@@ -39,7 +39,7 @@ class DotScores:
     logprobs = False
 
     def __init__(self, item_ID: Tensor, query_BD: Tensor) -> None:
-        self.item_ID, self.query_DB = item_ID, query_BD.t()
+        self.item_ID, self.query_DB = item_ID, query_BD.t().to(item_ID.dtype)  # mm(out=...) knows no autocast
         self.users, self.items, self.device = len(query_BD), len(item_ID), query_BD.device
 
     def chunk(self, begin: int, end: int) -> Tensor:

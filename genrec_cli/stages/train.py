@@ -107,7 +107,8 @@ def _start_from(model: Model, run: TrainPlan) -> None:
     source = inputs["init"]
     table = "codes" if "codes" in inputs else "data"
     same_ids = source.manifest["inputs"].get(table, {}).get("digest") == inputs[table].digest
-    loaded, kept = warm_start(model, source.path / BEST, same_ids=same_ids)
+    same_data = source.manifest["inputs"].get("data", {}).get("digest") == inputs["data"].digest
+    loaded, kept = warm_start(model, source.path / BEST, same_ids=same_ids, same_data=same_data)
     if kept and model.pretrained_by and not getattr(run.model_config, "from_scratch", False):
         message = f"{source.path.name} has other data: {kept[0]} does not fit."
         raise ConfigError(message, hint="Train both stages on the same data")
