@@ -27,6 +27,7 @@ from genrec_cli.calls import (
     calling,
     file_of,
     frames_as_files,
+    listed,
     name_of,
 )
 from genrec_cli.config import parse_set, refuse_unread, validate
@@ -70,6 +71,8 @@ def preprocess(
     event_col: str | None = None,
     keep_cold_items: bool | None = None,
     split: str | None = None,
+    valid_from: Any = None,
+    test_from: Any = None,
     fields: Sequence[str] | None = None,
     user_col: str | None = None,
     item_col: str | None = None,
@@ -92,16 +95,16 @@ def preprocess(
     """
     own = {"user_col": user_col, "item_col": item_col, "time_col": time_col, "item_id_col": item_id_col}
     own |= {"time_unit": time_unit, "title_col": title_col, "list_separator": list_separator}
-    words = {"events": events, "fields": fields}
+    words = {"events": listed(events), "fields": listed(fields)}
     named: dict[str, Any] = {
         "k_core": k_core,
         "where": where,
         "event_col": event_col,
         "keep_cold_items": keep_cold_items,
     }
-    named |= {"split": split, **{name: listed and list(listed) for name, listed in words.items()}}
+    named |= {"split": split, "valid_from": valid_from, "test_from": test_from, **words}
     options: dict[str, Any] = {**named, **own}
-    options |= {name: listed and ",".join(listed) for name, listed in words.items()}
+    options |= {name: values and ",".join(values) for name, values in words.items()}
     options |= {"source": source, "from_dir": from_dir, "interactions": interactions, "items": items}
     with calling(shared.get("verbose", False)), frames_as_files() as folder:
         call = Call("preprocess", shared, options, [raw])
@@ -171,19 +174,22 @@ def train(
     codes: Given | None = None,
     vectors: Given | None = None,
     init_from: Given | None = None,
+    freeze: Sequence[str] | None = None,
     label: str | None = None,
     device: str = "auto",
     **shared: Unpack[Shared],
 ) -> Made:
     """A run: the weights of the best epoch. An interrupted training goes on when the same call is made again."""
-    own = {"seed": seed, "epochs": epochs, "batch_size": batch_size, "lr": lr, "precision": precision}
+    own: dict[str, Any] = {"seed": seed, "epochs": epochs, "batch_size": batch_size, "lr": lr, "precision": precision}
     sources = {"data": data, "codes": codes, "vectors": vectors, "init_from": init_from}
+    own |= {"freeze": listed(freeze)}
     options = {"model": model, "curriculum": curriculum, **own, **sources, "label": label}
     with calling(shared.get("verbose", False)):
         call = Call("train", shared, options, list(sources.values()))
         layers = call.layers({"model": {"name": model}, "curriculum": {"preset": curriculum}, "train": own})
         inputs = train_plan.Inputs(**{name: name_of(given) for name, given in sources.items()})
         plan = train_plan.plan(call.ws, call.dataset, model, layers, inputs=inputs, label=label)
+        refuse_unread(parse_set(call.assigned.assigned), train_plan.sections_of(model), f"train --model {model}")
         work = partial(training.train, call.ws, plan, device=device, force=call.force, callbacks_for=_callbacks)
         return call.make(plan.plan, work)
 
@@ -206,15 +212,21 @@ def evaluate(
     split: str | None = None,
     at: Sequence[int] | None = None,
     search: str | None = None,
+    vectors: Given | None = None,
+    data: Given | None = None,
+    codes: Given | None = None,
     device: str = "auto",
     **shared: Unpack[Shared],
 ) -> Made:
     """The metrics of a run over the whole catalogue: ``result["metrics"]["kept"]["NDCG@10"]`` and ``"left_out"``."""
-    own = {"split": split, "search": search}
+    own, inputs = {"split": split, "search": search}, {"run": run, "vectors": vectors, "data": data, "codes": codes}
+    cutoffs = listed(at)
     with calling(shared.get("verbose", False)):
-        call = Call("evaluate", shared, {"run": run, **own, "at": at and ",".join(map(str, at))}, [run])
-        layers = call.layers({"evaluate": {**own, "at": at and list(at)}})
-        plan, config = evaluating.plan(call.ws, call.dataset, layers, run=name_of(run))
+        words = {**inputs, **own, "at": cutoffs and ",".join(map(str, cutoffs))}
+        call = Call("evaluate", shared, words, list(inputs.values()))
+        layers = call.layers({"evaluate": {**own, "at": cutoffs}})
+        names = {name: name_of(given) for name, given in inputs.items()}
+        plan, config = evaluating.plan(call.ws, call.dataset, layers, **names)
         refuse_unread(parse_set(call.assigned.assigned), plan.config, "evaluate")
         bar = console.user_bar("scoring")
         return call.make(plan, partial(evaluating.run, call.ws, plan, config, device=device, bar=bar))
@@ -233,11 +245,14 @@ def compare(
 
     A list of runs in place of one run: seeds of one setting.
     """
+    if len(runs) < 2:
+        raise UsageError("There is nothing to compare.", hint="Give two runs, or more")
     groups = [[run] if isinstance(run, (str, os.PathLike, Made)) else list(run) for run in runs]
     sides = [",".join(os.fspath(run) for run in group) for group in groups]
-    own = {"by": by, "metrics": metrics and list(metrics), "split": split, "drop": drop}
+    measures = listed(metrics)
+    own = {"by": by, "metrics": measures, "split": split, "drop": drop}
     with calling(shared.get("verbose", False)):
-        options = {**own, "metrics": metrics and ",".join(metrics)}
+        options = {**own, "metrics": measures and ",".join(measures)}
         call = Call("compare", shared, options, [run for group in groups for run in group])
         call.ws.argv[1:1] = sides
         plan = comparing.plan(call.ws, call.dataset, call.layers({"compare": own}), sides=sides)

@@ -14,7 +14,7 @@ import polars as pl
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.config import READS, merge, parse_set, read_toml
+from genrec_cli.config import READS, did_you_mean, merge, parse_set, read_toml
 from genrec_cli.errors import GenrecError, UsageError, of_memory, of_the_disk
 from genrec_cli.stages.recipe_step import Step, typed
 
@@ -88,10 +88,14 @@ class Call:
     """One call: the workspace, the data set and the settings. ``options`` are those of the command."""
 
     def __init__(self, command: str, shared: Shared, options: Mapping[str, Any], given: Sequence[Any] = ()) -> None:
+        if unknown := shared.keys() - Shared.__annotations__.keys():
+            name = min(unknown)
+            message = f"There is no argument '{name}'.{did_you_mean(name, [*options, *Shared.__annotations__])}"
+            raise UsageError(message, hint='Other settings: settings={"section.key": value}')
         made = next((artifact for artifact in given if isinstance(artifact, Made)), None)
         root = shared.get("root") or (made and made.root) or os.environ.get("GENREC_ROOT") or "artifacts"
         self.command, self.force, self.verbose = command, shared.get("force", False), shared.get("verbose", False)
-        self.assigned = Step(stage=command, set=dict(shared.get("settings") or {}))
+        self.assigned = Step(stage=command, set=_plain(shared.get("settings") or {}))
         self.config = shared.get("config")
         self.name = shared.get("dataset") or (made.artifact.dataset if made else None)
         words = {name: "DATAFRAME" if hasattr(type(value), "columns") else value for name, value in options.items()}
@@ -146,6 +150,30 @@ def frames_as_files() -> Iterator[Path]:
                 raise
             named = re.sub(rf"{re.escape(folder)}/(\w+)\.parquet", r"the frame '\1'", error.message)
             raise type(error)(named[:1].upper() + named[1:], hint=error.hint) from None
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings without scalars of NumPy, paths and None, which a file of settings cannot hold."""
+    if not isinstance(settings, Mapping):
+        raise UsageError("settings are a dictionary.", hint='settings={"model.width": 64}')
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _plain(value)
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        return value.item() if hasattr(value, "item") else value
+
+    return {name: plain(value) for name, value in settings.items() if value is not None}
+
+
+def listed(given: Any) -> list[Any] | None:
+    """A sequence, or one value of it, as a list; the values of a text are separated by commas. None stays None."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return given.split(",")
+    return list(given) if isinstance(given, Sequence) else [given]
 
 
 def name_of(given: Given | None) -> str | None:

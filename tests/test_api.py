@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -123,11 +124,30 @@ def test_nothing_is_printed_unless_asked_and_warnings_are_those_of_python(made, 
             "The frame 'interactions' has no column",
         ),
         (lambda data: genrec.load("absent", root=data.root), genrec.GenrecError, "No runs 'absent'"),
+        (
+            lambda data: genrec.train("popular", data=data, epoch=1),
+            UsageError,
+            "no argument 'epoch'. Did you mean 'epochs'",
+        ),
+        (lambda data: genrec.train("popular", data=data, settings=[1]), UsageError, "settings are a dictionary"),
+        (lambda data: genrec.train("sasrec", data=data, settings={"noise.gamma": 3}), UsageError, "does not read"),
+        (lambda data: genrec.evaluate("rpg-s0", data=data, codes="absent"), genrec.GenrecError, "No codes 'absent'"),
+        (lambda data: genrec.compare(root=data.root), UsageError, "nothing to compare"),
     ],
 )
 def test_errors_are_genrec_errors(made, call, error, said):
     with pytest.raises(error, match=said):
         call(made["data"])
+
+
+def test_one_value_in_place_of_a_list_and_scalars_of_numpy(made):
+    settings = {"model.width": np.int64(8), "model.inner": None, "train.warmup_steps": np.float32(2.0).astype(int)}
+    run = genrec.train("sasrec", data=made["data"], epochs=1, label="scalars", settings=settings)
+    assert run.config["model"]["width"] == 8
+    found = genrec.evaluate(run, at=3, settings={"evaluate.users": 5})
+    assert "NDCG@3" in found.result["metrics"]["kept"] and found.result["users"] == 5
+    frozen = genrec.train("sasrec", data=made["data"], epochs=1, freeze="item.*", label="frozen", settings=TINY)
+    assert list(frozen.config["train"]["freeze"]) == ["item.*"]
 
 
 def test_wrong_histories_are_one_clear_error(made):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from genrec_cli.config import READS, SECTIONS, Count, Positive, Section, Seed, did_you_mean, parse_set, validate
+from genrec_cli.config import READS, Count, Positive, Section, Seed, did_you_mean, parse_set, validate
 from genrec_cli.errors import ConfigError, UsageError
 
 TAKES: Mapping[str, tuple[str, ...]] = {
@@ -171,6 +171,6 @@ def layer_of(settings: Mapping[str, Any], allowed: Collection[str], where: str) 
             raise ConfigError(f"{where}: write section.key, not '{name}'.", hint="For example: { train.lr = 5e-4 }")
         if section not in allowed:
             hint = f"Sections: {', '.join(allowed) or 'none'}"
-            raise ConfigError(f"{where} cannot set '{section}'.{did_you_mean(section, SECTIONS)}", hint=hint)
+            raise ConfigError(f"{where} cannot set '{section}'.{did_you_mean(section, allowed)}", hint=hint)
         layer.setdefault(section, {}).update({key: value} if dot else value)
     return layer

@@ -105,7 +105,7 @@ def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     """Raise UsageError or ConfigError if the settings of a cell are wrong."""
     kind = registry.load("model", cell.model)
     layers = merge(kind.defaults, cell.layers)
-    kind.check(model_config(cell), validate(TrainConfig, "train", layers["train"]))
+    kind.check(model_config(cell), validate(TrainConfig, "train", layers.get("train", {})))
     check_masking(kind, cell.model, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
     validate(NoiseConfig, "noise", layers.get("noise", {}))
     config = evaluation_of(cell)
