@@ -88,7 +88,7 @@ def test_the_formats(shop, form, said, monkeypatch):
     ("words", "code", "said"),
     [
         (["--format", "tex"], 2, "Did you mean 'text'"),
-        (["--metrics", "NDCG@7"], 4, "No evaluation has NDCG@7"),
+        (["--metrics", "NDCG@7"], 4, "No row has NDCG@7"),
         (["--split", "valid"], 4, "no finished evaluation on the valid split"),
         (["--reference", "populer"], 2, "Did you mean 'popular'"),
     ],

@@ -186,6 +186,21 @@ def test_a_trial_whose_minutes_are_spent_counts_with_its_best_validation(shop):
     assert all(row["value"] == row["last"] for row in rows) and sum(row["best"] for row in rows) == 1
 
 
+def test_a_study_of_a_model_without_defaults_for_the_training(shop):
+    (shop / "counts.toml").write_text(
+        '[tune]\ntitle = "Counts"\ntrials = 1\n[tune.space]\nmodel.window = [5, 10]\n[model]\nname = "transitions"\n'
+    )
+    assert tune(shop, "counts").manifest["result"]["models"]["transitions"]["best"]["value"] > 0
+
+
+@pytest.mark.parametrize("space", ["model.loss = ['ce', 'cf']", "model.dropout = { low = 0.0, high = 1.0 }"])
+def test_a_value_that_no_training_takes_is_found_before_any_trial(shop, space):
+    settings = f'[tune]\ntitle = "Wrong"\ntrials = 2\n[tune.space]\n{space}\n[model]\nname = "sasrec"\n'
+    (shop / "wrong.toml").write_text(settings)
+    answer = tune(shop, "wrong", "--dry-run")
+    assert answer.code == ConfigError.exit_code and space.partition(" ")[0] in answer.err
+
+
 def test_a_study_whose_trials_all_fail_has_no_best_one(shop):
     answer = tune(shop, "one", "--trials", "2", "--set", "model.heads=3")
     assert answer.code == ConfigError.exit_code and "reached its end (failed: " in answer.err

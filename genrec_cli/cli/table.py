@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         Seeds are averaged, and the best values are bold."""
         from genrec_cli import console
         from genrec_cli.config import did_you_mean
+        from genrec_cli.engine.metrics import parse
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import leaderboard as stage
 
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
         if form not in stage.FORMATS:
             message = f"There is no format '{form}'.{did_you_mean(form, stage.FORMATS)}"
             raise UsageError(message, hint=f"--format takes {', '.join(stage.FORMATS)}")
-        names = [name.strip() for name in metrics.split(",")]
+        names = list(dict.fromkeys("{}@{}".format(*parse(name)) for name in metrics.split(",")))
         ws = common.workspace()
         dataset = ws.dataset(common.dataset)
         rows = stage.lines(ws, dataset, names, split)

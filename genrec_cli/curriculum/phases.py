@@ -100,7 +100,7 @@ class CurriculumConfig(Section):
     """Fraction of ``ratio`` at or below which the presets' exponential law goes to 0 (gamma_min; the paper gives no
     value)."""
     max_epochs: Count | None = None
-    """Maximum of epochs in each masking phase of a preset."""
+    """Maximum of epochs in each masking phase of a preset but the last phase."""
     watch: Literal["metric", "loss"] = "metric"
     """A plateau is one of the validation metric or of the validation loss."""
     budget: Literal["printed", "uniform", "rounded"] = "printed"

@@ -80,7 +80,7 @@ class Hgn(ItemModel):
     def fit(self, catalog: Catalog, histories: Any) -> None:
         super().fit(catalog, histories)
         if self.user is not None:  # zero for all at the start would leave the gates of users without a gradient
-            untrained = (torch.as_tensor(histories.train_end, dtype=torch.long) < 2).nonzero()[:, 0]
+            untrained = (torch.tensor(histories.train_end.astype("int64")) < 2).nonzero()[:, 0]
             self.user.weight[untrained.to(self.user.weight.device)] = 0
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:

@@ -201,7 +201,7 @@ def _codes_and_quality(
         read_ID = needed.get("vec_ID", codes_IK if vec_ID is None else vec_ID)
         codes_IK, facts = resolve(policy, tokenizer, read_ID, codes_IK, codewords)
         semantic_IK = codes_IK[:, :digits]
-        if "vec_ID" in needed:
+        if "vec_ID" in needed and hasattr(tokenizer, "reduced"):
             space = {"reduced_IP": tokenizer.reduced(needed["vec_ID"]), "decoded_IP": tokenizer.decode(semantic_IK)}
         quality = measure(semantic_IK, codewords, seed=seed, vec_ID=vec_ID, **space)
         gain_K = gains(semantic_IK, codewords, pairs, seed=seed)

@@ -22,6 +22,7 @@ from genrec_cli.errors import InputError, UsageError
 from genrec_cli.stages.compare_slices import evaluated, truncated
 from genrec_cli.stages.compare_table import SCHEMA, shown, table
 from genrec_cli.stages.run_names import run_name, without_seed
+from genrec_cli.stages.seeds import setting_of
 from genrec_cli.stages.taint import mark
 from genrec_cli.stages.trained import Run, refuse_other_data, refuse_repeated
 
@@ -88,6 +89,9 @@ def plan(
             Run(ws, run).refuse_longer(deepest, metrics.parse(deepest)[1], hint=hint)
     else:
         _refuse_unequal(ws, flat, config)
+    for side in found:
+        if len({setting_of(ws.input(a, "runs") if a.kind == "eval" else a) for a in side}) > 1:
+            console.warn(f"{', '.join(map(run_name, side))} differ in more than the seed, and count as seeds here.")
     labels = _names(found)
     label = "-vs-".join(labels)[:60] + ("" if config.by == "all" else f"-by-{config.by}")
     settings = config.model_dump(mode="json") | {"sides": [len(side) for side in found]}
@@ -132,7 +136,9 @@ def _config(given: dict[str, Any]) -> CompareConfig:
     if config.by == "truncation" and config.drop > config.longer_than:
         message = f"Histories with more than {config.longer_than} items cannot all lose {config.drop}."
         raise UsageError(message, hint=f"--drop {config.longer_than} at most, or --set compare.longer_than=N")
-    return config.model_copy(update={"metrics": tuple("{}@{}".format(*metrics.parse(m)) for m in config.metrics)})
+    return config.model_copy(
+        update={"metrics": tuple(dict.fromkeys("{}@{}".format(*metrics.parse(m)) for m in config.metrics))}
+    )
 
 
 def run(ws: Workspace, comparison: Comparison, *, device: str, bar: Callable[[int], Any]) -> Artifact:

@@ -54,9 +54,10 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
             hint=f"genrec evaluate --dataset {dataset} --split {split}",
         )
     groups: dict[str, dict[str, Artifact]] = {}
+    names: dict[str, str] = {}
     for evaluation in sorted(found, key=lambda e: e.manifest["started"]):
         run = ws.input(evaluation, "runs")
-        name = without_seed(run.label)
+        name = names.setdefault(run.key, without_seed(run.label))  # a run may have several labels
         of_setting = groups.setdefault(f"{name}|{setting_of(run)}", {})
         if run.key not in of_setting or set(metrics) <= evaluation.result["metrics"]["kept"].keys():
             of_setting[run.key] = evaluation  # the last one that has the metrics wins
@@ -66,14 +67,17 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
         if count[line.name] > 1:
             line.name = "+".join(run_name(e) for e in line.evaluations)
         for column in columns(metrics):
-            values = [protocols.flat(e.result).get(column) for e in line.evaluations]
-            line.values[column] = statistics.fmean(known) if (known := [v for v in values if v is not None]) else None
-            if len(known) > 1:
-                line.deviations[column] = statistics.stdev(known)
+            values = [v for e in line.evaluations if (v := protocols.flat(e.result).get(column)) is not None]
+            whole = len(values) == len(line.evaluations)  # a mean of some of the seeds is no value of the setting
+            line.values[column] = statistics.fmean(values) if whole else None
+            if whole and len(values) > 1:
+                line.deviations[column] = statistics.stdev(values)
     if unknown := [name for name in metrics if all(line.values[name] is None for line in table)]:
         known_names = sorted({name for line in table for e in line.evaluations for name in e.result["metrics"]["kept"]})
         near = did_you_mean(unknown[0], known_names)
-        raise InputError(f"No evaluation has {unknown[0]}.{near}", hint=f"There are: {', '.join(known_names)}")
+        raise InputError(
+            f"No row has {unknown[0]} for all of its seeds.{near}", hint=f"There are: {', '.join(known_names)}"
+        )
     return sorted(table, key=lambda line: -(line.values[metrics[-1]] or 0.0))
 
 
@@ -92,8 +96,11 @@ def mark_significant(
     named = named or [x for x in table if any(run_name(e).startswith(f"{reference}-") for e in x.evaluations)]
     if len(named) != 1:
         near = did_you_mean(reference, [line.name for line in table])
-        raise UsageError(f"{len(named)} rows of the table are named '{reference}'.{near}", hint="--reference NAME")
-    first, rest = named[0], [line for line in table if line is not named[0]]
+        listed = ", ".join(line.name for line in table)
+        raise UsageError(f"{len(named)} rows of the table are named '{reference}'.{near}", hint=f"Rows: {listed}")
+    first = named[0]
+    tested = [line for line in table if None not in line.values.values()]
+    rest = [line for line in tested if line is not first] if first in tested else []
     if not rest:
         return first.name
     sides = [",".join(str(e.path) for e in line.evaluations) for line in (first, *rest)]

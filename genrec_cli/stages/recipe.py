@@ -124,7 +124,7 @@ def read_file(name: str, folder: Path, table: str) -> tuple[Path, dict[str, dict
     """
     path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not name.endswith(".toml") and name not in (known := names(folder)):
-        message = f"There is no {table} '{name}'.{did_you_mean(name, known)}"
+        message = f"There is no {'study' if table == 'tune' else table} '{name}'.{did_you_mean(name, known)}"
         raise UsageError(message, hint=f"There are: {', '.join(known)}; or give a FILE.toml")
     content = read_toml(path)
     if table not in content:

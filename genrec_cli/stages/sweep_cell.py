@@ -101,13 +101,21 @@ def evaluation_of(cell: Cell) -> evaluate.EvaluateConfig:
     return validate(evaluate.EvaluateConfig, "evaluate", cell.layers.get("evaluate", {}))
 
 
+def check_values(cell: Cell) -> tuple[Section, TrainConfig, CurriculumConfig]:
+    """The settings of a training of a cell. Raises ConfigError for a value that its section refuses."""
+    layers = merge(registry.load("model", cell.model).defaults, cell.layers)
+    validate(NoiseConfig, "noise", layers.get("noise", {}))
+    train = validate(TrainConfig, "train", layers.get("train", {}))
+    return model_config(cell), train, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {}))
+
+
 def check_cell(cell: Cell, columns: Sequence[str]) -> None:
     """Raise UsageError or ConfigError if the settings of a cell are wrong."""
     kind = registry.load("model", cell.model)
     layers = merge(kind.defaults, cell.layers)
-    kind.check(model_config(cell), validate(TrainConfig, "train", layers.get("train", {})))
-    check_masking(kind, cell.model, validate(CurriculumConfig, "curriculum", layers.get("curriculum", {})))
-    validate(NoiseConfig, "noise", layers.get("noise", {}))
+    model, train, curriculum = check_values(cell)
+    kind.check(model, train)
+    check_masking(kind, cell.model, curriculum)
     config = evaluation_of(cell)
     name = kind.search if config.search == "auto" else config.search
     hint = f"'{cell.row}' sets it: leave evaluate.search out, then each model uses its default search"

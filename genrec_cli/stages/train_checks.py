@@ -21,7 +21,12 @@ def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -
 def check_start(kind: type[Model], model: str, config: Any, max_length: int, init: Artifact | None) -> None:
     """Refuse to train the second stage of a model without a run of its first stage, or with one of another network."""
     first, given = kind.pretrained_by, init and init.config["model"]["name"]
-    if not first or config.from_scratch:
+    if not first:
+        return
+    if config.from_scratch:
+        if init is not None:
+            message = "model.from_scratch trains without --init-from, and --init-from is given."
+            raise ConfigError(message, hint="Leave one of them out")
         return
     if init is None or given != first:
         found = f"--init-from names a run of '{given}'" if given else "--init-from is missing"

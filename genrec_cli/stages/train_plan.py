@@ -54,6 +54,8 @@ class Inputs:
         if "codes" in needs:
             made_from = ws.find(dataset, "data", self.data) if self.data else None
             inputs["codes"] = ws.find(dataset, "codes", self.codes, made_from=made_from)
+        elif self.codes:
+            ws.find(dataset, "codes", self.codes)  # a recipe passes codes on to models that read none
         codes = inputs.get("codes")
         data = ws.input(codes, "data") if codes else ws.find(dataset, "data", self.data)
         if data.dataset != dataset:  # of a path
@@ -64,6 +66,8 @@ class Inputs:
             of_codes = codes and self.vectors is None and "vectors" in codes.manifest["inputs"]
             given = None if of_codes else ws.find(dataset, "vectors", self.vectors, made_from=data)
             inputs["vectors"] = given or ws.input(inputs["codes"], "vectors")
+        elif self.vectors:
+            ws.find(dataset, "vectors", self.vectors)
         if "times" in needs and not data.result["times"]:
             hint = "Give the log a column of times: genrec preprocess --time-col NAME, or choose another model"
             raise UsageError(f"The model needs the time of each interaction, and {data.path.name} has none.", hint=hint)
@@ -72,6 +76,9 @@ class Inputs:
             raise UsageError(message, hint="genrec preprocess --items FILE    with columns brand or categories")
         if self.init_from is not None:
             inputs["init"] = ws.find(dataset, "runs", self.init_from)
+            if inputs["init"].config["model"]["name"] == "blend":
+                message = f"{inputs['init'].path.name} is a blend, which has no weights to start from."
+                raise UsageError(message, hint="--init-from takes one of its parts")
         return inputs
 
 

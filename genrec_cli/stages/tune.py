@@ -73,6 +73,8 @@ def plan(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> Plan:
     """
     for model in tune.models:
         sweep_cell.check_cell(model.first(), [tune.metric])
+        for cell in model.extremes():
+            sweep_cell.check_values(cell)
         varied = [name for name in model.space if name.partition(".")[0] in sweep_cell.OF_CODES]
         if varied and given.codes:
             message = (

@@ -10,7 +10,7 @@ Settings win in the order sections of the file < ``--config`` < ``--set`` < ``se
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SECTIONS = READS["tune"][1:]
 STUDIES = RECIPES / "studies"
-FIXED = ("train.seed", "train.metric", "train.eval_every")
+FIXED = ("train.seed", "train.metric", "train.eval_every", "train.valid_users", "train.valid_seed")
 """Settings that are equal in all trials, as values of different ones cannot be compared."""
 Scalar = str | bool | int | float
 
@@ -146,8 +146,15 @@ class ModelStudy:
         return math.prod(values.count for values in self.space.values())
 
     def first(self) -> Cell:
-        """A cell of the lowest and first values, for checks before any work."""
+        """A cell of the lowest and first values."""
         return self.cell({name: values.low for name, values in self.space.items()})
+
+    def extremes(self) -> Iterator[Cell]:
+        """Cells with each value of a list and both ends of an interval once, for checks before any work."""
+        lowest = {name: values.low for name, values in self.space.items()}
+        for name, values in self.space.items():
+            for value in values.values if isinstance(values, Choice) else (values.low, values.high):
+                yield self.cell(lowest | {name: value})
 
 
 @dataclass(frozen=True)
