@@ -93,9 +93,14 @@ def _conditions(run: Run, config: "CompareConfig", bar: Callable[[int], Any]) ->
         raise DataError(message, hint="--set compare.longer_than=N takes shorter ones")
     size = {"max_length": run.max_length, "batch_size": 256}
     sound = slices.truncated_batches(run.histories, long, long_at, config.drop, "sound", **size)
-    printed = slices.truncated_batches(run.histories, long, long_at, config.drop, "printed", **size)
+    learnt = long_at - config.drop < run.histories.train_end[long]  # a split by time may have later targets there
+    if not learnt.any():
+        message = "No item after the cut belongs to the training part, so that no row measures memory."
+        raise DataError(message, hint="--drop N with more items, or --by length")
+    printed_U, printed_at = long[learnt], long_at[learnt]
+    printed = slices.truncated_batches(run.histories, printed_U, printed_at, config.drop, "printed", **size)
     ranker = run.ranker()
-    with bar(len(user) + 3 * len(long)) as progress:
+    with bar(len(user) + 2 * len(long) + len(printed_U)) as progress:
         batches = [run.batches(user, at), run.batches(long, long_at), sound, printed]
         return [evaluate(ranker, part, run.device, tick=progress.update).by_user() for part in batches]
 
