@@ -407,6 +407,7 @@ WRONG = [
     (3, GRID + "search.beams = [20]\n[model]\nname = 'popular'\n", [], "search.beams: there is no such key"),
     (2, GRID + "model.name = ['rpg', 'popular']\n", ["--set", "evaluate.search=graph"], "the model 'popular'"),
     (2, GRID + "train.lr = [1e-3]\n[evaluate]\nat = [0]\n", [], "cutoffs are 1 or more"),
+    (3, GRID + "model.dropout = [0.1, 2.0]\n[model]\nname = 'sasrec'\n", [], "'dropout 2.0': model.dropout"),
 ]
 
 

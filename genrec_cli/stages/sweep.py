@@ -18,7 +18,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import merge
 from genrec_cli.engine.diagnosis import parallel_below_residual
-from genrec_cli.errors import DivergedError
+from genrec_cli.errors import DivergedError, GenrecError
 from genrec_cli.stages import evaluate, train
 from genrec_cli.stages.sweep_cell import (
     CodesAndVectors,
@@ -45,7 +45,11 @@ def inputs(ws: Workspace, sweep: Sweep, dataset: str, *, data: str | None, codes
     """Find the inputs of all cells. Raises the errors of their settings before any work: encoding can take hours."""
     columns = check_columns(sweep.config.columns)
     for cell in sweep.cells:
-        check_cell(cell, columns)
+        try:
+            check_cell(cell, columns)
+        except GenrecError as error:
+            row = f"'{cell.row}': " if cell.row and cell.row not in error.message else ""
+            raise type(error)(f"{row}{error.message}", hint=error.hint) from None
     return shared_inputs(ws, sweep.cells, dataset, data, codes, encoder)
 
 
