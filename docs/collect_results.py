@@ -43,7 +43,7 @@ def command(run: Artifact) -> str:
                 more += [w for one in given if one[:2] != ("model", "name") for w in ("--set", assignment(*one))]
             continue
         words.append(re.sub(r"-[0-9a-f]{8}$", "", word))  # a name without its key
-    return shlex.join(["genrec", *words, *more])
+    return shlex.join(["genrec", *words[:1], *more, *words[1:]])  # what was typed wins over the file
 
 
 def rounded(values: dict[str, Any]) -> dict[str, float]:

@@ -16,6 +16,8 @@ from genrec_cli.console import markdown
 
 HERE = Path(__file__).parent
 METRICS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
+DATASET = "amazon-2014-beauty"
+"""The data set of the published rows."""
 PAPER = {
     "SASRec": ("MHL's Table 1, seen items left out", (0.0387, 0.0249, 0.0605, 0.0318)),
     "RPG": ("MHL's Table 1, RPG on sentence-t5-base", (0.0500, 0.0358, 0.0745, 0.0436)),
@@ -63,6 +65,8 @@ def table_of_rows(study: dict) -> str:
             valid = [entry["valid"]["NDCG@10"] for entry in entries if "valid" in entry]
             others = [mean_and_std(values) if values else "-" for values in (left_out, valid)]
             yield [name, len(entries), *found, *others, code]
+            if entries[0]["dataset"] != DATASET:
+                continue
             published = PAPER.get(name.removesuffix(study.get("suffix", " ")))
             if published:
                 yield [f"*published: {published[0]}*", "", *(f"*{value:.4f}*" for value in published[1]), *[""] * 3]
