@@ -180,7 +180,7 @@ def test_a_budget_that_ends_all_trials_early_still_trains_their_best(tmp_path, r
     recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 500"))
     answer = genrec(tmp_path / "artifacts", "run", str(recipe), "--budget", "1s")
     assert answer.code == 0, answer.err
-    assert "No trial of 'recjpq' reached its end (out of minutes); trial 0 is taken" in answer.err
+    assert "its minutes spent" in answer.err
     assert len(list((tmp_path / "artifacts" / "synthetic" / "runs").glob("recjpq-s?-*/manifest.json"))) == 2
 
 

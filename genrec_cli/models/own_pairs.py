@@ -33,8 +33,9 @@ def own_pairs(
     assert batch.target_N is not None, "only a training batch has targets"
     row = packing.expand(suffix=1)
     item_X = torch.zeros_like(row.sequence_N)
-    item_X[torch.arange(len(batch.item_N), device=device) + packing.sequence_N] = batch.item_N
-    item_X[row.last_B] = batch.target_N[packing.last_B]
+    at_N = torch.arange(len(batch.item_N), device=device) + packing.sequence_N
+    item_X[at_N] = batch.item_N
+    item_X[at_N + 1] = torch.where(batch.target_N > 0, batch.target_N, item_X[at_N + 1])
 
     ahead_W = torch.arange(1, config.window + 1, device=device)
     inside_XW = row.position_N[:, None] + ahead_W < row.length_B[row.sequence_N][:, None]
