@@ -37,6 +37,21 @@ def names(nodes: Any) -> list[str]:
     return [node.path.name for node in nodes]
 
 
+def test_a_path_names_that_folder_and_no_other_of_its_name(ws: Workspace, tmp_path: Path) -> None:
+    evaluation = chain(ws)[-1]
+    name = evaluation.path.name
+    for path in (tmp_path / "backup" / "shop" / "eval" / name, f"other/shop/eval/{name}"):
+        with pytest.raises(InputError, match="There is no artifact"):
+            find(ws, "shop", [str(path)], dependants=False)
+        with pytest.raises(InputError, match="No eval"):
+            ws.find("shop", "eval", str(path))
+    for path in (evaluation.path, f"eval/{name}", f"shop/eval/{name}", name):
+        assert names(find(ws, "shop", [str(path)], dependants=False)) == [name]
+        assert ws.find("shop", "eval", str(path)) == evaluation
+    with pytest.raises(InputError, match="No eval"):
+        ws.find("shop", "eval", f"{evaluation.path}\n{evaluation.path}x")
+
+
 def test_what_others_were_made_from_goes_only_with_them(ws: Workspace) -> None:
     data, codes, run, evaluation = chain(ws)
     with pytest.raises(InputError, match="2 artifact") as caught:

@@ -60,9 +60,10 @@ class Finder(Lineage):
         if made_from:
             known = found = [a for a in known if a.manifest["inputs"][made_from.kind]["digest"] == made_from.digest]
         if selector:
-            name = Path(selector).name
+            name = self._name(selector, dataset, kind)
             found = [a for a in known if name in (a.path.name, a.label)]
-            found = found or [a for a in known if a.path.name.startswith(name) or a.key.startswith(name)]
+            if name and not found:
+                found = [a for a in known if a.path.name.startswith(name) or a.key.startswith(name)]
         if selector and not found:
             near = did_you_mean(selector, [a.path.name for a in known])
             message = f"No {kind} '{selector}' in {self.root / dataset / kind}.{near}"
@@ -83,6 +84,15 @@ class Finder(Lineage):
             hint = "Type one of these names in full" if selector else hint
             raise InputError(f"{len(found)} {kind} of '{dataset}' match:\n{names}", hint=hint)
         return self.verified(found[0])
+
+    def _name(self, selector: str, dataset: str, kind: str) -> str | None:
+        """The name of an artifact by its name or path; None for a path that leads elsewhere, also if its last part is
+        the name of an artifact here."""
+        if not {"/", "\n"} & set(selector):
+            return selector
+        place = (self.root / dataset / kind).resolve()
+        bases = (Path(), self.root, self.root / dataset)
+        return Path(selector).name if any((base / selector).resolve().parent == place for base in bases) else None
 
     def _at(self, path: Path, kind: str) -> Artifact:
         """The artifact at a path. A copy elsewhere can be used with the root that holds its inputs."""

@@ -87,9 +87,12 @@ def size_of(nodes: Iterable[Node]) -> int:
 
 def _one(nodes: Sequence[Node], name: str, place: Path) -> Node:
     """The artifact of a name."""
-    kind, _, folder = name.strip("/").rpartition("/")
-    kind = Path(kind).name
-    among = [node for node in nodes if not kind or node.kind == kind]
+    kind, _, folder = name.rstrip("/").rpartition("/")
+    if "/" in kind or name.startswith(("/", ".")):  # a path: never another artifact of the same name
+        paths = {Path(name).resolve(), (place.parent / name).resolve()}
+        among = [node for node in nodes if node.path.resolve() in paths]
+    else:
+        among = [node for node in nodes if not kind or node.kind == kind]
     found = [node for node in among if node.path.name == folder]
     found = found or [node for node in among if node.path.name.rpartition("-")[0] == folder]
     if not found:
