@@ -71,8 +71,8 @@ class MdgrConfig(GeneratorConfig):
     attention_dropout: Dropout = 0.2
     """Of the attention weights."""
     input_scale: Positive | None = None
-    """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: the
-    no scaling."""
+    """Factor of an item's pooled codes at the input; none: sqrt(K D), with which learning starts sooner; 1: no
+    scaling."""
     temperature: Positive = 0.07
     """tau of the cosine classifier."""
     learn_temperature: bool = False
