@@ -30,7 +30,8 @@ def warm_start(model: nn.Module, path: Path, *, same_ids: bool, same_data: bool 
     """
     weights, result = read_weights(path), WarmStart([], [])
     if not same_data:
-        weights = {name: weight for name, weight in weights.items() if not _of_data(model, name)}
+        of_data = _of_data(model)
+        weights = {name: weight for name, weight in weights.items() if name not in of_data}
     codes = ((name, part) for name, part in model.named_modules() if isinstance(part, CodeEmbedding))
     free = {f"{name}.table.weight": part.free for name, part in codes}
     for name, parameter in model.named_parameters():
@@ -52,11 +53,10 @@ def warm_start(model: nn.Module, path: Path, *, same_ids: bool, same_data: bool 
     return result
 
 
-def _of_data(model: nn.Module, name: str) -> bool:
-    """Whether a parameter is a table of ids of the data, or the bias of each item."""
-    table = name.removesuffix(".weight")
-    modules = dict(model.named_modules())
-    return name == "bias" or (isinstance(modules.get(table), nn.Embedding) and table.rpartition(".")[2] in OF_DATA)
+def _of_data(model: nn.Module) -> set[str]:
+    """The names of the tables of ids of the data, and of the bias of each item."""
+    tables = [name for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
+    return {"bias", *(f"{name}.weight" for name in tables if name.rpartition(".")[2] in OF_DATA)}
 
 
 def _fits(weight: Tensor, parameter: Tensor, same_ids: bool) -> bool:
