@@ -1,6 +1,7 @@
 """Recipe steps with several models and seeds, trials as a step, and a budget for both."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -155,7 +156,8 @@ def collected(folder: Path) -> None:
     assert popular["row"] == "by popularity" and popular["command"].startswith("genrec sweep ")
     assert "encoder.name=vectors" in popular["command"] and "vectors.npy" not in popular["command"]
     for entry in trained:
-        assert entry["command"].startswith(f"genrec train --model {entry['model']} ")
+        words = shlex.split(entry["command"])
+        assert words[:2] == ["genrec", "train"] and words[words.index("--model") + 1] == entry["model"]
         assert f"--set train.seed={entry['seed']} " in entry["command"] and "--set model.width=16" in entry["command"]
         assert "tokenizer" not in entry["command"] and str(folder) not in entry["command"]
         assert entry["metrics"].keys() == entry["left_out"].keys() >= {"NDCG@10"}
