@@ -28,7 +28,7 @@ def test_packed_histories_give_what_each_gives_alone() -> None:
     for history in range(data.packing.sequences):
         at = data.packing.sequence_N == history
         h_1TH, _ = model.gru(model.item(data.item_N[at] - 1)[None])
-        expected = torch.cat([model.output(h_1TH[0]), torch.ones(int(at.sum()), 1)], dim=1)
+        expected = torch.cat([model.projection(h_1TH[0]), torch.ones(int(at.sum()), 1)], dim=1)
         torch.testing.assert_close(found[at], expected, atol=1e-6, rtol=1e-5)
     h_BE = model.queries(data)
     expected_BI = h_BE[:, :-1] @ model.item.weight.t() + model.bias
@@ -55,7 +55,7 @@ def test_a_history_in_two_parts_gives_the_states_of_the_whole() -> None:
     whole_NH = model.states(data, torch.arange(len(data.item_N)))
     first_1TH, state = model.gru(model.item(data.item_N[:4] - 1)[None])
     second_1TH, _ = model.gru(model.item(data.item_N[4:] - 1)[None], state)
-    both_NH = model.output(torch.cat([first_1TH, second_1TH], dim=1)[0])
+    both_NH = model.projection(torch.cat([first_1TH, second_1TH], dim=1)[0])
     torch.testing.assert_close(whole_NH[:, :-1], both_NH, atol=1e-6, rtol=1e-5)
 
 

@@ -18,7 +18,7 @@ two training positions, so their vectors only learn these by heart.
 The trap: scores against the input table behind a ReLU (as in other copies) cannot be negative in any column.
 """
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.errors import ConfigError
 from genrec_cli.models.base import Need
-from genrec_cli.models.item_model import ItemConfig, ItemModel
+from genrec_cli.models.item_model import ItemConfig, ItemModel, Output
 from genrec_cli.nn.dropout import Dropout as DropoutLayer
 from genrec_cli.nn.recent import recent, user_vectors
 
@@ -49,9 +49,8 @@ class CaserConfig(ItemConfig):
     """Of the outputs of the filters."""
     users: bool = False
     """Whether each user has a vector; it needs output = separate."""
-    output: Literal["separate", "tied"] = "separate"
-    """Item vectors of the scores: a table of its own (the paper's), or that of the input, which is smaller and another
-    model than the paper's."""
+    output: Output = "separate"
+    """Item vectors of the scores: a table of their own (separate, the paper's), those of the input, or their sum."""
 
 
 class Caser(ItemModel):
@@ -71,12 +70,14 @@ class Caser(ItemModel):
         self.dense = nn.Linear(window * config.horizontal + config.vertical * width, width)
         self.dropout = DropoutLayer(config.dropout)
         self.user = nn.Embedding(max(catalog.users, 1), width) if config.users else None
-        columns = width * (1 + config.users)
-        self.output = nn.Embedding(catalog.items, columns) if config.output == "separate" else None
         for table in filter(None, (self.item, self.output)):
             nn.init.normal_(cast(nn.Embedding, table).weight, std=width**-0.5)
         if self.user is not None:
             nn.init.zeros_(self.user.weight)
+
+    @property
+    def output_width(self) -> int:
+        return int(self.config.width * (1 + self.config.users))
 
     @classmethod
     def needs_of(cls, config: Any) -> frozenset[Need]:
@@ -85,7 +86,7 @@ class Caser(ItemModel):
     @classmethod
     def check(cls, config: CaserConfig, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
-        if config.users and config.output == "tied":
+        if config.users and config.output != "separate":
             problem = "model.users needs item vectors twice as wide as the input's, so model.output = separate."
             raise ConfigError(problem, hint="--set model.output=separate, or --set model.users=false")
 
@@ -111,6 +112,3 @@ class Caser(ItemModel):
     def sums(self, x_MLD: Tensor) -> Tensor:
         """``o_MX`` of the vertical filters, X = V x D."""
         return self.vertical(x_MLD.transpose(1, 2)).transpose(1, 2).flatten(1)
-
-    def item_vectors(self) -> Tensor:
-        return super().item_vectors() if self.output is None else self.beside_bias(self.output.weight)

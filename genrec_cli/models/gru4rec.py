@@ -55,13 +55,13 @@ class Gru4Rec(ItemModel):
     def __init__(self, config: Gru4RecConfig, catalog: Catalog, *, max_length: int) -> None:
         super().__init__(config, catalog, max_length=max_length, bias=config.bias)
         self.gru = nn.GRU(config.width, config.hidden, config.layers, batch_first=True)
-        self.output = nn.Linear(config.hidden, config.width)
+        self.projection = nn.Linear(config.hidden, config.width)
         self.dropout = DropoutLayer(config.dropout)
         nn.init.normal_(cast(nn.Embedding, self.item).weight, std=config.width**-0.5)
 
     def states(self, batch: Batch, at_M: Tensor) -> Tensor:
         h_NH = self._read(self.dropout(self.item(batch.item_N - 1)), batch.packing)
-        return self.beside_one(self.dropout(self.output(take(h_NH, at_M))))
+        return self.beside_one(self.dropout(self.projection(take(h_NH, at_M))))
 
     def _read(self, e_NE: Tensor, packing: Packing) -> Tensor:
         """``h_NH``. On a CPU a step of the recurrence has the histories that are long enough, on a GPU all of them, as

@@ -30,7 +30,7 @@ from genrec_cli.config import Count, Dropout, Section
 from genrec_cli.data.batch import Batch
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.models.base import Need
-from genrec_cli.models.item_model import ItemConfig, ItemModel
+from genrec_cli.models.item_model import ItemConfig, ItemModel, Output
 from genrec_cli.nn.dropout import Dropout as DropoutLayer
 from genrec_cli.nn.recent import recent, user_vectors
 
@@ -40,6 +40,8 @@ class HgnConfig(ItemConfig):
 
     width: Count = 64
     """D, the width of item and user vectors."""
+    output: Output = "separate"
+    """Item vectors of the scores: a table of their own (separate, the paper's), those of the input, or their sum."""
     window: Count = 5
     """L, the count of last items that are read."""
     dropout: Dropout = 0.2
@@ -68,8 +70,7 @@ class Hgn(ItemModel):
             self.user_gate = nn.Linear(width, width, bias=False)
             self.user_instance = nn.Linear(width, config.window, bias=False)
             nn.init.normal_(self.user.weight, std=1 / width)
-        self.output = nn.Embedding(catalog.items, width)
-        for table in (self.item, self.output):
+        for table in filter(None, (self.item, self.output)):
             nn.init.normal_(cast(nn.Embedding, table).weight, std=width**-0.5)
 
     @classmethod
@@ -105,6 +106,3 @@ class Hgn(ItemModel):
         logit_ML1 = self.instance_gate(gated_MLD)
         gate_ML1 = (logit_ML1 if instance_ML1 is None else logit_ML1 + instance_ML1).sigmoid() * real_ML1
         return (gate_ML1 * gated_MLD).sum(1) / gate_ML1.sum(1).clamp_min(1e-9)
-
-    def item_vectors(self) -> Tensor:
-        return self.beside_bias(self.output.weight)

@@ -2,6 +2,10 @@
 
 Subclasses such as SASRec, GRU4Rec and BERT4Rec implement :meth:`ItemModel.states`; losses, queries and scores are here.
 
+An item is scored by its vector at the input (tied), by one of its own (separate), or by the sum of both. A tied vector
+gives an item that was just seen a high score, since its own vector is in the state, and a rare item is learned at the
+input, too. Separate vectors keep which item follows which, and are learned for frequent targets only.
+
 Legend: M positions with a target, I items, S sampled items, D width.
 """
 
@@ -24,12 +28,16 @@ from genrec_cli.nn.item_cross_entropy import item_cross_entropy
 from genrec_cli.nn.item_graph import GraphEmbedding, all_vectors
 from genrec_cli.nn.losses import Loss
 
+Output = Literal["tied", "separate", "sum"]
+
 
 class ItemConfig(Section):
     """The size and the loss of an item model."""
 
     width: Count = 128
     """D, the width of embeddings and states."""
+    output: Output = "tied"
+    """Item vectors of the scores: those of the input (tied), a table of their own (separate), or the sum of both."""
     loss: Literal["ce", "bce", "bpr", "bpr_max", "sampled", "gbce"] = "ce"
     """ce: softmax over the catalogue; bce: SASRec's; bpr: Rendle et al. 2009; bpr_max: GRU4Rec's; sampled: softmax over
     the target and sampled items; gbce: gSASRec's."""
@@ -62,14 +70,26 @@ class ItemModel(Model, ABC):
         self.prior = CountPrior(catalog, config.count_factor) if config.count_factor else None
         self.graph_capturable = config.loss == "ce" and self.masking == "none" and self.prior is None
         self.item = self.item_table(catalog, extra)
+        self.output = None if config.output == "tied" else self.embedding(catalog.items, self.output_width)
+        if self.output is not None:
+            nn.init.normal_(self.output.weight, std=0.02)
         self.bias = self.item_bias(catalog.items) if bias else None
 
     def item_table(self, catalog: Catalog, extra: int) -> nn.Module:
         """``self.item``: from items, counted from 0, to vectors D wide. After the last item come the ``extra`` special
         tokens. A model that computes its items from codes overrides this and :meth:`item_vectors`."""
+        return self.embedding(catalog.items, self.config.width, extra)
+
+    def embedding(self, items: int, width: int, extra: int = 0) -> nn.Embedding:
+        """A table of item vectors, with the item graph if there is one."""
         if edges := self.config.graph_edges:
-            return GraphEmbedding(catalog.items, self.config.width, edges, extra=extra)
-        return nn.Embedding(catalog.items + extra, self.config.width)
+            return GraphEmbedding(items, width, edges, extra=extra)
+        return nn.Embedding(items + extra, width)
+
+    @property
+    def output_width(self) -> int:
+        """The width of states and of the table ``output``."""
+        return int(self.config.width)
 
     def item_bias(self, items: int) -> nn.Parameter | None:
         """``bias_I``; None for a model whose scores cannot have one."""
@@ -84,17 +104,23 @@ class ItemModel(Model, ABC):
         return super().reads_content(config) and not (config.graph_edges or config.count_factor)
 
     def fit(self, catalog: Catalog, histories: Any) -> None:
-        if isinstance(self.item, GraphEmbedding):
-            self.item.fill(pair_weights(catalog, histories))
+        graphs = [table for table in (self.item, self.output) if isinstance(table, GraphEmbedding)]
+        edges = list(pair_weights(catalog, histories)) if graphs else []
+        for table in graphs:
+            table.fill(edges)
         if self.prior is not None:
             self.prior.fit(catalog, histories)
 
     @classmethod
     def check(cls, config: Any, train: Any, catalog: Catalog | None = None) -> None:
         super().check(config, train, catalog)
-        if config.graph_edges and cls.item_table is not ItemModel.item_table:
-            problem = "This model makes its items from codes: it has no item graph."
-            raise ConfigError(problem, hint="--set model.graph_edges=0")
+        if cls.item_table is not ItemModel.item_table:
+            if config.graph_edges:
+                problem = "This model makes its items from codes: it has no item graph."
+                raise ConfigError(problem, hint="--set model.graph_edges=0")
+            if config.output != "tied":
+                problem = "This model makes its items from codes: it has no table of item vectors for the scores."
+                raise ConfigError(problem, hint="--set model.output=tied")
         default = type(config).model_fields["negatives"].default
         if config.loss == "ce" and (config.negatives != default or config.shared_negatives):
             problem = (
@@ -112,7 +138,10 @@ class ItemModel(Model, ABC):
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
 
     def item_vectors(self) -> Tensor:
-        return self.beside_bias(all_vectors(cast(nn.Embedding, self.item), self.items))
+        tables = [cast(nn.Embedding, self.item)] if self.config.output != "separate" else []
+        tables += [] if self.output is None else [self.output]
+        first_ID, *second = (all_vectors(table, self.items) for table in tables)
+        return self.beside_bias(first_ID + second[0] if second else first_ID)
 
     def beside_bias(self, vector_ID: Tensor) -> Tensor:
         """The item vectors, with a column of biases if there are any."""
