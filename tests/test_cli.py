@@ -291,6 +291,24 @@ def test_a_mistake_has_its_exit_code_and_says_what_to_type(walk, code, words, sa
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            ["preprocess", "--events", "a", "--events", "b"],
+            "--events is given 2 times, and it takes one value. try: --events A,B",
+        ),
+        (["recommend", "-k", "3", "--k", "4"], "--k is given 2 times, and it takes one value. try: Leave all but one"),
+        (["train", "--model", "rpg", "--seed=1", "--seed=1", "--seed=2"], "--seed is given 3 times"),
+        (["status", "-q", "--set", "train.lr=1", "-q", "--set", "train.lr=2"], "does not read the section 'train'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_option_of_one_value_is_given_once(tmp_path, words, said):
+    answer = genrec(tmp_path, *words)
+    assert answer.code == 2 and said in " ".join(answer.err.split()) and answer.out == ""
+
+
 def test_a_root_that_is_a_file_is_refused(walk, tmp_path):
     (tmp_path / "root").write_text("")
     answer = genrec(tmp_path / "root", "download", "--dataset", "synthetic")

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 PANEL = "Common options"
 COMMANDS: dict[str, Callable[..., Any]] = {}
 """Command name -> function of the shared options and the command's options; for a stage it returns the artifact."""
+LISTS = {"at", "events", "fields", "metrics", "seeds"}
+"""Names of the options whose value is a list with commas."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,22 @@ for _parameter in SHARED:
 
 
 class Command(typer.core.TyperCommand):
-    """A command whose help shows its options by panel, as plain text: an import of rich takes longer than the rest."""
+    """A command whose help shows its options by panel, as plain text: an import of rich takes longer than the rest.
+
+    An option of one value that is given twice is an error; without it the last value would win in silence.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from genrec_cli.errors import UsageError
+
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, count in Counter(given).items():
+            single = parameter.nargs == 1 and not (parameter.multiple or getattr(parameter, "is_flag", False))
+            if count > 1 and single and not ctx.resilient_parsing:  # completion of the shell parses without errors
+                option = max(parameter.opts, key=len)
+                hint = f"{option} A,B" if parameter.name in LISTS else f"Leave all but one {option} out"
+                raise UsageError(f"{option} is given {count} times, and it takes one value.", hint=hint)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
