@@ -381,6 +381,9 @@ def test_split_by_time(tmp_path: Path) -> None:
     assert artifact.path.name.startswith("k0-time-")
     with pytest.raises(DataError, match="nothing between"):
         make(tmp_path, log, split="time", valid_from=0.9, test_from=0.8)
+    with pytest.raises(ConfigError, match=r"test_from = 2013-10-27: only a .* is leave-one-out") as caught:
+        make(tmp_path, log, test_from="2013-10-27")
+    assert "--split time" in str(caught.value.hint)
     with pytest.raises(DataError, match="positions") as caught:
         make(tmp_path, "u,a,0\nu,b,1\nv,a,0\nv,b,1\n", split="time")
     assert "--time-col" in str(caught.value.hint)

@@ -19,7 +19,7 @@ from genrec_cli.data.histories import USER, write_interactions
 from genrec_cli.data.ingest import IngestedLog
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.text import joined
-from genrec_cli.errors import DataError, refuse_special
+from genrec_cli.errors import ConfigError, DataError, refuse_special
 from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
@@ -135,9 +135,15 @@ def preprocess(
 ) -> tuple[Plan, Callable[[], Artifact]]:
     """The plan of the data artifact, and the work that makes it; ``engine`` does not change the result.
 
-    The work raises :class:`DataError` for bad lines (unless skipped), an empty k-core, an absent field, and a split by
+    Raises :class:`ConfigError` for a period of a split by time beside another split. The work raises
+    :class:`DataError` for bad lines (unless skipped), an empty k-core, an absent field, and a split by
     time without times.
     """
+    unread = [name for name in ("valid_from", "test_from") if name in config.model_fields_set]
+    if unread and config.split != "time":
+        given = ", ".join(f"preprocess.{name} = {getattr(config, name)}" for name in unread)
+        problem = f"{given}: only a split by time has periods, and this split is {config.split}."
+        raise ConfigError(problem, hint="--split time, or leave --valid-from and --test-from out")
     settings = {"preprocess": config.model_dump(mode="json"), **origin.config}
     ties = "" if config.shuffle_ties is None else f"-ties{config.shuffle_ties}"
     cold = "-cold" if config.keep_cold_items else ""
