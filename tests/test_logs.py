@@ -395,3 +395,36 @@ def test_long_names_of_columns_are_cut_in_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column 'user_id'") as caught:
         Logs(Logs.Config()).read_files(path, None, BadRows())
     assert len(caught.value.message) < 1_000
+@pytest.mark.parametrize(
+    "times", [[30, 10, 20], [3e12, 1e12, 2e12], [30.7, 30.1, 30.4], ["2024-03-01", "2024-01-01", "2024-02-01"]]
+)
+@pytest.mark.parametrize("name", ["h.csv", "h.tsv", "h.jsonl", "h.parquet"])
+def test_histories_are_ordered_by_their_times_in_every_format(tmp_path: Path, name: str, times: list) -> None:
+    table = pl.DataFrame({"user_id": ["u", "u", "v"], "item_id": ["b", "a", "c"], "timestamp": times})
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        dates = isinstance(times[0], str)
+        table.with_columns(pl.col("timestamp").str.to_date()).write_parquet(path) if dates else table.write_parquet(
+            path
+        )
+    elif path.suffix == ".jsonl":
+        table.write_ndjson(path)
+    else:
+        table.write_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
+    assert read_histories(path) == {"u": ["a", "b"], "v": ["c"]}
+
+
+def test_histories_whose_columns_are_unclear_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_histories(write(tmp_path / "h.csv", "user,item,at\nu,b,2\nu,a,1\n")) == {"u": ["b", "a"]}
+    assert "has no column 'timestamp': its rows are taken in order of time" in " ".join(capsys.readouterr().err.split())
+    for content, said in (
+        ("user,user_id,item\nu,u,a\n", "must have one column user or user_id; its columns: user, user_id, item"),
+        ("user,item,time\nu,a,1\nu,b,soon\n", "line 3: the time 'soon' is neither a number nor a date"),
+        ("user,item,time\nu,a,\n", "line 2: no time"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read_histories(write(tmp_path / "h.csv", content))
+    with pytest.raises(DataError, match="is not known"):
+        read_histories(write(tmp_path / "h.xlsx", "x"))
+
+

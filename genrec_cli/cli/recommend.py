@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Users in the terminal when none are named."""
 RUN = "Run: label, key or path; the folder of an export; or hf:ORG/NAME. Default: the only one."
+HISTORY = "New histories: CSV, TSV, Parquet (user,item and perhaps timestamp) or JSON lines."
 DATA = "Newer data: new items (with their codes), users and histories for the run."
 CODES = "Codes of the newer data, by the codebook of the run (tokenize --codebook-from)."
 CANDIDATES = "Recommend only these: raw item ids in Parquet, CSV (column item) or text."
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
         run: Annotated[str | None, typer.Option(help=RUN)] = None,
         users: Annotated[Path | None, typer.Option(help="File of raw user ids, one per line. Default: all.")] = None,
         user: Annotated[list[str] | None, typer.Option(metavar="ID", help="A raw user id. Repeatable.")] = None,
-        history: Annotated[Path | None, typer.Option(help="New histories: CSV (user,item) or JSON lines.")] = None,
+        history: Annotated[Path | None, typer.Option(help=HISTORY)] = None,
         data: Annotated[str | None, typer.Option(metavar="NAME", help=DATA)] = None,
         codes: Annotated[str | None, typer.Option(metavar="NAME", help=CODES)] = None,
         candidates: Annotated[Path | None, typer.Option(metavar="FILE", help=CANDIDATES)] = None,

@@ -17,7 +17,7 @@ from genrec_cli.sources.lines import Block, read_blocks
 from genrec_cli.sources.row_filter import RowFilter
 
 Unit = Literal["s", "ms", "us", "ns"]
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+UNITS: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Units of time per second."""
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds since 1970 of the first and last moment that a date can represent: years 1 to 9999."""

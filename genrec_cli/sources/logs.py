@@ -72,7 +72,7 @@ class Logs(Source):
         return Tables(log, item_table(self._records(items, bad), self.config.item_id_col, items, bad).lazy())
 
     def _interactions(self, path: Path, bad: BadRows, rows: RowFilter | None) -> Iterator[pl.DataFrame]:
-        reader, present = _opened(path)
+        reader, present = opened(path)
         config = self.config
         time = config.time_col or (TIME if TIME in present else None)
         needed = {"--user-col": config.user_col, "--item-col": config.item_col, "--time-col": time}
@@ -93,7 +93,7 @@ class Logs(Source):
         return read_interactions(path, reader, columns, bad)
 
     def _records(self, path: Path, bad: BadRows) -> Iterator[Record]:
-        reader, present = _opened(path)
+        reader, present = opened(path)
         repeated = (name for name, count in Counter(filter(None, present)).items() if count > 1)
         config = self.config
         for name in (config.item_id_col, *repeated):
@@ -118,7 +118,7 @@ class Logs(Source):
         return {TITLE: values[title]} | others
 
 
-def _opened(path: Path) -> tuple[Reader | None, list[str]]:
+def opened(path: Path) -> tuple[Reader | None, list[str]]:
     """The reader of a text file (None: it is Parquet) and the columns: a header, a schema, or keys of JSON objects."""
     kind = format_of(path)
     refuse_special(path)

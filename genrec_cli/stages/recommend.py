@@ -114,7 +114,7 @@ def recommend(trained: Run, request: Request, *, bar: Callable[[int], Any]) -> R
     """
     names, given = trained.names, request.histories
     if given is not None and "times" in trained.needs:
-        raise UsageError(f"The model '{trained.model_name}' reads times, and --history has none.")
+        raise UsageError(f"The model '{trained.model_name}' reads times, and histories are given to it without them.")
     candidates = candidate_rows(trained.data, request.candidates, request.where)
     k = min(request.k, trained.catalog.items if candidates is None else len(candidates))
     trained.refuse_longer(f"--k {k}", k)
