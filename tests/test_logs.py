@@ -1,6 +1,7 @@
 """Your own data: CSV, TSV, Parquet and JSON lines, sound and broken."""
 
 import gzip
+import json
 import os
 import resource
 from pathlib import Path
@@ -227,6 +228,28 @@ def test_item_files_in_every_format(tmp_path: Path) -> None:
         assert row["categories"].replace(" ", "") == "A,C"
 
 
+@pytest.mark.parametrize("name", ["items.csv", "items.jsonl", "items.parquet"])
+def test_missing_values_of_pandas_are_no_texts(tmp_path: Path, name: str) -> None:
+    log, path = write(tmp_path / "log.csv", "user_id,item_id\nu,nan\n"), tmp_path / name
+    missing = float("nan")
+    rows = [
+        {"item_id": "nan", "title": "nan", "price": missing, "brand": "nan", "note": "<NA>"},
+        {"item_id": "i2", "title": "NA", "price": 2.5, "brand": "None", "note": "nan bread"},
+    ]
+    if path.suffix == ".parquet":
+        pl.DataFrame(rows).write_parquet(path)
+    elif path.suffix == ".csv":
+        pl.DataFrame(rows).write_csv(path)
+    else:
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    tables = Logs(Logs.Config()).read_files(log, path, BadRows())
+    assert tables.items is not None
+    assert tables.items.collect().select("raw_id", "title", "price", "brand", "note", "attributes").rows() == [
+        ("nan", None, None, None, None, []),
+        ("i2", "NA", "2.5", "None", "nan bread", ["brand: None"]),
+    ]
+
+
 def test_unknown_formats_and_damaged_parquet(tmp_path: Path) -> None:
     for name, match in (("log.xlsx", "format '.xlsx'"), ("log.parquet.gz", "not known"), ("log.parquet", "Parquet")):
         with pytest.raises(DataError, match=match):
@@ -390,11 +413,6 @@ def test_histories_are_read_as_logs_are(tmp_path: Path) -> None:
     assert "quote" in str(caught.value.hint)
 
 
-def test_long_names_of_columns_are_cut_in_errors(tmp_path: Path) -> None:
-    (path := tmp_path / "log.csv").write_text("9" * 30_000 + ",item_id\nu,i\n")
-    with pytest.raises(DataError, match="has no column 'user_id'") as caught:
-        Logs(Logs.Config()).read_files(path, None, BadRows())
-    assert len(caught.value.message) < 1_000
 @pytest.mark.parametrize(
     "times", [[30, 10, 20], [3e12, 1e12, 2e12], [30.7, 30.1, 30.4], ["2024-03-01", "2024-01-01", "2024-02-01"]]
 )
@@ -428,3 +446,8 @@ def test_histories_whose_columns_are_unclear_are_refused(tmp_path: Path, capsys:
         read_histories(write(tmp_path / "h.xlsx", "x"))
 
 
+def test_long_names_of_columns_are_cut_in_errors(tmp_path: Path) -> None:
+    (path := tmp_path / "log.csv").write_text("9" * 30_000 + ",item_id\nu,i\n")
+    with pytest.raises(DataError, match="has no column 'user_id'") as caught:
+        Logs(Logs.Config()).read_files(path, None, BadRows())
+    assert len(caught.value.message) < 1_000

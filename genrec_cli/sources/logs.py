@@ -30,6 +30,8 @@ PARQUET = (".parquet", ".pq")
 TIME = "timestamp"
 """Default time column; without it the order of the rows is the time."""
 TITLE = "title"
+MISSING = ("nan", "NaN", "<NA>")
+"""Cells of an items file that hold no text: pandas prints a missing value so. Names such as None and NA are texts."""
 
 
 class Logs(Source):
@@ -104,8 +106,13 @@ class Logs(Source):
         return (record._replace(values=self._described(record.values)) for record in records)
 
     def _described(self, values: dict[str, Any]) -> dict[str, Any]:
-        """A record with its title under the name ``title``, and with lists where cells have several values."""
+        """A record without :data:`MISSING`, with its title under the name ``title``, and with lists where cells have
+        several values."""
         title, separator = self.config.title_col or TITLE, self.config.list_separator
+        values = {
+            name: None if name != self.config.item_id_col and value in MISSING else value
+            for name, value in values.items()
+        }
         if separator is not None:
             whole = (self.config.item_id_col, title)
             values = {

@@ -1,6 +1,7 @@
 """Item records (one dictionary per item) to the items table of a source: texts and attributes.
 
-Values of any type become text: numbers as they print, (nested) lists as their parts joined by ", ".
+Values of any type become text: numbers as they print, (nested) lists as their parts joined by ", ". The float NaN is a
+missing value.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,7 +105,7 @@ def leaves(value: Any) -> list[str]:
             stack += part[::-1]
         elif isinstance(part, dict):
             stack += [*part.values()][::-1]
-        elif part is not None:
+        elif part is not None and part == part:  # NaN differs from itself
             found.append(str(part))
     return found
 
