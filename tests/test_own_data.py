@@ -139,6 +139,7 @@ def test_all_interactions_train_without_a_split(shop: Path) -> None:
 
 
 def test_a_masking_phase_that_only_validation_ends_is_refused(shop: Path) -> None:
+    assert not (root / "mine" / "runs").exists(), "no run that looks unfinished"
     root = shop / "out"
     assert made(shop, "--split", "none", "--title-col", "name").code == 0
     assert genrec(root, "tokenize", "--encoder", "lsa", "--codebooks", "2", "--codewords", "4").code == 0

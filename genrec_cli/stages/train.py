@@ -48,10 +48,10 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
     model, catalog, histories = parts = _assemble(run, where)
     if model.trainable or current_group().main:
         model.fit(catalog, histories)
+    loop = _loop(run, parts, where, ws.path(run.plan)) if model.trainable else None  # refused before a folder exists
     if not current_group().main:
-        if model.trainable:
+        if loop is not None:
             current_group().barrier()
-            loop = _loop(run, parts, where, ws.path(run.plan))
             loop.callbacks = callbacks_for(loop)
             loop.run()
         return None
@@ -63,11 +63,11 @@ def train(ws: Workspace, run: TrainPlan, *, device: str, force: bool, callbacks_
             write_atomically(draft.path / INPUTS, (json.dumps(_digests(ws, run.plan), indent=2) + "\n").encode())
         (draft.path / "config.json").write_text(json.dumps(run.plan.config, indent=2) + "\n", encoding="utf-8")
         draft.result["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        if not model.trainable:
+        if loop is None:
             save_weights(draft.path / BEST, model)
         else:
             current_group().barrier()  # the other processes may read the folder: stale checkpoints are deleted
-            draft.result |= _train(run, parts, where, draft.path, callbacks_for)
+            draft.result |= _train(run, loop, callbacks_for)
         draft.result["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
         (draft.path / "README.md").write_text(card(run, draft.result), encoding="utf-8")
     return ws.made(run.plan)
@@ -142,11 +142,9 @@ def _check_without_validation(run: TrainPlan) -> None:
             raise DataError(f"{reason}, so the phase '{phase.name}' never ends.", hint=hint)
 
 
-def _train(
-    run: TrainPlan, parts: Parts, device: torch.device, folder: Path, callbacks_for: CallbacksFor
-) -> dict[str, Any]:
+def _train(run: TrainPlan, loop: Loop, callbacks_for: CallbacksFor) -> dict[str, Any]:
     """Run the loop and write the log after each epoch; the result of the artifact."""
-    loop = _loop(run, parts, device, folder)
+    folder, device = loop.folder, loop.device
     for finding in expected_faults(loop):
         console.warn(f"{finding.seen}\n  try: {finding.change}")
     callbacks = callbacks_for(loop)
