@@ -109,6 +109,16 @@ def test_cold_items_get_codes_and_are_recommended(shop: Path) -> None:
     ).read_text()
 
 
+def test_items_for_which_a_count_model_has_no_count_are_named(shop: Path) -> None:
+    made(shop, "--keep-cold-items", "--title-col", "name")
+    assert genrec(shop / "out", "train", "--model", "popular").code == 0
+    lists = ["recommend", "--keep-seen", "--output", shop / "lists.csv"]
+    answer = genrec(shop / "out", *lists, "--k", "16")
+    assert "120 of 480 items have the score 0: 'popular' has counted nothing for them" in " ".join(answer.err.split())
+    assert pl.read_csv(shop / "lists.csv").filter(pl.col("score") == 0).height == 120
+    assert "score 0" not in genrec(shop / "out", *lists, "--k", "12").err
+
+
 def test_cold_items_need_metadata_and_include_those_below_the_core(shop: Path) -> None:
     words = ["preprocess", "--dataset", "m", "--interactions", str(shop / "log.csv"), "--keep-cold-items"]
     answer = genrec(shop / "out", *words)
@@ -129,6 +139,7 @@ def test_all_interactions_train_without_a_split(shop: Path) -> None:
     train = ["train", "--model", "sasrec", "--epochs", "2", *TINY]
     refused = genrec(root, *train)
     assert refused.code == 3 and "train.select=last" in refused.err
+    assert not (root / "mine" / "runs").exists(), "no run that looks unfinished"
     answer = genrec(root, *train, "--set", "train.select=last")
     assert answer.code == 0, answer.err
     assert (answer.manifest["result"]["epochs"], answer.manifest["result"]["valid"]) == (2, {})
@@ -139,7 +150,6 @@ def test_all_interactions_train_without_a_split(shop: Path) -> None:
 
 
 def test_a_masking_phase_that_only_validation_ends_is_refused(shop: Path) -> None:
-    assert not (root / "mine" / "runs").exists(), "no run that looks unfinished"
     root = shop / "out"
     assert made(shop, "--split", "none", "--title-col", "name").code == 0
     assert genrec(root, "tokenize", "--encoder", "lsa", "--codebooks", "2", "--codewords", "4").code == 0

@@ -145,6 +145,9 @@ def _lists(
     if empty := int((item == 0).all(1).sum()):
         what = "user(s) get no recommendations: they have seen every item that may be recommended"
         console.warn(f"{empty:,} {what}; --keep-seen lists these too")
+    if not trained.model.trainable and (zero := int(((score == 0) & (item > 0)).sum())):
+        what = f"'{trained.model_name}' has counted nothing for them, so their order means nothing"
+        console.warn(f"{zero:,} of {int((item > 0).sum()):,} items have the score 0: {what}")
     return _columns(pl.Series(audience.labels, dtype=pl.String).gather(row), trained.names, item, score)
 
 
