@@ -389,6 +389,23 @@ def test_split_by_time(tmp_path: Path) -> None:
     assert "--time-col" in str(caught.value.hint)
 
 
+def test_the_days_are_reported_and_times_of_another_unit_are_named(tmp_path: Path, capsys) -> None:
+    day = 86_400
+    made = make(tmp_path, f"u,a,{19_000 * day}\nu,b,{19_001 * day}\nv,a,{19_030 * day}\n")
+    assert (made.result["first_day"], made.result["last_day"]) == ("2022-01-08", "2022-02-07")
+    assert "2022-01-08 to 2022-02-07" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(
+        DataError, match=r"All times from 20260128 to 20260301 are dates .* such as 1970-08-23"
+    ) as caught:
+        make(tmp_path, "u,a,20260128\nu,b,20260301\n")
+    assert "2026-03-01 in place of 20260301" in str(caught.value.hint)
+    assert make(tmp_path, "u,a,20260128\nu,b,20260199\n").result["first_day"] == "1970-08-23"
+    for time, unit in ((1_700_000_000_000, "ms"), (1_700_000_000_000_000, "us"), (1_700_000_000_000_000_000, "ns")):
+        with pytest.raises(DataError, match="no time between the years 1 and 9999") as caught:
+            make(tmp_path, f"u,a,{time}\n")
+        assert caught.value.hint == f"--time-unit {unit}    reads {time} as 2023-11-14"
+
+
 def test_the_second_time_it_is_up_to_date(tmp_path: Path) -> None:
     first = make(tmp_path, LOG)
     ws = Workspace(tmp_path / "artifacts")

@@ -17,6 +17,8 @@ from genrec_cli.data.histories import POSITIONS
 from genrec_cli.errors import ConfigError, DataError
 
 DAY = 86_400
+WRITTEN_DATES = (1900_01_01, 2100_12_31)
+"""Numbers that may be dates written without dashes."""
 Moment = float | str
 """A fraction of the interactions in order of time, between 0 and 1, or an ISO 8601 date (UTC)."""
 
@@ -61,11 +63,10 @@ def by_time(engine: Engine, interactions: nw.LazyFrame, valid_from: int, test_fr
     names = {"train_end": "training interaction", "valid_at": "validation target", "test_at": "test target"}
     for column, what in names.items():
         if not (users[column] > 0).any():
-            times = nw.col("time")
-            ends = engine.collect(interactions.select(first=times.min(), last=times.max()))
+            first, last = first_and_last(engine, interactions)
             raise DataError(
                 f"The split at {date_of(valid_from)} and {date_of(test_from)} has no {what}; the times go "
-                f"from {date_of(ends['first'].item())} to {date_of(ends['last'].item())}.",
+                f"from {date_of(first)} to {date_of(last)}.",
                 hint="Choose others with --valid-from and --test-from (a fraction or a date)",
             )
     return users
@@ -96,6 +97,30 @@ def times_are_positions(engine: Engine, log: nw.LazyFrame) -> bool:
     """
     starts = engine.collect(log.group_by("user").agg(nw.col("time").min()))["time"]
     return len(starts) > 0 and bool(np.isin(starts.to_numpy(), (0, 1)).mean() >= POSITIONS)
+
+
+def first_and_last(engine: Engine, log: nw.LazyFrame) -> tuple[int, int]:
+    """The earliest and the latest time of a log that is not empty, in seconds."""
+    ends = engine.collect(log.select(first=nw.col("time").min(), last=nw.col("time").max()))
+    return int(ends["first"].item()), int(ends["last"].item())
+
+
+def refuse_written_dates(engine: Engine, log: nw.LazyFrame) -> None:
+    """Raise a :class:`DataError` if all times are dates that are written as one number, such as 20260128.
+
+    As seconds these numbers are days in August 1970.
+    """
+    first, last = first_and_last(engine, log)
+    if first < WRITTEN_DATES[0] or last > WRITTEN_DATES[1]:
+        return
+    times = engine.collect(log.select("time").unique())["time"]
+    if times.cast(pl.String).str.to_date("%Y%m%d", strict=False).null_count() == 0:
+        text = str(last)
+        raise DataError(
+            f"All times from {first} to {last} are dates written as numbers; as seconds they are days of 1970, such as "
+            f"{date_of(last)}.",
+            hint=f"Write them with dashes in the file: {text[:4]}-{text[4:6]}-{text[6:]} in place of {text}",
+        )
 
 
 def _users(engine: Engine, interactions: nw.LazyFrame, *sums: str) -> pl.DataFrame:

@@ -46,6 +46,8 @@ class BadRows:
     count: int = 0
     first: str | None = None
     by_reason: dict[str, int] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
+    """Reason -> what to type instead, where the value of the first such line says it."""
     by_file: dict[str, list[int]] = field(default_factory=dict)
     """Counts of lines and of bad lines."""
 
@@ -53,9 +55,20 @@ class BadRows:
         """Record lines that have been read, bad or not."""
         self.by_file.setdefault(str(file), [0, 0])[0] += count
 
-    def add(self, file: Path | str, line: int, reason: str, count: int = 1, *, value: str | None = None) -> None:
+    def add(
+        self,
+        file: Path | str,
+        line: int,
+        reason: str,
+        count: int = 1,
+        *,
+        value: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         """Record bad lines. ``line`` (from 1) and ``value`` are those of the first one."""
         given = "" if value is None else f", given: {value[:40]!r}"
+        if hint:
+            self.hints.setdefault(reason, hint)
         self.first = self.first or f"{file}, line {line}: {reason}{given}"
         self.count += count
         self.by_reason[reason] = self.by_reason.get(reason, 0) + count
@@ -64,17 +77,18 @@ class BadRows:
     def check(self) -> None:
         """Raise a :class:`DataError` if there were bad lines and they are not to be skipped, or too many of them."""
         reasons = ", ".join(f"{n} x {reason}" for reason, n in self.by_reason.items())
+        hint = self.hints.get(max(self.by_reason, key=lambda reason: self.by_reason[reason], default=""))
         for file, (lines, bad) in self.by_file.items():
             if self.skip and bad > self.most * max(lines, bad):
                 raise DataError(
                     f"{bad:,} of {max(lines, bad):,} lines of {file} are bad, more than {self.most:.0%} "
                     f"({reasons}). The first: {self.first}.",
-                    hint="Correct the file or the options of its columns, or allow more: --max-bad-rows 0.1",
+                    hint=hint or "Correct the file or the options of its columns, or allow more: --max-bad-rows 0.1",
                 )
         if self.count and not self.skip:
             raise DataError(
                 f"{self.count} bad line(s) ({reasons}). The first: {self.first}.",
-                hint="Correct the file, or add --skip-bad-rows to leave them out",
+                hint=hint or "Correct the file, or add --skip-bad-rows to leave them out",
             )
 
 

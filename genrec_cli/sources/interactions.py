@@ -6,6 +6,7 @@ values are valid.
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -132,7 +133,8 @@ def checked(rows: pl.DataFrame, columns: Columns, path: Path, bad: BadRows, *, c
         value = pl.col("time").sort_by("line").first()
         reasons = rows.drop_nulls("reason").group_by("reason").agg(pl.col("line").min(), pl.len(), value).sort("line")
         for reason, line, count, time in reasons.iter_rows():
-            bad.add(path, line, reason, count, value=time if reason in BAD_TIMES else None)
+            given, hint = (time if reason in BAD_TIMES else None), unit_hint(time) if reason == OUT_OF_RANGE else None
+            bad.add(path, line, reason, count, value=given, hint=hint)
         rows = rows.filter(pl.col("reason").is_null())
     return rows.select("user", "item", "micros", row="line")
 
@@ -162,6 +164,15 @@ def microseconds(times: pl.Series, unit: Unit) -> pl.Series:
     fraction = (number * (10**6 / scale)).floor().cast(pl.Int64)
     dated = pl.select(pl.coalesce(fraction, _dates(times))).to_series()
     return exact.zip_with(whole.is_not_null(), dated)
+
+
+def unit_hint(time: str) -> str | None:
+    """The ``--time-unit`` by which a number that is too large for the present one is a date from 1980 to 2099."""
+    for unit, scale in UNITS.items():
+        if 315_532_800 <= float(time) / scale < 4_102_444_800:
+            date = datetime.fromtimestamp(float(time) / scale, UTC).date()
+            return f"--time-unit {unit}    reads {time} as {date}"
+    return None
 
 
 def _dates(times: pl.Series) -> pl.Series:

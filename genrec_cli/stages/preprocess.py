@@ -176,6 +176,8 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
             f"--where and --events leave out all of {rows.left_out:,} interactions.",
             hint="Look at the values of the columns: " + ", ".join(rows.columns),
         )
+    if log.rows and not log.times_are_rows:
+        split.refuse_written_dates(engine, engine.scan(log.path))
     times = not (log.times_are_rows or split.times_are_positions(engine, engine.scan(log.path)))
     if config.split == "time" and log.rows and not times:
         raise DataError(
@@ -213,6 +215,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         columns = schema.SCHEMAS[name]
         written[name] = frame.select(columns.names).to_arrow(compat_level=pl.CompatLevel.oldest())
         schema.write_table(written[name], draft.path / f"{name}.parquet", columns)
+    ends = split.first_and_last(engine, engine.scan(ordered)) if times else ()
     read = {f"{side}s_read": assign_ids.distinct(engine, log, side) for side in ("user", "item")}
     shutil.rmtree(scratch)
     draft.result = schema.statistics(written["users"], written["items"], attributes.height) | {
@@ -227,6 +230,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
         "fields": list(fields),
         "fields_absent": absent,
     }
+    draft.result |= {name: split.date_of(time) for name, time in zip(("first_day", "last_day"), ends, strict=False)}
     draft.result |= read | metadata | bounds
     report(draft.result)
 
@@ -259,5 +263,7 @@ def report(result: Mapping[str, Any]) -> None:
         if isinstance(value, (int, float)) and value is not False
     ]
     rows += [(f"bad rows: {reason}", count) for reason, count in result["bad_rows_by_reason"].items()]
+    if "first_day" in result:
+        rows.append(("days", f"{result['first_day']} to {result['last_day']}"))
     rows += [("first bad row", result["bad_rows_first"]), ("text of", ", ".join(result["fields"]) or None)]
     console.table("", ("data", "value"), [(name, console.cell(value)) for name, value in rows])
