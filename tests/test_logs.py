@@ -250,6 +250,15 @@ def test_missing_values_of_pandas_are_no_texts(tmp_path: Path, name: str) -> Non
     ]
 
 
+def test_rows_that_repeat_an_item_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write(tmp_path / "log.csv", "user_id,item_id\nu,i\n")
+    path = write(tmp_path / "items.csv", "item_id,title\ni,A\nj,B\ni,C\n i,D\n")
+    tables = Logs(Logs.Config()).read_files(log, path, BadRows())
+    assert tables.items is not None
+    assert tables.items.collect().select("raw_id", "title").rows() == [("i", "A"), ("j", "B")]
+    assert "items.csv: 2 row(s) repeat an item, such as 'i'; the first row of each is read" in capsys.readouterr().err
+
+
 def test_unknown_formats_and_damaged_parquet(tmp_path: Path) -> None:
     for name, match in (("log.xlsx", "format '.xlsx'"), ("log.parquet.gz", "not known"), ("log.parquet", "Parquet")):
         with pytest.raises(DataError, match=match):

@@ -40,11 +40,16 @@ def test_filters_from_the_command_line(shop: Path) -> None:
     assert answer.manifest["result"]["interactions"] == kept
     assert answer.manifest["result"]["interactions_left_out"] == 240 - kept
     assert made(shop, "--where", "rating >= 1", "--events", "buy").path != answer.path
+    answer = made(shop, "--events", "buy,bougt,cart")
+    assert "--events: no row has bougt, cart in the column 'event'. Its values: buy, view" in " ".join(
+        answer.err.split()
+    )
+    assert "no row has" not in made(shop, "--events", "buy,view").err
     for words, said in [
         (["--where", "rating >"], "is not an SQL expression"),
         (["--where", "stars > 3"], "has no column 'stars'"),
         (["--events", "buy,"], "--events 'buy,' has an empty name"),
-        (["--events", "bought"], "leave out all of 240 interactions"),
+        (["--events", "bought"], "leave out all of 240 interactions. try: --events: no row has bought in the column"),
         (["--event-col", "kind", "--events", "buy"], "has no column 'kind'"),
     ]:
         answer = made(shop, *words)

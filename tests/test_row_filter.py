@@ -124,6 +124,15 @@ def test_rows_that_are_left_out_are_not_checked_and_a_value_of_another_type_is_a
     assert bad.by_reason == {"rating is no number": 1} and f"line {interactions.SAMPLE + 4}" in str(bad.first)
 
 
+def test_ids_with_leading_zeros_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id,timestamp,price\nu,007,1,0.5\nu,7,2,0\nu,08,3,-0.25\n")
+    assert kept(path, RowFilter("item_id = '007'")) == ["007"]
+    assert kept(path, RowFilter("price < 0.5")) == ["7", "08"]
+    with pytest.raises(DataError, match=r"does not fit .* It uses: item_id \(text\)"):
+        kept(path, RowFilter("item_id = 7"))
+
+
 def test_careful_and_columnar_readers_filter_alike(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text('user_id,item_id,timestamp,note\nu,a,1,x\nu,b,2,"two\nlines"\nu,c,3,"a ""b"""\n')

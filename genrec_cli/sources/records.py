@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from genrec_cli import console
 from genrec_cli.errors import DataError
 from genrec_cli.sources.base import BadRows
 from genrec_cli.sources.interactions import Record, without_point
@@ -64,7 +65,12 @@ def item_table(
             frames.append(_frame(rows, lists))
             rows, lists = [], []
     frames.append(_frame(rows, lists))
-    return pl.concat(frames, how="diagonal").unique("raw_id", keep="first", maintain_order=True)
+    table = pl.concat(frames, how="diagonal")
+    first_I = table["raw_id"].is_first_distinct()
+    if repeated := table["raw_id"].filter(~first_I).to_list():
+        what = f"{len(repeated):,} row(s) repeat an item, such as '{repeated[0]}'; the first row of each is read"
+        console.warn(f"{path}: {what}.")
+    return table.filter(first_I)
 
 
 def _frame(rows: list[dict[str, str | None]], lists: list[list[str]]) -> pl.DataFrame:

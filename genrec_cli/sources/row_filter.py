@@ -16,6 +16,8 @@ from genrec_cli.errors import DataError
 
 CONDITION = "rating >= 4 AND type IN ('buy', 'cart')"
 EXAMPLE = f'For example: --where "{CONDITION}"'
+SHOWN = 20
+"""Values of the column of events that are remembered for messages."""
 NUMBER, FLAG = "number", "flag"
 """Kinds of a column of texts whose values are all numbers, or all true or false."""
 
@@ -35,6 +37,8 @@ class RowFilter:
         self.columns = tuple(dict.fromkeys([*named, *([event_col] if events else [])]))
         self.left_out = 0
         """Count of the rows left out so far."""
+        self.seen: set[str] = set()
+        """Values of ``event_col`` so far, at most about :data:`SHOWN` beside those of ``events``."""
         self._kinds: dict[str, str] = {}
 
     def __bool__(self) -> bool:
@@ -82,7 +86,12 @@ class RowFilter:
         """Whether each row is kept, from its columns."""
         mask = pl.Series([True]).new_from_index(0, values.height)
         if self.events:
-            mask &= values[self.event_col].cast(pl.String).is_in(self.events).fill_null(False)
+            event = values[self.event_col].cast(pl.String)
+            wanted = event.is_in(self.events).fill_null(False)
+            self.seen.update(event.filter(wanted).unique())
+            if len(self.seen) < SHOWN:
+                self.seen.update(event.filter(~wanted).drop_nulls().unique().sort().head(SHOWN))
+            mask &= wanted
         if self.expression is not None:
             plain = values.with_columns(pl.col(pl.Categorical).cast(pl.String))
             try:
@@ -92,6 +101,13 @@ class RowFilter:
             mask &= found.fill_null(False)
         self.left_out += values.height - int(mask.sum())
         return mask
+
+    def unseen_events(self) -> str | None:
+        """What to say about values of ``events`` that no row has; None if all occur."""
+        if not (absent := [event for event in self.events if event not in self.seen]):
+            return None
+        found = ", ".join(sorted(value[:40] for value in self.seen)[:SHOWN]) or "none"
+        return f"--events: no row has {', '.join(absent)} in the column '{self.event_col}'. Its values: {found}"
 
     def typed(self, texts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         """Columns of texts as numbers or flags where the sample has said so, and why a row cannot be read (or null)."""
@@ -109,13 +125,14 @@ class RowFilter:
 
 
 def _kind(values: list[Any]) -> str:
-    """The kind of a column of texts by some of its values."""
+    """The kind of a column of texts by some of its values. Values such as 007 are ids or codes, so they stay texts."""
     given = pl.Series(
         [str(value).strip() for value in values if value is not None and str(value).strip()], dtype=pl.String
     )
     if len(given) and not _flags(given).null_count():
         return FLAG
-    return NUMBER if len(given) and not _numbers(given).null_count() else "text"
+    numbers = len(given) and not _numbers(given).null_count() and not given.str.contains(r"^[+-]?0\d").any()
+    return NUMBER if numbers else "text"
 
 
 def _numbers(texts: pl.Series) -> pl.Series:

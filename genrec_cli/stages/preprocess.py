@@ -171,11 +171,14 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     bad.check()
     if bad.count:
         console.warn(f"{bad.count:,} bad line(s) left out. The first: {bad.first}.")
+    unseen = rows.unseen_events()
     if not log.rows and rows.left_out:
         raise DataError(
             f"--where and --events leave out all of {rows.left_out:,} interactions.",
-            hint="Look at the values of the columns: " + ", ".join(rows.columns),
+            hint=unseen or "Look at the values of the columns: " + ", ".join(rows.columns),
         )
+    if unseen:
+        console.warn(unseen)
     if log.rows and not log.times_are_rows:
         split.refuse_written_dates(engine, engine.scan(log.path))
     times = not (log.times_are_rows or split.times_are_positions(engine, engine.scan(log.path)))
