@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
         """Train a model.
 
         The same command continues a training that was stopped."""
+        from genrec_cli import console
         from genrec_cli.cli.progress import TrainProgress
         from genrec_cli.stages import train as stage
         from genrec_cli.stages import train_plan
@@ -59,6 +60,10 @@ def register(app: typer.Typer) -> None:
         inputs = train_plan.Inputs(data, codes, vectors, init_from)
         run = train_plan.plan(ws, ws.dataset(common.dataset), name, layers, inputs=inputs, label=label)
         common.layers(f"train --model {name}", sections=train_plan.sections_of(name))
+        read = run.plan.config["train"]
+        if unread := [option for option, value in settings.items() if value is not None and option not in read]:
+            options = ", ".join("--" + option.replace("_", "-") for option in unread)
+            console.warn(f"'{name}' counts in one pass over the data: it does not read {options}.")
 
         def work() -> "Artifact | None":
             with TrainProgress() as progress, tracked(ws, run, track, progress.attach) as callbacks_for:

@@ -127,6 +127,11 @@ class ItemModel(Model, ABC):
                 "model.loss = ce takes all items: it has no sampled ones (model.negatives, model.shared_negatives)."
             )
             raise ConfigError(problem, hint="--set model.loss=sampled, or another loss with sampled items")
+        for name, loss in (("gbce_t", "gbce"), ("bpr_max_regularisation", "bpr_max")):
+            value = getattr(config, name)
+            if config.loss != loss and value != type(config).model_fields[name].default:
+                problem = f"model.{name} = {value} is of model.loss = {loss}, and the loss is {config.loss}."
+                raise ConfigError(problem, hint=f"--set model.loss={loss}, or leave model.{name} out")
         if config.count_factor:
             check_rows("count_factor", train)
             if config.loss != "ce" or (cls.losses, cls.catalogue_loss) != (ItemModel.losses, ItemModel.catalogue_loss):

@@ -138,11 +138,11 @@ class Rpg(Model):
             problem = f"model.horizons = {config.horizons} needs rows of several targets, not train.windows = each."
             raise ConfigError(problem, hint="--set train.windows=sliding")
         config.check_dense()
-        if config.count_factor and not config.item_weight:
-            problem = (
-                f"model.count_factor = {config.count_factor} is of the item head, which is off (model.item_weight = 0)."
-            )
-            raise ConfigError(problem, hint="--set model.item_weight=1")
+        for name in ("count_factor", "item_mix"):
+            value = getattr(config, name)
+            if value != type(config).model_fields[name].default and not config.item_weight:
+                problem = f"model.{name} = {value} is of the item head, which is off (model.item_weight = 0)."
+                raise ConfigError(problem, hint="--set model.item_weight=1")
         if config.count_factor:
             check_rows("count_factor", train)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from genrec_cli.artifacts import Artifact
 from genrec_cli.curriculum.phases import CurriculumConfig
+from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.errors import ConfigError, UsageError
 from genrec_cli.models.base import Model
 
@@ -16,6 +17,16 @@ def check_masking(kind: type[Model], model: str, curriculum: CurriculumConfig) -
             accepted = "no masks" if allowed == {"none"} else "random masks only"
             message = f"The model '{model}' takes {accepted}, and the phase '{phase.name}' has {phase.mask} masks."
             raise UsageError(message, hint="--curriculum inf    trains without masks")
+
+
+def check_noise(noise: NoiseConfig) -> None:
+    """Refuse settings of target masks that the preset does not read. ``ramp`` may be shared by runs of all presets."""
+    curriculum = ("curriculum", "curriculum-history")
+    for name, presets in {"gamma": curriculum, "std": curriculum, "rarity": curriculum[1:]}.items():
+        value = getattr(noise, name)
+        if noise.preset not in presets and value != NoiseConfig.model_fields[name].default:
+            message = f"noise.{name} = {value} is not read with noise.preset = {noise.preset}."
+            raise ConfigError(message, hint=f"--set noise.preset={presets[-1]}, or leave noise.{name} out")
 
 
 def check_start(kind: type[Model], model: str, config: Any, max_length: int, init: Artifact | None) -> None:

@@ -17,7 +17,7 @@ from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import UsageError
 from genrec_cli.models.base import Need
 from genrec_cli.stages.load import matching_search, refuse_longer
-from genrec_cli.stages.train_checks import check_masking, check_start
+from genrec_cli.stages.train_checks import check_masking, check_noise, check_start
 
 VERSION = 4
 Layers = dict[str, dict[str, Any]]
@@ -100,6 +100,8 @@ def plan(
     search = validate(search_kind.Config, "search", {} if search_kind.exact else layers.get("search", {}))
     refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search_kind, search)
     check_masking(kind, model, curriculum)
+    if kind.masking == "target":
+        check_noise(noise)
     kind.check(model_config, train)
     artifacts = inputs.find(ws, dataset, kind.needs_of(model_config))
     check_start(kind, model, model_config, train.max_length, artifacts.get("init"))
