@@ -105,13 +105,12 @@ def test_a_week_of_a_shop(desk: Path) -> None:  # noqa: F811
         typed_in_the_shop(line)
     assert {f"u{n}" for n in range(40)} == set(pl.read_csv("lists.csv")["user"])
     (run,) = Path("artifacts/shop/runs").glob("rpg-s0-*")
-    (codes,) = Path("artifacts/shop/codes").iterdir()
 
     write_shop(users=45, items=40, days=8)
     (daily, weekly) = (text for text in fences(page, "bash") if text.startswith("#!"))
     for script in (daily, weekly):
         subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
-    names = {"run": str(run), "codes": str(codes)}
+    names = {"run": str(run)}
     for name, command in re.findall(r"^(?:(\w+)=\$\()?(genrec .*?)\)?$", daily, re.M):
         more = ["--encoder", "vectors.parquet"] if command.startswith("genrec tokenize") else []
         answer = typed_in_the_shop(string.Template(command).substitute(names), "--dataset", "shop", *more)
@@ -130,6 +129,15 @@ def test_a_week_of_a_shop(desk: Path) -> None:  # noqa: F811
     Path("new.csv").write_text("user,item\nann,p3\nann,p38\n")
     for line in export:
         assert typed_in_the_shop(line).out.strip()
+
+    Path("weekly.toml").write_text(Path("weekly.toml").read_text().replace("epochs = 2,", "epochs = 1,"))
+    Path("printed.txt").write_text(typed_in_the_shop("genrec run weekly.toml").out)  # another run of the same log
+    printing = 'genrec() { if [ "$1" = run ]; then cat printed.txt; fi; }\n'
+    script = printing + weekly.replace("cd /srv/shop\n", "")
+    subprocess.run(["bash"], input=script, text=True, check=True, timeout=10, capture_output=True)
+    (line,) = Path("run.txt").read_text().splitlines()
+    others = {str(path) for path in Path("artifacts/shop/runs").glob("rpg-s0-*")} - {line}
+    assert others == {str(newer)}, "the script writes the run of the recipe, not all runs of its name"
 
 
 # ---- troubleshooting ------------------------------------------------------------------------------------

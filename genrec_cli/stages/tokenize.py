@@ -1,6 +1,7 @@
 """tokenize: the vectors of the items, if they are needed, and then their codes."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from genrec_cli import console
@@ -71,12 +72,14 @@ def plan(
 
 
 def codes_named(ws: Workspace, dataset: str, name: str) -> Artifact:
-    """The codes of a name, or those that the run of this name was trained with.
+    """The codes of a name or path, or those that the run of this name or path was trained with.
 
     Raises:
         UsageError: the run reads no codes.
     """
-    if not any(name in (run.path.name, run.label) for run in ws.all(dataset, "runs")):
+    at = ws.read(Path(name))
+    is_run = at.kind == "runs" if at else any(name in (run.path.name, run.label) for run in ws.all(dataset, "runs"))
+    if not is_run:
         return ws.find(dataset, "codes", name)
     run = ws.find(dataset, "runs", name)
     if "codes" not in run.manifest["inputs"]:
