@@ -199,6 +199,22 @@ def test_a_hub_that_refuses_is_one_clear_error(tmp_path, monkeypatch):
         stage.push(tmp_path, "a/b")
 
 
+def test_an_upload_that_failed_is_repeated_by_the_same_command(root, tmp_path, monkeypatch):
+    api = pytest.importorskip("huggingface_hub").HfApi(endpoint="http://127.0.0.1:9", token="none")
+    words = ["export", "rpg-s0", "--to", tmp_path / "rpg", "--push", "shop/rpg"]
+    monkeypatch.setattr(stage, "_hub", lambda: SimpleNamespace(HfApi=lambda: api))
+    answer = genrec(root, *words)
+    assert answer.code == 5 and "shop/rpg could not be uploaded: " in answer.err and "Traceback" not in answer.err
+    assert "the same command uploads it" in answer.err
+    hub = FakeHub(tmp_path / "hub")
+    monkeypatch.setattr(stage, "_hub", lambda: hub)
+    answer = genrec(root, *words, "--json")
+    assert answer.code == 0 and json.loads(answer.out)["url"] == "hub/shop/rpg", answer.err
+    assert json.loads(answer.out)["state"] == "up to date"
+    answer = genrec(root, "export", "popular-s0", *words[2:])
+    assert answer.code == 2 and "is not empty" in answer.err, "another run is not taken for it"
+
+
 def test_names_that_the_hub_does_not_allow_are_refused():
     with pytest.raises(DownloadError, match="could not be downloaded"):
         stage.from_hub("a/b/c/d")

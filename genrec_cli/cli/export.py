@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         from genrec_cli import console
         from genrec_cli.errors import UsageError
         from genrec_cli.stages import export as stage
+        from genrec_cli.stages.exported import is_export_of
         from genrec_cli.stages.trained import Run
 
         common.layers("export")
@@ -40,13 +41,17 @@ def register(app: typer.Typer) -> None:
         if artifact.tainted or ws.stale(artifact):
             console.warn("made from stale inputs (--allow-stale): do not publish this export")
         facts = {"schema": 1, "run": artifact.path.name, "path": str(to)}
+        done = not common.force and is_export_of(to, artifact, onnx=onnx)
         if common.dry_run:
-            console.say(f"would export {artifact.path.name} to {to}")
-            console.emit(facts | {"state": "would be made"})
+            console.say(f"{to}: up to date" if done else f"would export {artifact.path.name} to {to}")
+            console.emit(facts | {"state": "up to date" if done else "would be made"})
             return
-        stage.export(Run(ws, artifact), to, onnx=onnx)
+        if done:
+            console.say(f"{to}: up to date")
+        else:
+            stage.export(Run(ws, artifact), to, onnx=onnx)
         if push:
             facts["url"] = stage.push(to, push)
             console.say(f"uploaded: {facts['url']}")
         console.say(f"genrec recommend --run {to} --history FILE    recommends with it")
-        common.emit(facts | {"state": "made"}, text=str(to))
+        common.emit(facts | {"state": "up to date" if done else "made"}, text=str(to))

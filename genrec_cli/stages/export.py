@@ -159,7 +159,7 @@ def push(folder: Path, name: str) -> str:
         api.create_repo(name, exist_ok=True, private=True)
         return str(api.upload_folder(folder_path=str(folder), repo_id=name, commit_message=f"genrec {__version__}"))
     except _hub_errors() as error:
-        hint = "Log in with: hf auth login; the folder itself is complete"
+        hint = f"{folder} is complete: the same command uploads it; hf auth login    if the hub asks for a login"
         raise DownloadError(f"{name} could not be uploaded: {_first_line(error)}.", hint=hint) from None
 
 
@@ -187,10 +187,11 @@ def _hub() -> Any:
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises: HTTP errors, names that it does not allow, and failed connections."""
+    """What huggingface_hub raises: HTTP errors, names that it does not allow, and failed connections. The classes above
+    its HTTP error are those of the HTTP package that it uses, which are no OSError in newer versions."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    return HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError
+    return *HfHubHTTPError.__bases__, HFValidationError, LocalEntryNotFoundError, OSError
 
 
 def _first_line(error: Exception) -> str:

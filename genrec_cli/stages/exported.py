@@ -22,6 +22,7 @@ from genrec_cli.errors import DataError, GenrecError, UsageError
 from genrec_cli.files import sha256_file
 from genrec_cli.models.base import Need
 from genrec_cli.stages.export import CONFIG, WEIGHTS, ExportConfig, from_hub
+from genrec_cli.stages.onnx import FILE as ONNX
 from genrec_cli.stages.trained import Run
 
 HUB = "hf:"
@@ -34,6 +35,15 @@ def export_folder(selector: str | None) -> Path | None:
         return from_hub(selector.removeprefix(HUB))
     folder = Path(selector or "")
     return folder if selector and (folder / CONFIG).is_file() and not (folder / "manifest.json").exists() else None
+
+
+def is_export_of(folder: Path, run: Artifact, *, onnx: bool = False) -> bool:
+    """Whether a folder is an export of this run, with unchanged files, and with the ONNX file if that is asked for."""
+    try:
+        stored = read_export(folder)
+    except DataError:
+        return False
+    return stored.digest == run.digest and (not onnx or ONNX in stored.files)
 
 
 class ExportedRun(Run):
