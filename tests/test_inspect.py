@@ -105,6 +105,21 @@ def test_what_was_begun_says_how_to_go_on(ws: Workspace) -> None:
     assert data.state == "partial" and "killed" in str(data.why)
 
 
+def test_what_was_begun_is_continued_by_the_line_that_was_typed(ws: Workspace) -> None:
+    typed = ["train", "--model", "rpg", "--set", "train.lr=1e-3", "--force", "--label", "two words"]
+    plan = Plan("shop", "runs", "two words", 1, {"train": {"lr": 1e-3}})
+    with pytest.raises(KeyboardInterrupt), Workspace(ws.root, argv=typed).build(plan, resumable=True) as draft:
+        (draft.path / "last.bin").write_text("checkpoint")
+        raise KeyboardInterrupt
+    (node,) = survey(ws, "shop")
+    again = "genrec train --model rpg --set train.lr=1e-3 --label 'two words' --dataset shop    goes on"
+    assert node.state == "partial" and node.command == again
+    with Workspace(ws.root, argv=["evaluate"]).build(plan, resumable=True):
+        assert str(survey(ws, "shop")[0].command).startswith("genrec train --dataset shop"), "not a command of its kind"
+    made = ws.done(plan)
+    assert made and not (made.path / "unfinished").exists()
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"kind": 1}', None])
 def test_damage_is_reported_and_does_not_stop_the_survey(
     ws: Workspace, pipeline: dict[str, Artifact], text: str | None

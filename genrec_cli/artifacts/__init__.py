@@ -7,6 +7,6 @@ import only those before them.
 """
 
 from genrec_cli.artifacts.building import Draft, Workspace
-from genrec_cli.artifacts.identity import KINDS, MANIFEST, STAGE_OF, Artifact, Plan
+from genrec_cli.artifacts.identity import KINDS, MANIFEST, STAGE_OF, Artifact, Plan, typed_again
 
-__all__ = ["KINDS", "MANIFEST", "STAGE_OF", "Artifact", "Draft", "Plan", "Workspace"]
+__all__ = ["KINDS", "MANIFEST", "STAGE_OF", "Artifact", "Draft", "Plan", "Workspace", "typed_again"]

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from genrec_cli.files import locked, sha256_file, write_atomically
 
 CARD = "README.md"
 """The model card of a run. It is not hashed, so that it may be edited."""
+COMMAND = "command"
+"""In the scratch folder of a draft: the words of the command line that makes it, with null characters between them."""
 
 
 class Draft:
@@ -33,6 +35,14 @@ class Draft:
         self.scratch = path / "unfinished"
         """Folder for temporary files; it is removed at the end."""
         self.result: dict[str, Any] = {}
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line that began or continued it last; empty if it is not known."""
+        try:
+            return (self.scratch / COMMAND).read_text(encoding="utf-8", errors="replace").split("\0")
+        except OSError:
+            return []
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Name -> size, hash and time stamp of each file."""
@@ -103,7 +113,7 @@ class Workspace(Finder):
             with locked(final.parent / f".{final.name}.lock", final):
                 if old.exists() and not final.exists():  # killed between the two renames below
                     old.rename(final)
-                with _draft(final, resumable, force) as draft:
+                with _draft(final, self.argv, resumable, force) as draft:
                     yield draft
                 manifest = self._manifest(plan, draft, started)
                 text = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False)
@@ -152,16 +162,18 @@ def _link(old: Path, new: Path) -> None:
 
 
 @contextlib.contextmanager
-def _draft(final: Path, resumable: bool, force: bool) -> Iterator[Draft]:
-    """The folder to write to. After an error, a resumable one is kept if it holds a file."""
+def _draft(final: Path, argv: Sequence[str], resumable: bool, force: bool) -> Iterator[Draft]:
+    """The folder to write to. After an error, a resumable one is kept if it holds a file of the stage."""
     draft = Draft(final if resumable else final.parent / f".{final.name}.making")
     if draft.path.exists() and (force or not resumable):
         shutil.rmtree(draft.path)
     (draft.path / MANIFEST).unlink(missing_ok=True)
-    draft.path.mkdir(exist_ok=True)
+    draft.scratch.mkdir(parents=True, exist_ok=True)
+    command = draft.scratch / COMMAND
+    command.write_text("\0".join(argv), encoding="utf-8", errors="replace")
     try:
         yield draft
     except BaseException:
-        if not (resumable and any(path.is_file() for path in final.rglob("*"))):
+        if not (resumable and any(path.is_file() and path != command for path in final.rglob("*"))):
             shutil.rmtree(draft.path, ignore_errors=True)
         raise

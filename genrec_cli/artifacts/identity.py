@@ -1,7 +1,7 @@
 """Keys, digests and manifests of artifacts."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +32,16 @@ class _Recorded(Generic[T]):
 
     def __get__(self, artifact: "Artifact", owner: type) -> T:
         return artifact.manifest[self.name]
+
+
+def typed_again(argv: Sequence[str], commands: Collection[str], dataset: str) -> str | None:
+    """A recorded command line as it is typed again; None if it is not one of these commands."""
+    if not argv or argv[0] not in commands:
+        return None
+    words = [word for word in argv if word not in ("--force", "--dry-run")]
+    if not any(word.partition("=")[0] == "--dataset" for word in words):
+        words += ["--dataset", dataset]
+    return f"genrec {shlex.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,12 @@ class Artifact:
     def command(self) -> str:
         """The command that makes it again: the recorded one, if that is a command of its stage or a sweep."""
         stage = next((name for name in ("import", "blend") if name in self.config), STAGE_OF[self.kind])
-        typed = self.manifest["environment"]["argv"]
-        recorded = typed[:1] in ([stage], ["sweep"])
-        words = [word for word in typed if word not in ("--force", "--dry-run")] if recorded else [stage]
-        if not recorded and self.kind == "runs" and {"model", "train"} <= self.config.keys():
+        if typed := typed_again(self.manifest["environment"]["argv"], (stage, "sweep"), self.dataset):
+            return typed
+        words = [stage]
+        if self.kind == "runs" and {"model", "train"} <= self.config.keys():
             words += ["--model", self.config["model"]["name"], "--seed", str(self.config["train"]["seed"])]
-        if not any(word.partition("=")[0] == "--dataset" for word in words):
-            words += ["--dataset", self.dataset]
-        return f"genrec {shlex.join(words)}"
+        return f"genrec {shlex.join([*words, '--dataset', self.dataset])}"
 
     @property
     def remake(self) -> str:

@@ -6,8 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from genrec_cli.artifacts import KINDS, STAGE_OF, Artifact, Workspace
+from genrec_cli.artifacts import KINDS, STAGE_OF, Artifact, Draft, Workspace, typed_again
 from genrec_cli.errors import DataError
+
+MAKERS = ("import", "blend", "sweep", "tune")
+"""Commands that make artifacts whose kind has another stage; the same command goes on with what it has begun."""
 
 
 @dataclass
@@ -130,15 +133,16 @@ def lines(nodes: Iterable[Node], width: int, parent: Node | None = None, depth: 
 
 def _node(ws: Workspace, dataset: str, kind: str, path: Path) -> Node:
     stage = f"genrec {STAGE_OF[kind]} --dataset {dataset}"
+    typed = typed_again(Draft(path).argv, (STAGE_OF[kind], *MAKERS), dataset)
     if path.name.startswith("."):
         reason = "left by a process that was killed or still runs"
-        return Node(kind, path, "partial", reason, f"{stage}    starts again and removes this folder")
+        return Node(kind, path, "partial", reason, f"{typed or stage}    starts again and removes this folder")
     model, found, seed = path.name.rpartition("-")[0].rpartition("-s")
     named = f"{stage} --model {model} --seed {seed}" if kind == "runs" and found and seed.isdigit() else stage
     try:
         artifact = ws.read(path)
         if artifact is None:
-            command = f"{named}    goes on, with the options of its beginning"
+            command = f"{typed}    goes on" if typed else f"{named}    goes on, with the options of its beginning"
             return Node(kind, path, "partial", "begun and not finished", command)
         why = ws.stale(artifact)
     except DataError as error:
