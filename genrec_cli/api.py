@@ -272,7 +272,7 @@ def load(
     with calling(shared.get("verbose", False)):
         where, name = resolve_device(device), name_of(run)
         call = Call("recommend", shared, {}, [run, data, codes])
-        if folder := export_folder(name):
+        if folder := export_folder(call.ws, name):
             if data is not None or codes is not None:
                 raise UsageError("data and codes need a run; an export has its own items.", hint="Leave them out")
             trained: Run = ExportedRun(folder, where)

@@ -481,8 +481,9 @@ def test_several_of_one_label_are_an_error(ws: Workspace) -> None:
 
 
 def test_the_only_data_set_is_taken_by_itself(ws: Workspace) -> None:
-    with pytest.raises(InputError, match="no data set"):
+    with pytest.raises(InputError, match="no data set") as caught:
         ws.dataset(None)
+    assert "genrec preprocess --dataset NAME --interactions FILE    takes your log" in str(caught.value.hint)
     build(ws, plan())
     assert ws.dataset(None) == "shop"
     with pytest.raises(RuntimeError), ws.build(Plan("books", "raw", "files", 1, {}), resumable=True) as draft:
@@ -492,8 +493,9 @@ def test_the_only_data_set_is_taken_by_itself(ws: Workspace) -> None:
     build(ws, Plan("beauty", "raw", "files", 1, {}))
     with pytest.raises(InputError, match="2 data sets"):
         ws.dataset(None)
-    with pytest.raises(InputError, match="Did you mean 'beauty'"):
+    with pytest.raises(InputError, match="Did you mean 'beauty'") as caught:
         ws.dataset("beuty")
+    assert str(caught.value.hint).startswith("There are: beauty, books, shop;  genrec preprocess --dataset beuty ")
 
 
 def test_a_root_can_be_moved(ws: Workspace, tmp_path: Path) -> None:

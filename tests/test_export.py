@@ -150,8 +150,15 @@ def test_codes_that_are_not_listed_are_missed(exported, tmp_path):
 
 
 def test_a_run_is_no_export(root):
-    assert export_folder(str(next(root.glob("synthetic/runs/rpg*")))) is None and export_folder(None) is None
-    assert export_folder("rpg-s0") is None
+    ws = Workspace(root)
+    assert export_folder(ws, str(next(root.glob("synthetic/runs/rpg*")))) is None and export_folder(ws, None) is None
+    assert export_folder(ws, "rpg-s0") is None
+
+
+def test_a_wrong_folder_without_a_root_is_named(root, tmp_path):
+    answer = genrec(tmp_path / "empty", "recommend", "--run", "rpg-shop", "--history", root / "h.jsonl")
+    assert answer.code == 4 and "'rpg-shop' is not the folder of an export" in answer.err
+    assert "that genrec export wrote" in answer.err and "synthetic" not in answer.err
 
 
 # ---- the Hugging Face hub --------------------------------------------------------------------------

@@ -17,18 +17,18 @@ class Finder(Lineage):
 
     def dataset(self, name: str | None) -> str:
         """The named data set; without a name, the only one with a finished artifact, such as a complete download."""
-        known, example = self.datasets(), "genrec download --dataset synthetic"
+        known, own = self.datasets(), f"genrec preprocess --dataset {name or 'NAME'} --interactions FILE"
         if name is None and len(known) > 1:
             known = [found for found in known if any(self.root.glob(f"{found}/*/[!.]*/{MANIFEST}"))] or known
         if name in known or (name is None and len(known) == 1):
             return name or known[0]
         if name is not None:
             message = f"There is no data set '{name}' under {self.root}.{did_you_mean(name, known)}"
-            raise InputError(message, hint=f"{example}    makes one; genrec status lists them")
+            there = f"There are: {', '.join(known)}" if known else "genrec list datasets    names those to download"
+            raise InputError(message, hint=f"{there};  {own}    makes it from your log")
         if not known:
-            raise InputError(
-                f"There is no data set under {self.root} yet.", hint=f"{example}    or    genrec run quickstart"
-            )
+            hint = f"{own}    takes your log;  genrec run quickstart    makes a small shop"
+            raise InputError(f"There is no data set under {self.root} yet.", hint=hint)
         message = f"There are {len(known)} data sets under {self.root}: {', '.join(known)}."
         raise InputError(message, hint="Choose one with --dataset NAME or GENREC_DATASET=NAME")
 

@@ -101,13 +101,12 @@ def _opened(common: Common, run: str | None, data: str | None, codes: str | None
     from genrec_cli.stages.exported import ExportedRun, export_folder
     from genrec_cli.stages.new_data import run_on_data
 
-    where = resolve_device(device)
-    if folder := export_folder(run):
+    where, ws = resolve_device(device), common.workspace()
+    if folder := export_folder(ws, run):
         if data or codes:
             raise UsageError("--data and --codes need a run; an export has its own items.", hint="Leave them out")
         trained: Run = ExportedRun(folder, where)
     else:
-        ws = common.workspace()
         artifact = ws.find(ws.dataset(common.dataset), "runs", run)
         if artifact.tainted or ws.stale(artifact):
             console.warn("made from stale inputs (--allow-stale): do not rely on these recommendations")

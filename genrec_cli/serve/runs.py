@@ -90,7 +90,7 @@ def chosen(
     """The runs and exports that are named. With ``watch``, a label means its newest run."""
     runs: list[Run] = []
     for selector in selectors:
-        if folder := export_folder(selector):
+        if folder := export_folder(ws, selector):
             runs.append(ExportedRun(folder, device))
             continue
         name = ws.dataset(dataset)

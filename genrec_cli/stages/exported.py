@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genrec_cli.artifacts import Artifact, Workspace
+from genrec_cli.artifacts import MANIFEST, Artifact, Workspace
 from genrec_cli.config import MAX_FILE_BYTES, validate
 from genrec_cli.data import codes_table
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.sequences import Histories
 from genrec_cli.data.vectors import FILE as VECTORS
-from genrec_cli.errors import DataError, GenrecError, UsageError
+from genrec_cli.errors import DataError, GenrecError, InputError, UsageError
 from genrec_cli.files import sha256_file
 from genrec_cli.models.base import Need
 from genrec_cli.stages.export import CONFIG, WEIGHTS, ExportConfig, from_hub
@@ -29,12 +29,22 @@ HUB = "hf:"
 TABLES = ("items.parquet", "attributes.parquet", "users.parquet")
 
 
-def export_folder(selector: str | None) -> Path | None:
-    """The folder of an exported run that ``--run`` names (``hf:ORG/NAME``: downloaded); None for a run of the root."""
-    if selector and selector.startswith(HUB):
+def export_folder(ws: Workspace, selector: str | None) -> Path | None:
+    """The folder of an exported run that ``--run`` names (``hf:ORG/NAME``: downloaded); None for a run of the root.
+
+    Raises InputError if it is no such folder and there is nothing under the root, so that it cannot be a run either.
+    """
+    if selector is None:
+        return None
+    if selector.startswith(HUB):
         return from_hub(selector.removeprefix(HUB))
-    folder = Path(selector or "")
-    return folder if selector and (folder / CONFIG).is_file() and not (folder / "manifest.json").exists() else None
+    folder = Path(selector)
+    if (folder / CONFIG).is_file() and not (folder / MANIFEST).exists():
+        return folder
+    if not (ws.datasets() or (folder / MANIFEST).exists()):
+        message = f"'{selector}' is not the folder of an export, and there are no runs under {ws.root}."
+        raise InputError(message, hint="Give the folder that genrec export wrote, or --root FOLDER with the artifacts")
+    return None
 
 
 def is_export_of(folder: Path, run: Artifact, *, onnx: bool = False) -> bool:
