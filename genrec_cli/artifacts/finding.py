@@ -38,13 +38,20 @@ class Finder(Lineage):
         return [artifact for path in paths if (artifact := self.read(path))]
 
     def find(
-        self, dataset: str, kind: str, selector: str | None = None, *, made_from: Artifact | None = None
+        self,
+        dataset: str,
+        kind: str,
+        selector: str | None = None,
+        *,
+        made_from: Artifact | None = None,
+        choice: str | None = None,
     ) -> Artifact:
         """The artifact of a kind, verified; without a selector, the only one that is not stale.
 
         Args:
             selector: a label or its prefix, a prefix of the key, or a path, which may lie outside of the root.
             made_from: an input that the artifact must have.
+            choice: what to type to choose one of several, of a command that has no option named for the kind.
 
         Raises:
             InputError: no artifact or several match, or it is stale.
@@ -80,7 +87,7 @@ class Finder(Lineage):
         if len(found) > 1:
             names = "\n".join(f"  {a.path.name}" for a in found)
             option = {"runs": "run", "sweeps": "sweep"}.get(kind, kind)
-            hint = f"Choose one with --{option} NAME" + (", for figures by NAME alone" if kind == "runs" else "")
+            hint = f"Choose one with {choice or f'--{option} NAME'}"
             hint = "Type one of these names in full" if selector else hint
             raise InputError(f"{len(found)} {kind} of '{dataset}' match:\n{names}", hint=hint)
         return self.verified(found[0])

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         if to is None:
             raise UsageError("The option --to is missing.", hint="genrec export RUN --to FOLDER")
         ws = common.workspace()
-        artifact = ws.find(ws.dataset(common.dataset), "runs", run)
+        artifact = ws.find(ws.dataset(common.dataset), "runs", run, choice=f"genrec export NAME --to {to}")
         if artifact.tainted or ws.stale(artifact):
             console.warn("made from stale inputs (--allow-stale): do not publish this export")
         facts = {"schema": 1, "run": artifact.path.name, "path": str(to)}

@@ -95,7 +95,7 @@ def chosen(
             continue
         name = ws.dataset(dataset)
         same = [run for run in ws.all(name, "runs") if run.label == selector] if watch else []
-        found = newest(ws, same[0]) if same else ws.find(name, "runs", selector)
+        found = newest(ws, same[0]) if same else ws.find(name, "runs", selector, choice="genrec serve NAME [NAME ...]")
         runs.append(Run(ws, found, device))
     artifacts = [run.artifact for run in runs if not isinstance(run, ExportedRun)]
     refuse_repeated(artifacts)

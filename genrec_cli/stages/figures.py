@@ -47,7 +47,8 @@ class FiguresConfig(Section):
 def plan(ws: Workspace, dataset: str, config: FiguresConfig, names: list[str]) -> Plan:
     """Resolve the runs: those named, or the only one. All errors of the user are raised here."""
     figures.require_matplotlib()
-    runs = [ws.find(dataset, "runs", name) for name in names] or [ws.find(dataset, "runs")]
+    choice = "genrec figures NAME [NAME ...]"
+    runs = [ws.find(dataset, "runs", name, choice=choice) for name in [*names] or (None,)]
     refuse_repeated(runs)
     if len(runs) > MAX_RUNS:
         raise UsageError(f"{len(runs)} runs in one figure cannot be told apart.", hint=f"Name at most {MAX_RUNS}")
