@@ -41,12 +41,13 @@ class InputError(GenrecError, exit_code=4):
     """An input artifact is missing, ambiguous, stale or locked, or the disk cannot be used."""
 
 
-def of_the_disk(error: Exception) -> InputError | UsageError | None:
-    """The error for a disk that cannot be used or a name that is too long; None for any other exception."""
+def of_the_disk(error: Exception, place: Path | None = None) -> InputError | UsageError | None:
+    """The error for a disk that cannot be used or a name that is too long; None for any other exception. ``place``:
+    what was being written, as a full disk is often reported without a path."""
     number = getattr(error, "errno", None)
     if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # of polars and safetensors
         number = int(match[1])
-    where = getattr(error, "filename", None) or "A file could not be written or read"
+    where = getattr(error, "filename", None) or place or "A file could not be written or read"
     if number in (errno.ENAMETOOLONG, errno.ELOOP):
         return UsageError(f"{where}: {os.strerror(number)}.", hint="Give another path; a name has at most 255 bytes")
     if number not in DISK_FAULTS:

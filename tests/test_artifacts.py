@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec_cli.artifacts import MANIFEST, Artifact, Plan, Workspace, trust
-from genrec_cli.errors import DataError, InputError, UsageError
+from genrec_cli.errors import DataError, GenrecError, InputError, UsageError
 from genrec_cli.files import locked, sha256_file, write_atomically
 from genrec_cli.stages.status import survey
 
@@ -166,7 +166,7 @@ def test_a_manifest_that_was_written_in_part_leaves_no_trace(ws: Workspace, monk
             monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as broken, pytest.raises(InputError, match=f"{ws.path(what)}: No space left"):
         broken.setattr(os, "fsync", stopped)
         build(ws, what, resumable=True)
     monkeypatch.undo()
@@ -174,6 +174,17 @@ def test_a_manifest_that_was_written_in_part_leaves_no_trace(ws: Workspace, monk
     made = build(ws, what, resumable=True)
     assert list(made.manifest["files"]) == ["table.txt"]
     assert ws.stale(made) is None and ws.done(what) is not None
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOTDIR])
+def test_a_root_that_cannot_be_written_is_named(ws: Workspace, monkeypatch, number: int) -> None:
+    def refused(path: Path, **_: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(GenrecError, match=f"{ws.root}/shop/data.*{os.strerror(number)}") as caught:
+        build(ws, plan())
+    assert caught.value.exit_code == (2 if number == errno.ENOTDIR else 4), "a wrong option, or a disk"
 
 
 def test_force_begins_a_resumable_artifact_anew(ws: Workspace) -> None:

@@ -25,7 +25,9 @@ from shop import SMALL_SHOP, TINY, TINY_TIGER, Answer, genrec
 from genrec_cli.cli.common import fail
 from genrec_cli.engine.checkpoint import BEST, LAST
 from genrec_cli.engine.step import TrainStep
+from genrec_cli.errors import InputError
 from genrec_cli.searches.exhaustive import Exhaustive
+from genrec_cli.stages.recommend import Recommendations
 
 SHORT_PHASES = ["--set", "curriculum.max_epochs=1"]
 SMALL_GRAPH = ["--set", "search.beams=20", "--set", "search.edges=10"]
@@ -330,6 +332,16 @@ def test_a_full_or_closed_disk_is_no_bug(tmp_path, capsys):
     for other in (ValueError("x"), FileNotFoundError(errno.ENOENT, "No such file", "x")):
         code, said = met(other)
         assert code == 1 and "bug" in said
+
+
+def test_a_full_disk_below_the_lists_is_no_wrong_option(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("genrec_cli.stages.recommend.write_atomically", full)
+    with pytest.raises(InputError, match=f"--output {tmp_path}/l.csv cannot be written: No space left") as caught:
+        Recommendations({}).write(tmp_path / "l.csv")
+    assert "--output FILE" in str(caught.value.hint)
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from typing import Any
 from genrec_cli import __version__
 from genrec_cli.artifacts.finding import Finder
 from genrec_cli.artifacts.identity import MANIFEST, STAGE_OF, Artifact, Plan
-from genrec_cli.errors import UsageError
+from genrec_cli.errors import GenrecError, UsageError, of_the_disk
 from genrec_cli.files import locked, sha256_file, write_atomically
 
 CARD = "README.md"
@@ -100,14 +100,15 @@ class Workspace(Finder):
         """Yields a :class:`Draft`, which becomes the artifact unless an error is raised.
 
         ``resumable`` keeps its files after an error, for the same command to continue; ``force`` deletes those of an
-        earlier draft. Raises InputError if another process makes the same artifact.
+        earlier draft. Raises InputError if another process makes the same artifact, or the disk cannot be used.
         """
         final = self.path(plan)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             hint = "--root FOLDER or GENREC_ROOT=FOLDER    chooses another folder"
-            raise UsageError(f"{final.parent} cannot be created: {error.strerror}.", hint=hint) from None
+            wrong = UsageError(f"{final.parent} cannot be created: {error.strerror}.", hint=hint)
+            raise of_the_disk(error) or wrong from None
         started, old = time.time(), final.parent / f".{final.name}.old"
         try:
             with locked(final.parent / f".{final.name}.lock", final):
@@ -125,6 +126,12 @@ class Workspace(Finder):
                         final.rename(old)
                     draft.path.rename(final)
                     shutil.rmtree(old, ignore_errors=True)
+        except GenrecError:
+            raise
+        except Exception as error:
+            if fault := of_the_disk(error, final):
+                raise fault from error
+            raise
         finally:
             with contextlib.suppress(OSError):  # after a failure, remove the empty folders
                 final.parent.rmdir()
@@ -170,8 +177,8 @@ def _draft(final: Path, argv: Sequence[str], resumable: bool, force: bool) -> It
     (draft.path / MANIFEST).unlink(missing_ok=True)
     draft.scratch.mkdir(parents=True, exist_ok=True)
     command = draft.scratch / COMMAND
-    command.write_text("\0".join(argv), encoding="utf-8", errors="replace")
     try:
+        command.write_text("\0".join(argv), encoding="utf-8", errors="replace")
         yield draft
     except BaseException:
         if not (resumable and any(path.is_file() and path != command for path in final.rglob("*"))):

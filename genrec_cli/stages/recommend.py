@@ -16,7 +16,7 @@ from genrec_cli.data.names import Names
 from genrec_cli.engine.evaluation import recommend as lists_of
 from genrec_cli.engine.lists import CandidateLists, DiverseLists
 from genrec_cli.engine.ranking import ListMaker
-from genrec_cli.errors import UsageError
+from genrec_cli.errors import DISK_FAULTS, InputError, UsageError
 from genrec_cli.files import write_atomically
 from genrec_cli.searches.diversity import unit_vectors
 from genrec_cli.stages.audience import (
@@ -65,7 +65,9 @@ class Recommendations:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, sink.getvalue())
         except OSError as error:
-            raise UsageError(f"--output {path} cannot be written: {error.strerror}.") from None
+            kind = InputError if error.errno in DISK_FAULTS else UsageError
+            hint = "Free disk space, correct the permissions, or choose another --output FILE"
+            raise kind(f"--output {path} cannot be written: {error.strerror}.", hint=hint) from None
 
 
 def check_output(path: Path) -> None:
