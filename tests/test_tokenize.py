@@ -436,6 +436,9 @@ def test_codebook_from_gives_new_items_the_old_codes(tmp_path: Path, capsys) -> 
     assert artifact.manifest["inputs"]["data"]["key"] == new.key != old.key
     assert artifact.config["tokenizer"]["codewords"] == 8
 
+    code, _, err = genrec(capsys, tmp_path, *frozen[:2], *frozen[4:])
+    again = f"--data {new.path.name} --codebook-from {Path(made.strip()).name} --encoder FILE.parquet"
+    assert code == 2 and f"try: genrec tokenize {again} " in err, "the path of the old vectors is not recorded"
     code, _, err = genrec(capsys, tmp_path, *frozen, "--codewords", "16")
     assert code == 2 and "tokenizer.codewords is 16" in err
     code, _, err = genrec(capsys, tmp_path, *frozen, "--encoder", "lsa")
@@ -483,5 +486,5 @@ def test_codebook_from_needs_a_codebook_and_a_frozen_encoder(tmp_path: Path, cap
     opq = genrec(capsys, tmp_path, "--dataset", "shop", *lsa, "--pca", "16")[1]
     random = genrec(capsys, tmp_path, "--dataset", "shop", *lsa, "--tokenizer", "random")[1]
     for source, message in ((opq, "fitted on one data artifact"), (random, "no codebook to use again")):
-        code, _, err = genrec(capsys, tmp_path, "--dataset", "later", "--encoder", "lsa", "--codebook-from", source)
+        code, _, err = genrec(capsys, tmp_path, "--dataset", "later", "--codebook-from", source)
         assert code == 2 and message in err

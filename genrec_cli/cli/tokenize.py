@@ -16,7 +16,7 @@ titles), or random as a baseline. Default: opq."""
 COLLISIONS = """Items with equal codes: none keeps them, digit numbers them in one more digit, reassign moves them to \
 the nearest free codes. Default: none."""
 ENCODER = """Model or folder of sentence-transformers; lsa (offline); FILE.npy or FILE.parquet with your vectors. \
-Default: GENREC_ENCODER, else sentence-transformers/sentence-t5-base."""
+Default: that of --codebook-from, GENREC_ENCODER, or sentence-transformers/sentence-t5-base."""
 CODES = """Codes made elsewhere, in place of a tokenizer: FILE.parquet (raw_id, codes) or FILE.npy. With --encoder \
 their quality is measured with vectors."""
 CODEBOOK_FROM = "Codes, or a run that reads codes: their PCA and codebooks are used without fitting, for new items."

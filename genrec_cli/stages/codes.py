@@ -35,6 +35,9 @@ VERSION = 3
 SAME_VECTOR = 0.01
 """Vectors are equal up to this fraction of their length, because devices and batches round differently."""
 
+OWN_FILE, OWN_FOLDER = "FILE.parquet", "FOLDER"
+"""Your vectors of these items, made in the same way as those of the codebook; the folder of the same model."""
+
 
 def needs(values: Mapping[str, Any]) -> frozenset[str]:
     """The inputs of the tokenizer; raises UsageError for one that is not in ``tokenizers.base.ARGUMENTS``."""
@@ -72,6 +75,19 @@ def behaviour_config(values: Mapping[str, Any], data: Artifact, codebook: Artifa
     return validate(BehaviourConfig, "behaviour", recorded)
 
 
+def encoder_of(codebook: Artifact) -> dict[str, Any]:
+    """The ``[encoder]`` of a codebook; empty if it reads a file or a folder, whose path is not recorded."""
+    recorded = dict(codebook.config.get("encoder", {}))
+    return {} if _named(recorded) in (OWN_FILE, OWN_FOLDER) else recorded
+
+
+def _named(recorded: Mapping[str, Any]) -> str:
+    """What ``--encoder`` takes for an ``[encoder]`` as codes record it."""
+    if recorded.get("model") == "folder":
+        return OWN_FOLDER
+    return OWN_FILE if recorded.get("name") == "vectors" else str(recorded.get("model", recorded.get("name")))
+
+
 def frozen_config(
     ws: Workspace, codebook: Artifact, given: Mapping[str, Any], encoder: Encoder, data: Artifact
 ) -> Section:
@@ -92,7 +108,8 @@ def frozen_config(
     section = encoder.config.model_dump(mode="json")
     if codebook.config["encoder"] != section or model != encoder.external().get("encoder/model"):
         what = f"was fitted on vectors of another encoder: {codebook.config['encoder']}, not {section}."
-        hint = "Give the same --encoder, or leave --codebook-from out"
+        again = f"genrec tokenize --data {data.path.name} --codebook-from {codebook.path.name} --encoder"
+        hint = f"{again} {_named(codebook.config['encoder'])}    or leave --codebook-from out"
         raise UsageError(f"The codebook of {codebook.path.name} {what}", hint=hint)
     if not encoder.frozen and codebook.manifest["inputs"]["data"]["key"] != data.key:
         what = f"{encoder.label} vectors are fitted on one data artifact, so a codebook fits no other."

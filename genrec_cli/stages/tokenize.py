@@ -10,7 +10,7 @@ from genrec_cli.errors import UsageError
 from genrec_cli.process_group import current_group
 from genrec_cli.stages import codes as codes_of
 from genrec_cli.stages.own_codes import OwnCodes
-from genrec_cli.stages.vectors import Stage, encoder_values, make_encoder, vectors_stage
+from genrec_cli.stages.vectors import NAMING, Stage, encoder_values, make_encoder, vectors_stage
 
 
 def plan(
@@ -49,8 +49,11 @@ def plan(
 
     model = vectors = codebook = None
     if "vectors" in needs or encoder or (given["encoder"] and "titles" not in needs):
-        model = make_encoder(encoder_values(given["encoder"], encoder, default_encoder))
         codebook = codes_named(ws, tables.dataset, codebook_from) if codebook_from else None
+        default = codes_of.encoder_of(codebook) if codebook else {}
+        if not encoder and not NAMING & given["encoder"].keys():
+            given["encoder"] = default | given["encoder"]
+        model = make_encoder(encoder_values(given["encoder"], encoder, default_encoder))
     if codebook and model:
         config = codes_of.frozen_config(ws, codebook, given["tokenizer"], model, tables)
     else:

@@ -22,6 +22,8 @@ from genrec_cli.process_group import current_group
 from genrec_cli.stages.encode import encode
 
 VERSION = 1
+NAMING = frozenset({"name", "model", "path"})
+"""Settings of ``[encoder]`` that name an encoder."""
 Stage = tuple[Plan, Callable[[], Artifact | None]]
 """A plan, and the function that makes its artifact; it returns None outside of the main process."""
 
@@ -31,8 +33,7 @@ def encoder_values(given: Mapping[str, Any], option: str | None, default: str) -
 
     The option has precedence over files and ``--set``. The default applies if nothing names an encoder.
     """
-    which = {"name", "model", "path"}
-    if not option and which & given.keys():
+    if not option and NAMING & given.keys():
         return dict(given)
     name = option or default
     if name in registry.names("encoder"):
@@ -44,7 +45,7 @@ def encoder_values(given: Mapping[str, Any], option: str | None, default: str) -
         near = did_you_mean(name, registry.names("encoder"))
         if near and "/" not in name and not exists(Path(name), folder=True):
             console.say(f"'{name}' is read as a model of sentence-transformers.{near}")
-    return {**{key: value for key, value in given.items() if key not in which}, **chosen}
+    return {**{key: value for key, value in given.items() if key not in NAMING}, **chosen}
 
 
 def make_encoder(values: Mapping[str, Any]) -> Encoder:
