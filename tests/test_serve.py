@@ -284,6 +284,20 @@ def test_what_is_no_request(client, content):
     assert answer.json()["error"] and "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "kind, content, said",
+    [
+        ("application/json", b"{", "The body is no JSON: "),
+        ("text/plain", b"{}", "The body has the Content-Type text/plain, "),
+        ("", b"{}", "The body has no Content-Type, "),
+    ],
+)
+def test_a_body_that_is_no_json_is_status_400(client, kind, content, said):
+    answer = client.post("/recommend", content=content, headers={"content-type": kind} if kind else {})
+    assert answer.status_code == 400 and answer.json()["error"].startswith(said), answer.text
+    assert said.startswith("The body is") or answer.json()["hint"] == "Send the header Content-Type: application/json"
+
+
 def test_large_bodies_are_refused(client):
     assert client.post("/recommend", content=b" " * (schema.MAX_BODY + 1)).status_code == 413
     parts = (b" " * 100_000 for _ in range(20))

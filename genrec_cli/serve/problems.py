@@ -13,6 +13,7 @@ from genrec_cli.serve.batching import Busy
 from genrec_cli.serve.schema import Problem
 from genrec_cli.serve.served import UnknownNames
 
+JSON = "application/json"
 MAX_FAULTS = 3
 """Faults of a body that an error lists."""
 
@@ -36,6 +37,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = error.errors()
+        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and given != JSON and not given.endswith("+json"):
+            what = f"The body has {f'the Content-Type {given}' if given else 'no Content-Type'}, so it is not read."
+            return answer(400, what, hint=f"Send the header Content-Type: {JSON}")
+        if any(fault["type"] == "json_invalid" for fault in faults):
+            what = f"The body is no JSON: {faults[0].get('ctx', {}).get('error', faults[0]['msg'])}."
+            return answer(400, what, hint="Check the quotes and the brackets of the body")
         lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MAX_FAULTS]]
         more = f" And {len(faults) - MAX_FAULTS} more." if len(faults) > MAX_FAULTS else ""
         return answer(
