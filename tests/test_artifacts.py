@@ -399,6 +399,17 @@ def test_the_card_of_a_run_may_be_edited(ws: Workspace) -> None:
     assert ws.find("shop", "runs") == run and list(run.manifest["files"]) == ["weights/README.md"]
 
 
+def test_the_hint_of_a_stale_input_is_the_command_of_that_input(ws: Workspace) -> None:
+    data = build(ws, plan())
+    codes = build(ws, plan("codes", "opq", {"data": data}))
+    run = build(ws, plan("runs", "rpg-s0", {"data": data, "codes": codes}))
+    (codes.path / "table.txt").write_text("changed!")
+    with pytest.raises(InputError, match=f"{run.path.name} is stale: {codes.path}/table.txt") as caught:
+        ws.find("shop", "runs")
+    again = f"genrec tokenize --dataset shop --force    makes codes/{codes.path.name} again; "
+    assert str(caught.value.hint).startswith(again)
+
+
 def test_an_input_made_again_makes_stale_and_the_same_bytes_heal(ws: Workspace) -> None:
     raw = build(ws, plan("raw", "files"), "first")
     data = build(ws, plan(inputs={"raw": raw}))

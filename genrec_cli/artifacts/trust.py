@@ -34,20 +34,25 @@ class Lineage:
         return Artifact(path, manifest)
 
     def stale(self, artifact: Artifact) -> str | None:
-        """Which file or input of the lineage has changed, in words; None if nothing has. Nothing is cached, as hours
-        may lie between two calls."""
+        """Which file or input of the lineage has changed, in words; None if nothing has."""
+        found = self._changed(artifact)
+        return found[1] if found else None
+
+    def _changed(self, artifact: Artifact) -> tuple[Artifact, str] | None:
+        """The artifact of the lineage that has to be made again, and why; None if nothing has changed. Nothing is
+        cached, as hours may lie between two calls."""
         waiting, seen = [artifact], {artifact.path}
         while waiting:
             current = waiting.pop()
             if why := _changed_file(current):
-                return why
+                return current, why
             for name, entry in current.manifest["inputs"].items():
                 source = f"the input {name} of {current.path.name} ({entry['path']})"
                 found = self.read(self.root / entry["path"])
                 if found is None:
-                    return f"{source} is gone"
+                    return current, f"{source} is gone"
                 if found.digest != entry["digest"]:
-                    return f"{source} was made again with other content"
+                    return current, f"{source} was made again with other content"
                 if found.path not in seen:
                     seen.add(found.path)
                     waiting.append(found)
@@ -55,8 +60,10 @@ class Lineage:
 
     def verified(self, artifact: Artifact) -> Artifact:
         """The artifact itself. Raises InputError if it is stale, unless stale artifacts are allowed."""
-        if not self.allow_stale and (why := self.stale(artifact)):
-            hint = f"{artifact.remake}    makes it again; --allow-stale uses it and marks all later results"
+        if not self.allow_stale and (found := self._changed(artifact)):
+            changed, why = found
+            it = "it" if changed.path == artifact.path else f"{changed.kind}/{changed.path.name}"
+            hint = f"{changed.remake}    makes {it} again; --allow-stale uses it and marks all later results"
             raise InputError(f"{artifact.path.name} is stale: {why}.", hint=hint)
         return artifact
 
