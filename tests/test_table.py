@@ -60,6 +60,18 @@ def test_other_cutoffs_and_searches_do_not_hide_an_evaluation(shop, tmp_path):
     assert run in names and len(names) == 4, "a warm start is no seed of a cold one"
 
 
+def test_evaluations_on_other_data_are_counted_and_the_data_named(shop, tmp_path):
+    root = Path(shutil.copytree(shop, tmp_path / "artifacts"))
+    assert "other data" not in genrec(root, "table").err
+    (old,) = (root / "synthetic" / "data").iterdir()
+    data = genrec(root, "preprocess", "--k-core", "3").path.name
+    run = genrec(root, "train", "--model", "popular", "--data", data).path.name
+    assert genrec(root, "evaluate", "--run", run).code == 0
+    answer = genrec(root, "table", "--json")
+    assert len(json.loads(answer.out)["rows"]) == 1 and f"the table is of {data}," in answer.err
+    assert f"4 evaluation(s) on other data are left out: {old.name}" in answer.err
+
+
 def test_differences_to_the_reference_are_marked_as_compare_finds_them(shop):
     answer = genrec(shop, "table", "--reference", "popular", "--json")
     marked = {row["model"]: set(row["significant"]) for row in json.loads(answer.out)["rows"]}

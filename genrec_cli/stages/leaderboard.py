@@ -9,6 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from genrec_cli import console
@@ -41,7 +42,8 @@ class Line:
 def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> list[Line]:
     """The settings with an evaluation on a split by the search that validated the run, best first by the last metric.
 
-    Only evaluations on the data with the latest evaluation are in one table, since others have other users.
+    Only evaluations on the data with the latest evaluation are in one table, since others have other users; a message
+    says how many are left out.
 
     Raises:
         InputError: there is no evaluation, or none has a metric.
@@ -53,6 +55,11 @@ def lines(ws: Workspace, dataset: str, metrics: Sequence[str], split: str) -> li
             f"'{dataset}' has no finished evaluation on the {split} split.",
             hint=f"genrec evaluate --dataset {dataset} --split {split}",
         )
+    of_others = [e for e in fresh if _is_default(ws, e) and _data_of(ws, e) != _data_of(ws, found[0])]
+    if of_others:
+        others = ", ".join(sorted({_data_name(ws, e) for e in of_others}))
+        console.say(f"the table is of {_data_name(ws, found[0])}, which has the latest evaluation;")
+        console.say(f"{len(of_others)} evaluation(s) on other data are left out: {others}")
     groups: dict[str, dict[str, Artifact]] = {}
     names: dict[str, str] = {}
     for evaluation in sorted(found, key=lambda e: e.manifest["started"]):
@@ -189,3 +196,7 @@ def _is_default(ws: Workspace, evaluation: Artifact) -> bool:
 
 def _data_of(ws: Workspace, evaluation: Artifact) -> str:
     return str(ws.input(evaluation, "runs").manifest["inputs"]["data"]["digest"])
+
+
+def _data_name(ws: Workspace, evaluation: Artifact) -> str:
+    return Path(ws.input(evaluation, "runs").manifest["inputs"]["data"]["path"]).name
