@@ -460,6 +460,17 @@ def test_an_export_is_served_as_its_run(root, client, names, tmp_path):
     assert exported.newer() == []
 
 
+def test_an_export_with_other_items_or_of_the_same_run_is_refused(root, tmp_path):
+    small = ["download", "--dataset", "synthetic", "--set", "source.users=200", "--set", "source.items=130"]
+    export = ["export", "popular-s0", "--to", tmp_path / "other"]
+    for words in (small, ["preprocess"], ["train", "--model", "popular"], export):
+        assert (answer := genrec(tmp_path / "root", *words)).code == 0, answer.err
+    assert genrec(root, "export", "popular-s0", "--to", tmp_path / "same").code == 0
+    for folder, said in (("other", "has other items than"), ("same", "is named twice")):
+        answer = genrec(root, "serve", "popular-s0", tmp_path / folder, "--dataset", "synthetic", "--dry-run")
+        assert answer.code == 2 and said in answer.err and str(tmp_path / folder) in answer.err, answer.err
+
+
 def test_the_command_names_its_faults(root):
     with listening("127.0.0.1", 0) as taken:
         answer = genrec(root, "serve", "popular", "--port", str(taken.getsockname()[1]))

@@ -12,7 +12,7 @@ import torch
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Workspace
 from genrec_cli.config import did_you_mean
-from genrec_cli.errors import InputError
+from genrec_cli.errors import InputError, UsageError
 from genrec_cli.serve.metrics import Metrics
 from genrec_cli.serve.served import ServedRun
 from genrec_cli.stages.exported import ExportedRun, export_folder
@@ -100,7 +100,21 @@ def chosen(
     artifacts = [run.artifact for run in runs if not isinstance(run, ExportedRun)]
     refuse_repeated(artifacts)
     refuse_other_data(artifacts)
+    _refuse_mixed(runs, selectors)
     return runs
+
+
+def _refuse_mixed(runs: Sequence[Run], selectors: Sequence[str | None]) -> None:
+    """Raise UsageError if two have one name, or one has other items than the first: the page shows their lists side by
+    side. This is for exports, which have no artifacts to compare."""
+    first = runs[0]
+    for place, run in enumerate(runs):
+        if run.name in [other.name for other in runs[:place]]:
+            raise UsageError(f"The run {run.name} is named twice.", hint=f"Leave {selectors[place]} out")
+        if run.names.item != first.names.item:
+            counts = f"{len(run.names.item):,} and {len(first.names.item):,}"
+            message = f"{run.name} has other items than {first.name} ({counts}), so their lists cannot be compared."
+            raise UsageError(message, hint=f"genrec serve {selectors[place]} --port 8001    serves it alone")
 
 
 def newest(ws: Workspace, artifact: Artifact) -> Artifact:
