@@ -21,6 +21,8 @@ from genrec_cli.config import Section
 from genrec_cli.curriculum.phases import CurriculumConfig, Law, Phase, Until
 from genrec_cli.curriculum.target_masks import NoiseConfig
 from genrec_cli.engine.optim import TrainConfig
+from genrec_cli.models.dense_side import DenseConfig
+from genrec_cli.models.item_model import ItemConfig
 from genrec_cli.stages.blend import BlendConfig
 from genrec_cli.stages.case_study import CaseStudyConfig
 from genrec_cli.stages.compare import CompareConfig
@@ -33,6 +35,11 @@ from genrec_cli.stages.tune_recipe import TuneConfig
 from genrec_cli.tokenizers.behaviour import BehaviourConfig
 
 HERE = Path(__file__).parent
+INHERITED: dict[str, type[BaseModel]] = {
+    "[model] of all models of items": ItemConfig,
+    "[model] of models with a dense side": DenseConfig,
+}
+"""Settings that many models have; they are shown once."""
 NOTE = "<!-- Written by docs/make_cli.py; change the program's help instead. -->\n"
 
 
@@ -73,13 +80,28 @@ def settings_page() -> str:
         "`--set section.key=value`. The value is a TOML value; text without blanks needs no quotes. A key that does\n"
         "not exist or a value of another type is an error. Recipe < `--config` < `--set` < named options.\n",
     ]
+    titles: dict[type[BaseModel], str] = {}
     for title, section in sections():
-        rows = [[f"`{name}`", default(field), meaning(field)] for name, field in fields(section)]
+        above = next((base for base in section.__mro__ if base in titles), None)
+        if title.startswith("[model]") and section is not Section:
+            titles.setdefault(section, title)
+        inherited = dict(row_of(above)) if above else {}
+        rows = [row for name, row in row_of(section) if row != inherited.get(name)]
         head = plain(inspect.getdoc(section) or "") if section.__doc__ and rows else ""
         parts += [f"## {title}\n", *([f"{head}\n"] if head and title.split()[0] not in head else [])]
-        parts.append(table(["key", "default", "meaning"], rows) if rows else "No settings.\n")
+        if above:
+            anchor = titles[above].replace("[", "").replace("]", "").replace(" ", "-")
+            more = ", and these, which are new or have another default:" if rows else "."
+            parts.append(f"The settings of [{titles[above].partition(' of ')[2]}](#{anchor}){more}\n")
+        if rows or not above:
+            parts.append(table(["key", "default", "meaning"], rows) if rows else "No settings.\n")
         parts += [f"{line}\n" for line in other_defaults(title)]
     return "\n".join(parts)
+
+
+def row_of(section: type[BaseModel]) -> Iterator[tuple[str, list[str]]]:
+    """The name and the line of each field."""
+    return ((name, [f"`{name}`", default(field), meaning(field)]) for name, field in fields(section))
 
 
 def meaning(field: Any) -> str:
@@ -96,7 +118,8 @@ def literals(annotation: Any) -> tuple[Any, ...]:
 def other_defaults(title: str) -> Iterator[str]:
     """What a model changes in the defaults of other sections."""
     section, _, name = title.partition(" of ")
-    for other, values in registry.load("model", name).defaults.items() if section == "[model]" else ():
+    model = section == "[model]" and name in registry.TABLE["model"]
+    for other, values in registry.load("model", name).defaults.items() if model else ():
         changed = ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in values.items())
         yield f"Defaults of its own in `[{other}]`: {changed}."
 
@@ -111,6 +134,8 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     for kind in ("source", "encoder", "tokenizer", "model"):
         if kind == "encoder":
             yield "[preprocess]", PreprocessConfig
+        if kind == "model":
+            yield from INHERITED.items()
         for name in registry.TABLE[kind]:
             yield f"[{kind}] of {name}", registry.load(kind, name).Config
         if kind == "tokenizer":

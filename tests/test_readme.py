@@ -147,6 +147,14 @@ def test_the_pages_of_results_are_made_of_their_data() -> None:
         assert (HOME / "docs" / name).read_text(encoding="utf-8") == page, f"docs/{name}: python docs/make_results.py"
 
 
+def test_inherited_settings_are_on_the_page_once() -> None:
+    page = (HOME / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name in ("shared_negatives", "dense_input", "decay", "norm"):
+        lines = re.findall(rf"^\| `{name}` .*$", page, re.M)
+        assert lines and len(set(lines)) == len(lines), f"{name} is shown twice with one meaning"
+    assert page.count("The settings of [sasrec](#model-of-sasrec)") >= 5
+
+
 def test_the_generated_pages_are_up_to_date() -> None:
     for name, write in script("make_cli").PAGES.items():
         page = write()
