@@ -301,15 +301,17 @@ def test_a_mistake_has_its_exit_code_and_says_what_to_type(walk, code, words, sa
     [
         (
             ["preprocess", "--events", "a", "--events", "b"],
-            "--events is given 2 times, and it takes one value. try: --events A,B",
+            "--events is given 2 times, and it takes one list. try: --events A,B",
         ),
-        (["recommend", "-k", "3", "--k", "4"], "--k is given 2 times, and it takes one value. try: Leave all but one"),
-        (["train", "--model", "rpg", "--seed=1", "--seed=1", "--seed=2"], "--seed is given 3 times"),
-        (["status", "-q", "--set", "train.lr=1", "-q", "--set", "train.lr=2"], "does not read the section 'train'"),
+        (["compare", "--metrics=NDCG@10", "--metrics=NDCG@5", "--metrics=NDCG@1"], "--metrics is given 3 times"),
+        (
+            ["status", "-q", "--dataset=a", "--dataset=b", "--set", "train.lr=1", "-q", "--set", "train.lr=2"],
+            "does not read the section 'train'",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_an_option_of_one_value_is_given_once(tmp_path, words, said):
+def test_an_option_with_a_list_is_given_once(tmp_path, words, said):
     answer = genrec(tmp_path, *words)
     assert answer.code == 2 and said in " ".join(answer.err.split()) and answer.out == ""
 

@@ -25,9 +25,8 @@ def shop(tmp_path: Path) -> Path:
 
 
 def made(folder: Path, *words: str) -> Answer:
-    files = ["--interactions", str(folder / "log.csv"), "--items", str(folder / "items.csv")]
-    core = [] if "--k-core" in words else ["--k-core", "0"]
-    return genrec(folder / "out", "preprocess", "--dataset", "mine", *files, *core, *words)
+    files = ["--interactions", str(folder / "log.csv"), "--items", str(folder / "items.csv"), "--k-core", "0"]
+    return genrec(folder / "out", "preprocess", "--dataset", "mine", *files, *words)
 
 
 def items_of(answer: Answer) -> list[dict]:

@@ -198,12 +198,8 @@ def type_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if words:
-        small = SMALL.get(words[1], [])
-        for option in ("--epochs", "--device"):
-            if option in small and option in words:
-                del words[(at := words.index(option)) : at + 2]
         try:
-            main([*words[1:], *small])
+            main([*words[1:], *SMALL.get(words[1], [])])
         except SystemExit as leaving:
             assert not leaving.code, shlex.join(words)
 

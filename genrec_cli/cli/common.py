@@ -88,7 +88,8 @@ for _parameter in SHARED:
 class Command(typer.core.TyperCommand):
     """A command whose help shows its options by panel, as plain text: an import of rich takes longer than the rest.
 
-    An option of one value that is given twice is an error; without it the last value would win in silence.
+    An option whose value is a list with commas may be given once: who repeats it means one list, and the last value
+    would win in silence. Of other options the last one counts, so that a script can replace what a variable holds.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -96,11 +97,10 @@ class Command(typer.core.TyperCommand):
 
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for parameter, count in Counter(given).items():
-            single = parameter.nargs == 1 and not (parameter.multiple or getattr(parameter, "is_flag", False))
-            if count > 1 and single and not ctx.resilient_parsing:  # completion of the shell parses without errors
+            listed = parameter.name in LISTS and not parameter.multiple
+            if count > 1 and listed and not ctx.resilient_parsing:  # completion of the shell parses without errors
                 option = max(parameter.opts, key=len)
-                hint = f"{option} A,B" if parameter.name in LISTS else f"Leave all but one {option} out"
-                raise UsageError(f"{option} is given {count} times, and it takes one value.", hint=hint)
+                raise UsageError(f"{option} is given {count} times, and it takes one list.", hint=f"{option} A,B")
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
