@@ -56,7 +56,8 @@ class JointlyQuantised(ItemModel):
         """Raises TypeError for a backbone that scores other vectors than those of its item table."""
         super().__init_subclass__(**options)
         for base in cls.__mro__[cls.__mro__.index(JointlyQuantised) + 1 : cls.__mro__.index(ItemModel)]:
-            if "item_vectors" in vars(base):
+            config: type[Section] | None = vars(base).get("Config")
+            if "item_vectors" in vars(base) or (config and config.model_fields["output"].default != "tied"):
                 raise TypeError(f"{base.__name__} scores other vectors than those of its item table")
         cls.needs = frozenset().union(*(vars(base).get("needs", ()) for base in cls.__mro__))
 

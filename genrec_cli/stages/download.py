@@ -125,7 +125,7 @@ def changed(ws: Workspace, plan: Plan, from_dir: Path) -> bool:
 def _generate(ws: Workspace, plan: Plan, source: Source, force: bool) -> Artifact:
     with ws.build(plan, force=force) as draft, console.progress(total=1.0, desc=plan.label) as bar:
         source.generate(draft.path, lambda done: bar.update(done - bar.n))
-        if not any(draft.path.iterdir()):
+        if not any(path != draft.scratch for path in draft.path.iterdir()):
             problem = f"The source '{plan.label}' has nothing to download: its files are yours."
             raise UsageError(problem, hint="genrec preprocess --help    shows how to give them")
         draft.result["origin"] = "generated"
