@@ -2,9 +2,9 @@
 
 Subclasses such as SASRec, GRU4Rec and BERT4Rec implement :meth:`ItemModel.states`; losses, queries and scores are here.
 
-An item is scored by its vector at the input (tied), by one of its own (separate), or by the sum of both. A tied vector
-gives an item that was just seen a high score, since its own vector is in the state, and a rare item is learned at the
-input, too. Separate vectors keep which item follows which, and are learned for frequent targets only.
+An item is scored by its vector at the input (tied), by a vector of a second table (separate), or by the sum of both.
+With tied vectors, an item that the user has just seen gets a high score, because the state contains its vector. A
+separate vector has no such effect, but it is trained only where the item is a target, so rare items learn little.
 
 Legend: M positions with a target, I items, S sampled items, D width.
 """
@@ -143,10 +143,12 @@ class ItemModel(Model, ABC):
         """``h_MD`` at packed positions ``at_M``; each state depends on the items up to its own position."""
 
     def item_vectors(self) -> Tensor:
-        tables = [cast(nn.Embedding, self.item)] if self.config.output != "separate" else []
-        tables += [] if self.output is None else [self.output]
-        first_ID, *second = (all_vectors(table, self.items) for table in tables)
-        return self.beside_bias(first_ID + second[0] if second else first_ID)
+        if self.output is None:
+            return self.beside_bias(all_vectors(cast(nn.Embedding, self.item), self.items))
+        vector_ID = all_vectors(self.output, self.items)
+        if self.config.output == "sum":
+            vector_ID = vector_ID + all_vectors(cast(nn.Embedding, self.item), self.items)
+        return self.beside_bias(vector_ID)
 
     def beside_bias(self, vector_ID: Tensor) -> Tensor:
         """The item vectors, with a column of biases if there are any."""
