@@ -36,7 +36,7 @@ SAME_VECTOR = 0.01
 """Vectors are equal up to this fraction of their length, because devices and batches round differently."""
 
 OWN_FILE, OWN_FOLDER = "FILE.parquet", "FOLDER"
-"""Your vectors of these items, made in the same way as those of the codebook; the folder of the same model."""
+"""What an error names in place of the path of your vectors or of a model's folder, as paths are not recorded."""
 
 
 def needs(values: Mapping[str, Any]) -> frozenset[str]:
