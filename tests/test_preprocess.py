@@ -359,6 +359,20 @@ def test_bad_rows_are_refused_or_left_out(tmp_path: Path) -> None:
     assert (artifact.result["interactions"], artifact.result["bad_rows_by_reason"]) == (2, {"no item": 1})
 
 
+@pytest.mark.parametrize(
+    ("settings_", "needed"),
+    [
+        ({"valid_from": 0.7}, "--split time"),
+        ({"event_col": "kind"}, "--events"),
+        ({"max_bad_rows": 0.2}, "--skip-bad-rows"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(tmp_path: Path, settings_: dict, needed: str) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings_))) as caught:
+        make(tmp_path, LOG, **settings_)
+    assert str(caught.value.hint).startswith(needed)
+
+
 def test_nothing_to_work_with(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no interaction"):
         make(tmp_path, "")

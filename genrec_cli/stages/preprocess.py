@@ -135,15 +135,11 @@ def preprocess(
 ) -> tuple[Plan, Callable[[], Artifact]]:
     """The plan of the data artifact, and the work that makes it; ``engine`` does not change the result.
 
-    Raises :class:`ConfigError` for a period of a split by time beside another split. The work raises
+    Raises :class:`ConfigError` for a setting that nothing reads. The work raises
     :class:`DataError` for bad lines (unless skipped), an empty k-core, an absent field, and a split by
     time without times.
     """
-    unread = [name for name in ("valid_from", "test_from") if name in config.model_fields_set]
-    if unread and config.split != "time":
-        given = ", ".join(f"preprocess.{name} = {getattr(config, name)}" for name in unread)
-        problem = f"{given}: only a split by time has periods, and this split is {config.split}."
-        raise ConfigError(problem, hint="--split time, or leave --valid-from and --test-from out")
+    refuse_unread(config)
     settings = {"preprocess": config.model_dump(mode="json"), **origin.config}
     ties = "" if config.shuffle_ties is None else f"-ties{config.shuffle_ties}"
     cold = "-cold" if config.keep_cold_items else ""
@@ -157,6 +153,26 @@ def preprocess(
         return ws.made(plan)
 
     return plan, work
+
+
+def refuse_unread(config: PreprocessConfig) -> None:
+    """Raise ConfigError for a given setting that nothing reads, since another one is absent."""
+    periods = f"only a split by time has periods, and this split is {config.split}"
+    rules = [
+        (("valid_from", "test_from"), config.split == "time", periods, "--split time", "--valid-from and --test-from"),
+        (("event_col",), bool(config.events), "the column is read with --events", "--events NAME", "--event-col"),
+        (
+            ("max_bad_rows",),
+            config.skip_bad_rows,
+            "without --skip-bad-rows the first bad line is an error",
+            "--skip-bad-rows",
+            "--max-bad-rows",
+        ),
+    ]
+    for names, read, problem, needed, options in rules:
+        given = [f"preprocess.{name} = {getattr(config, name)}" for name in names if name in config.model_fields_set]
+        if given and not read:
+            raise ConfigError(f"{', '.join(given)}: {problem}.", hint=f"{needed}, or leave {options} out")
 
 
 def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str, rows: RowFilter) -> None:
