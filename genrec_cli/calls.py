@@ -16,6 +16,7 @@ from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import READS, did_you_mean, merge, parse_set, read_toml
 from genrec_cli.errors import GenrecError, UsageError, of_memory, of_the_disk
+from genrec_cli.sources.histories import read_histories
 from genrec_cli.stages.recipe_step import Step, typed
 
 Frame = Any
@@ -200,19 +201,14 @@ def file_of(given: Any, folder: Path, name: str) -> Path:
     return path
 
 
-def histories_of(given: Any) -> dict[str, list[str]]:
-    """Histories in any form as user -> raw item ids."""
+def histories_of(given: Any, folder: Path) -> dict[str, list[str]]:
+    """Histories in any form as user -> raw item ids, oldest first; a frame is written to ``folder`` first."""
     if isinstance(given, Mapping):
         pairs = [(str(user), items) for user, items in given.items()]
     elif isinstance(given, (list, tuple)):
         pairs = [(str(number), items) for number, items in enumerate(given)]
     else:
-        frame = table_of(given, "histories")
-        if not {"user", "item"} <= set(frame.columns):
-            hint = "Rows in order of time, with the columns user and item"
-            raise UsageError(f"The frame of histories has the columns {', '.join(frame.columns)}.", hint=hint)
-        grouped = frame.group_by(pl.col("user").cast(pl.String), maintain_order=True).agg(pl.col("item"))
-        pairs = list(grouped.iter_rows())
+        return read_histories(file_of(given, folder, "histories"))
     if wrong := [user for user, items in pairs if isinstance(items, str)]:
         raise UsageError(f"The history of '{wrong[0]}' is a text.", hint='Give a list of items: {"anna": ["tent"]}')
     return {user: [str(item) for item in items] for user, items in pairs}

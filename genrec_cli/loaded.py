@@ -13,8 +13,8 @@ from genrec_cli.stages import recommend as recommending
 from genrec_cli.stages.audience import Fallback
 from genrec_cli.stages.trained import Run
 
-Histories = Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] | Frame
-"""Raw item ids, oldest first: per user (a mapping), in a list, or a frame with the columns user and item."""
+Histories = Mapping[str, Sequence[Any]] | Sequence[Sequence[Any]] | Frame | str | os.PathLike[str]
+"""Raw item ids, oldest first: per user (a mapping), in a list, or a frame or file as ``recommend --history`` reads."""
 
 
 class Loaded:
@@ -52,7 +52,7 @@ class Loaded:
             request = recommending.Request(
                 k=k,
                 users=None if users is None else [str(user) for user in users],
-                histories=None if histories is None else histories_of(histories),
+                histories=None if histories is None else histories_of(histories, folder),
                 exclude_seen=exclude_seen,
                 candidates=None if candidates is None else file_of(candidates, folder, "candidates"),
                 where=where,

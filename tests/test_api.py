@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,21 @@ def test_one_value_in_place_of_a_list_and_scalars_of_numpy(made):
     assert list(frozen.config["train"]["freeze"]) == ["item.*"]
 
 
+def test_a_frame_of_histories_is_ordered_by_its_times(made, tmp_path):
+    run, day = genrec.load(made["counts"]), datetime(2026, 11, 30)
+    frame = pl.DataFrame({"user_id": ["b", "b"], "item_id": ["i4", "i1"], "timestamp": [day, day - timedelta(1)]})
+    frame.write_csv(tmp_path / "new.csv")
+    for given in (frame, tmp_path / "new.csv", pl.DataFrame({"user": ["b"], "items": [["i1", "i4"]]})):
+        assert run.recommend(given, k=1).rows() == run.recommend({"b": ["i1", "i4"]}, k=1).rows()
+    assert run.recommend({"b": ["i4", "i1"]}, k=1).rows() != run.recommend(frame, k=1).rows()
+
+
 def test_wrong_histories_are_one_clear_error(made):
     run = genrec.load(made["counts"])
     with pytest.raises(UsageError, match="The history of 'anna' is a text"):
         run.recommend({"anna": "i1"})
-    with pytest.raises(UsageError, match="has the columns user_id, item"):
-        run.recommend(pl.DataFrame({"user_id": ["a"], "item": ["i1"]}))
+    with pytest.raises(DataError, match="The frame 'histories' must have one column user or user_id"):
+        run.recommend(pl.DataFrame({"person": ["a"], "item": ["i1"]}))
     with pytest.raises(UsageError, match="exclude each other"):
         run.recommend([["i1"]], users=["1"])
 
