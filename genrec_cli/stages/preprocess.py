@@ -19,7 +19,7 @@ from genrec_cli.data.histories import USER, write_interactions
 from genrec_cli.data.ingest import IngestedLog
 from genrec_cli.data.kcore import k_core
 from genrec_cli.data.text import joined
-from genrec_cli.errors import ConfigError, DataError, refuse_special
+from genrec_cli.errors import DataError, refuse_special
 from genrec_cli.files import refuse_changed, sha256_file, stamps
 from genrec_cli.sources.base import BadRows, Tables
 from genrec_cli.sources.logs import Logs
@@ -32,6 +32,7 @@ from genrec_cli.stages.described_items import (
     warn_without_titles,
     with_cold_items,
 )
+from genrec_cli.stages.preprocess_checks import check_times, refuse_unread
 
 VERSION = 4
 
@@ -155,26 +156,6 @@ def preprocess(
     return plan, work
 
 
-def refuse_unread(config: PreprocessConfig) -> None:
-    """Raise ConfigError for a given setting that nothing reads, since another one is absent."""
-    periods = f"only a split by time has periods, and this split is {config.split}"
-    rules = [
-        (("valid_from", "test_from"), config.split == "time", periods, "--split time", "--valid-from and --test-from"),
-        (("event_col",), bool(config.events), "the column is read with --events", "--events NAME", "--event-col"),
-        (
-            ("max_bad_rows",),
-            config.skip_bad_rows,
-            "without --skip-bad-rows the first bad line is an error",
-            "--skip-bad-rows",
-            "--max-bad-rows",
-        ),
-    ]
-    for names, read, problem, needed, options in rules:
-        given = [f"preprocess.{name} = {getattr(config, name)}" for name in names if name in config.model_fields_set]
-        if given and not read:
-            raise ConfigError(f"{', '.join(given)}: {problem}.", hint=f"{needed}, or leave {options} out")
-
-
 def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_name: str, rows: RowFilter) -> None:
     """Read, filter, assign ids, split and write; the statistics go to the result of the draft."""
     bad = BadRows(skip=config.skip_bad_rows, most=config.max_bad_rows)
@@ -198,17 +179,7 @@ def make_tables(draft: Draft, config: PreprocessConfig, origin: Origin, engine_n
     if log.rows and not log.times_are_rows:
         split.refuse_written_dates(engine, engine.scan(log.path))
     times = not (log.times_are_rows or split.times_are_positions(engine, engine.scan(log.path)))
-    if config.split == "time" and log.rows and not times:
-        raise DataError(
-            "The times of this data set are positions (per user from 0 or 1, or row numbers), so it cannot be split "
-            "by time.",
-            hint="Use --split leave-one-out, or name a column of real times with --time-col",
-        )
-    if config.shuffle_ties is not None and log.times_are_rows:
-        raise DataError(
-            "The times of this data set are row numbers, so no two are equal and there are no ties to shuffle.",
-            hint="Name a column of real times with --time-col, or leave --shuffle-ties out",
-        )
+    check_times(config, log, times=times)
     repeated = assign_ids.repeated(engine, log)
     source = assign_ids.without_repeated(engine, log) if config.drop_duplicates and repeated else log.path
     core = k_core(engine, source, config.k_core)
