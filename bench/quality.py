@@ -1,14 +1,16 @@
 """Minutes to quality: validation NDCG@10 over the minutes of training, for each model of a data set.
 
     python bench/quality.py --root FOLDER --dataset amazon-2014-beauty --codes NAME --few-codes NAME [--only rpg mhl]
-        [--targets 0.04 0.05] [--figure quality.svg] [--peer-python cornac=PATH] [--json]
+        [--targets 0.04 0.05] [--figure quality.svg] [--peer-python cornac=PATH] [--reference CHECKOUT]
+        [--peers-only rpg] [--json]
 
 Trains each contender once, one after the other; a run that is there is read, not trained again. "with counts" has the
 item graph, and the counts of ``models/count_prior.py`` or ``models/digit_mixture.py``. "before" is what this project
-trained until November 2026: the paper's batch, width and warm-up, and the input scale 1. cornac's models get the same
-codes, batch and rate as ours, and its own schedule. Minutes include validation, of 1,000 users. Codes: 16 x 256 for RPG
-and MHL (``--codes``), 4 x 256 without equals for TIGER and MDGR (``--few-codes``). Prints when each run first reached
-each target, and draws the curves.
+trained until November 2026: the paper's batch, width and warm-up, and the input scale 1. cornac's models, and the RPG
+of its authors (``--reference``, a checkout of its repository), get the same codes, width, batch, rate, warm-up and
+temperature as ours, and their own schedule. Minutes include validation, of 1,000 users. Codes: 16 x 256 for RPG and MHL
+(``--codes``), 4 x 256 without equals for TIGER and MDGR (``--few-codes``). Prints when each run first reached each
+target, and draws the curves.
 """
 
 import argparse
@@ -58,7 +60,12 @@ CONTENDERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mdgr, with counts": ("mdgr", 2, SMALL | FILLED | {"model.width": 128, "model.count_weight": 0.8}),
 }
 """Label -> model, epochs, settings."""
-PEER_EPOCHS = {"rpg": 4, "tiger": 2}
+PEER_EPOCHS = {"rpg": 4, "tiger": 2, "rpg reference": 2}
+PEER_SIZES = {
+    "rpg": {"width": 256, "inner": 512, "temperature": 0.05, "dropout": 0.3},
+    "tiger": {"layers": 2, "heads": 4, "head_width": 32, "inner": 512, "dropout": 0.3, "max_length": 50},
+}
+"""Those of ours above."""
 
 
 def train(label: str, options: argparse.Namespace) -> Path:
@@ -83,18 +90,21 @@ def curve(folder: Path) -> list[tuple[float, float]]:
     return [(row["seconds"] / 60, row["valid/NDCG@10"]) for row in rows if row["valid/NDCG@10"] is not None]
 
 
-def peer_curve(model: str, python: Path, options: argparse.Namespace) -> list[tuple[float, float]]:
-    """The same of cornac's model, in a process of its own."""
+def peer_curve(label: str, python: Path, options: argparse.Namespace) -> list[tuple[float, float]]:
+    """The same of cornac's model, or of the authors' RPG, in a process of its own."""
+    model, _, reference = label.partition(" ")
     base = options.root / options.dataset
     codes = options.codes if model == "rpg" else options.few_codes
     (data,) = [options.data] if options.data else [path.name for path in (base / "data").iterdir()]
     table = pq.read_table(base / "codes" / codes / "codes.parquet").column("codes")
-    settings = PEERS[model]["settings"] | {"model": model, "epochs": PEER_EPOCHS[model], "batch_size": 64, "seed": 0}
-    settings |= {"lr": 2e-3, "warmup_steps": 300, "valid_users": 1000, "eval_every": 1, "precision": "fp32"}
+    settings = PEERS[model]["settings"] | PEER_SIZES[model] | {"model": model, "epochs": PEER_EPOCHS[label], "seed": 0}
+    settings |= {"lr": 2e-3, "warmup_steps": 300, "batch_size": 64, "valid_users": 1000, "eval_every": 1}
+    settings |= {"precision": "fp32", "checkout": str(options.reference)}
+    script = "rpg_reference.py" if reference else PEERS[model]["script"]
     with tempfile.TemporaryDirectory() as folder:
         histories, file = Histories.read(base / "data" / data), Path(folder) / "input.npz"
-        subset(histories, np.stack(table.to_numpy()).astype("int64"), histories.users, file)
-        found = contend(python, PEERS[model]["script"], file, settings, options.threads)
+        subset(histories, np.stack(table.to_numpy()).astype("int64"), options.users or histories.users, file)
+        found = contend(python, script, file, settings, options.threads)
     return [(seconds / 60, value) for seconds, value in found["curve"]]
 
 
@@ -114,7 +124,7 @@ def draw(curves: dict[str, list[tuple[float, float]]], file: Path) -> None:
     colours: dict[str, str] = {}
     for label, points in curves.items():
         model, _, form = label.partition(", ")
-        style = {"": "-", "before": ":", "cornac": "-."}.get(form, "--")
+        style = {"": "-", "before": ":", "cornac": "-.", "reference": (0, (1, 4))}.get(form, "--")
         (line,) = axes.plot(*zip(*points, strict=True), style, marker=".", label=label, color=colours.get(model))
         colours[model] = line.get_color()
     axes.set(xlabel="minutes of training", ylabel="validation NDCG@10")
@@ -129,9 +139,12 @@ def main() -> None:
     parser.add_argument("--data", help="name of the data artifact, where there are several")
     parser.add_argument("--codes", required=True, help="codes of rpg and mhl")
     parser.add_argument("--few-codes", required=True, help="codes of tiger and mdgr")
-    parser.add_argument("--only", nargs="+", metavar="LABEL", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="*", metavar="LABEL", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--targets", nargs="+", type=float, default=[0.04, 0.05, 0.055])
     parser.add_argument("--peer-python", metavar="cornac=PATH", help="python of an environment with cornac")
+    parser.add_argument("--reference", type=Path, help="a checkout of the repository of RPG's authors")
+    parser.add_argument("--peers-only", nargs="+", choices=list(PEER_EPOCHS), default=list(PEER_EPOCHS))
+    parser.add_argument("--users", type=int, help="of the peers; all by default")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--json", action="store_true")
@@ -140,7 +153,11 @@ def main() -> None:
     curves = {label: curve(train(label, options)) for label in options.only}
     if options.peer_python:
         python = Path(options.peer_python.partition("=")[2])
-        curves |= {f"{model}, cornac": peer_curve(model, python, options) for model in PEER_EPOCHS}
+        for label in options.peers_only:
+            if label != "rpg reference":
+                curves[f"{label}, cornac"] = peer_curve(label, python, options)
+            elif options.reference:
+                curves["rpg, reference"] = peer_curve(label, python, options)
     if options.figure:
         draw(curves, options.figure)
     table = {
