@@ -1,6 +1,7 @@
 """Everyday lists: candidates, conditions, fallbacks, diversity, and newer data with an earlier run."""
 
 import json
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,17 @@ def test_diversity_zero_changes_nothing_and_more_makes_lists_diverse(root, model
     other = recommended(root, model, *words, "--diversity", "0.9")
     assert [row["rank"] for row in other] == [row["rank"] for row in plain] and other != plain
     assert other[0] == plain[0]
+
+
+def test_without_vectors_of_its_own_a_run_is_diverse_only_by_the_only_ones(root, tmp_path):
+    copy = Path(shutil.copytree(root, tmp_path / "copy"))
+    words = ["recommend", "--run", "sasrec-s0", "--user", "U0000003", "--diversity", "0.5"]
+    assert genrec(copy, *words).code == 0
+    lsa = genrec(copy, "tokenize", "--encoder", "lsa", "--codebooks", "2", "--codewords", "8")
+    assert lsa.code == 0, lsa.err
+    answer = genrec(copy, *words)
+    assert answer.code == 4 and "2 vectors of 'synthetic' match" in answer.err
+    assert "Choose one with a run that was trained with vectors or codes" in answer.err
 
 
 # ---- a part of the catalogue -----------------------------------------------------------------------

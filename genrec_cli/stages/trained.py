@@ -126,7 +126,8 @@ class Run:
     @cached_property
     def vectors(self) -> np.ndarray:
         """``vec_ID``: :attr:`own_vectors`, else the only ones of the data. Raises InputError for none or several."""
-        source = self.own_vectors or self.ws.find(self.data.dataset, "vectors", made_from=self.data)
+        choice = "a run that was trained with vectors or codes: its own are used"
+        source = self.own_vectors or self.ws.find(self.data.dataset, "vectors", made_from=self.data, choice=choice)
         return read_vectors(source.path)
 
     @cached_property
