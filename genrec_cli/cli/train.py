@@ -61,8 +61,10 @@ def register(app: typer.Typer) -> None:
         run = train_plan.plan(ws, ws.dataset(common.dataset), name, layers, inputs=inputs, label=label)
         common.layers(f"train --model {name}", sections=train_plan.sections_of(name))
         read = run.plan.config["train"]
-        if unread := [option for option, value in settings.items() if value is not None and option not in read]:
-            options = ", ".join("--" + option.replace("_", "-") for option in unread)
+        given = [key for key, value in layers.get("train", {}).items() if value is not None]
+        if unread := [key for key in given if key not in read]:
+            typed = {key: "--" + key.replace("_", "-") for key, value in settings.items() if value is not None}
+            options = ", ".join(typed.get(key, f"train.{key}") for key in unread)
             console.warn(f"'{name}' counts in one pass over the data: it does not read {options}.")
 
         def work() -> "Artifact | None":
