@@ -250,6 +250,7 @@ WRONG = [
     (2, [*TRAIN, "--config", "."], "cannot be read"),
     (2, [*TRAIN, "--label", "x" * 300], "At most 64"),
     (2, [*TRAIN, "--set", "train.metric=F1@3"], "as in NDCG@10"),
+    (2, [*TRAIN, "--set", "train.metric=NDCG@10, unseen"], "'NDCG@10, seen left out'"),
     (2, [*TRAIN, "--device", "tpu", "--seed", "5"], "'tpu'"),
     (2, ["evaluate", "--run", "sasrec-s0", "--search", "graph"], "--search exhaustive"),
     (2, ["evaluate", "--run", "rpg-s0", "--search", "graph", "--at", "60"], "beams"),

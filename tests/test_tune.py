@@ -88,6 +88,19 @@ def test_two_models_with_equal_budgets_and_a_larger_budget_later(shop):
     assert {m["trials"] for m in more["models"].values()} == {5}
 
 
+def test_a_study_and_its_trainings_can_leave_seen_items_out(shop):
+    answer = tune(shop, "one", "--trials", "1", "--set", "train.metric=ndcg@5, seen left out")
+    result = answer.manifest["result"]
+    best, name = result["models"]["sasrec"]["best"], "NDCG@5, seen left out"
+    assert result["metric"] == name and f"best {name}" in (answer.path / "table.md").read_text()
+    run = next((shop / "synthetic/runs").glob(best["run"]))
+    rows = pq.read_table(run / "log.parquet").to_pylist()
+    assert best["value"] == max(row[f"valid/{name}"] for row in rows) != max(row["valid/NDCG@5"] for row in rows)
+    measured = genrec(shop, "evaluate", "--run", run, "--split", "valid").manifest["result"]["metrics"]
+    assert measured["left_out"]["NDCG@5"] == pytest.approx(best["value"], abs=1e-6)
+    assert measured["kept"]["NDCG@5"] < best["value"]
+
+
 def test_an_interrupted_study_has_the_trials_of_an_unbroken_one(tmp_path):
     config = read_tune(str(write_study(tmp_path)), {"tune": {"trials": 9}})
     model = config.models[0]

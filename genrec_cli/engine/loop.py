@@ -22,7 +22,7 @@ from genrec_cli.curriculum.target_masks import NoiseConfig, TargetMasks
 from genrec_cli.data.catalog import Catalog
 from genrec_cli.data.labels import Labels
 from genrec_cli.data.sequences import Histories, Rows, eval_batches
-from genrec_cli.engine import metrics
+from genrec_cli.engine import protocols
 from genrec_cli.engine.batches import TrainingBatches
 from genrec_cli.engine.checkpoint import BEST, LAST, load_state, save_state, save_weights
 from genrec_cli.engine.entropies import EntropyProbe
@@ -187,17 +187,22 @@ class Loop:
 
     def _validate(self) -> dict[str, Any]:
         config, group = self.config, self.group
-        name, cutoff = metrics.parse(config.metric)
+        _, cutoff, protocol = protocols.parse(config.metric)
         user, at = self.histories.targets("valid", sample=config.valid_users, seed=config.valid_seed)
         size = group.batch_size(VALIDATION_BATCH.get(self.device.type, 256), len(user))
         options: dict[str, Any] = {"max_length": config.max_length, "first": group.rank, "every": group.world}
+        options |= {"exclude_seen": protocol == "left_out"}
         batches = eval_batches(self.histories, user, at, batch_size=size, **options)
         with self.averaged(), autocast(self.device, config.precision):
             outcome = evaluate(self.make_ranker(), batches, self.device, tick=self._after_validation_batch)
             entropies = self.probe(self.model) if self.probe and group.main else {}
-        values = {f"valid/{n}": v for n, v in outcome.means(sorted({5, 10, cutoff})).items()}
+        values = {
+            f"valid/{protocols.column(name, ranked)}": value
+            for ranked in outcome.ranks
+            for name, value in outcome.means(sorted({5, 10, cutoff}), protocol=ranked).items()
+        }
         values = group.weighted_mean(values | {"valid/loss": float(outcome.loss.mean())}, len(outcome.user))
-        return values | {f"valid/{config.metric}": values[f"valid/{name}@{cutoff}"]} | entropies
+        return values | {f"valid/{config.metric}": values[f"valid/{protocols.canonical(config.metric)}"]} | entropies
 
     def _after_validation_batch(self, users: int) -> None:
         """A single process stops between two batches of a validation; several processes finish the validation."""

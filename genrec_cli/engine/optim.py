@@ -52,7 +52,8 @@ class TrainConfig(Section):
     """sliding: count of targets that each later window adds. 1 (as in RPG): each target has T_max items before
     it, and a long history is read once per target. s: at least T_max - s + 1 items, and about 1/s of the work."""
     metric: str = "NDCG@10"
-    """The validation metric that selects the best epoch."""
+    """The validation metric that selects the best epoch; "NDCG@10, seen left out" ranks without the items of the
+    history, as ``recommend`` does."""
     eval_every: Count = 1
     """Epochs between validations."""
     valid_users: Count | None = None

@@ -7,6 +7,9 @@ result and the names of the two protocols.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from genrec_cli.engine import metrics
+from genrec_cli.errors import UsageError
+
 Protocol = Literal["kept", "left_out"]
 PROTOCOLS: tuple[Protocol, ...] = ("kept", "left_out")
 LABELS = {"kept": "seen kept", "left_out": "seen left out"}
@@ -18,6 +21,23 @@ CODE_LEVEL = "code_"
 def column(name: str, protocol: Protocol) -> str:
     """The name of a metric in tables of several runs: ``NDCG@10`` or ``NDCG@10, seen left out``."""
     return name if protocol == "kept" else f"{name}, {LABELS[protocol]}"
+
+
+def parse(text: str) -> tuple[str, int, Protocol]:
+    """``ndcg@10, seen left out`` to ``("NDCG", 10, "left_out")``; without a protocol, seen items are kept."""
+    metric, comma, label = text.partition(",")
+    known = {LABELS[protocol]: protocol for protocol in PROTOCOLS}
+    protocol = known.get(label.strip().lower()) if comma else "kept"
+    if protocol is None:
+        hint = f"For example: '{column('NDCG@10', 'left_out')}'"
+        raise UsageError(f"There is no protocol '{label.strip()}'. Protocols: {', '.join(known)}.", hint=hint)
+    return *metrics.parse(metric), protocol
+
+
+def canonical(text: str) -> str:
+    """The name of a metric in tables: ``NDCG@10, seen left out``."""
+    name, cutoff, protocol = parse(text)
+    return column(f"{name}@{cutoff}", protocol)
 
 
 def flat(result: Mapping[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from genrec_cli.artifacts import Artifact, Plan, Workspace
 from genrec_cli.config import READS, Section, merge, validate
 from genrec_cli.curriculum.phases import CurriculumConfig
 from genrec_cli.curriculum.target_masks import NoiseConfig
-from genrec_cli.engine import metrics
+from genrec_cli.engine import protocols
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import UsageError
 from genrec_cli.models.base import Need
@@ -98,7 +98,7 @@ def plan(
     search_kind = matching_search(kind.search, model, hint)
     # Exact search has no settings, so it does not read [search].
     search = validate(search_kind.Config, "search", {} if search_kind.exact else layers.get("search", {}))
-    refuse_longer(f"train.metric={train.metric}", metrics.parse(train.metric)[1], search_kind, search)
+    refuse_longer(f"train.metric={train.metric}", protocols.parse(train.metric)[1], search_kind, search)
     check_masking(kind, model, curriculum)
     if kind.masking == "target":
         check_noise(noise)

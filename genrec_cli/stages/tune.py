@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from genrec_cli import console
 from genrec_cli.artifacts import Artifact, Plan, Workspace
-from genrec_cli.engine import metrics
+from genrec_cli.engine import protocols
 from genrec_cli.engine.progress import Callbacks
 from genrec_cli.errors import ConfigError, DivergedError, GenrecError, Interrupted, UsageError, of_memory
 from genrec_cli.stages import evaluate, sweep_cell, train
@@ -72,7 +72,7 @@ def plan(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> Plan:
         UsageError: codes are given, and the trials have codes of their own.
     """
     for model in tune.models:
-        sweep_cell.check_cell(model.first(), [tune.metric])
+        sweep_cell.check_cell(model.first(), ["{}@{}".format(*protocols.parse(tune.metric))])
         for cell in model.extremes():
             sweep_cell.check_values(cell)
         varied = [name for name in model.space if name.partition(".")[0] in sweep_cell.OF_CODES]
@@ -256,10 +256,10 @@ def _value(job: Job, run: Artifact) -> float:
     """The validation metric of a run's best epoch; for a model without epochs, that of an evaluation."""
     if values := run.result.get("valid"):
         return float(values[job.tune.metric])
-    cutoff = metrics.parse(job.tune.metric)[1]
+    name, cutoff, protocol = protocols.parse(job.tune.metric)
     settings = {"evaluate": {"at": [cutoff], "split": "valid"}}
     measure, config = evaluate.plan(job.ws, run.dataset, settings, run=str(run.path))
     made = job.ws.done(measure)
     made = made or evaluate.run(job.ws, measure, config, device=job.device, bar=console.user_bar("scoring"))
     assert made is not None
-    return float(made.result["metrics"]["kept"][job.tune.metric])
+    return float(made.result["metrics"][protocol][f"{name}@{cutoff}"])

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from genrec_cli import registry
 from genrec_cli.config import READS, Count, Layer, Section, Seed, merge, validate
-from genrec_cli.engine import metrics
+from genrec_cli.engine import protocols
 from genrec_cli.engine.optim import TrainConfig
 from genrec_cli.errors import ConfigError, UsageError
 from genrec_cli.stages.recipe import RECIPES, read_file
@@ -133,7 +133,7 @@ class ModelStudy:
         """The validation metric, which decides."""
         defaults = registry.load("model", self.name).defaults
         train = validate(TrainConfig, "train", merge(defaults, self.layers).get("train", {}))
-        return "{}@{}".format(*metrics.parse(train.metric))
+        return protocols.canonical(train.metric)
 
     def cell(self, values: Mapping[str, Any]) -> Cell:
         """The settings of a trial."""
