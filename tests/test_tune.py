@@ -99,6 +99,7 @@ def test_a_study_and_its_trainings_can_leave_seen_items_out(shop):
     measured = genrec(shop, "evaluate", "--run", run, "--split", "valid").manifest["result"]["metrics"]
     assert measured["left_out"]["NDCG@5"] == pytest.approx(best["value"], abs=1e-6)
     assert measured["kept"]["NDCG@5"] < best["value"]
+    assert "seen left out" in read_toml(answer.path / "best-sasrec.toml")["train"]["metric"]
 
 
 def test_an_interrupted_study_has_the_trials_of_an_unbroken_one(tmp_path):
