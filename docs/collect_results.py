@@ -79,7 +79,9 @@ def rows_of(ws: Workspace, options: argparse.Namespace) -> dict[str, list[dict[s
     found: dict[str, list[dict[str, Any]]] = {}
     for row, _, names in (given.partition("=") for given in options.row):
         runs = [ws.find(options.dataset, "runs", name) for name in names.split(",")]
-        found[row] = [entry(row, run, ws.find(options.dataset, "eval", made_from=run)) for run in runs]
+        found[row] = [
+            entry(row, run, ws.find(options.dataset, "eval", f"{run.label}-test", made_from=run)) for run in runs
+        ]
     for sweep in (ws.find(options.dataset, "sweeps", name) for name in options.sweep):
         for number, (row, _) in enumerate(sweep.config["sweep"]["cells"]):
             evaluation = ws.input(sweep, f"eval{number}")
