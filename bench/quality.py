@@ -124,8 +124,10 @@ def draw(curves: dict[str, list[tuple[float, float]]], file: Path) -> None:
     colours: dict[str, str] = {}
     for label, points in curves.items():
         model, _, form = label.partition(", ")
-        style = {"": "-", "before": ":", "cornac": "-.", "reference": (0, (1, 4))}.get(form, "--")
-        (line,) = axes.plot(*zip(*points, strict=True), style, marker=".", label=label, color=colours.get(model))
+        style: Any = {"": "-", "before": ":", "cornac": "-.", "reference": (0, (1, 4))}.get(form, "--")
+        (line,) = axes.plot(
+            *zip(*points, strict=True), linestyle=style, marker=".", label=label, color=colours.get(model)
+        )
         colours[model] = line.get_color()
     axes.set(xlabel="minutes of training", ylabel="validation NDCG@10")
     axes.legend(frameon=False, fontsize="small")
