@@ -60,7 +60,7 @@ CONTENDERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mdgr, with counts": ("mdgr", 2, SMALL | FILLED | {"model.width": 128, "model.count_weight": 0.8}),
 }
 """Label -> model, epochs, settings."""
-PEER_EPOCHS = {"rpg": 4, "tiger": 2, "rpg reference": 2}
+PEER_EPOCHS = {"rpg": 4, "tiger": 1, "rpg reference": 2}
 PEER_SIZES = {
     "rpg": {"width": 256, "inner": 512, "temperature": 0.05, "dropout": 0.3},
     "tiger": {"layers": 2, "heads": 4, "head_width": 32, "inner": 512, "dropout": 0.3, "max_length": 50},
