@@ -264,7 +264,7 @@ def test_diversity_zero_changes_nothing_and_more_makes_lists_diverse(root, model
     assert other[0] == plain[0]
 
 
-def test_without_vectors_of_its_own_a_run_is_diverse_only_by_the_only_ones(root, tmp_path):
+def test_diversity_of_a_run_without_vectors_takes_those_of_the_data_if_there_is_one_artifact(root, tmp_path):
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     words = ["recommend", "--run", "sasrec-s0", "--user", "U0000003", "--diversity", "0.5"]
     assert genrec(copy, *words).code == 0

@@ -46,19 +46,7 @@ def test_settings_of_target_masks_fit_the_preset() -> None:
 def test_options_that_a_count_model_does_not_read_are_named(tmp_path: Path) -> None:
     for words in (SMALL_SHOP, ["preprocess"]):
         assert genrec(tmp_path, *words).code == 0
-    answer = genrec(
-        tmp_path,
-        "train",
-        "--model",
-        "popular",
-        "--epochs",
-        "3",
-        "--lr",
-        "0.1",
-        "--seed",
-        "1",
-        "--set",
-        "train.clip=2.0",
-    )
+    words = ["--model", "popular", "--epochs", "3", "--lr", "0.1", "--seed", "1", "--set", "train.clip=2.0"]
+    answer = genrec(tmp_path, "train", *words)
     assert answer.code == 0
     assert "'popular' counts in one pass over the data: it does not read train.clip, --epochs, --lr." in answer.err

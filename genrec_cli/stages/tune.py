@@ -71,8 +71,9 @@ def plan(ws: Workspace, tune: Tune, given: sweep_cell.Inputs) -> Plan:
     Raises:
         UsageError: codes are given, and the trials have codes of their own.
     """
+    name, cutoff, _ = protocols.parse(tune.metric)
     for model in tune.models:
-        sweep_cell.check_cell(model.first(), ["{}@{}".format(*protocols.parse(tune.metric))])
+        sweep_cell.check_cell(model.first(), [f"{name}@{cutoff}"])
         for cell in model.extremes():
             sweep_cell.check_values(cell)
         varied = [name for name in model.space if name.partition(".")[0] in sweep_cell.OF_CODES]
